@@ -1,0 +1,68 @@
+// The program `crumb`: one verb a job.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+#include <vector>
+
+#include "cli/verbs.h"
+#include "core/common/error.h"
+#include "core/common/log.h"
+
+namespace {
+
+constexpr const char* kAbout =
+    "crumb: take a language model to two bits, see what was lost, run the result.\n"
+    "Models are HF folders (config.json, *.safetensors, tokenizer.json), codes-and-scales folders made by train and quantize, or GGUF files.";
+
+int run(int argc, char** argv) {
+  using namespace crumb::cli;
+  CLI::App program{kAbout, "crumb"};
+  program.require_subcommand(1);
+  program.set_version_flag("--version", CRUMB_VERSION);
+  Globals globals;
+  program.fallthrough();
+  program.add_flag("--json", globals.json, "print the result as JSON");
+  program.add_flag("--force", globals.force, "replace an output that exists");
+  program.add_flag("-q,--quiet", globals.quiet, "no progress, warnings only");
+  program.add_option("--threads", globals.threads, "threads to use; 0: one per processor")->check(CLI::NonNegativeNumber);
+
+  std::vector<Verb> verbs;
+#ifdef CRUMB_WITH_TORCH
+  verbs.push_back(add_train(program, globals));
+  verbs.push_back(add_quantize(program, globals));
+#endif
+  verbs.push_back(add_export(program, globals));
+  verbs.push_back(add_eval(program, globals));
+  verbs.push_back(add_generate(program, globals));
+  verbs.push_back(add_inspect(program, globals));
+  verbs.push_back(add_tokenize(program, globals));
+
+  try {
+    program.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) return program.exit(e);  // --help, --version
+    program.exit(e);
+    return crumb::kExitUser;
+  }
+  if (globals.quiet) crumb::set_log_level(crumb::LogLevel::warning);
+  for (const auto& verb : verbs) {
+    if (verb.app->parsed()) return verb.run();
+  }
+  return crumb::kExitUser;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const crumb::Error& e) {
+    std::fprintf(stderr, "crumb: %s\n", e.what());
+    return e.exit_code();
+  } catch (const std::exception& e) {
+    // Torch's messages carry a stack trace after the first line.
+    const std::string text = e.what();
+    std::fprintf(stderr, "crumb: %s\n", text.substr(0, text.find('\n')).c_str());
+    return crumb::kExitRun;
+  }
+}

@@ -1,0 +1,89 @@
+// What a decoder-only transformer is, as plain data. The trainable model, the runtime and both file formats are driven by it; a new
+// architecture is a mapping to a DecoderSpec (hf_config.h, gguf_metadata.h).
+//
+// Every supported block is   x += o(attention(norm(x)));  x += down(silu(gate(norm(x))) * up(norm(x)))   with RMSNorm
+// x * rsqrt(mean(x^2) + eps) * w, half-split rotary embedding (pairs i and i + dim/2) and attention scale head_dim^-0.5.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace crumb::arch {
+
+enum class Architecture { llama, mistral, qwen2, qwen3, hunyuan_v1_dense };
+
+/// The rotary embedding of a layer: angle of pair i at position p is p * base^(-2i/dim) / divisors[i]. Scaling methods (llama3) are in the
+/// divisors; a changed base (Hunyuan's dynamic alpha) is in base.
+struct RopeSpec {
+  int64_t dim = 0;
+  double base = 10000.0;
+  std::vector<double> divisors;  // dim / 2, all 1 without scaling
+};
+
+enum class QkNorm { none, before_rope, after_rope };
+
+/// Grouped-query attention.
+struct GqaSpec {
+  int64_t heads = 0, kv_heads = 0, head_dim = 0;
+  bool qkv_bias = false, output_bias = false;
+  QkNorm qk_norm = QkNorm::none;  // RMSNorm over head_dim, weights shared by the heads
+};
+
+/// Gated feed-forward network with SiLU.
+struct MlpSpec {
+  int64_t intermediate = 0;
+  bool bias = false;
+};
+
+struct LayerSpec {
+  std::variant<GqaSpec> attention;     // later also MLA
+  std::variant<MlpSpec> feed_forward;  // later also mixture of experts
+  RopeSpec rope;
+  int64_t window = 0;  // keys a query sees, itself included; 0: all before it
+
+  const GqaSpec& gqa() const { return std::get<GqaSpec>(attention); }
+  const MlpSpec& mlp() const { return std::get<MlpSpec>(feed_forward); }
+};
+
+struct DecoderSpec {
+  Architecture architecture = Architecture::llama;
+  int64_t vocab_size = 0, hidden_size = 0, context_length = 0;
+  double rms_norm_eps = 1e-5;
+  bool tied_head = false;
+  std::vector<LayerSpec> layers;
+
+  int64_t num_layers() const { return static_cast<int64_t>(layers.size()); }
+};
+
+/// What a tensor is for; decides how it may be quantized, trained and stored.
+enum class TensorRole { embedding, head, linear, norm, bias };
+
+struct TensorDesc {
+  std::string hf_name;    // "model.layers.0.self_attn.q_proj.weight"
+  std::string gguf_name;  // "blk.0.attn_q.weight"
+  TensorRole role = TensorRole::linear;
+  std::vector<int64_t> shape;  // [rows, cols] or [cols]
+  int layer = -1;              // -1: outside the layers
+  int64_t permuted_head_dim = 0;  // > 0: GGUF holds the rows permuted per head of this size (q and k of arch "llama")
+
+  int64_t elements() const;
+  int64_t rows() const { return shape.size() == 2 ? shape[0] : 1; }
+  int64_t cols() const { return shape.back(); }
+  /// hf_name without ".weight": the name of the module, as exclude patterns and quantization_config see it.
+  std::string module_name() const;
+};
+
+/// Every tensor of the model, in the order: embedding, layers (norms, attention, feed-forward), final norm, head (absent when tied).
+std::vector<TensorDesc> tensor_table(const DecoderSpec& spec);
+
+int64_t parameter_count(const DecoderSpec& spec);
+
+/// Row of the HF matrix that GGUF's row `row` holds, for a tensor with permuted_head_dim = h: head*h + 2i + t  <-  head*h + t*h/2 + i.
+int64_t hf_row_of_gguf_row(int64_t row, int64_t head_dim);
+
+std::string_view architecture_name(Architecture architecture);       // HF model_type
+std::string_view gguf_architecture_name(Architecture architecture);  // "llama" for llama and mistral, "hunyuan-dense", ...
+
+}  // namespace crumb::arch

@@ -1,0 +1,328 @@
+#include "core/common/config.h"
+
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <numeric>
+
+namespace crumb {
+namespace {
+
+ConfigMark make_mark(const YAML::Mark& mark, const std::string& name, const Path& folder) {
+  return {name, mark.line + 1, mark.column + 1, folder};  // yaml-cpp counts from 0
+}
+
+ConfigValue convert(const YAML::Node& node, const std::string& name, const Path& folder) {
+  ConfigValue value;
+  value.mark = make_mark(node.Mark(), name, folder);
+  switch (node.Type()) {
+    case YAML::NodeType::Undefined:
+    case YAML::NodeType::Null: break;
+    case YAML::NodeType::Scalar:
+      value.kind = ConfigValue::Kind::scalar;
+      value.text = node.Scalar();
+      value.quoted = node.Tag() == "!";
+      break;
+    case YAML::NodeType::Sequence:
+      value.kind = ConfigValue::Kind::list;
+      for (const auto& item : node) value.items.push_back(convert(item, name, folder));
+      break;
+    case YAML::NodeType::Map:
+      value.kind = ConfigValue::Kind::map;
+      for (const auto& entry : node) {
+        const ConfigMark mark = make_mark(entry.first.Mark(), name, folder);
+        CRUMB_CHECK(entry.first.IsScalar(), "{}: a key must be plain text", mark.text());
+        const std::string key = entry.first.Scalar();
+        CRUMB_CHECK(key != "<<", "{}: merge keys (<<) are not supported", mark.text());
+        CRUMB_CHECK(value.find(key) == nullptr, "{}: {}: given twice", mark.text(), key);
+        ConfigValue item = convert(entry.second, name, folder);
+        item.key_mark = mark;
+        if (item.kind == ConfigValue::Kind::null) item.mark = mark;
+        value.entries.emplace_back(key, std::move(item));
+        // A message about a key points at the key, one about its value at the value; a missing entry of a map points at the map.
+        if (value.entries.size() == 1) value.mark = mark;
+      }
+      break;
+  }
+  return value;
+}
+
+std::string quote(const std::string& text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    switch (c) {
+      case '"': out += "\\\""; break;
+      case '\\': out += "\\\\"; break;
+      case '\n': out += "\\n"; break;
+      case '\t': out += "\\t"; break;
+      case '\r': out += "\\r"; break;
+      default:
+        if (static_cast<unsigned char>(c) < 0x20) out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+        else out += c;
+    }
+  }
+  return out + "\"";
+}
+
+void write_yaml(const ConfigValue& value, int indent, std::string& out) {
+  const std::string pad(static_cast<size_t>(indent), ' ');
+  switch (value.kind) {
+    case ConfigValue::Kind::null: out += " null\n"; break;
+    case ConfigValue::Kind::scalar: out += " " + (value.quoted ? quote(value.text) : value.text) + "\n"; break;
+    case ConfigValue::Kind::list:
+      if (value.items.empty()) out += " []\n";
+      else out += "\n";
+      for (const auto& item : value.items) {
+        if (item.kind == ConfigValue::Kind::map && !item.entries.empty()) {
+          out += pad + "-\n";
+          std::string inner;
+          write_yaml(item, indent + 2, inner);
+          out += inner.substr(1);
+        } else {
+          out += pad + "-";
+          write_yaml(item, indent + 2, out);
+        }
+      }
+      break;
+    case ConfigValue::Kind::map:
+      if (value.entries.empty()) out += " {}\n";
+      else out += "\n";
+      for (const auto& [key, item] : value.entries) {
+        out += pad + key + ":";
+        write_yaml(item, indent + 2, out);
+      }
+      break;
+  }
+}
+
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = std::exchange(row[0], i);
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t substitute = diagonal + (a[i - 1] != b[j - 1]);
+      diagonal = row[j];
+      row[j] = std::min({substitute, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row[b.size()];
+}
+
+}  // namespace
+
+const ConfigValue* ConfigValue::find(std::string_view key) const {
+  for (const auto& [name, value] : entries) {
+    if (name == key) return &value;
+  }
+  return nullptr;
+}
+
+ConfigValue* ConfigValue::find(std::string_view key) { return const_cast<ConfigValue*>(std::as_const(*this).find(key)); }
+
+ConfigValue ConfigValue::scalar(std::string text, bool quoted) {
+  ConfigValue value;
+  value.kind = Kind::scalar;
+  value.text = std::move(text);
+  value.quoted = quoted;
+  return value;
+}
+
+ConfigValue ConfigValue::list(std::vector<ConfigValue> items) {
+  ConfigValue value;
+  value.kind = Kind::list;
+  value.items = std::move(items);
+  return value;
+}
+
+ConfigValue ConfigValue::map(std::vector<std::pair<std::string, ConfigValue>> entries) {
+  ConfigValue value;
+  value.kind = Kind::map;
+  value.entries = std::move(entries);
+  return value;
+}
+
+ConfigValue parse_yaml_text(const std::string& text, const std::string& name, const Path& folder) {
+  try {
+    return convert(YAML::Load(text), name, folder);
+  } catch (const YAML::Exception& e) {
+    user_error("{}: not valid YAML: {}", make_mark(e.mark, name, folder).text(), e.msg);
+  }
+}
+
+ConfigValue parse_yaml_file(const Path& path) {
+  const Path folder = path.has_parent_path() ? path.parent_path() : Path(".");
+  ConfigValue root = parse_yaml_text(read_text(path), path.string(), folder);
+  if (root.kind == ConfigValue::Kind::null) {
+    root = ConfigValue::map({});
+    root.mark = {path.string(), 1, 1, folder};
+  }
+  CRUMB_CHECK(root.kind == ConfigValue::Kind::map, "{}: expected a map of keys to values", path.string());
+  return root;
+}
+
+void apply_override(ConfigValue& root, const std::string& assignment) {
+  const size_t equals = assignment.find('=');
+  CRUMB_CHECK(equals != std::string::npos && equals > 0, "command line: \"{}\": expected key=value", assignment);
+  const std::string key = assignment.substr(0, equals);
+  ConfigValue value = parse_yaml_text(assignment.substr(equals + 1), "command line", ".");
+  const std::function<void(ConfigValue&)> unmark = [&](ConfigValue& v) {
+    v.mark = v.key_mark = {"command line", 0, 0, "."};
+    for (auto& item : v.items) unmark(item);
+    for (auto& [name, item] : v.entries) unmark(item);
+  };
+  unmark(value);
+  ConfigValue* at = &root;
+  size_t begin = 0;
+  for (;;) {
+    const size_t dot = key.find('.', begin);
+    const std::string part = key.substr(begin, dot == std::string::npos ? dot : dot - begin);
+    CRUMB_CHECK(!part.empty(), "command line: {}: not a dotted key", key);
+    if (at->kind == ConfigValue::Kind::null) at->kind = ConfigValue::Kind::map;
+    CRUMB_CHECK(at->kind == ConfigValue::Kind::map, "command line: {}: {} holds a value, not keys", key, key.substr(0, begin == 0 ? 0 : begin - 1));
+    ConfigValue* next = at->find(part);
+    if (next == nullptr) {
+      ConfigValue empty;
+      empty.mark = empty.key_mark = {"command line", 0, 0, "."};
+      at->entries.emplace_back(part, std::move(empty));
+      next = &at->entries.back().second;
+    }
+    at = next;
+    if (dot == std::string::npos) break;
+    begin = dot + 1;
+  }
+  *at = std::move(value);
+}
+
+std::string to_yaml(const ConfigValue& value) {
+  std::string out;
+  write_yaml(value, 0, out);
+  return value.kind == ConfigValue::Kind::map && !value.entries.empty() ? out.substr(1) : out;
+}
+
+void ConfigErrors::add(const ConfigMark& mark, const std::string& key, const std::string& what) {
+  lines_.push_back(mark.file.empty() ? fmt::format("{}: {}", key, what) : fmt::format("{}: {}: {}", mark.text(), key, what));
+}
+
+void ConfigErrors::throw_if_any() const {
+  if (!lines_.empty()) throw UserError(fmt::format("{}", fmt::join(lines_, "\n")));
+}
+
+std::optional<std::string> nearest_name(std::string_view name, const std::vector<std::string>& known) {
+  const std::string* best = nullptr;
+  size_t best_distance = std::max<size_t>(2, name.size() / 3) + 1;
+  for (const auto& candidate : known) {
+    const size_t distance = edit_distance(name, candidate);
+    if (distance < best_distance) {
+      best_distance = distance;
+      best = &candidate;
+    }
+  }
+  return best != nullptr ? std::optional<std::string>(*best) : std::nullopt;
+}
+
+namespace config_detail {
+
+bool read_scalar(const ConfigValue& value, bool& out) {
+  if (value.quoted || (value.text != "true" && value.text != "false")) return false;
+  out = value.text == "true";
+  return true;
+}
+
+bool read_scalar(const ConfigValue& value, int64_t& out) {
+  const auto count = value.quoted ? std::nullopt : parse_count(value.text);
+  if (count) out = *count;
+  return count.has_value();
+}
+
+bool read_scalar(const ConfigValue& value, double& out) {
+  auto number = value.quoted ? std::nullopt : parse_number(value.text);
+  if (!number && !value.quoted) {
+    if (const auto count = parse_count(value.text)) number = static_cast<double>(*count);
+  }
+  if (number) out = *number;
+  return number.has_value();
+}
+
+bool read_scalar(const ConfigValue& value, std::string& out) {
+  out = value.text;
+  return true;
+}
+
+bool read_scalar(const ConfigValue& value, Path& out) {
+  if (value.text.empty()) return false;
+  const Path path(value.text);
+  out = path.is_absolute() || value.mark.folder.empty() || value.mark.folder == "." ? path : value.mark.folder / path;
+  return true;
+}
+
+std::string describe(const ConfigValue& value) {
+  switch (value.kind) {
+    case ConfigValue::Kind::null: return "nothing";
+    case ConfigValue::Kind::list: return "a list";
+    case ConfigValue::Kind::map: return "a map";
+    default: return "\"" + value.text + "\"";
+  }
+}
+
+void check_limits(const ConfigValue& at, const std::string& key, double value, const FieldLimits& limits, ConfigErrors& errors) {
+  if ((limits.min && value < *limits.min) || (limits.max && value > *limits.max)) {
+    const std::string range = limits.min && limits.max ? fmt::format("{} to {}", *limits.min, *limits.max)
+                              : limits.min             ? fmt::format("at least {}", *limits.min)
+                                                       : fmt::format("at most {}", *limits.max);
+    errors.add(at.mark, key, fmt::format("{} is out of range, expected {}", at.text, range));
+  }
+}
+
+void check_limits(const ConfigValue& at, const std::string& key, const std::string& value, const FieldLimits& limits, ConfigErrors& errors) {
+  if (limits.choices.empty() || std::find(limits.choices.begin(), limits.choices.end(), value) != limits.choices.end()) return;
+  const auto near = nearest_name(value, limits.choices);
+  errors.add(at.mark, key, fmt::format("unknown value \"{}\"{}; known: {}", value, near ? "; did you mean \"" + *near + "\"?" : "", fmt::join(limits.choices, ", ")));
+}
+
+}  // namespace config_detail
+
+ConfigReader::ConfigReader(const ConfigValue& map, std::string prefix, ConfigErrors& errors)
+    : map_(map), prefix_(std::move(prefix)), errors_(errors) {
+  if (map_.kind != ConfigValue::Kind::map && map_.kind != ConfigValue::Kind::null) {
+    errors_.add(map_.mark, prefix_.substr(0, prefix_.empty() ? 0 : prefix_.size() - 1), "expected keys, got " + config_detail::describe(map_));
+  }
+}
+
+const ConfigValue* ConfigReader::take(const char* name) {
+  known_.emplace_back(name);
+  return map_.find(name);
+}
+
+bool ConfigReader::is_missing_marker(const ConfigValue& value) { return value.kind == ConfigValue::Kind::scalar && !value.quoted && value.text == "???"; }
+
+void ConfigReader::finish() {
+  for (const auto& [key, value] : map_.entries) {
+    if (std::find(known_.begin(), known_.end(), key) != known_.end()) continue;
+    const auto near = nearest_name(key, known_);
+    errors_.add(value.key_mark, prefix_ + key, fmt::format("unknown key{}; known: {}", near ? "; did you mean \"" + *near + "\"?" : "", fmt::join(known_, ", ")));
+  }
+}
+
+void ConfigDocs::row(const std::string& key, const std::string& type, const ConfigValue& value, const char* help, const FieldLimits& limits) {
+  std::string fallback = to_yaml(value);
+  std::string line;
+  for (const char c : fallback) line += c == '\n' ? ' ' : c;
+  while (!line.empty() && line.back() == ' ') line.pop_back();
+  while (!line.empty() && line.front() == ' ') line.erase(0, 1);
+  if (limits.required) line = "must be given";
+  std::string range;
+  if (!limits.choices.empty()) range = fmt::format("{}", fmt::join(limits.choices, ", "));
+  else if (limits.min && limits.max) range = fmt::format("{} to {}", *limits.min, *limits.max);
+  else if (limits.min) range = fmt::format("at least {}", *limits.min);
+  else if (limits.max) range = fmt::format("at most {}", *limits.max);
+  text_ += fmt::format("| `{}` | {} | {} | {} | {} |\n", key, type, line.empty() ? "" : "`" + line + "`", range, help);
+}
+
+void ConfigDocs::heading(const std::string& key, const char* help) {
+  text_ += fmt::format("\n### {}\n\n{}\n\n| key | type | default | allowed | meaning |\n|---|---|---|---|---|\n", key, help);
+}
+
+}  // namespace crumb

@@ -1,0 +1,43 @@
+// A pool of threads with parallel_for. Kernels take a ParallelFor and so run on this pool or, inside Torch, on Torch's.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+namespace crumb {
+
+/// Calls body(begin, end) on disjoint ranges that cover [0, n), each of at least `grain` items but the last; returns when all are done.
+/// The first exception of a body is rethrown.
+using ParallelFor = std::function<void(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body)>;
+
+class ThreadPool {
+ public:
+  /// num_threads counts the caller's thread; <= 0: one per available processor.
+  explicit ThreadPool(int num_threads = 0);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int num_threads() const;
+  /// Ranges are cut in equal parts, one a thread: the cut depends on n, grain and the number of threads only. A call from inside a body
+  /// runs on the caller's thread.
+  void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body);
+  ParallelFor as_parallel_for() {
+    return [this](int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) { parallel_for(n, grain, body); };
+  }
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// Processors this process may run on (its affinity mask, not the machine's count).
+int available_processors();
+
+/// One thread: the oracle for every parallel path.
+inline void serial_for(int64_t n, int64_t /*grain*/, const std::function<void(int64_t, int64_t)>& body) {
+  if (n > 0) body(0, n);
+}
+
+}  // namespace crumb

@@ -1,0 +1,121 @@
+// Reader and writer of GGUF (versions 2 and 3, little-endian).
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "core/common/file.h"
+#include "core/formats/codec.h"
+
+namespace crumb::formats {
+
+/// Metadata value types, by their number in the file.
+enum class GgufType : uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, string, array, u64, i64, f64 };
+
+struct GgufValue;
+struct GgufArray {
+  GgufType type = GgufType::u32;  // of the elements; arrays of arrays are refused, as ggml does
+  std::variant<std::vector<uint8_t>, std::vector<int8_t>, std::vector<uint16_t>, std::vector<int16_t>, std::vector<uint32_t>,
+               std::vector<int32_t>, std::vector<float>, std::vector<bool>, std::vector<std::string>, std::vector<uint64_t>,
+               std::vector<int64_t>, std::vector<double>> values;
+  int64_t size() const;
+};
+struct GgufValue {
+  std::variant<uint8_t, int8_t, uint16_t, int16_t, uint32_t, int32_t, float, bool, std::string, GgufArray, uint64_t, int64_t, double> value;
+  GgufType type() const { return static_cast<GgufType>(value.index()); }
+  /// For `crumb inspect`: arrays are cut after `max_items`.
+  std::string text(int64_t max_items = 8) const;
+};
+
+struct GgufTensor {
+  std::string name;
+  std::vector<int64_t> shape;   // outermost first (the reverse of the file): [rows, cols] for a matrix
+  uint32_t ggml_type = 0;       // the id in the file
+  TensorType type = TensorType::f32;  // what it means in this file
+  bool readable = true;         // false: a ggml type Crumb has no codec for; `type` is meaningless then
+  int64_t offset = 0;           // in the data section
+  int64_t bytes = 0;
+  int64_t rows() const;
+  int64_t cols() const;
+};
+
+class GgufReader {
+ public:
+  /// Throws UserError naming the file and the key or tensor for anything malformed. Ids 40 and 41 are resolved for the whole file by the
+  /// chain offset[i+1] = offset[i] + pad(bytes[i]): the reading that fits every offset and the end of the file is the right one.
+  explicit GgufReader(const Path& path);
+
+  const Path& path() const { return file_.path(); }
+  uint32_t version() const { return version_; }
+  int64_t alignment() const { return alignment_; }
+  int64_t data_begin() const { return data_begin_; }
+  int64_t file_bytes() const { return file_.size(); }
+
+  const std::vector<std::pair<std::string, GgufValue>>& metadata() const { return metadata_; }  // in file order
+  const GgufValue* find(const std::string& key) const;
+  /// Typed access. get_*: UserError if absent or of another kind; integers of any width are accepted.
+  std::string get_string(const std::string& key) const;
+  int64_t get_int(const std::string& key) const;
+  double get_float(const std::string& key) const;
+  int64_t get_int_or(const std::string& key, int64_t fallback) const;
+  double get_float_or(const std::string& key, double fallback) const;
+  bool get_bool_or(const std::string& key, bool fallback) const;
+  std::string get_string_or(const std::string& key, const std::string& fallback) const;
+  const std::vector<std::string>& get_strings(const std::string& key) const;
+
+  const std::vector<GgufTensor>& tensors() const { return tensors_; }  // in file order
+  const GgufTensor* find_tensor(const std::string& name) const;
+  const GgufTensor& tensor(const std::string& name) const;  // UserError if absent
+  std::span<const uint8_t> bytes(const GgufTensor& tensor) const;
+  /// Rows [begin, end) decoded to floats.
+  void read_rows(const GgufTensor& tensor, int64_t begin, int64_t end, float* out) const;
+  void release_rows(const GgufTensor& tensor, int64_t begin, int64_t end) const;
+
+ private:
+  MappedFile file_;
+  uint32_t version_ = 0;
+  int64_t alignment_ = 32, data_begin_ = 0;
+  std::vector<std::pair<std::string, GgufValue>> metadata_;
+  std::vector<GgufTensor> tensors_;
+  std::map<std::string, size_t> metadata_index_, tensor_index_;
+};
+
+/// Writes version 3, alignment 32. Set metadata, declare every tensor, then write their bytes in the same order, in pieces of any size.
+class GgufWriter {
+ public:
+  void set(const std::string& key, GgufValue value);  // a key twice: assertion
+  void set_u32(const std::string& key, uint32_t v) { set(key, {v}); }
+  void set_f32(const std::string& key, float v) { set(key, {v}); }
+  void set_bool(const std::string& key, bool v) { set(key, {v}); }
+  void set_string(const std::string& key, std::string v) { set(key, {std::move(v)}); }
+  void set_strings(const std::string& key, std::vector<std::string> v);
+  void set_i32s(const std::string& key, std::vector<int32_t> v);
+  void set_f32s(const std::string& key, std::vector<float> v);
+
+  /// shape: outermost first. UserError if the name is longer than 63 bytes or a row is not a whole number of blocks.
+  void declare(const std::string& name, TensorType type, std::vector<int64_t> shape);
+  /// Bytes of the finished file, known before it is written.
+  int64_t file_bytes() const;
+  void begin(const Path& path);
+  void write(const void* data, int64_t bytes);
+  /// All bytes written and visible at temporary_path(): read it back, then commit.
+  void finish();
+  const Path& temporary_path() const { return file_->temporary_path(); }
+  void commit();
+
+ private:
+  std::string header() const;
+
+  std::vector<std::pair<std::string, GgufValue>> metadata_;
+  std::vector<GgufTensor> tensors_;
+  std::unique_ptr<AtomicFile> file_;
+  size_t next_ = 0;             // tensor being written
+  int64_t left_in_tensor_ = 0;
+};
+
+}  // namespace crumb::formats

@@ -1,0 +1,100 @@
+// Reader and writer of safetensors, one file or a folder of shards with an index.
+// Layout: u64 header length, JSON header, data; "data_offsets" are relative to the data. Rules checked on reading: header at most 100 MB
+// and inside the file, offsets inside the data, no overlap and no hole, shape x dtype = length, no duplicate names.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/common/file.h"
+#include "core/formats/dtype.h"
+
+namespace crumb::formats {
+
+struct TensorInfo {
+  std::string name;
+  DType dtype = DType::f32;
+  std::vector<int64_t> shape;
+  int64_t offset = 0;  // in the data section of its file
+  int64_t bytes = 0;
+  int file = 0;        // index of the shard
+
+  int64_t elements() const;
+  /// A matrix view: rows = product of all but the last dimension (a vector is one row).
+  int64_t rows() const;
+  int64_t cols() const;
+};
+
+class SafetensorsReader {
+ public:
+  /// `path`: a .safetensors file, or a folder with model.safetensors or model.safetensors.index.json. Throws UserError naming the file
+  /// and the tensor for anything that breaks the rules.
+  explicit SafetensorsReader(const Path& path);
+
+  const std::vector<TensorInfo>& tensors() const { return tensors_; }  // sorted by file, then offset
+  const TensorInfo* find(const std::string& name) const;
+  /// Throws UserError if absent.
+  const TensorInfo& at(const std::string& name) const;
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+
+  /// The mapped bytes of a tensor.
+  std::span<const uint8_t> bytes(const TensorInfo& tensor) const;
+  /// Rows [begin, end) as floats; `out` holds (end - begin) * cols.
+  void read_rows(const TensorInfo& tensor, int64_t begin, int64_t end, float* out) const;
+  /// Gives the mapped pages of a tensor's rows back.
+  void release_rows(const TensorInfo& tensor, int64_t begin, int64_t end) const;
+  /// Files read, in shard order.
+  std::vector<Path> files() const;
+  int64_t total_bytes() const;  // of all tensors
+
+ private:
+  struct Shard {
+    MappedFile file;
+    int64_t data_begin;
+  };
+  void add_file(const Path& path);
+
+  std::vector<Shard> shards_;
+  std::vector<TensorInfo> tensors_;
+  std::map<std::string, size_t> index_;
+  std::map<std::string, std::string> metadata_;
+};
+
+/// Declare every tensor, then write their bytes in the same order, in pieces of any size.
+class SafetensorsWriter {
+ public:
+  explicit SafetensorsWriter(std::map<std::string, std::string> metadata = {{"format", "pt"}});
+
+  void declare(const std::string& name, DType dtype, std::vector<int64_t> shape);
+  /// One file; for a folder of shards (at most `max_shard_bytes` each, one file if it fits) use begin_folder: model.safetensors or
+  /// model-00001-of-0000N.safetensors with model.safetensors.index.json.
+  void begin_file(const Path& path);
+  void begin_folder(const Path& folder, int64_t max_shard_bytes);
+  /// The next bytes of the data section; fills one tensor after the other in order of declaration.
+  void write(const void* data, int64_t bytes);
+  /// Throws RunError if not every declared byte was written. Files appear under their names here.
+  void finish();
+
+ private:
+  struct File {
+    Path path;
+    size_t first, last;  // tensors [first, last)
+    int64_t bytes;
+  };
+  void open_next();
+
+  std::map<std::string, std::string> metadata_;
+  std::vector<TensorInfo> tensors_;
+  std::vector<File> files_;
+  size_t next_file_ = 0;
+  int64_t left_in_file_ = 0, left_in_all_ = 0;
+  Path index_path_;
+  std::vector<std::unique_ptr<AtomicFile>> open_;
+};
+
+}  // namespace crumb::formats

@@ -1,0 +1,54 @@
+// From a checkpoint (codes and scales, or plain HF) to the files that are shipped.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "core/common/file.h"
+#include "core/formats/codec.h"
+#include "quant/checkpoint.h"
+
+namespace crumb::exporting {  // `export` is a keyword
+
+/// "gguf-q2_0c", "gguf-q2_k", "gguf-q4_0", "gguf-q8_0", "gguf-bf16", "hf-bf16".
+const std::vector<std::string>& target_names();
+
+struct ExportOptions {
+  std::string target;
+  std::string embedding_type;  // "", q6_k, q8_0, bf16, f16, f32; empty: the target's default
+  std::string head_type;       // likewise; a tied head follows the embedding
+  bool force = false;
+};
+
+/// What one tensor becomes.
+struct PlannedTensor {
+  arch::TensorDesc desc;
+  formats::TensorType type = formats::TensorType::f32;
+  int64_t bytes = 0;
+  std::string reason;  // why it is not the target's own type; empty if it is
+};
+
+struct ExportPlan {
+  std::string target;
+  std::vector<PlannedTensor> tensors;  // in file order
+  std::vector<std::string> warnings;
+  int64_t data_bytes = 0;  // tensor data with padding
+  int64_t bytes_of(arch::TensorRole role) const;
+};
+
+/// Needs the spec and the format of the quantized linears only (`formats` by hf_name), so a dry run can ask before there are weights.
+/// UserError: a target or row length that cannot hold an integer grid exactly.
+ExportPlan plan_export(const arch::DecoderSpec& spec, const std::map<std::string, quant::QuantFormat>& formats, const ExportOptions& options);
+
+struct ExportResult {
+  ExportPlan plan;
+  int64_t file_bytes = 0;
+  int64_t checked_tensors = 0;  // read back and compared
+};
+
+/// Writes, reads back, compares (quantized linears, norms and biases: exactly codes x scales; embedding and head: exactly what their encoder gave),
+/// then renames. Streams by blocks of rows.
+ExportResult export_checkpoint(const quant::Checkpoint& checkpoint, const Path& output, const ExportOptions& options);
+
+}  // namespace crumb::exporting

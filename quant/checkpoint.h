@@ -1,0 +1,64 @@
+// Opens every kind of model as spec + tensors + tokenizer: an HF folder, a codes-and-scales folder, a GGUF file. Tensors are read by blocks
+// of rows, under their HF names and in HF's row order, whatever the file holds.
+#pragma once
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/arch/decoder_spec.h"
+#include "core/common/file.h"
+#include "core/tokenizer/tokenizer.h"
+#include "quant/quantized_tensor.h"
+
+namespace crumb::quant {
+
+enum class CheckpointKind { hf, codes, gguf };
+
+/// What is known of one tensor without reading it.
+struct StoredTensor {
+  arch::TensorDesc desc;
+  std::string dtype;       // "BF16", "q2_k", "seq2"
+  int64_t stored_bytes = 0;
+  std::optional<QuantFormat> format;  // set when read_codes() works: codes folders only
+};
+
+class Checkpoint {
+ public:
+  virtual ~Checkpoint() = default;
+
+  virtual CheckpointKind kind() const = 0;
+  virtual const Path& path() const = 0;
+  virtual const arch::DecoderSpec& spec() const = 0;
+  /// Every tensor of tensor_table(spec()), in its order; opening fails if one is missing or has another shape.
+  virtual const std::vector<StoredTensor>& tensors() const = 0;
+  const StoredTensor& tensor(const std::string& hf_name) const;  // UserError if absent
+
+  /// Rows [begin, end) as float32. Throws UserError naming the tensor if a value is NaN or infinite.
+  virtual void read_rows(const StoredTensor& tensor, int64_t begin, int64_t end, float* out) const = 0;
+  /// Rows [begin, end) as codes and scales; needs tensor.format.
+  virtual QuantizedTensor read_codes(const StoredTensor& tensor, int64_t begin, int64_t end) const = 0;
+  /// Mapped pages of these rows are no longer needed.
+  virtual void release_rows(const StoredTensor& tensor, int64_t begin, int64_t end) const = 0;
+
+  /// config.json as read (HF kinds) or made from the metadata (GGUF).
+  virtual nlohmann::json hf_config() const = 0;
+  virtual std::unique_ptr<tokenizer::Tokenizer> load_tokenizer() const = 0;
+  /// Files beside the weights that travel with the model (tokenizer files, generation_config.json, chat template, licence); none for GGUF.
+  virtual std::vector<Path> companion_files() const = 0;
+  /// All weights, in the file's own types.
+  int64_t stored_bytes() const;
+};
+
+/// UserError: missing, not a model, unknown architecture, tensors that do not fit the configuration.
+std::unique_ptr<Checkpoint> open_checkpoint(const Path& path);
+
+/// UserError when the tokenizer has ids the embedding has no rows for.
+void check_vocabulary(const Checkpoint& checkpoint, const tokenizer::Tokenizer& tokenizer);
+
+/// Reads all rows of a tensor.
+std::vector<float> read_all(const Checkpoint& checkpoint, const StoredTensor& tensor);
+
+}  // namespace crumb::quant

@@ -1,0 +1,53 @@
+// The decoder that runs models: float32, no Torch. Built from any checkpoint; sequences keep their attention state in a SequenceState.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "core/arch/decoder_spec.h"
+#include "core/common/thread_pool.h"
+#include "core/tokenizer/tokenizer.h"
+#include "quant/checkpoint.h"
+#include "runtime/linear.h"
+
+namespace crumb::runtime {
+
+using tokenizer::TokenId;
+
+/// Keys and values of one sequence, per layer. Grows as needed.
+class SequenceState {
+ public:
+  virtual ~SequenceState() = default;
+  virtual int64_t length() const = 0;  // positions seen
+  virtual void clear() = 0;
+};
+
+/// Tokens to append to one sequence, and which of their positions need logits.
+struct SequenceInput {
+  SequenceState* state = nullptr;
+  std::span<const TokenId> tokens;
+};
+
+enum class LogitsFor { all, last };
+
+/// Makes a Linear out of a stored tensor; the hook by which packed kernels slot in.
+using LinearMaker = std::function<std::unique_ptr<Linear>(const quant::Checkpoint&, const quant::StoredTensor& weight, const quant::StoredTensor* bias)>;
+
+class Decoder {
+ public:
+  virtual ~Decoder() = default;
+  virtual const arch::DecoderSpec& spec() const = 0;
+  virtual std::unique_ptr<SequenceState> new_state() const = 0;
+
+  /// Appends tokens to several sequences in one pass (prefill, decoding of a batch, scoring). Calls `logits(sequence, position, row)` for
+  /// each wanted position, in order, with vocab_size floats valid during the call only: logits never exist for all tokens at once.
+  using LogitsSink = std::function<void(int64_t sequence, int64_t position, std::span<const float> logits)>;
+  virtual void forward(std::span<const SequenceInput> inputs, LogitsFor which, const LogitsSink& logits) = 0;
+};
+
+/// UserError: vocabulary, shapes or values that do not fit.
+std::unique_ptr<Decoder> load_decoder(const quant::Checkpoint& checkpoint, std::shared_ptr<ThreadPool> pool, const LinearMaker& make_linear = nullptr);
+
+}  // namespace crumb::runtime

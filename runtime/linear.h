@@ -1,0 +1,24 @@
+// A linear layer behind a backend: dense floats today, packed codes later.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "core/common/thread_pool.h"
+
+namespace crumb::runtime {
+
+class Linear {
+ public:
+  virtual ~Linear() = default;
+  /// y[tokens, rows] = x[tokens, cols] * W^T (+ bias), row-major.
+  virtual void forward(const float* x, int64_t tokens, float* y, const ParallelFor& parallel_for) const = 0;
+  virtual int64_t rows() const = 0;
+  virtual int64_t cols() const = 0;
+};
+
+/// Float weights, Eigen's matrix product. `bias` may be empty.
+std::unique_ptr<Linear> make_dense_linear(std::vector<float> weight, int64_t rows, int64_t cols, std::vector<float> bias);
+
+}  // namespace crumb::runtime
