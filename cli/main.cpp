@@ -12,7 +12,8 @@ namespace {
 
 constexpr const char* kAbout =
     "crumb: take a language model to two bits, see what was lost, run the result.\n"
-    "Models are HF folders (config.json, *.safetensors, tokenizer.json), codes-and-scales folders made by train and quantize, or GGUF files.";
+    "Models are HF folders (config.json, *.safetensors, tokenizer.json), codes-and-scales folders made by train and "
+    "quantize, or GGUF files.";
 
 int run(int argc, char** argv) {
   using namespace crumb::cli;
@@ -24,7 +25,8 @@ int run(int argc, char** argv) {
   program.add_flag("--json", globals.json, "print the result as JSON");
   program.add_flag("--force", globals.force, "replace an output that exists");
   program.add_flag("-q,--quiet", globals.quiet, "no progress, warnings only");
-  program.add_option("--threads", globals.threads, "threads to use; 0: one per processor")->check(CLI::NonNegativeNumber);
+  program.add_option("--threads", globals.threads, "threads to use; 0: one per processor")
+      ->check(CLI::NonNegativeNumber);
 
   std::vector<Verb> verbs;
 #ifdef CRUMB_WITH_TORCH

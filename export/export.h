@@ -37,9 +37,10 @@ struct ExportPlan {
   int64_t bytes_of(arch::TensorRole role) const;
 };
 
-/// Needs the spec and the format of the quantized linears only (`formats` by hf_name), so a dry run can ask before there are weights.
-/// UserError: a target or row length that cannot hold an integer grid exactly.
-ExportPlan plan_export(const arch::DecoderSpec& spec, const std::map<std::string, quant::QuantFormat>& formats, const ExportOptions& options);
+/// Needs the spec and the format of the quantized linears only (`formats` by hf_name), so a dry run can ask before
+/// there are weights. UserError: a target or row length that cannot hold an integer grid exactly.
+ExportPlan plan_export(const arch::DecoderSpec& spec, const std::map<std::string, quant::QuantFormat>& formats,
+                       const ExportOptions& options);
 
 struct ExportResult {
   ExportPlan plan;
@@ -47,8 +48,8 @@ struct ExportResult {
   int64_t checked_tensors = 0;  // read back and compared
 };
 
-/// Writes, reads back, compares (quantized linears, norms and biases: exactly codes x scales; embedding and head: exactly what their encoder gave),
-/// then renames. Streams by blocks of rows.
+/// Writes, reads back, compares (quantized linears, norms and biases: exactly codes x scales; embedding and head:
+/// exactly what their encoder gave), then renames. Streams by blocks of rows.
 ExportResult export_checkpoint(const quant::Checkpoint& checkpoint, const Path& output, const ExportOptions& options);
 
 }  // namespace crumb::exporting

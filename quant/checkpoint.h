@@ -1,5 +1,5 @@
-// Opens every kind of model as spec + tensors + tokenizer: an HF folder, a codes-and-scales folder, a GGUF file. Tensors are read by blocks
-// of rows, under their HF names and in HF's row order, whatever the file holds.
+// Opens every kind of model as spec + tensors + tokenizer: an HF folder, a codes-and-scales folder, a GGUF file.
+// Tensors are read by blocks of rows, under their HF names and in HF's row order, whatever the file holds.
 #pragma once
 
 #include <memory>
@@ -20,7 +20,7 @@ enum class CheckpointKind { hf, codes, gguf };
 /// What is known of one tensor without reading it.
 struct StoredTensor {
   arch::TensorDesc desc;
-  std::string dtype;       // "BF16", "q2_k", "seq2"
+  std::string dtype;  // "BF16", "q2_k", "seq2"
   int64_t stored_bytes = 0;
   std::optional<QuantFormat> format;  // set when read_codes() works: codes folders only
 };
@@ -46,7 +46,8 @@ class Checkpoint {
   /// config.json as read (HF kinds) or made from the metadata (GGUF).
   virtual nlohmann::json hf_config() const = 0;
   virtual std::unique_ptr<tokenizer::Tokenizer> load_tokenizer() const = 0;
-  /// Files beside the weights that travel with the model (tokenizer files, generation_config.json, chat template, licence); none for GGUF.
+  /// Files beside the weights that travel with the model (tokenizer files, generation_config.json, chat template,
+  /// licence); none for GGUF.
   virtual std::vector<Path> companion_files() const = 0;
   /// All weights, in the file's own types.
   int64_t stored_bytes() const;

@@ -20,22 +20,28 @@ struct MethodOptions {
   std::string activations = "none";
   std::vector<std::string> exclude = {"lm_head", "embed_tokens"};
 
-  template <class V> void visit(V& v) {
+  template <class V>
+  void visit(V& v) {
     v.field("name", name, "the algorithm; none: plain training in float", {.choices = {"none", "qat", "rtn"}});
-    v.field("grid", grid, "the levels: seq = {-1.5, -0.5, 0.5, 1.5} * scale, int = integers * scale", {.choices = {"seq", "int"}});
+    v.field("grid", grid, "the levels: seq = {-1.5, -0.5, 0.5, 1.5} * scale, int = integers * scale",
+            {.choices = {"seq", "int"}});
     v.field("bits", bits, "bits a weight; seq has 2", {.min = 2, .max = 8});
     v.field("symmetric", symmetric, "integer grids: no zero point");
-    v.field("outside_gradient", outside_gradient, "gradient of weights beyond the outer levels: zero, or straight through", {.choices = {"zero", "ste"}});
+    v.field("outside_gradient", outside_gradient,
+            "gradient of weights beyond the outer levels: zero, or straight through", {.choices = {"zero", "ste"}});
     v.field("group_size", group_size, "weights that share one scale; 0: a whole row", {.min = 0});
-    v.field("init", init, "first scales: absmax, absmean, or the least squared error of the row (mse)", {.choices = {"absmax", "absmean", "mse"}});
+    v.field("init", init, "first scales: absmax, absmean, or the least squared error of the row (mse)",
+            {.choices = {"absmax", "absmean", "mse"}});
     v.field("activations", activations, "quantization of activations", {.choices = {"none"}});
-    v.field("exclude", exclude, "globs on full module names that stay in float; a bare word matches one path component");
+    v.field("exclude", exclude,
+            "globs on full module names that stay in float; a bare word matches one path component");
   }
   /// UserError for combinations that do not exist (seq with 4 bits, ...).
   QuantFormat format() const;
 };
 
-/// "model.layers.0.mlp.up_proj" against globs (* and ?); a pattern without dots or wildcards matches any one component of the name.
+/// "model.layers.0.mlp.up_proj" against globs (* and ?); a pattern without dots or wildcards matches any one component
+/// of the name.
 bool matches_any(const std::string& module_name, const std::vector<std::string>& patterns);
 
 }  // namespace crumb::quant

@@ -27,9 +27,9 @@ struct QuantFormat {
 struct QuantizedTensor {
   QuantFormat format;
   int64_t rows = 0, cols = 0;
-  std::vector<uint8_t> codes;         // [rows, cols], one byte a code
-  std::vector<float> scales;          // [rows, groups], 6 significant bits
-  std::vector<int32_t> zero_points;   // [rows, groups], asymmetric intn only
+  std::vector<uint8_t> codes;        // [rows, cols], one byte a code
+  std::vector<float> scales;         // [rows, groups], 6 significant bits
+  std::vector<int32_t> zero_points;  // [rows, groups], asymmetric intn only
 
   /// out[rows, cols]
   void dequantize(float* out) const;

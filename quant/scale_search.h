@@ -11,16 +11,18 @@ namespace crumb::quant {
 enum class ScaleInit { absmax, absmean, mse };
 ScaleInit scale_init_from_name(const std::string& name);
 
-/// SEQ. absmax: max|w| / 2. absmean: 1.25 mean|w|. mse: of all representable scales (6 significant bits, 32 an octave) in the 8 octaves below
-/// max|w|, the one with the least sum (w - level)^2. All rounded by kernels::round_scale. A row of zeros gets the smallest scale.
+/// SEQ. absmax: max|w| / 2. absmean: 1.25 mean|w|. mse: of all representable scales (6 significant bits, 32 an octave)
+/// in the 8 octaves below max|w|, the one with the least sum (w - level)^2. All rounded by kernels::round_scale. A row
+/// of zeros gets the smallest scale.
 float seq_scale(const float* w, int64_t n, ScaleInit init);
 
 struct IntScale {
   float scale;
   int32_t zero_point;
 };
-/// Integers. Symmetric: codes 0..2^bits-1 around 2^(bits-1), absmax: scale = max|w| / (2^(bits-1) - 1). Asymmetric: [min(w, 0), max(w, 0)] on the
-/// whole range. mse: the best of 80 shrunk ranges down to 20 %. absmean is refused with UserError.
+/// Integers. Symmetric: codes 0..2^bits-1 around 2^(bits-1), absmax: scale = max|w| / (2^(bits-1) - 1). Asymmetric:
+/// [min(w, 0), max(w, 0)] on the whole range. mse: the best of 80 shrunk ranges down to 20 %. absmean is refused with
+/// UserError.
 IntScale int_scale(const float* w, int64_t n, int bits, bool symmetric, ScaleInit init);
 
 /// Round-to-nearest of rows [rows, cols]; group_size must divide cols.

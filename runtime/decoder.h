@@ -1,4 +1,5 @@
-// The decoder that runs models: float32, no Torch. Built from any checkpoint; sequences keep their attention state in a SequenceState.
+// The decoder that runs models: float32, no Torch. Built from any checkpoint; sequences keep their attention state in a
+// SequenceState.
 #pragma once
 
 #include <functional>
@@ -33,7 +34,8 @@ struct SequenceInput {
 enum class LogitsFor { all, last };
 
 /// Makes a Linear out of a stored tensor; the hook by which packed kernels slot in.
-using LinearMaker = std::function<std::unique_ptr<Linear>(const quant::Checkpoint&, const quant::StoredTensor& weight, const quant::StoredTensor* bias)>;
+using LinearMaker = std::function<std::unique_ptr<Linear>(const quant::Checkpoint&, const quant::StoredTensor& weight,
+                                                          const quant::StoredTensor* bias)>;
 
 class Decoder {
  public:
@@ -41,13 +43,15 @@ class Decoder {
   virtual const arch::DecoderSpec& spec() const = 0;
   virtual std::unique_ptr<SequenceState> new_state() const = 0;
 
-  /// Appends tokens to several sequences in one pass (prefill, decoding of a batch, scoring). Calls `logits(sequence, position, row)` for
-  /// each wanted position, in order, with vocab_size floats valid during the call only: logits never exist for all tokens at once.
+  /// Appends tokens to several sequences in one pass (prefill, decoding of a batch, scoring). Calls `logits(sequence,
+  /// position, row)` for each wanted position, in order, with vocab_size floats valid during the call only: logits
+  /// never exist for all tokens at once.
   using LogitsSink = std::function<void(int64_t sequence, int64_t position, std::span<const float> logits)>;
   virtual void forward(std::span<const SequenceInput> inputs, LogitsFor which, const LogitsSink& logits) = 0;
 };
 
 /// UserError: vocabulary, shapes or values that do not fit.
-std::unique_ptr<Decoder> load_decoder(const quant::Checkpoint& checkpoint, std::shared_ptr<ThreadPool> pool, const LinearMaker& make_linear = nullptr);
+std::unique_ptr<Decoder> load_decoder(const quant::Checkpoint& checkpoint, std::shared_ptr<ThreadPool> pool,
+                                      const LinearMaker& make_linear = nullptr);
 
 }  // namespace crumb::runtime

@@ -19,6 +19,7 @@ class Linear {
 };
 
 /// Float weights, Eigen's matrix product. `bias` may be empty.
-std::unique_ptr<Linear> make_dense_linear(std::vector<float> weight, int64_t rows, int64_t cols, std::vector<float> bias);
+std::unique_ptr<Linear> make_dense_linear(std::vector<float> weight, int64_t rows, int64_t cols,
+                                          std::vector<float> bias);
 
 }  // namespace crumb::runtime

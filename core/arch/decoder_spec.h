@@ -1,8 +1,9 @@
-// What a decoder-only transformer is, as plain data. The trainable model, the runtime and both file formats are driven by it; a new
-// architecture is a mapping to a DecoderSpec (hf_config.h, gguf_metadata.h).
+// What a decoder-only transformer is, as plain data. The trainable model, the runtime and both file formats are driven
+// by it; a new architecture is a mapping to a DecoderSpec (hf_config.h, gguf_metadata.h).
 //
 // Every supported block is   x += o(attention(norm(x)));  x += down(silu(gate(norm(x))) * up(norm(x)))   with RMSNorm
-// x * rsqrt(mean(x^2) + eps) * w, half-split rotary embedding (pairs i and i + dim/2) and attention scale head_dim^-0.5.
+// x * rsqrt(mean(x^2) + eps) * w, half-split rotary embedding (pairs i and i + dim/2) and attention scale
+// head_dim^-0.5.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +15,8 @@ namespace crumb::arch {
 
 enum class Architecture { llama, mistral, qwen2, qwen3, hunyuan_v1_dense };
 
-/// The rotary embedding of a layer: angle of pair i at position p is p * base^(-2i/dim) / divisors[i]. Scaling methods (llama3) are in the
-/// divisors; a changed base (Hunyuan's dynamic alpha) is in base.
+/// The rotary embedding of a layer: angle of pair i at position p is p * base^(-2i/dim) / divisors[i]. Scaling methods
+/// (llama3) are in the divisors; a changed base (Hunyuan's dynamic alpha) is in base.
 struct RopeSpec {
   int64_t dim = 0;
   double base = 10000.0;
@@ -64,8 +65,8 @@ struct TensorDesc {
   std::string hf_name;    // "model.layers.0.self_attn.q_proj.weight"
   std::string gguf_name;  // "blk.0.attn_q.weight"
   TensorRole role = TensorRole::linear;
-  std::vector<int64_t> shape;  // [rows, cols] or [cols]
-  int layer = -1;              // -1: outside the layers
+  std::vector<int64_t> shape;     // [rows, cols] or [cols]
+  int layer = -1;                 // -1: outside the layers
   int64_t permuted_head_dim = 0;  // > 0: GGUF holds the rows permuted per head of this size (q and k of arch "llama")
 
   int64_t elements() const;
@@ -75,15 +76,18 @@ struct TensorDesc {
   std::string module_name() const;
 };
 
-/// Every tensor of the model, in the order: embedding, layers (norms, attention, feed-forward), final norm, head (absent when tied).
+/// Every tensor of the model, in the order: embedding, layers (norms, attention, feed-forward), final norm, head
+/// (absent when tied).
 std::vector<TensorDesc> tensor_table(const DecoderSpec& spec);
 
 int64_t parameter_count(const DecoderSpec& spec);
 
-/// Row of the HF matrix that GGUF's row `row` holds, for a tensor with permuted_head_dim = h: head*h + 2i + t  <-  head*h + t*h/2 + i.
+/// Row of the HF matrix that GGUF's row `row` holds, for a tensor with permuted_head_dim = h: head*h + 2i + t  <-
+/// head*h + t*h/2 + i.
 int64_t hf_row_of_gguf_row(int64_t row, int64_t head_dim);
 
-std::string_view architecture_name(Architecture architecture);       // HF model_type
-std::string_view gguf_architecture_name(Architecture architecture);  // "llama" for llama and mistral, "hunyuan-dense", ...
+std::string_view architecture_name(Architecture architecture);  // HF model_type
+std::string_view gguf_architecture_name(
+    Architecture architecture);  // "llama" for llama and mistral, "hunyuan-dense", ...
 
 }  // namespace crumb::arch

@@ -6,10 +6,12 @@
 
 namespace crumb::arch {
 
-/// Also reads rope_freqs.weight (llama3 divisors) and the presence of output.weight (untied head). Arch "llama" gives Architecture::llama
-/// (a GGUF does not tell Mistral apart) with `window` from attention.sliding_window if the key is there.
+/// Also reads rope_freqs.weight (llama3 divisors) and the presence of output.weight (untied head). Arch "llama" gives
+/// Architecture::llama (a GGUF does not tell Mistral apart) with `window` from attention.sliding_window if the key is
+/// there.
 DecoderSpec spec_from_gguf(const formats::GgufReader& gguf);
-/// Sets general.architecture and every <arch>.* key that stock llama.cpp wants. rope_freqs.weight is a tensor: see rope_freqs().
+/// Sets general.architecture and every <arch>.* key that stock llama.cpp wants. rope_freqs.weight is a tensor: see
+/// rope_freqs().
 void set_gguf_metadata(const DecoderSpec& spec, formats::GgufWriter& writer);
 /// The F32 tensor "rope_freqs.weight" [dim/2], empty when every divisor is 1.
 std::vector<float> rope_freqs(const DecoderSpec& spec);

@@ -8,8 +8,8 @@
 
 namespace crumb::arch {
 
-/// `where` names the file in messages. UserError: unknown model_type (lists the known ones), a missing or impossible value, an option that
-/// is not supported (another activation, another rope type).
+/// `where` names the file in messages. UserError: unknown model_type (lists the known ones), a missing or impossible
+/// value, an option that is not supported (another activation, another rope type).
 DecoderSpec spec_from_hf_config(const nlohmann::json& config, const std::string& where);
 /// Reads DIR/config.json, or the file itself.
 DecoderSpec load_hf_spec(const Path& path);

@@ -19,7 +19,8 @@ ConfigValue convert(const YAML::Node& node, const std::string& name, const Path&
   value.mark = make_mark(node.Mark(), name, folder);
   switch (node.Type()) {
     case YAML::NodeType::Undefined:
-    case YAML::NodeType::Null: break;
+    case YAML::NodeType::Null:
+      break;
     case YAML::NodeType::Scalar:
       value.kind = ConfigValue::Kind::scalar;
       value.text = node.Scalar();
@@ -41,7 +42,8 @@ ConfigValue convert(const YAML::Node& node, const std::string& name, const Path&
         item.key_mark = mark;
         if (item.kind == ConfigValue::Kind::null) item.mark = mark;
         value.entries.emplace_back(key, std::move(item));
-        // A message about a key points at the key, one about its value at the value; a missing entry of a map points at the map.
+        // A message about a key points at the key, one about its value at the value; a missing entry of a map points at
+        // the map.
         if (value.entries.size() == 1) value.mark = mark;
       }
       break;
@@ -53,14 +55,26 @@ std::string quote(const std::string& text) {
   std::string out = "\"";
   for (const char c : text) {
     switch (c) {
-      case '"': out += "\\\""; break;
-      case '\\': out += "\\\\"; break;
-      case '\n': out += "\\n"; break;
-      case '\t': out += "\\t"; break;
-      case '\r': out += "\\r"; break;
+      case '"':
+        out += "\\\"";
+        break;
+      case '\\':
+        out += "\\\\";
+        break;
+      case '\n':
+        out += "\\n";
+        break;
+      case '\t':
+        out += "\\t";
+        break;
+      case '\r':
+        out += "\\r";
+        break;
       default:
-        if (static_cast<unsigned char>(c) < 0x20) out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
-        else out += c;
+        if (static_cast<unsigned char>(c) < 0x20)
+          out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+        else
+          out += c;
     }
   }
   return out + "\"";
@@ -69,11 +83,17 @@ std::string quote(const std::string& text) {
 void write_yaml(const ConfigValue& value, int indent, std::string& out) {
   const std::string pad(static_cast<size_t>(indent), ' ');
   switch (value.kind) {
-    case ConfigValue::Kind::null: out += " null\n"; break;
-    case ConfigValue::Kind::scalar: out += " " + (value.quoted ? quote(value.text) : value.text) + "\n"; break;
+    case ConfigValue::Kind::null:
+      out += " null\n";
+      break;
+    case ConfigValue::Kind::scalar:
+      out += " " + (value.quoted ? quote(value.text) : value.text) + "\n";
+      break;
     case ConfigValue::Kind::list:
-      if (value.items.empty()) out += " []\n";
-      else out += "\n";
+      if (value.items.empty())
+        out += " []\n";
+      else
+        out += "\n";
       for (const auto& item : value.items) {
         if (item.kind == ConfigValue::Kind::map && !item.entries.empty()) {
           out += pad + "-\n";
@@ -87,8 +107,10 @@ void write_yaml(const ConfigValue& value, int indent, std::string& out) {
       }
       break;
     case ConfigValue::Kind::map:
-      if (value.entries.empty()) out += " {}\n";
-      else out += "\n";
+      if (value.entries.empty())
+        out += " {}\n";
+      else
+        out += "\n";
       for (const auto& [key, item] : value.entries) {
         out += pad + key + ":";
         write_yaml(item, indent + 2, out);
@@ -120,7 +142,9 @@ const ConfigValue* ConfigValue::find(std::string_view key) const {
   return nullptr;
 }
 
-ConfigValue* ConfigValue::find(std::string_view key) { return const_cast<ConfigValue*>(std::as_const(*this).find(key)); }
+ConfigValue* ConfigValue::find(std::string_view key) {
+  return const_cast<ConfigValue*>(std::as_const(*this).find(key));
+}
 
 ConfigValue ConfigValue::scalar(std::string text, bool quoted) {
   ConfigValue value;
@@ -181,7 +205,8 @@ void apply_override(ConfigValue& root, const std::string& assignment) {
     const std::string part = key.substr(begin, dot == std::string::npos ? dot : dot - begin);
     CRUMB_CHECK(!part.empty(), "command line: {}: not a dotted key", key);
     if (at->kind == ConfigValue::Kind::null) at->kind = ConfigValue::Kind::map;
-    CRUMB_CHECK(at->kind == ConfigValue::Kind::map, "command line: {}: {} holds a value, not keys", key, key.substr(0, begin == 0 ? 0 : begin - 1));
+    CRUMB_CHECK(at->kind == ConfigValue::Kind::map, "command line: {}: {} holds a value, not keys", key,
+                key.substr(0, begin == 0 ? 0 : begin - 1));
     ConfigValue* next = at->find(part);
     if (next == nullptr) {
       ConfigValue empty;
@@ -203,7 +228,8 @@ std::string to_yaml(const ConfigValue& value) {
 }
 
 void ConfigErrors::add(const ConfigMark& mark, const std::string& key, const std::string& what) {
-  lines_.push_back(mark.file.empty() ? fmt::format("{}: {}", key, what) : fmt::format("{}: {}: {}", mark.text(), key, what));
+  lines_.push_back(mark.file.empty() ? fmt::format("{}: {}", key, what)
+                                     : fmt::format("{}: {}: {}", mark.text(), key, what));
 }
 
 void ConfigErrors::throw_if_any() const {
@@ -260,14 +286,19 @@ bool read_scalar(const ConfigValue& value, Path& out) {
 
 std::string describe(const ConfigValue& value) {
   switch (value.kind) {
-    case ConfigValue::Kind::null: return "nothing";
-    case ConfigValue::Kind::list: return "a list";
-    case ConfigValue::Kind::map: return "a map";
-    default: return "\"" + value.text + "\"";
+    case ConfigValue::Kind::null:
+      return "nothing";
+    case ConfigValue::Kind::list:
+      return "a list";
+    case ConfigValue::Kind::map:
+      return "a map";
+    default:
+      return "\"" + value.text + "\"";
   }
 }
 
-void check_limits(const ConfigValue& at, const std::string& key, double value, const FieldLimits& limits, ConfigErrors& errors) {
+void check_limits(const ConfigValue& at, const std::string& key, double value, const FieldLimits& limits,
+                  ConfigErrors& errors) {
   if ((limits.min && value < *limits.min) || (limits.max && value > *limits.max)) {
     const std::string range = limits.min && limits.max ? fmt::format("{} to {}", *limits.min, *limits.max)
                               : limits.min             ? fmt::format("at least {}", *limits.min)
@@ -276,10 +307,14 @@ void check_limits(const ConfigValue& at, const std::string& key, double value, c
   }
 }
 
-void check_limits(const ConfigValue& at, const std::string& key, const std::string& value, const FieldLimits& limits, ConfigErrors& errors) {
-  if (limits.choices.empty() || std::find(limits.choices.begin(), limits.choices.end(), value) != limits.choices.end()) return;
+void check_limits(const ConfigValue& at, const std::string& key, const std::string& value, const FieldLimits& limits,
+                  ConfigErrors& errors) {
+  if (limits.choices.empty() || std::find(limits.choices.begin(), limits.choices.end(), value) != limits.choices.end())
+    return;
   const auto near = nearest_name(value, limits.choices);
-  errors.add(at.mark, key, fmt::format("unknown value \"{}\"{}; known: {}", value, near ? "; did you mean \"" + *near + "\"?" : "", fmt::join(limits.choices, ", ")));
+  errors.add(at.mark, key,
+             fmt::format("unknown value \"{}\"{}; known: {}", value, near ? "; did you mean \"" + *near + "\"?" : "",
+                         fmt::join(limits.choices, ", ")));
 }
 
 }  // namespace config_detail
@@ -287,7 +322,8 @@ void check_limits(const ConfigValue& at, const std::string& key, const std::stri
 ConfigReader::ConfigReader(const ConfigValue& map, std::string prefix, ConfigErrors& errors)
     : map_(map), prefix_(std::move(prefix)), errors_(errors) {
   if (map_.kind != ConfigValue::Kind::map && map_.kind != ConfigValue::Kind::null) {
-    errors_.add(map_.mark, prefix_.substr(0, prefix_.empty() ? 0 : prefix_.size() - 1), "expected keys, got " + config_detail::describe(map_));
+    errors_.add(map_.mark, prefix_.substr(0, prefix_.empty() ? 0 : prefix_.size() - 1),
+                "expected keys, got " + config_detail::describe(map_));
   }
 }
 
@@ -296,17 +332,22 @@ const ConfigValue* ConfigReader::take(const char* name) {
   return map_.find(name);
 }
 
-bool ConfigReader::is_missing_marker(const ConfigValue& value) { return value.kind == ConfigValue::Kind::scalar && !value.quoted && value.text == "???"; }
+bool ConfigReader::is_missing_marker(const ConfigValue& value) {
+  return value.kind == ConfigValue::Kind::scalar && !value.quoted && value.text == "???";
+}
 
 void ConfigReader::finish() {
   for (const auto& [key, value] : map_.entries) {
     if (std::find(known_.begin(), known_.end(), key) != known_.end()) continue;
     const auto near = nearest_name(key, known_);
-    errors_.add(value.key_mark, prefix_ + key, fmt::format("unknown key{}; known: {}", near ? "; did you mean \"" + *near + "\"?" : "", fmt::join(known_, ", ")));
+    errors_.add(value.key_mark, prefix_ + key,
+                fmt::format("unknown key{}; known: {}", near ? "; did you mean \"" + *near + "\"?" : "",
+                            fmt::join(known_, ", ")));
   }
 }
 
-void ConfigDocs::row(const std::string& key, const std::string& type, const ConfigValue& value, const char* help, const FieldLimits& limits) {
+void ConfigDocs::row(const std::string& key, const std::string& type, const ConfigValue& value, const char* help,
+                     const FieldLimits& limits) {
   std::string fallback = to_yaml(value);
   std::string line;
   for (const char c : fallback) line += c == '\n' ? ' ' : c;
@@ -314,15 +355,20 @@ void ConfigDocs::row(const std::string& key, const std::string& type, const Conf
   while (!line.empty() && line.front() == ' ') line.erase(0, 1);
   if (limits.required) line = "must be given";
   std::string range;
-  if (!limits.choices.empty()) range = fmt::format("{}", fmt::join(limits.choices, ", "));
-  else if (limits.min && limits.max) range = fmt::format("{} to {}", *limits.min, *limits.max);
-  else if (limits.min) range = fmt::format("at least {}", *limits.min);
-  else if (limits.max) range = fmt::format("at most {}", *limits.max);
+  if (!limits.choices.empty())
+    range = fmt::format("{}", fmt::join(limits.choices, ", "));
+  else if (limits.min && limits.max)
+    range = fmt::format("{} to {}", *limits.min, *limits.max);
+  else if (limits.min)
+    range = fmt::format("at least {}", *limits.min);
+  else if (limits.max)
+    range = fmt::format("at most {}", *limits.max);
   text_ += fmt::format("| `{}` | {} | {} | {} | {} |\n", key, type, line.empty() ? "" : "`" + line + "`", range, help);
 }
 
 void ConfigDocs::heading(const std::string& key, const char* help) {
-  text_ += fmt::format("\n### {}\n\n{}\n\n| key | type | default | allowed | meaning |\n|---|---|---|---|---|\n", key, help);
+  text_ +=
+      fmt::format("\n### {}\n\n{}\n\n| key | type | default | allowed | meaning |\n|---|---|---|---|---|\n", key, help);
 }
 
 }  // namespace crumb

@@ -1,5 +1,5 @@
-// Typed, strict configuration. An options struct lists its fields once, in visit(); reading, checking, printing and the documentation
-// derive from that list.
+// Typed, strict configuration. An options struct lists its fields once, in visit(); reading, checking, printing and the
+// documentation derive from that list.
 //
 //   struct ScheduleOptions {
 //     Auto<int64_t> tokens;              // one default each
@@ -11,14 +11,16 @@
 //       v.field("decay", decay, "shape of the decay", {.choices = {"cosine", "linear", "wsd"}});
 //     }
 //   };
-//   struct Job { ScheduleOptions schedule; template <class V> void visit(V& v) { v.section("schedule", schedule, "how long"); } };
+//   struct Job { ScheduleOptions schedule; template <class V> void visit(V& v) { v.section("schedule", schedule, "how
+//   long"); } };
 //
 //   ConfigValue tree = parse_yaml_file("job.yaml");
 //   apply_override(tree, "schedule.tokens=10M");
 //   Job job = read_config<Job>(tree);      // throws one UserError that lists every mistake
 //
-// Field types: bool, int64_t (10M, 16k), double (3%), std::string, Path (relative to the file it is written in), Auto<T> of these,
-// std::vector of std::string / Path / double / int64_t (one value stands for a list of one), std::map<std::string, double>, and structs with
+// Field types: bool, int64_t (10M, 16k), double (3%), std::string, Path (relative to the file it is written in),
+// Auto<T> of these, std::vector of std::string / Path / double / int64_t (one value stands for a list of one),
+// std::map<std::string, double>, and structs with
 //   static const char* type_name();
 //   void from_config(const ConfigValue&, const std::string& key, ConfigErrors&);
 //   ConfigValue to_config() const;
@@ -51,12 +53,12 @@ struct ConfigMark {
 struct ConfigValue {
   enum class Kind { null, scalar, list, map };
   Kind kind = Kind::null;
-  std::string text;                                         // of a scalar
-  bool quoted = false;                                      // "12" is text, 12 a number
-  std::vector<ConfigValue> items;                           // of a list
-  std::vector<std::pair<std::string, ConfigValue>> entries; // of a map, in file order
-  ConfigMark mark;                                          // where the value stands
-  ConfigMark key_mark;                                      // where its key stands, for an entry of a map
+  std::string text;                                          // of a scalar
+  bool quoted = false;                                       // "12" is text, 12 a number
+  std::vector<ConfigValue> items;                            // of a list
+  std::vector<std::pair<std::string, ConfigValue>> entries;  // of a map, in file order
+  ConfigMark mark;                                           // where the value stands
+  ConfigMark key_mark;                                       // where its key stands, for an entry of a map
 
   const ConfigValue* find(std::string_view key) const;
   ConfigValue* find(std::string_view key);
@@ -68,7 +70,8 @@ struct ConfigValue {
 /// Throws UserError with file:line:col for text that is not YAML.
 ConfigValue parse_yaml_file(const Path& path);
 ConfigValue parse_yaml_text(const std::string& text, const std::string& name, const Path& folder = ".");
-/// "optimizer.lr=1e-4", "data.train=[a.txt, b.txt]": the right side is YAML. Paths are relative to the working directory.
+/// "optimizer.lr=1e-4", "data.train=[a.txt, b.txt]": the right side is YAML. Paths are relative to the working
+/// directory.
 void apply_override(ConfigValue& root, const std::string& assignment);
 /// Block-style YAML that parses back to the same values.
 std::string to_yaml(const ConfigValue& value);
@@ -114,22 +117,35 @@ concept Custom = requires(T t, const ConfigValue& v, const std::string& k, Confi
   T::type_name();
 };
 
-template <class T> struct is_auto : std::false_type {};
-template <class T> struct is_auto<Auto<T>> : std::true_type {};
-template <class T> struct is_vector : std::false_type {};
-template <class T> struct is_vector<std::vector<T>> : std::true_type {};
+template <class T>
+struct is_auto : std::false_type {};
+template <class T>
+struct is_auto<Auto<T>> : std::true_type {};
+template <class T>
+struct is_vector : std::false_type {};
+template <class T>
+struct is_vector<std::vector<T>> : std::true_type {};
 
 template <class T>
 std::string type_name() {
-  if constexpr (std::same_as<T, bool>) return "true or false";
-  else if constexpr (std::same_as<T, int64_t>) return "whole number";
-  else if constexpr (std::same_as<T, double>) return "number";
-  else if constexpr (std::same_as<T, std::string>) return "text";
-  else if constexpr (std::same_as<T, Path>) return "path";
-  else if constexpr (std::same_as<T, std::map<std::string, double>>) return "map of numbers";
-  else if constexpr (is_auto<T>::value) return type_name<std::remove_reference_t<decltype(*T{}.value)>>() + " or auto";
-  else if constexpr (is_vector<T>::value) return "list of " + type_name<typename T::value_type>();
-  else return T::type_name();
+  if constexpr (std::same_as<T, bool>)
+    return "true or false";
+  else if constexpr (std::same_as<T, int64_t>)
+    return "whole number";
+  else if constexpr (std::same_as<T, double>)
+    return "number";
+  else if constexpr (std::same_as<T, std::string>)
+    return "text";
+  else if constexpr (std::same_as<T, Path>)
+    return "path";
+  else if constexpr (std::same_as<T, std::map<std::string, double>>)
+    return "map of numbers";
+  else if constexpr (is_auto<T>::value)
+    return type_name<std::remove_reference_t<decltype(*T{}.value)>>() + " or auto";
+  else if constexpr (is_vector<T>::value)
+    return "list of " + type_name<typename T::value_type>();
+  else
+    return T::type_name();
 }
 
 bool read_scalar(const ConfigValue& value, bool& out);
@@ -138,11 +154,14 @@ bool read_scalar(const ConfigValue& value, double& out);
 bool read_scalar(const ConfigValue& value, std::string& out);
 bool read_scalar(const ConfigValue& value, Path& out);
 std::string describe(const ConfigValue& value);
-void check_limits(const ConfigValue& at, const std::string& key, double value, const FieldLimits& limits, ConfigErrors& errors);
-void check_limits(const ConfigValue& at, const std::string& key, const std::string& value, const FieldLimits& limits, ConfigErrors& errors);
+void check_limits(const ConfigValue& at, const std::string& key, double value, const FieldLimits& limits,
+                  ConfigErrors& errors);
+void check_limits(const ConfigValue& at, const std::string& key, const std::string& value, const FieldLimits& limits,
+                  ConfigErrors& errors);
 
 template <class T>
-void read_value(const ConfigValue& value, const std::string& key, T& out, const FieldLimits& limits, ConfigErrors& errors) {
+void read_value(const ConfigValue& value, const std::string& key, T& out, const FieldLimits& limits,
+                ConfigErrors& errors) {
   if constexpr (Custom<T>) {
     out.from_config(value, key, errors);
   } else if constexpr (is_auto<T>::value) {
@@ -173,7 +192,8 @@ void read_value(const ConfigValue& value, const std::string& key, T& out, const 
       return;
     }
     for (const auto& [name, entry] : value.entries) {
-      if (!limits.choices.empty()) check_limits(entry, key + "." + name, name, FieldLimits{.choices = limits.choices}, errors);
+      if (!limits.choices.empty())
+        check_limits(entry, key + "." + name, name, FieldLimits{.choices = limits.choices}, errors);
       read_value(entry, key + "." + name, out[name], FieldLimits{.min = limits.min, .max = limits.max}, errors);
     }
   } else {
@@ -183,7 +203,8 @@ void read_value(const ConfigValue& value, const std::string& key, T& out, const 
       return;
     }
     out = std::move(parsed);
-    if constexpr (std::same_as<T, int64_t> || std::same_as<T, double>) check_limits(value, key, static_cast<double>(out), limits, errors);
+    if constexpr (std::same_as<T, int64_t> || std::same_as<T, double>)
+      check_limits(value, key, static_cast<double>(out), limits, errors);
     if constexpr (std::same_as<T, std::string>) check_limits(value, key, out, limits, errors);
   }
 }
@@ -228,8 +249,10 @@ class ConfigReader {
   void field(const char* name, T& value, const char* /*help*/, const FieldLimits& limits = {}) {
     const ConfigValue* found = take(name);
     if (found != nullptr && is_missing_marker(*found)) found = nullptr;
-    if (found != nullptr) config_detail::read_value(*found, prefix_ + name, value, limits, errors_);
-    else if (limits.required) errors_.add(map_.mark, prefix_ + name, "must be given");
+    if (found != nullptr)
+      config_detail::read_value(*found, prefix_ + name, value, limits, errors_);
+    else if (limits.required)
+      errors_.add(map_.mark, prefix_ + name, "must be given");
   }
   template <class T>
   void section(const char* name, T& options, const char* /*help*/) {
@@ -287,7 +310,8 @@ class ConfigDocs {
   const std::string& markdown() const { return text_; }
 
  private:
-  void row(const std::string& key, const std::string& type, const ConfigValue& value, const char* help, const FieldLimits& limits);
+  void row(const std::string& key, const std::string& type, const ConfigValue& value, const char* help,
+           const FieldLimits& limits);
   void heading(const std::string& key, const char* help);
 
   std::string text_, prefix_;

@@ -1,5 +1,5 @@
-// Errors. The user's mistake is a UserError (exit code 2), a run that went wrong is a RunError (exit code 1), a mistake of ours stops
-// the program. Only main() catches; a message is one line that says what, where and what to do.
+// Errors. The user's mistake is a UserError (exit code 2), a run that went wrong is a RunError (exit code 1), a mistake
+// of ours stops the program. Only main() catches; a message is one line that says what, where and what to do.
 #pragma once
 
 #include <fmt/format.h>
@@ -10,9 +10,9 @@
 namespace crumb {
 
 inline constexpr int kExitOk = 0;
-inline constexpr int kExitRun = 1;       // the run failed: full disk, NaN loss, interrupted
-inline constexpr int kExitUser = 2;      // the input is wrong: files, options, configuration
-inline constexpr int kExitMaxDrop = 3;   // eval: --max-drop exceeded
+inline constexpr int kExitRun = 1;      // the run failed: full disk, NaN loss, interrupted
+inline constexpr int kExitUser = 2;     // the input is wrong: files, options, configuration
+inline constexpr int kExitMaxDrop = 3;  // eval: --max-drop exceeded
 
 class Error : public std::runtime_error {
  public:
@@ -53,13 +53,13 @@ std::string system_error_text(int error_number);
 }  // namespace crumb
 
 /// The user's mistake: throws UserError with a formatted message.
-#define CRUMB_CHECK(condition, ...)                  \
-  do {                                               \
+#define CRUMB_CHECK(condition, ...)                     \
+  do {                                                  \
     if (!(condition)) ::crumb::user_error(__VA_ARGS__); \
   } while (0)
 
 /// Our mistake: prints the condition and stops the program.
-#define CRUMB_ASSERT(condition)                                                    \
-  do {                                                                             \
-    if (!(condition)) ::crumb::assertion_failed(#condition, __FILE__, __LINE__);   \
+#define CRUMB_ASSERT(condition)                                                  \
+  do {                                                                           \
+    if (!(condition)) ::crumb::assertion_failed(#condition, __FILE__, __LINE__); \
   } while (0)

@@ -6,11 +6,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <linux/fs.h>
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
-#include <linux/fs.h>
 #include <system_error>
 #include <utility>
 
@@ -33,7 +33,8 @@ void sync_path(const Path& path, int flags) {
   const int status = fsync(fd);
   const int error = errno;
   close(fd);
-  if (status != 0 && error != EINVAL && error != EROFS) run_error("cannot sync {}: {}", path.string(), system_error_text(error));
+  if (status != 0 && error != EINVAL && error != EROFS)
+    run_error("cannot sync {}: {}", path.string(), system_error_text(error));
 }
 
 Path parent_of(const Path& path) {
@@ -103,7 +104,8 @@ void AtomicFile::write(const void* data, int64_t size) {
 
 void AtomicFile::write_zeros(int64_t count) {
   static constexpr std::array<char, 4096> zeros{};
-  for (; count > 0; count -= static_cast<int64_t>(zeros.size())) write(zeros.data(), std::min<int64_t>(count, zeros.size()));
+  for (; count > 0; count -= static_cast<int64_t>(zeros.size()))
+    write(zeros.data(), std::min<int64_t>(count, zeros.size()));
 }
 
 void AtomicFile::rewrite(int64_t offset, const void* data, int64_t size) {
@@ -175,9 +177,11 @@ void make_folders(const Path& path) {
 
 void require_new_output(const Path& path, bool force) {
   CRUMB_CHECK(!path.empty(), "no output given");
-  if (fs::exists(path) && !force) user_error("{} exists and is not this job's; give another name, or --force to replace it", path.string());
+  if (fs::exists(path) && !force)
+    user_error("{} exists and is not this job's; give another name, or --force to replace it", path.string());
   Path folder = parent_of(path);
-  while (!fs::exists(folder)) folder = parent_of(folder);  // missing folders are made later, inside the first that exists
+  while (!fs::exists(folder))
+    folder = parent_of(folder);  // missing folders are made later, inside the first that exists
   CRUMB_CHECK(fs::is_directory(folder), "cannot write {}: {} is not a folder", path.string(), folder.string());
   CRUMB_CHECK(access(folder.c_str(), W_OK | X_OK) == 0, "cannot write {}: {}", path.string(), system_error_text(errno));
   make_folders(parent_of(path));
@@ -185,8 +189,10 @@ void require_new_output(const Path& path, bool force) {
 
 void sync_folder(const Path& path) {
   for (const auto& entry : fs::recursive_directory_iterator(path)) {
-    if (entry.is_regular_file()) sync_path(entry.path(), O_RDONLY);
-    else if (entry.is_directory()) sync_path(entry.path(), O_RDONLY | O_DIRECTORY);
+    if (entry.is_regular_file())
+      sync_path(entry.path(), O_RDONLY);
+    else if (entry.is_directory())
+      sync_path(entry.path(), O_RDONLY | O_DIRECTORY);
   }
   sync_path(path, O_RDONLY | O_DIRECTORY);
 }

@@ -1,5 +1,5 @@
-// Files. Reading is by read-only memory maps; writing is to a temporary name beside the target, synced, then renamed, so that a killed or
-// failed run leaves the old file or the new one, never half of one.
+// Files. Reading is by read-only memory maps; writing is to a temporary name beside the target, synced, then renamed,
+// so that a killed or failed run leaves the old file or the new one, never half of one.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,8 @@ class MappedFile {
   const Path& path() const { return path_; }
   int64_t size() const { return size_; }
   std::span<const uint8_t> bytes() const { return {data_, static_cast<size_t>(size_)}; }
-  /// Gives the pages of a range back to the system (they are read again when touched): keeps streaming converters small.
+  /// Gives the pages of a range back to the system (they are read again when touched): keeps streaming converters
+  /// small.
   void release(int64_t offset, int64_t length) const;
 
  private:
@@ -90,8 +91,8 @@ std::string read_text(const Path& path);
 void write_text(const Path& path, std::string_view text);
 /// mkdir -p; throws UserError when that is not possible.
 void make_folders(const Path& path);
-/// Throws UserError("PATH exists ...; use --force to replace it") unless it is absent or `force` is given, and if its parent folder does
-/// not exist or cannot be written. Call it before the work, not after.
+/// Throws UserError("PATH exists ...; use --force to replace it") unless it is absent or `force` is given, and if its
+/// parent folder does not exist or cannot be written. Call it before the work, not after.
 void require_new_output(const Path& path, bool force);
 /// fsync of every file of a folder and of the folder itself.
 void sync_folder(const Path& path);

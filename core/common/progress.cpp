@@ -12,8 +12,12 @@
 namespace crumb {
 
 Progress::Progress(std::string label, int64_t total, std::string unit)
-    : label_(std::move(label)), unit_(std::move(unit)), total_(total), terminal_(isatty(STDERR_FILENO) != 0),
-      start_(std::chrono::steady_clock::now()), last_print_(start_) {}
+    : label_(std::move(label)),
+      unit_(std::move(unit)),
+      total_(total),
+      terminal_(isatty(STDERR_FILENO) != 0),
+      start_(std::chrono::steady_clock::now()),
+      last_print_(start_) {}
 
 Progress::~Progress() {
   // An exception is on its way: leave the error message a line of its own.
@@ -40,14 +44,21 @@ void Progress::print(bool last, const std::string& note) {
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   const double rate = seconds > 0 ? static_cast<double>(done_ - start_done_) / seconds : 0.0;
   std::string line = label_ + ": " + format_count(done_);
-  if (total_ > 0) line += fmt::format("/{} {} ({:.0f}%)", format_count(total_), unit_, 100.0 * static_cast<double>(done_) / static_cast<double>(total_));
-  else line += " " + unit_;
+  if (total_ > 0)
+    line += fmt::format("/{} {} ({:.0f}%)", format_count(total_), unit_,
+                        100.0 * static_cast<double>(done_) / static_cast<double>(total_));
+  else
+    line += " " + unit_;
   line += fmt::format(", {}/s", format_count(static_cast<int64_t>(rate)));
-  if (last) line += ", took " + format_duration(seconds);
-  else if (total_ > 0 && rate > 0) line += ", " + format_duration(static_cast<double>(total_ - done_) / rate) + " left";
+  if (last)
+    line += ", took " + format_duration(seconds);
+  else if (total_ > 0 && rate > 0)
+    line += ", " + format_duration(static_cast<double>(total_ - done_) / rate) + " left";
   if (!note.empty()) line += ", " + note;
-  if (terminal_) std::fprintf(stderr, "\r\033[K%s%s", line.c_str(), last ? "\n" : "");
-  else std::fprintf(stderr, "%s\n", line.c_str());
+  if (terminal_)
+    std::fprintf(stderr, "\r\033[K%s%s", line.c_str(), last ? "\n" : "");
+  else
+    std::fprintf(stderr, "%s\n", line.c_str());
   std::fflush(stderr);
   printed_ = true;
 }

@@ -1,4 +1,5 @@
-// Progress of long work: one line that rewrites itself on a terminal, a plain line every ten seconds elsewhere. With rate and time left.
+// Progress of long work: one line that rewrites itself on a terminal, a plain line every ten seconds elsewhere. With
+// rate and time left.
 #pragma once
 
 #include <chrono>
@@ -37,9 +38,7 @@ std::string format_duration(double seconds);
 /// Wall-clock seconds since construction.
 class Stopwatch {
  public:
-  double seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  }
+  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
 
  private:
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();

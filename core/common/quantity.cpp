@@ -23,10 +23,18 @@ std::optional<int64_t> parse_count(std::string_view text) {
   if (text.empty()) return std::nullopt;
   double unit = 1;
   switch (text.back()) {
-    case 'k': case 'K': unit = 1024; break;
-    case 'M': unit = 1024.0 * 1024; break;
-    case 'G': unit = 1024.0 * 1024 * 1024; break;
-    default: break;
+    case 'k':
+    case 'K':
+      unit = 1024;
+      break;
+    case 'M':
+      unit = 1024.0 * 1024;
+      break;
+    case 'G':
+      unit = 1024.0 * 1024 * 1024;
+      break;
+    default:
+      break;
   }
   if (unit > 1) text.remove_suffix(1);
   const auto value = parse_plain(text);

@@ -1,5 +1,5 @@
-// Counter-based random numbers: Philox4x32-10 (Salmon et al., SC 2011). The i-th number of a stream is a pure function of (seed, stream,
-// i), so work can be split, resumed and repeated without carrying a state.
+// Counter-based random numbers: Philox4x32-10 (Salmon et al., SC 2011). The i-th number of a stream is a pure function
+// of (seed, stream, i), so work can be split, resumed and repeated without carrying a state.
 #pragma once
 
 #include <array>

@@ -7,8 +7,8 @@
 
 namespace crumb {
 
-/// Calls body(begin, end) on disjoint ranges that cover [0, n), each of at least `grain` items but the last; returns when all are done.
-/// The first exception of a body is rethrown.
+/// Calls body(begin, end) on disjoint ranges that cover [0, n), each of at least `grain` items but the last; returns
+/// when all are done. The first exception of a body is rethrown.
 using ParallelFor = std::function<void(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body)>;
 
 class ThreadPool {
@@ -20,11 +20,13 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int num_threads() const;
-  /// Ranges are cut in equal parts, one a thread: the cut depends on n, grain and the number of threads only. A call from inside a body
-  /// runs on the caller's thread.
+  /// Ranges are cut in equal parts, one a thread: the cut depends on n, grain and the number of threads only. A call
+  /// from inside a body runs on the caller's thread.
   void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body);
   ParallelFor as_parallel_for() {
-    return [this](int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) { parallel_for(n, grain, body); };
+    return [this](int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) {
+      parallel_for(n, grain, body);
+    };
   }
 
  private:

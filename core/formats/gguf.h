@@ -20,13 +20,16 @@ enum class GgufType : uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, strin
 struct GgufValue;
 struct GgufArray {
   GgufType type = GgufType::u32;  // of the elements; arrays of arrays are refused, as ggml does
-  std::variant<std::vector<uint8_t>, std::vector<int8_t>, std::vector<uint16_t>, std::vector<int16_t>, std::vector<uint32_t>,
-               std::vector<int32_t>, std::vector<float>, std::vector<bool>, std::vector<std::string>, std::vector<uint64_t>,
-               std::vector<int64_t>, std::vector<double>> values;
+  std::variant<std::vector<uint8_t>, std::vector<int8_t>, std::vector<uint16_t>, std::vector<int16_t>,
+               std::vector<uint32_t>, std::vector<int32_t>, std::vector<float>, std::vector<bool>,
+               std::vector<std::string>, std::vector<uint64_t>, std::vector<int64_t>, std::vector<double>>
+      values;
   int64_t size() const;
 };
 struct GgufValue {
-  std::variant<uint8_t, int8_t, uint16_t, int16_t, uint32_t, int32_t, float, bool, std::string, GgufArray, uint64_t, int64_t, double> value;
+  std::variant<uint8_t, int8_t, uint16_t, int16_t, uint32_t, int32_t, float, bool, std::string, GgufArray, uint64_t,
+               int64_t, double>
+      value;
   GgufType type() const { return static_cast<GgufType>(value.index()); }
   /// For `crumb inspect`: arrays are cut after `max_items`.
   std::string text(int64_t max_items = 8) const;
@@ -34,11 +37,11 @@ struct GgufValue {
 
 struct GgufTensor {
   std::string name;
-  std::vector<int64_t> shape;   // outermost first (the reverse of the file): [rows, cols] for a matrix
-  uint32_t ggml_type = 0;       // the id in the file
+  std::vector<int64_t> shape;         // outermost first (the reverse of the file): [rows, cols] for a matrix
+  uint32_t ggml_type = 0;             // the id in the file
   TensorType type = TensorType::f32;  // what it means in this file
-  bool readable = true;         // false: a ggml type Crumb has no codec for; `type` is meaningless then
-  int64_t offset = 0;           // in the data section
+  bool readable = true;               // false: a ggml type Crumb has no codec for; `type` is meaningless then
+  int64_t offset = 0;                 // in the data section
   int64_t bytes = 0;
   int64_t rows() const;
   int64_t cols() const;
@@ -46,8 +49,9 @@ struct GgufTensor {
 
 class GgufReader {
  public:
-  /// Throws UserError naming the file and the key or tensor for anything malformed. Ids 40 and 41 are resolved for the whole file by the
-  /// chain offset[i+1] = offset[i] + pad(bytes[i]): the reading that fits every offset and the end of the file is the right one.
+  /// Throws UserError naming the file and the key or tensor for anything malformed. Ids 40 and 41 are resolved for the
+  /// whole file by the chain offset[i+1] = offset[i] + pad(bytes[i]): the reading that fits every offset and the end of
+  /// the file is the right one.
   explicit GgufReader(const Path& path);
 
   const Path& path() const { return file_.path(); }
@@ -85,7 +89,8 @@ class GgufReader {
   std::map<std::string, size_t> metadata_index_, tensor_index_;
 };
 
-/// Writes version 3, alignment 32. Set metadata, declare every tensor, then write their bytes in the same order, in pieces of any size.
+/// Writes version 3, alignment 32. Set metadata, declare every tensor, then write their bytes in the same order, in
+/// pieces of any size.
 class GgufWriter {
  public:
   void set(const std::string& key, GgufValue value);  // a key twice: assertion
@@ -114,7 +119,7 @@ class GgufWriter {
   std::vector<std::pair<std::string, GgufValue>> metadata_;
   std::vector<GgufTensor> tensors_;
   std::unique_ptr<AtomicFile> file_;
-  size_t next_ = 0;             // tensor being written
+  size_t next_ = 0;  // tensor being written
   int64_t left_in_tensor_ = 0;
 };
 

@@ -1,6 +1,7 @@
 // Reader and writer of safetensors, one file or a folder of shards with an index.
-// Layout: u64 header length, JSON header, data; "data_offsets" are relative to the data. Rules checked on reading: header at most 100 MB
-// and inside the file, offsets inside the data, no overlap and no hole, shape x dtype = length, no duplicate names.
+// Layout: u64 header length, JSON header, data; "data_offsets" are relative to the data. Rules checked on reading:
+// header at most 100 MB and inside the file, offsets inside the data, no overlap and no hole, shape x dtype = length,
+// no duplicate names.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +23,7 @@ struct TensorInfo {
   std::vector<int64_t> shape;
   int64_t offset = 0;  // in the data section of its file
   int64_t bytes = 0;
-  int file = 0;        // index of the shard
+  int file = 0;  // index of the shard
 
   int64_t elements() const;
   /// A matrix view: rows = product of all but the last dimension (a vector is one row).
@@ -32,8 +33,8 @@ struct TensorInfo {
 
 class SafetensorsReader {
  public:
-  /// `path`: a .safetensors file, or a folder with model.safetensors or model.safetensors.index.json. Throws UserError naming the file
-  /// and the tensor for anything that breaks the rules.
+  /// `path`: a .safetensors file, or a folder with model.safetensors or model.safetensors.index.json. Throws UserError
+  /// naming the file and the tensor for anything that breaks the rules.
   explicit SafetensorsReader(const Path& path);
 
   const std::vector<TensorInfo>& tensors() const { return tensors_; }  // sorted by file, then offset
@@ -71,8 +72,8 @@ class SafetensorsWriter {
   explicit SafetensorsWriter(std::map<std::string, std::string> metadata = {{"format", "pt"}});
 
   void declare(const std::string& name, DType dtype, std::vector<int64_t> shape);
-  /// One file; for a folder of shards (at most `max_shard_bytes` each, one file if it fits) use begin_folder: model.safetensors or
-  /// model-00001-of-0000N.safetensors with model.safetensors.index.json.
+  /// One file; for a folder of shards (at most `max_shard_bytes` each, one file if it fits) use begin_folder:
+  /// model.safetensors or model-00001-of-0000N.safetensors with model.safetensors.index.json.
   void begin_file(const Path& path);
   void begin_folder(const Path& folder, int64_t max_shard_bytes);
   /// The next bytes of the data section; fills one tensor after the other in order of declaration.

@@ -17,7 +17,8 @@ using TokenId = int32_t;
 
 struct SpecialIds {
   std::optional<TokenId> bos, eos, unk, pad;
-  bool add_bos = false;  // whether encode(..., add_special = true) puts BOS first (tokenizer_config.json / post-processor / GGUF)
+  bool add_bos =
+      false;  // whether encode(..., add_special = true) puts BOS first (tokenizer_config.json / post-processor / GGUF)
   bool add_eos = false;
 };
 
@@ -25,9 +26,10 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  /// Ids of a text. parse_special: added tokens written out in the text ("<|endoftext|>") become their ids, as in transformers; false:
-  /// they are plain text. Thread-safe.
-  virtual std::vector<TokenId> encode(std::string_view text, bool add_special = false, bool parse_special = true) const = 0;
+  /// Ids of a text. parse_special: added tokens written out in the text ("<|endoftext|>") become their ids, as in
+  /// transformers; false: they are plain text. Thread-safe.
+  virtual std::vector<TokenId> encode(std::string_view text, bool add_special = false,
+                                      bool parse_special = true) const = 0;
   /// Bytes of the ids, special tokens left out unless asked for. Undoes the space that SentencePiece puts first.
   virtual std::string decode(const std::vector<TokenId>& ids, bool with_special = false) const = 0;
   /// Bytes one id stands for, as they appear inside a text (SentencePiece: with its leading space).
@@ -39,13 +41,13 @@ class Tokenizer {
   virtual int64_t vocab_size() const = 0;
   virtual const SpecialIds& special() const = 0;
   virtual bool is_special(TokenId id) const = 0;
-  /// Sets every tokenizer.ggml.* key so that stock llama.cpp tokenizes the same. `rows`: rows of the embedding; missing ids become
-  /// [PADn] of type unused. UserError for a split that llama.cpp has no name for.
+  /// Sets every tokenizer.ggml.* key so that stock llama.cpp tokenizes the same. `rows`: rows of the embedding; missing
+  /// ids become [PADn] of type unused. UserError for a split that llama.cpp has no name for.
   virtual void set_gguf_metadata(int64_t rows, formats::GgufWriter& writer) const = 0;
 };
 
-/// From an HF folder (tokenizer.json, tokenizer_config.json, generation_config.json, config.json), a tokenizer.json, a GGUF file, or
-/// llama2.c's tokenizer.bin. UserError names what is missing or not supported.
+/// From an HF folder (tokenizer.json, tokenizer_config.json, generation_config.json, config.json), a tokenizer.json, a
+/// GGUF file, or llama2.c's tokenizer.bin. UserError names what is missing or not supported.
 std::unique_ptr<Tokenizer> load_tokenizer(const Path& path);
 std::unique_ptr<Tokenizer> load_tokenizer(const formats::GgufReader& gguf);
 

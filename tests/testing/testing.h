@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <unistd.h>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
@@ -10,7 +11,6 @@
 #include <functional>
 #include <sstream>
 #include <string>
-#include <unistd.h>
 
 #include "core/common/error.h"
 
@@ -41,7 +41,8 @@ inline fs::path source_dir() { return CRUMB_SOURCE_DIR; }
 /// The built program.
 inline fs::path program() { return fs::path(CRUMB_BINARY_DIR) / "bin" / "crumb"; }
 
-/// A file or folder of the shared data set (models, texts, vectors); CRUMB_DATA names its place, default ../shared/data beside the checkout. Empty if absent.
+/// A file or folder of the shared data set (models, texts, vectors); CRUMB_DATA names its place, default ../shared/data
+/// beside the checkout. Empty if absent.
 inline fs::path data(const std::string& name) {
   const char* root = std::getenv("CRUMB_DATA");
   const fs::path path = (root != nullptr ? fs::path(root) : source_dir() / ".." / "shared" / "data") / name;
@@ -72,11 +73,15 @@ struct CommandResult {
 };
 inline CommandResult run_command(const std::string& command) {
   const TempDir dir;
-  const std::string full = "( " + command + " ) > " + (dir / "out").string() + " 2> " + (dir / "err").string() + " < /dev/null";
+  const std::string full =
+      "( " + command + " ) > " + (dir / "out").string() + " 2> " + (dir / "err").string() + " < /dev/null";
   const int status = std::system(full.c_str());
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_file(dir / "out"), read_file(dir / "err")};
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_file(dir / "out"),
+          read_file(dir / "err")};
 }
-inline CommandResult run_crumb(const std::string& arguments) { return run_command(program().string() + " " + arguments); }
+inline CommandResult run_crumb(const std::string& arguments) {
+  return run_command(program().string() + " " + arguments);
+}
 
 /// The message of the Error that `body` throws; "" if it throws none.
 inline std::string error_of(const std::function<void()>& body) {
@@ -91,11 +96,11 @@ inline std::string error_of(const std::function<void()>& body) {
 }  // namespace crumb::testing
 
 /// Skips with a reason when a file of the shared data set is absent.
-#define CRUMB_NEED_DATA(variable, name)                                                                          \
-  const auto variable = ::crumb::testing::data(name);                                                            \
+#define CRUMB_NEED_DATA(variable, name)               \
+  const auto variable = ::crumb::testing::data(name); \
   if (variable.empty()) GTEST_SKIP() << "needs the data file " << (name) << " (set CRUMB_DATA)"
 
 /// Skips with a reason when the peers' Python environment is absent.
-#define CRUMB_NEED_PEERS(variable)                                                                               \
-  const auto variable = ::crumb::testing::peer_python();                                                         \
+#define CRUMB_NEED_PEERS(variable)                       \
+  const auto variable = ::crumb::testing::peer_python(); \
   if (variable.empty()) GTEST_SKIP() << "needs the Python peers in .venv-peers (scripts/setup.sh --peers)"
