@@ -1,0 +1,55 @@
+// One block of the decoder. It can be built, loaded and run alone: rotary table and mask are passed in.
+#pragma once
+
+#include "model/decoder.h"
+
+namespace crumb::model {
+
+/// cos and sin [tokens, dim / 2] float32 of the rotary angles, computed in double.
+struct RotaryTable {
+  torch::Tensor cos, sin;
+};
+RotaryTable make_rotary_table(const arch::RopeSpec& rope, int64_t tokens, torch::Device device = torch::kCPU);
+
+/// Mask of a sliding window: [tokens, tokens] float32, 0 where query i sees key j (i - window < j <= i), else -infinity.
+/// Undefined when the window hides nothing: attention is then plainly causal.
+torch::Tensor make_window_mask(int64_t window, int64_t tokens, torch::Device device = torch::kCPU);
+
+/// What a block needs beside its input; the same for all blocks of one forward pass with equal LayerSpecs.
+struct BlockContext {
+  RotaryTable rotary;
+  torch::Tensor mask;  // of make_window_mask
+  torch::ScalarType compute = torch::kFloat32;
+  bool round_small_tensors = false;
+};
+
+class Block : public torch::nn::Module {
+ public:
+  /// `prefix` is "model.layers.N."; reads the tensors of `tensors` that begin with it.
+  Block(const arch::LayerSpec& spec, double rms_norm_eps, const std::string& prefix, const std::vector<arch::TensorDesc>& tensors,
+        const TensorSource& source, const LinearFactory& make_linear);
+
+  /// x [batch, tokens, hidden] float32, the residual stream -> the same after this block.
+  torch::Tensor forward(const torch::Tensor& x, const BlockContext& context);
+
+  const arch::LayerSpec& spec() const { return spec_; }
+  /// By module name, in tensor_table order.
+  const std::vector<std::pair<std::string, std::shared_ptr<LinearModule>>>& linears() const { return linears_; }
+  /// By hf_name.
+  const std::map<std::string, torch::Tensor>& parameters_by_name() const { return parameters_by_name_; }
+
+ private:
+  /// Rotary embedding, with the norm of queries or keys before or after it where the model has one.
+  torch::Tensor rotated(const torch::Tensor& heads, const torch::Tensor& norm_weight, const BlockContext& context) const;
+  torch::Tensor attention(const torch::Tensor& x, const BlockContext& context);
+  torch::Tensor feed_forward(const torch::Tensor& x);
+
+  arch::LayerSpec spec_;
+  double eps_;
+  std::vector<std::pair<std::string, std::shared_ptr<LinearModule>>> linears_;
+  std::map<std::string, torch::Tensor> parameters_by_name_;
+  std::shared_ptr<LinearModule> q_, k_, v_, o_, gate_, up_, down_;
+  torch::Tensor input_norm_, post_norm_, q_norm_, k_norm_;  // q_norm_ and k_norm_ may be undefined
+};
+
+}  // namespace crumb::model
