@@ -79,7 +79,6 @@ class Decoder : public torch::nn::Module {
   bool recompute = false;  // forget activations inside blocks and compute them again in the backward pass (later)
 
  private:
-  void add_tensors(const TensorSource& source, const LinearFactory& make_linear);
   torch::Tensor small(const torch::Tensor& parameter) const;
 
   arch::DecoderSpec spec_;
