@@ -13,7 +13,8 @@ DecoderSpec spec_from_gguf(const formats::GgufReader& gguf);
 /// Sets general.architecture and every <arch>.* key that stock llama.cpp wants. rope_freqs.weight is a tensor: see
 /// rope_freqs().
 void set_gguf_metadata(const DecoderSpec& spec, formats::GgufWriter& writer);
-/// The F32 tensor "rope_freqs.weight" [dim/2], empty when every divisor is 1.
+/// The F32 tensor "rope_freqs.weight" [dim/2]; empty when all divisors are the same (linear scaling is in the
+/// metadata).
 std::vector<float> rope_freqs(const DecoderSpec& spec);
 
 }  // namespace crumb::arch

@@ -1,0 +1,347 @@
+#include "core/arch/hf_config.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
+
+#include "core/arch/rope_scaling.h"
+#include "core/common/error.h"
+
+namespace crumb::arch {
+namespace {
+
+using nlohmann::json;
+
+constexpr int64_t kLargest = int64_t{1} << 31;  // of any one size; keeps products of two inside 64 bits
+constexpr int64_t kMostLayers = 4096;
+
+/// Typed access to a JSON object; null counts as absent, as in transformers. Messages name the file and the key.
+class Config {
+ public:
+  Config(const json& object, std::string where) : object_(object), where_(std::move(where)) {
+    CRUMB_CHECK(object.is_object(), "{}: not a JSON object", where_);
+  }
+  const std::string& where() const { return where_; }
+  bool has(const char* key) const { return find(key) != nullptr; }
+  bool names(const char* key) const { return object_.contains(key); }  // also as null
+
+  int64_t size(const char* key, std::optional<int64_t> fallback = std::nullopt, int64_t least = 1) const {
+    const json* value = find(key);
+    if (value == nullptr) {
+      CRUMB_CHECK(fallback, "{}: {} is missing", where_, key);
+      return *fallback;
+    }
+    CRUMB_CHECK(value->is_number_integer(), "{}: {} must be an integer, not {}", where_, key, value->dump());
+    const auto result = value->get<int64_t>();
+    CRUMB_CHECK(result >= least && result < kLargest, "{}: {} is {}, which no model has", where_, key, result);
+    return result;
+  }
+  double number(const char* key, std::optional<double> fallback = std::nullopt) const {
+    const json* value = find(key);
+    if (value == nullptr) {
+      CRUMB_CHECK(fallback, "{}: {} is missing", where_, key);
+      return *fallback;
+    }
+    CRUMB_CHECK(value->is_number(), "{}: {} must be a number, not {}", where_, key, value->dump());
+    const auto result = value->get<double>();
+    CRUMB_CHECK(std::isfinite(result), "{}: {} is not finite", where_, key);
+    return result;
+  }
+  double positive(const char* key, std::optional<double> fallback = std::nullopt) const {
+    const double result = number(key, fallback);
+    CRUMB_CHECK(result > 0, "{}: {} must be greater than 0, not {}", where_, key, result);
+    return result;
+  }
+  bool flag(const char* key, bool fallback) const {
+    const json* value = find(key);
+    if (value == nullptr) return fallback;
+    CRUMB_CHECK(value->is_boolean(), "{}: {} must be true or false, not {}", where_, key, value->dump());
+    return value->get<bool>();
+  }
+  std::string text(const char* key, const std::string& fallback) const {
+    const json* value = find(key);
+    if (value == nullptr) return fallback;
+    CRUMB_CHECK(value->is_string(), "{}: {} must be a string, not {}", where_, key, value->dump());
+    return value->get<std::string>();
+  }
+  const json* find(const char* key) const {
+    const auto it = object_.find(key);
+    return it == object_.end() || it->is_null() ? nullptr : &*it;
+  }
+
+ private:
+  const json& object_;
+  std::string where_;
+};
+
+/// What transformers assumes when a key is absent.
+struct Defaults {
+  Architecture architecture;
+  std::optional<int64_t> kv_heads;  // nothing: as many as heads
+  std::optional<int64_t> head_dim;  // nothing: hidden_size / heads
+  double rms_norm_eps;
+};
+constexpr Defaults kDefaults[] = {
+    {Architecture::llama, std::nullopt, std::nullopt, 1e-6},
+    {Architecture::mistral, 8, std::nullopt, 1e-6},
+    {Architecture::qwen2, 32, std::nullopt, 1e-6},
+    {Architecture::qwen3, 32, 128, 1e-6},
+    {Architecture::hunyuan_v1_dense, std::nullopt, std::nullopt, 1e-5},
+};
+
+const Defaults& find_defaults(const Config& config) {
+  const auto model_type = config.text("model_type", "");
+  std::string known;
+  for (const auto& defaults : kDefaults) {
+    const auto name = architecture_name(defaults.architecture);
+    if (name == model_type) return defaults;
+    known += (known.empty() ? "" : ", ") + std::string(name);
+  }
+  CRUMB_CHECK(!model_type.empty(), "{}: model_type is missing; known ones: {}", config.where(), known);
+  user_error("{}: model_type '{}' is not supported; known ones: {}", config.where(), model_type, known);
+}
+
+/// Options that change the computation and that no supported model uses.
+void refuse_unsupported(const Config& config) {
+  const auto activation = config.text("hidden_act", "silu");
+  CRUMB_CHECK(activation == "silu" || activation == "swish", "{}: hidden_act '{}' is not supported; only silu",
+              config.where(), activation);
+  CRUMB_CHECK(config.number("partial_rotary_factor", 1.0) == 1.0,
+              "{}: partial_rotary_factor other than 1 is not supported", config.where());
+  CRUMB_CHECK(!config.flag("use_cla", false), "{}: use_cla (attention shared across layers) is not supported",
+              config.where());
+  CRUMB_CHECK(config.flag("use_qk_norm", true), "{}: use_qk_norm: false is not supported", config.where());
+  const json* experts = config.find("num_experts");
+  CRUMB_CHECK(experts == nullptr || *experts == 0 || *experts == 1, "{}: mixture of experts is not supported",
+              config.where());
+}
+
+Llama3Scaling read_llama3(const Config& rope, const Config& config) {
+  Llama3Scaling scaling;
+  scaling.factor = rope.positive("factor");
+  scaling.low_freq_factor = rope.positive("low_freq_factor");
+  scaling.high_freq_factor = rope.positive("high_freq_factor");
+  CRUMB_CHECK(scaling.high_freq_factor > scaling.low_freq_factor,
+              "{}: high_freq_factor must be greater than low_freq_factor", rope.where());
+  const double context = config.number("original_max_position_embeddings", config.number("max_position_embeddings"));
+  scaling.original_context_length = rope.positive("original_max_position_embeddings", context);
+  return scaling;
+}
+
+/// `rope`: the object rope_parameters or rope_scaling; rope_theta stands in it or, in the older style, beside it.
+RopeSpec scaled_rope(const Config& rope, const Config& config, int64_t dim) {
+  RopeSpec spec{dim, rope.positive("rope_theta", config.positive("rope_theta", 10000.0)), no_divisors(dim)};
+  CRUMB_CHECK(rope.number("partial_rotary_factor", 1.0) == 1.0,
+              "{}: partial_rotary_factor other than 1 is not supported", rope.where());
+  const auto type = rope.text("rope_type", rope.text("type", "default"));
+  if (type == "llama3") {
+    spec.divisors = llama3_divisors(read_llama3(rope, config), dim, spec.base);
+  } else if (type == "linear") {
+    spec.divisors.assign(spec.divisors.size(), rope.positive("factor"));
+  } else if (type == "dynamic") {
+    // With alpha (Hunyuan) the base is changed for good; without, only beyond the context length, where no text goes.
+    const double alpha = rope.number("alpha", 0.0);
+    CRUMB_CHECK(alpha == 0.0 || (alpha > 0.0 && dim > 2), "{}: alpha must be greater than 0", rope.where());
+    if (alpha > 0.0) spec.base *= std::pow(alpha, static_cast<double>(dim) / static_cast<double>(dim - 2));
+  } else {
+    CRUMB_CHECK(type == "default", "{}: rope type '{}' is not supported; known ones: default, linear, llama3, dynamic",
+                rope.where(), type);
+  }
+  return spec;
+}
+
+RopeSpec read_rope(const Config& config, int64_t dim) {
+  const json empty = json::object();
+  const char* key = config.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
+  const json* rope = config.has(key) ? config.find(key) : &empty;
+  const Config parameters(*rope, config.where() + ": " + key);
+  CRUMB_CHECK(!parameters.has("full_attention") && !parameters.has("sliding_attention"),
+              "{}: one rotary embedding per layer type is not supported", parameters.where());
+  return scaled_rope(parameters, config, dim);
+}
+
+GqaSpec read_gqa(const Config& config, const Defaults& defaults, int64_t hidden_size) {
+  GqaSpec gqa;
+  const auto architecture = defaults.architecture;
+  gqa.heads = config.size("num_attention_heads");
+  // A key that is there as null means "as many as heads" in every class.
+  const bool absent = !config.names("num_key_value_heads");
+  gqa.kv_heads = config.size("num_key_value_heads", absent ? defaults.kv_heads.value_or(gqa.heads) : gqa.heads);
+  gqa.head_dim = config.size("head_dim", config.size("attention_head_dim", defaults.head_dim.value_or(0), 0), 0);
+  if (gqa.head_dim == 0) {
+    CRUMB_CHECK(hidden_size % gqa.heads == 0, "{}: hidden_size {} is not a multiple of num_attention_heads {}",
+                config.where(), hidden_size, gqa.heads);
+    gqa.head_dim = hidden_size / gqa.heads;
+  }
+  CRUMB_CHECK(gqa.heads % gqa.kv_heads == 0, "{}: num_attention_heads {} is not a multiple of num_key_value_heads {}",
+              config.where(), gqa.heads, gqa.kv_heads);
+  CRUMB_CHECK(gqa.head_dim % 2 == 0, "{}: head_dim {} is odd", config.where(), gqa.head_dim);
+  CRUMB_CHECK(gqa.heads * gqa.head_dim < kLargest, "{}: {} heads of {} are too many", config.where(), gqa.heads,
+              gqa.head_dim);
+  const bool bias_is_option = architecture == Architecture::llama || architecture == Architecture::qwen3 ||
+                              architecture == Architecture::hunyuan_v1_dense;
+  gqa.output_bias = bias_is_option && config.flag("attention_bias", false);
+  gqa.qkv_bias = gqa.output_bias || architecture == Architecture::qwen2;
+  if (architecture == Architecture::qwen3) gqa.qk_norm = QkNorm::before_rope;
+  if (architecture == Architecture::hunyuan_v1_dense) gqa.qk_norm = QkNorm::after_rope;
+  return gqa;
+}
+
+std::vector<std::string> read_layer_types(const Config& config, int64_t num_layers) {
+  const json* types = config.find("layer_types");
+  if (types == nullptr) return {};
+  CRUMB_CHECK(types->is_array() && static_cast<int64_t>(types->size()) == num_layers,
+              "{}: layer_types must list one type for each of the {} layers", config.where(), num_layers);
+  std::vector<std::string> names;
+  for (const auto& type : *types) {
+    const auto name = type.is_string() ? type.get<std::string>() : type.dump();
+    CRUMB_CHECK(name == "full_attention" || name == "sliding_attention",
+                "{}: layer type {} is not supported; known ones: full_attention, sliding_attention", config.where(),
+                name);
+    names.push_back(name);
+  }
+  return names;
+}
+
+/// The window of each layer; 0: all keys. Llama and Hunyuan have none, Mistral one for all layers, Qwen one above
+/// max_window_layers or where layer_types says so.
+std::vector<int64_t> read_windows(const Config& config, Architecture architecture, int64_t num_layers) {
+  std::vector<int64_t> windows(static_cast<size_t>(num_layers), 0);
+  const bool qwen = architecture == Architecture::qwen2 || architecture == Architecture::qwen3;
+  if (architecture != Architecture::mistral && !qwen) return windows;
+  if (qwen && !config.flag("use_sliding_window", false)) return windows;
+  // transformers' classes assume 4096 where the key is not there at all; null means none.
+  const int64_t window = config.names("sliding_window") ? config.size("sliding_window", 0, 0) : 4096;
+  const auto types = read_layer_types(config, num_layers);
+  const int64_t first = qwen ? config.size("max_window_layers", 28, 0) : 0;
+  for (int64_t i = 0; i < num_layers; ++i) {
+    const auto at = static_cast<size_t>(i);
+    const bool slides = types.empty() ? i >= first : types[at] == "sliding_attention";
+    if (slides) windows[at] = window;
+  }
+  return windows;
+}
+
+const char* class_name(Architecture architecture) {
+  switch (architecture) {
+    case Architecture::llama:
+      return "LlamaForCausalLM";
+    case Architecture::mistral:
+      return "MistralForCausalLM";
+    case Architecture::qwen2:
+      return "Qwen2ForCausalLM";
+    case Architecture::qwen3:
+      return "Qwen3ForCausalLM";
+    case Architecture::hunyuan_v1_dense:
+      return "HunYuanDenseV1ForCausalLM";
+  }
+  CRUMB_ASSERT(false);
+}
+
+void write_rope(const RopeSpec& rope, json& config) {
+  config["rope_theta"] = rope.base;
+  const auto uniform = uniform_divisor(rope);
+  if (uniform && *uniform == 1.0) return;
+  if (uniform) {
+    config["rope_scaling"] = {{"rope_type", "linear"}, {"factor", *uniform}};
+    return;
+  }
+  const auto scaling = find_llama3_scaling(rope);
+  CRUMB_CHECK(scaling, "config.json has no way to say this model's rotary divisors");
+  config["rope_scaling"] = {
+      {"rope_type", "llama3"},
+      {"factor", scaling->factor},
+      {"low_freq_factor", scaling->low_freq_factor},
+      {"high_freq_factor", scaling->high_freq_factor},
+      {"original_max_position_embeddings", static_cast<int64_t>(scaling->original_context_length)}};
+}
+
+/// Mistral says one window for all layers; Qwen lists the layers' types.
+void write_windows(const DecoderSpec& spec, json& config) {
+  int64_t window = 0;
+  json types = json::array();
+  for (const auto& layer : spec.layers) {
+    window = std::max(window, layer.window);
+    types.push_back(layer.window > 0 ? "sliding_attention" : "full_attention");
+  }
+  if (spec.architecture == Architecture::llama || spec.architecture == Architecture::mistral) {
+    config["sliding_window"] = window > 0 ? json(window) : json(nullptr);
+  } else if (window > 0) {
+    config["use_sliding_window"] = true;
+    config["sliding_window"] = window;
+    config["layer_types"] = types;
+    const auto first = std::find_if(spec.layers.begin(), spec.layers.end(), [](const auto& l) { return l.window > 0; });
+    config["max_window_layers"] = first - spec.layers.begin();
+  } else {
+    config["use_sliding_window"] = false;
+  }
+}
+
+}  // namespace
+
+DecoderSpec spec_from_hf_config(const json& object, const std::string& where) {
+  const Config config(object, where);
+  const auto& defaults = find_defaults(config);
+  refuse_unsupported(config);
+  DecoderSpec spec;
+  spec.architecture = defaults.architecture;
+  spec.vocab_size = config.size("vocab_size");
+  spec.hidden_size = config.size("hidden_size");
+  spec.context_length = config.size("max_position_embeddings");
+  spec.rms_norm_eps = config.positive("rms_norm_eps", defaults.rms_norm_eps);
+  spec.tied_head = config.flag("tie_word_embeddings", false);
+  const int64_t num_layers = config.size("num_hidden_layers");
+  CRUMB_CHECK(num_layers <= kMostLayers, "{}: num_hidden_layers is {}, which no model has", where, num_layers);
+
+  LayerSpec layer;
+  const auto gqa = read_gqa(config, defaults, spec.hidden_size);
+  layer.attention = gqa;
+  const bool mlp_bias = spec.architecture == Architecture::llama && config.flag("mlp_bias", false);
+  layer.feed_forward = MlpSpec{config.size("intermediate_size"), mlp_bias};
+  layer.rope = read_rope(config, gqa.head_dim);
+  for (const int64_t window : read_windows(config, spec.architecture, num_layers)) {
+    layer.window = window;
+    spec.layers.push_back(layer);
+  }
+  return spec;
+}
+
+DecoderSpec load_hf_spec(const Path& path) {
+  const Path file = std::filesystem::is_directory(path) ? path / "config.json" : path;
+  const auto config = json::parse(read_text(file), nullptr, false);
+  CRUMB_CHECK(!config.is_discarded(), "{}: not valid JSON", file.string());
+  return spec_from_hf_config(config, file.string());
+}
+
+json hf_config_from_spec(const DecoderSpec& spec) {
+  CRUMB_ASSERT(!spec.layers.empty());
+  const auto& layer = spec.layers.front();
+  const auto& gqa = layer.gqa();
+  auto architecture = spec.architecture;
+  // transformers' Llama has no window; its Mistral is the same model with one.
+  if (architecture == Architecture::llama && layer.window > 0) architecture = Architecture::mistral;
+  json config = {{"architectures", {class_name(architecture)}},
+                 {"model_type", architecture_name(architecture)},
+                 {"vocab_size", spec.vocab_size},
+                 {"hidden_size", spec.hidden_size},
+                 {"intermediate_size", layer.mlp().intermediate},
+                 {"num_hidden_layers", spec.num_layers()},
+                 {"num_attention_heads", gqa.heads},
+                 {"num_key_value_heads", gqa.kv_heads},
+                 {"head_dim", gqa.head_dim},
+                 {"hidden_act", "silu"},
+                 {"max_position_embeddings", spec.context_length},
+                 {"rms_norm_eps", spec.rms_norm_eps},
+                 {"tie_word_embeddings", spec.tied_head},
+                 {"attention_bias", gqa.output_bias}};
+  if (architecture == Architecture::llama) config["mlp_bias"] = layer.mlp().bias;
+  write_rope(layer.rope, config);
+  const bool has_windows = architecture != Architecture::llama && architecture != Architecture::hunyuan_v1_dense;
+  if (has_windows) write_windows(spec, config);
+  return config;
+}
+
+}  // namespace crumb::arch
