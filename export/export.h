@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,11 +20,13 @@ struct ExportOptions {
   std::string embedding_type;  // "", q6_k, q8_0, bf16, f16, f32; empty: the target's default
   std::string head_type;       // likewise; a tied head follows the embedding
   bool force = false;
+  int threads = 0;  // 0: one per processor
 };
 
 /// What one tensor becomes.
 struct PlannedTensor {
-  arch::TensorDesc desc;
+  arch::TensorDesc desc;                     // rope_freqs.weight of a GGUF has no hf_name
+  std::optional<quant::QuantFormat> format;  // of a quantized linear
   formats::TensorType type = formats::TensorType::f32;
   int64_t bytes = 0;
   std::string reason;  // why it is not the target's own type; empty if it is
@@ -31,14 +34,17 @@ struct PlannedTensor {
 
 struct ExportPlan {
   std::string target;
-  std::vector<PlannedTensor> tensors;  // in file order
+  formats::TensorType type = formats::TensorType::f32;  // the target's own
+  std::vector<PlannedTensor> tensors;                   // in file order
   std::vector<std::string> warnings;
   int64_t data_bytes = 0;  // tensor data with padding
   int64_t bytes_of(arch::TensorRole role) const;
 };
 
 /// Needs the spec and the format of the quantized linears only (`formats` by hf_name), so a dry run can ask before
-/// there are weights. UserError: a target or row length that cannot hold an integer grid exactly.
+/// there are weights. Without any format the model is plain: q4_0 and q8_0 then take their ordinary encoders; in a
+/// quantized model linears that were left in float stay bf16. UserError: an unknown target or type, a target or row
+/// length that cannot hold an integer grid exactly, a 2-bit target for a plain model.
 ExportPlan plan_export(const arch::DecoderSpec& spec, const std::map<std::string, quant::QuantFormat>& formats,
                        const ExportOptions& options);
 

@@ -1,0 +1,79 @@
+#include "export/export.h"
+
+#include "core/common/error.h"
+#include "export/writers.h"
+
+namespace crumb::exporting {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_gguf(const std::string& target) { return target.starts_with("gguf-"); }
+
+void check_source(const quant::Checkpoint& checkpoint) {
+  CRUMB_CHECK(checkpoint.kind() != quant::CheckpointKind::gguf,
+              "{} is a GGUF, which no longer holds codes and scales; export from the folder it was made from",
+              checkpoint.path().string());
+}
+
+/// --force must not take away what is being read, nor a folder that is no model.
+void check_output(const Path& source, const Path& output, const ExportOptions& options) {
+  require_new_output(output, options.force);
+  if (!fs::exists(output)) return;
+  const Path from = fs::canonical(source), to = fs::canonical(output);
+  const Path common = from.lexically_relative(to);
+  CRUMB_CHECK(common.empty() || *common.begin() == "..", "{} holds the model that is exported; give another output",
+              output.string());
+  if (is_gguf(options.target)) {
+    CRUMB_CHECK(!fs::is_directory(output), "{} is a folder; {} writes a file", output.string(), options.target);
+    CRUMB_CHECK(to.parent_path() != from || to.extension() == ".gguf",
+                "{} belongs to the model that is exported; give another output", output.string());
+  } else {
+    CRUMB_CHECK(fs::is_directory(output) && (fs::exists(output / "config.json") || fs::is_empty(output)),
+                "{} is no model folder; --force does not replace it", output.string());
+  }
+}
+
+std::map<std::string, quant::QuantFormat> quantized_formats(const quant::Checkpoint& checkpoint) {
+  std::map<std::string, quant::QuantFormat> formats;
+  for (const auto& tensor : checkpoint.tensors())
+    if (tensor.format) formats[tensor.desc.hf_name] = *tensor.format;
+  return formats;
+}
+
+/// The warnings that only the weights can tell.
+void warn_about_rounding(const ExportJob& job, ExportPlan& plan) {
+  std::map<std::string, std::set<std::string>> by_type;
+  for (const auto& planned : plan.tensors)
+    if (job.rounded.contains(planned.desc.hf_name))
+      by_type[std::string(formats::type_name(planned.type))].insert(planned.desc.hf_name);
+  for (const auto& [type, names] : by_type)
+    plan.warnings.push_back(fmt::format("weights rounded to {} in {} tensor{} (more digits in the source): {}{}", type,
+                                        names.size(), names.size() == 1 ? "" : "s", *names.begin(),
+                                        names.size() == 1 ? "" : ", ..."));
+}
+
+}  // namespace
+
+ExportResult export_checkpoint(const quant::Checkpoint& checkpoint, const Path& output, const ExportOptions& options) {
+  check_source(checkpoint);
+  ExportResult result;
+  result.plan = plan_export(checkpoint.spec(), quantized_formats(checkpoint), options);
+  check_output(checkpoint.path(), output, options);
+
+  ThreadPool pool(options.threads);
+  Progress progress("export " + options.target, 2 * result.plan.data_bytes, "bytes");
+  ExportJob job{checkpoint, result.plan, output, pool, progress};
+  if (is_gguf(options.target))
+    write_gguf(job);
+  else
+    write_hf(job);
+  progress.finish();
+
+  warn_about_rounding(job, result.plan);
+  result.file_bytes = job.file_bytes;
+  result.checked_tensors = job.checked_tensors;
+  return result;
+}
+
+}  // namespace crumb::exporting

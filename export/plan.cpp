@@ -1,0 +1,278 @@
+#include <algorithm>
+#include <array>
+#include <string_view>
+
+#include "core/arch/gguf_metadata.h"
+#include "core/common/error.h"
+#include "export/export.h"
+
+namespace crumb::exporting {
+namespace {
+
+using arch::TensorDesc;
+using arch::TensorRole;
+using formats::TensorType;
+using quant::Grid;
+using quant::QuantFormat;
+
+constexpr int64_t kGgufAlignment = 32;
+constexpr int kScaleBits = 6;  // significant bits of every scale
+constexpr int kBf16Bits = 8;   // significant bits of bfloat16
+
+struct Target {
+  std::string name;
+  std::vector<TensorType> linear_types;  // of a quantized linear: the first that holds it exactly
+  TensorType type() const { return linear_types.front(); }
+  bool is_gguf() const { return name.starts_with("gguf-"); }
+  bool is_two_bit() const { return type() == TensorType::q2_0c || type() == TensorType::q2_k; }
+};
+
+const std::vector<Target>& targets() {
+  static const std::vector<Target> all = {
+      {"gguf-q2_0c", {TensorType::q2_0c, TensorType::q2_k, TensorType::q4_0, TensorType::bf16}},
+      {"gguf-q2_k", {TensorType::q2_k, TensorType::q4_0, TensorType::bf16}},
+      {"gguf-q4_0", {TensorType::q4_0, TensorType::bf16}},
+      {"gguf-q8_0", {TensorType::q8_0, TensorType::bf16}},
+      {"gguf-bf16", {TensorType::bf16}},
+      {"hf-bf16", {TensorType::bf16}},
+  };
+  return all;
+}
+
+std::string join(const std::vector<std::string>& parts, std::string_view separator) {
+  std::string out;
+  for (const auto& part : parts) out += (out.empty() ? "" : std::string(separator)) + part;
+  return out;
+}
+
+const Target& find_target(const std::string& name) {
+  const auto it = std::ranges::find(targets(), name, &Target::name);
+  CRUMB_CHECK(it != targets().end(), "unknown export target \"{}\"; known: {}", name, join(target_names(), ", "));
+  return *it;
+}
+
+/// "INT4 symmetric, one scale per 64"
+std::string grid_text(const QuantFormat& format) {
+  const std::string scales = format.group_size == 0 ? "a row" : fmt::format("per {}", format.group_size);
+  if (format.grid == Grid::seq) return "SEQ, one scale " + scales;
+  return fmt::format("INT{} {}, one scale {}", format.bits, format.symmetric ? "symmetric" : "asymmetric", scales);
+}
+
+/// Why rows of this length do not fit the type; empty if they do.
+std::string row_obstacle(TensorType type, int64_t cols) {
+  const int64_t block = formats::block_size(type);
+  if (cols % block == 0) return "";
+  return fmt::format("{} needs rows of a multiple of {}, not {}", formats::type_name(type), block, cols);
+}
+
+std::string seq_obstacle(TensorType type, const QuantFormat& format, int64_t cols) {
+  if (type == TensorType::q2_0c && format.groups(cols) != 1)
+    return fmt::format("q2_0c has one scale a row, not one per {}", format.group_size);
+  const int64_t block = formats::block_size(type);
+  if (format.group_cols(cols) % block != 0 && type != TensorType::q2_0c)
+    return fmt::format("{} has one scale per {}, not per {}", formats::type_name(type), block, format.group_size);
+  return "";
+}
+
+// (code - zero_point) * scale in bf16: the integer's significant bits and the scale's must fit together.
+std::string int_bf16_obstacle(const QuantFormat& format) {
+  const int bits = (format.symmetric ? format.bits - 1 : format.bits) + kScaleBits;
+  return bits <= kBf16Bits ? "" : fmt::format("bf16 has {} significant bits, its values up to {}", kBf16Bits, bits);
+}
+
+std::string int_obstacle(TensorType type, const QuantFormat& format, int64_t cols) {
+  if (type == TensorType::bf16) return int_bf16_obstacle(format);
+  if (type != TensorType::q4_0 && type != TensorType::q8_0)
+    return fmt::format("{} holds the SEQ grid only", formats::type_name(type));
+  if (!format.symmetric) return fmt::format("{} has no zero points", formats::type_name(type));
+  if (const int most = type == TensorType::q4_0 ? 4 : 8; format.bits > most)
+    return fmt::format("{} has {} bits", formats::type_name(type), most);
+  return seq_obstacle(type, format, cols);
+}
+
+/// Why the type does not hold the grid exactly; empty if it does.
+std::string obstacle(TensorType type, const QuantFormat& format, int64_t cols) {
+  if (format.grid == Grid::seq) {
+    const std::string row = row_obstacle(type, cols);
+    return row.empty() ? seq_obstacle(type, format, cols) : row;
+  }
+  const std::string grid = int_obstacle(type, format, cols);
+  return grid.empty() ? row_obstacle(type, cols) : grid;
+}
+
+std::string targets_that_hold(const QuantFormat& format, int64_t cols) {
+  std::vector<std::string> names;
+  for (const Target& target : targets()) {
+    if (std::ranges::any_of(target.linear_types, [&](auto type) { return obstacle(type, format, cols).empty(); }))
+      names.push_back(target.name);
+  }
+  return names.empty() ? "no target holds it exactly yet" : "use " + join(names, ", ");
+}
+
+struct Choice {
+  TensorType type;
+  std::string reason;
+};
+
+Choice choose_quantized(const Target& target, const TensorDesc& desc, const QuantFormat& format) {
+  std::vector<std::string> reasons;
+  for (const TensorType type : target.linear_types) {
+    const std::string reason = obstacle(type, format, desc.cols());
+    if (reason.empty()) return {type, join(reasons, "; ")};
+    reasons.push_back(reason);
+  }
+  user_error("{} cannot hold {} ({}) exactly: {}; {}", target.name, desc.hf_name, grid_text(format),
+             join(reasons, "; "), targets_that_hold(format, desc.cols()));
+}
+
+Choice choose_plain(const Target& target, const TensorDesc& desc, bool model_is_quantized) {
+  if (target.type() == TensorType::bf16) return {TensorType::bf16, ""};
+  CRUMB_CHECK(model_is_quantized || !target.is_two_bit(),
+              "{} needs a quantized model, this one has no codes and scales: quantize it first (crumb quantize, crumb "
+              "train), or export to gguf-q4_0, gguf-q8_0 or gguf-bf16",
+              target.name);
+  // Left in float by choice: what was evaluated stays what is shipped.
+  if (model_is_quantized) return {TensorType::bf16, "not quantized, kept in float"};
+  const std::string reason = row_obstacle(target.type(), desc.cols());
+  return {reason.empty() ? target.type() : TensorType::bf16, reason};
+}
+
+/// The type asked for an embedding or a head; `option` names it in messages.
+Choice choose_asked(const Target& target, const TensorDesc& desc, const std::string& name, std::string_view option) {
+  static constexpr std::array kAllowed = {TensorType::q6_k, TensorType::q8_0, TensorType::bf16, TensorType::f16,
+                                          TensorType::f32};
+  const auto type = formats::type_from_name(name);
+  CRUMB_CHECK(type && std::ranges::count(kAllowed, *type) > 0,
+              "{}: unknown type \"{}\"; known: q6_k, q8_0, bf16, f16, f32", option, name);
+  CRUMB_CHECK(target.is_gguf() || *type == TensorType::bf16, "{}: {} holds bf16 only, not {}", option, target.name,
+              name);
+  const std::string reason = row_obstacle(*type, desc.cols());
+  CRUMB_CHECK(reason.empty(), "{}: {} ({}); choose another", option, reason, desc.hf_name);
+  return {*type, ""};
+}
+
+Choice choose_embedding(const Target& target, const TensorDesc& desc, const std::string& asked,
+                        std::string_view option) {
+  if (!asked.empty()) return choose_asked(target, desc, asked, option);
+  if (target.type() == TensorType::bf16) return {TensorType::bf16, ""};
+  std::vector<std::string> reasons;
+  for (const TensorType type : {TensorType::q6_k, TensorType::q8_0}) {
+    const std::string reason = row_obstacle(type, desc.cols());
+    if (reason.empty()) return {type, join(reasons, "; ")};
+    reasons.push_back(reason);
+  }
+  return {TensorType::bf16, join(reasons, "; ")};
+}
+
+Choice choose(const Target& target, const TensorDesc& desc, const QuantFormat* format, bool model_is_quantized,
+              const ExportOptions& options) {
+  const bool is_head = desc.role == TensorRole::head;
+  const std::string& asked = is_head ? options.head_type : options.embedding_type;
+  const std::string_view option = is_head ? "--head-type" : "--embedding-type";
+  if (format != nullptr) {
+    CRUMB_CHECK(desc.role == TensorRole::linear || asked.empty(), "{}: {} is quantized, its type follows {}", option,
+                desc.hf_name, target.name);
+    return choose_quantized(target, desc, *format);
+  }
+  switch (desc.role) {
+    case TensorRole::linear:
+      return choose_plain(target, desc, model_is_quantized);
+    case TensorRole::embedding:
+    case TensorRole::head:
+      return choose_embedding(target, desc, asked, option);
+    case TensorRole::norm:
+    case TensorRole::bias:
+      break;
+  }
+  return {target.is_gguf() ? TensorType::f32 : TensorType::bf16, ""};
+}
+
+/// File order of the published 2-bit files: rope_freqs (as the stock converter), output_norm, token_embd, output, then
+/// the layers, each by name.
+std::pair<int, std::string> gguf_order(const PlannedTensor& tensor) {
+  static constexpr std::array<std::string_view, 4> kFirst = {"rope_freqs.weight", "output_norm.weight",
+                                                             "token_embd.weight", "output.weight"};
+  const auto it = std::ranges::find(kFirst, tensor.desc.gguf_name);
+  const auto rank = static_cast<int>(it - kFirst.begin());
+  return {it == kFirst.end() ? rank + tensor.desc.layer : rank, tensor.desc.gguf_name};
+}
+
+void add_rope_freqs(const arch::DecoderSpec& spec, ExportPlan& plan) {
+  const auto freqs = static_cast<int64_t>(arch::rope_freqs(spec).size());
+  if (freqs == 0) return;
+  PlannedTensor tensor;
+  tensor.desc.gguf_name = "rope_freqs.weight";
+  tensor.desc.role = TensorRole::norm;
+  tensor.desc.shape = {freqs};
+  plan.tensors.push_back(tensor);
+}
+
+void warn_about_window(const arch::DecoderSpec& spec, ExportPlan& plan) {
+  for (const auto& layer : spec.layers) {
+    if (layer.window == 0 || layer.window >= spec.context_length) continue;
+    plan.warnings.push_back(
+        fmt::format("stock llama.cpp ignores the sliding window of {} tokens of this {} model: beyond {} tokens its "
+                    "output differs",
+                    layer.window, arch::architecture_name(spec.architecture), layer.window));
+    return;
+  }
+}
+
+void add_bytes(ExportPlan& plan, int64_t alignment) {
+  for (auto& tensor : plan.tensors) {
+    tensor.bytes = tensor.desc.rows() * formats::row_bytes(tensor.type, tensor.desc.cols());
+    plan.data_bytes += (tensor.bytes + alignment - 1) / alignment * alignment;
+  }
+}
+
+void check_formats(const arch::DecoderSpec& spec, const std::vector<TensorDesc>& table,
+                   const std::map<std::string, QuantFormat>& formats, const ExportOptions& options) {
+  for (const auto& [name, format] : formats)
+    CRUMB_CHECK(std::ranges::count(table, name, &TensorDesc::hf_name) == 1, "the model has no tensor {}", name);
+  CRUMB_CHECK(!spec.tied_head || options.head_type.empty() || options.head_type == options.embedding_type,
+              "--head-type: the head of this model is its embedding; use --embedding-type");
+}
+
+}  // namespace
+
+const std::vector<std::string>& target_names() {
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> out;
+    for (const auto& target : targets()) out.push_back(target.name);
+    return out;
+  }();
+  return names;
+}
+
+int64_t ExportPlan::bytes_of(TensorRole role) const {
+  int64_t bytes = 0;
+  for (const auto& tensor : tensors) bytes += tensor.desc.role == role ? tensor.bytes : 0;
+  return bytes;
+}
+
+ExportPlan plan_export(const arch::DecoderSpec& spec, const std::map<std::string, QuantFormat>& formats,
+                       const ExportOptions& options) {
+  const Target& target = find_target(options.target);
+  const auto table = arch::tensor_table(spec);
+  check_formats(spec, table, formats, options);
+  ExportPlan plan;
+  plan.target = target.name;
+  plan.type = target.type();
+  if (target.is_gguf()) add_rope_freqs(spec, plan);
+  for (const auto& desc : table) {
+    const auto it = formats.find(desc.hf_name);
+    const QuantFormat* format = it == formats.end() ? nullptr : &it->second;
+    const Choice choice = choose(target, desc, format, !formats.empty(), options);
+    PlannedTensor tensor{desc, {}, choice.type, 0, choice.reason};
+    if (format != nullptr) tensor.format = *format;
+    plan.tensors.push_back(tensor);
+  }
+  if (target.is_gguf()) {
+    std::ranges::stable_sort(plan.tensors, {}, gguf_order);
+    warn_about_window(spec, plan);
+  }
+  add_bytes(plan, target.is_gguf() ? kGgufAlignment : 1);
+  return plan;
+}
+
+}  // namespace crumb::exporting
