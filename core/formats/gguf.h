@@ -4,8 +4,10 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -37,15 +39,18 @@ struct GgufValue {
 
 struct GgufTensor {
   std::string name;
-  std::vector<int64_t> shape;         // outermost first (the reverse of the file): [rows, cols] for a matrix
-  uint32_t ggml_type = 0;             // the id in the file
-  TensorType type = TensorType::f32;  // what it means in this file
-  bool readable = true;               // false: a ggml type Crumb has no codec for; `type` is meaningless then
-  int64_t offset = 0;                 // in the data section
+  std::vector<int64_t> shape;          // outermost first (the reverse of the file): [rows, cols] for a matrix
+  uint32_t ggml_type = 0;              // the id in the file
+  TensorType type = TensorType::f32;   // what it means in this file
+  bool readable = true;                // false: a ggml type Crumb has no codec for; `type` is meaningless then
+  std::string_view type_name = "f32";  // what the id means in this file, also of unreadable types: "q4_k"
+  int64_t offset = 0;                  // in the data section
   int64_t bytes = 0;
   int64_t rows() const;
   int64_t cols() const;
 };
+
+class GgufCursor;  // in gguf.cpp
 
 class GgufReader {
  public:
@@ -81,6 +86,9 @@ class GgufReader {
   void release_rows(const GgufTensor& tensor, int64_t begin, int64_t end) const;
 
  private:
+  void read_metadata(GgufCursor& cursor, uint64_t count);
+  void read_tensors(GgufCursor& cursor, uint64_t count);
+
   MappedFile file_;
   uint32_t version_ = 0;
   int64_t alignment_ = 32, data_begin_ = 0;
@@ -118,9 +126,11 @@ class GgufWriter {
 
   std::vector<std::pair<std::string, GgufValue>> metadata_;
   std::vector<GgufTensor> tensors_;
+  std::set<std::string> names_;
+  int64_t data_bytes_ = 0;  // of all tensors, padded
   std::unique_ptr<AtomicFile> file_;
-  size_t next_ = 0;  // tensor being written
-  int64_t left_in_tensor_ = 0;
+  size_t next_ = 0;                 // tensor being written
+  int64_t done_ = 0, written_ = 0;  // bytes of it, and of the data section
 };
 
 }  // namespace crumb::formats

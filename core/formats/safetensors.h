@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -83,19 +84,22 @@ class SafetensorsWriter {
 
  private:
   struct File {
-    Path path;
-    size_t first, last;  // tensors [first, last)
-    int64_t bytes;
+    size_t first = 0, last = 0;  // tensors [first, last)
+    bool in_order = true;        // the data section is in order of declaration
+    int64_t data_begin = 0;
+    std::unique_ptr<AtomicFile> out;
   };
-  void open_next();
+  bool lay_out(size_t first, size_t last);
+  std::string header(size_t first, size_t last) const;
+  void add_file(const Path& path, size_t first, size_t last);
 
   std::map<std::string, std::string> metadata_;
   std::vector<TensorInfo> tensors_;
+  std::set<std::string> names_;
   std::vector<File> files_;
-  size_t next_file_ = 0;
-  int64_t left_in_file_ = 0, left_in_all_ = 0;
+  size_t next_file_ = 0, next_ = 0;  // tensor being written
+  int64_t done_ = 0, left_ = 0;      // bytes of it written; bytes to come, of all
   Path index_path_;
-  std::vector<std::unique_ptr<AtomicFile>> open_;
 };
 
 }  // namespace crumb::formats

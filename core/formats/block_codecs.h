@@ -1,0 +1,29 @@
+// The block types one by one; codec.h is the way in. `count` weights, whole blocks; data may lie at any byte.
+#pragma once
+
+#include <cstdint>
+
+namespace crumb::formats {
+
+void decode_q4_0(const uint8_t* data, int64_t count, float* out);
+void decode_q8_0(const uint8_t* data, int64_t count, float* out);
+void decode_q2_k(const uint8_t* data, int64_t count, float* out);
+void decode_q6_k(const uint8_t* data, int64_t count, float* out);
+void decode_q2_0c(const uint8_t* data, int64_t count, float* out);
+
+/// Finite values. Throw UserError when a scale leaves the range of binary16.
+void encode_q4_0(const float* values, int64_t count, uint8_t* out);
+void encode_q8_0(const float* values, int64_t count, uint8_t* out);
+void encode_q6_k(const float* values, int64_t count, uint8_t* out);
+
+/// Blocks of integers q * d, d one scale for all: q in -8..7 and -128..127.
+void pack_q4_0(const int8_t* q, int64_t count, uint16_t d, uint8_t* out);
+void pack_q8_0(const int8_t* q, int64_t count, uint16_t d, uint8_t* out);
+/// SEQ codes 0..3 with scale s: Q2_K holds s (halves s and s / 2), Q2_0C holds d = s / 2.
+void pack_q2_k(const uint8_t* codes, int64_t count, uint16_t s, uint16_t half_s, uint8_t* out);
+void pack_q2_0c(const uint8_t* codes, int64_t count, uint16_t d, uint8_t* out);
+
+/// binary16, or UserError when it is not finite there.
+uint16_t finite_f16(float scale);
+
+}  // namespace crumb::formats

@@ -1,0 +1,64 @@
+#include <cmath>
+#include <cstring>
+
+#include "core/formats/block_codecs.h"
+#include "core/formats/blocks.h"
+#include "core/formats/dtype.h"
+
+namespace crumb::formats {
+namespace {
+
+constexpr int kWeights = 32, kHalf = kWeights / 2;
+
+void pack_nibbles(const uint8_t* q, uint16_t d, uint8_t* out) {
+  BlockQ4_0 block{.d = d, .qs = {}};
+  for (int j = 0; j < kHalf; ++j) block.qs[j] = static_cast<uint8_t>(q[j] | q[j + kHalf] << 4);
+  std::memcpy(out, &block, sizeof block);
+}
+
+// The first weight of greatest magnitude, with its sign: it becomes the level -8.
+float extreme(const float* x) {
+  float max = x[0];
+  for (int i = 1; i < kWeights; ++i) {
+    if (std::abs(x[i]) > std::abs(max)) max = x[i];
+  }
+  return max;
+}
+
+}  // namespace
+
+void decode_q4_0(const uint8_t* data, int64_t count, float* out) {
+  for (int64_t at = 0; at < count; at += kWeights, data += sizeof(BlockQ4_0), out += kWeights) {
+    BlockQ4_0 block;
+    std::memcpy(&block, data, sizeof block);
+    const float d = from_f16(block.d);
+    for (int j = 0; j < kHalf; ++j) {
+      out[j] = static_cast<float>((block.qs[j] & 15) - 8) * d;
+      out[j + kHalf] = static_cast<float>((block.qs[j] >> 4) - 8) * d;
+    }
+  }
+}
+
+void encode_q4_0(const float* values, int64_t count, uint8_t* out) {
+  for (int64_t at = 0; at < count; at += kWeights, values += kWeights, out += sizeof(BlockQ4_0)) {
+    const float d = extreme(values) / -8, inverse = d == 0 ? 0 : 1 / d;
+    uint8_t q[kWeights];
+    for (int i = 0; i < kWeights; ++i) {
+      const float level = values[i] * inverse + 8.5f;
+      q[i] = static_cast<uint8_t>(level >= 15 ? 15
+                                  : level > 0 ? static_cast<int>(level)
+                                              : 0);  // a NaN (subnormal d) becomes 0
+    }
+    pack_nibbles(q, finite_f16(d), out);
+  }
+}
+
+void pack_q4_0(const int8_t* q, int64_t count, uint16_t d, uint8_t* out) {
+  for (int64_t at = 0; at < count; at += kWeights, q += kWeights, out += sizeof(BlockQ4_0)) {
+    uint8_t shifted[kWeights];
+    for (int i = 0; i < kWeights; ++i) shifted[i] = static_cast<uint8_t>(q[i] + 8);
+    pack_nibbles(shifted, d, out);
+  }
+}
+
+}  // namespace crumb::formats
