@@ -1,0 +1,226 @@
+#include "eval/evaluate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <set>
+
+#include "core/common/progress.h"
+#include "eval/documents.h"
+#include "eval/runtime_scorer.h"
+#include "eval/token_stream.h"
+#include "quant/checkpoint.h"
+
+namespace crumb::eval {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Judged {
+  ModelFacts facts;
+  std::unique_ptr<tokenizer::Tokenizer> tokenizer;
+  std::unique_ptr<Scorer> scorer;
+};
+
+std::string kind_name(quant::CheckpointKind kind) {
+  switch (kind) {
+    case quant::CheckpointKind::codes: return "codes and scales";
+    case quant::CheckpointKind::gguf: return "GGUF";
+    default: return "HF folder";
+  }
+}
+
+int64_t weight_file_bytes(const Path& path) {
+  if (fs::is_regular_file(path)) return static_cast<int64_t>(fs::file_size(path));
+  int64_t bytes = 0;
+  for (const auto& entry : fs::directory_iterator(path)) {
+    if (entry.path().extension() == ".safetensors") bytes += static_cast<int64_t>(entry.file_size());
+  }
+  return bytes;
+}
+
+bool is_embedding(const quant::StoredTensor& t) {
+  return t.desc.role == arch::TensorRole::embedding || t.desc.role == arch::TensorRole::head;
+}
+
+// Bits per weight of the tensors that `pick` takes.
+template <class Pick>
+double bits_per_weight(const quant::Checkpoint& checkpoint, const Pick& pick) {
+  int64_t bytes = 0, weights = 0;
+  for (const auto& t : checkpoint.tensors()) {
+    if (!pick(t)) continue;
+    bytes += t.stored_bytes;
+    weights += t.desc.elements();
+  }
+  return weights > 0 ? 8.0 * static_cast<double>(bytes) / static_cast<double>(weights) : 0.0;
+}
+
+std::string dtypes_of(const quant::Checkpoint& checkpoint, arch::TensorRole role) {
+  std::set<std::string> names;
+  for (const auto& t : checkpoint.tensors()) {
+    if (t.desc.role == role) names.insert(t.dtype);
+  }
+  return fmt::format("{}", fmt::join(names, "+"));
+}
+
+ModelFacts facts_of(const quant::Checkpoint& checkpoint) {
+  ModelFacts facts;
+  facts.path = checkpoint.path();
+  facts.kind = kind_name(checkpoint.kind());
+  for (const auto& t : checkpoint.tensors()) facts.parameters += t.desc.elements();
+  facts.file_bytes = weight_file_bytes(checkpoint.path());
+  facts.bits_per_weight = bits_per_weight(checkpoint, [](const auto&) { return true; });
+  facts.bits_per_weight_without_embeddings = bits_per_weight(checkpoint, [](const auto& t) { return !is_embedding(t); });
+  facts.linear_dtypes = dtypes_of(checkpoint, arch::TensorRole::linear);
+  facts.embedding_dtypes = dtypes_of(checkpoint, arch::TensorRole::embedding);
+  facts.head_dtypes = dtypes_of(checkpoint, arch::TensorRole::head);
+  return facts;
+}
+
+Judged load(const Path& path, const std::shared_ptr<ThreadPool>& pool) {
+  const auto checkpoint = quant::open_checkpoint(path);
+  Judged judged{facts_of(*checkpoint), checkpoint->load_tokenizer(), nullptr};
+  quant::check_vocabulary(*checkpoint, *judged.tokenizer);
+  judged.scorer = std::make_unique<RuntimeScorer>(runtime::load_decoder(*checkpoint, pool));
+  return judged;
+}
+
+int64_t resolve_context(const EvalOptions& options, const Judged& model, const std::optional<Judged>& baseline) {
+  int64_t context = options.context.value_or(2048);
+  const auto limit = [&](const Judged& judged) {
+    const int64_t declared = judged.scorer->context_length();
+    CRUMB_CHECK(options.context.is_auto() || context <= declared, "context: {} is longer than the {} that {} was made for", context, declared,
+                judged.facts.path.string());
+    context = std::min(context, declared);
+  };
+  limit(model);
+  if (baseline) limit(*baseline);
+  return context;
+}
+
+int64_t resolve_stride(const EvalOptions& options, int64_t context) {
+  const int64_t stride = options.stride.value_or(context);
+  CRUMB_CHECK(stride <= context, "stride: {} is longer than the context ({}): tokens between windows would not count", stride, context);
+  return stride;
+}
+
+void require_window(const TokenStream& stream, int64_t context, const EvalOptions& options) {
+  if (stream.size() > context) return;
+  const std::string which = options.texts.size() == 1 ? options.texts[0].string() : fmt::format("the {} texts together", options.texts.size());
+  user_error("{}: {} tokens, shorter than one window ({} tokens and one to predict); give more text or a smaller context", which, stream.size(), context);
+}
+
+void check_options(const EvalOptions& options) {
+  CRUMB_CHECK(!options.texts.empty(), "text: no text to judge by was given");
+  CRUMB_CHECK(options.max_drop.empty() || !options.baseline.empty(), "max_drop: a drop needs a baseline to compare with");
+}
+
+std::vector<TextDocuments> read_texts(const EvalOptions& options) {
+  std::vector<TextDocuments> texts;
+  for (const auto& path : options.texts) texts.push_back({path, read_documents(path, options.separator)});
+  return texts;
+}
+
+void check_comparable(const Judged& model, const Judged& baseline) {
+  CRUMB_CHECK(model.scorer->vocab_size() == baseline.scorer->vocab_size(),
+              "{} has a vocabulary of {}, the baseline {} one of {}: their predictions cannot be compared", model.facts.path.string(),
+              model.scorer->vocab_size(), baseline.facts.path.string(), baseline.scorer->vocab_size());
+}
+
+void check_finite(const std::vector<TokenScore>& scores, const Window& window) {
+  for (size_t i = 0; i < scores.size(); ++i) {
+    if (std::isfinite(scores[i].nll) && std::isfinite(scores[i].baseline_nll) && std::isfinite(scores[i].kl)) continue;
+    run_error("the {} computes values that are not finite (token {} of the text); its weights are broken",
+              std::isfinite(scores[i].nll) ? "baseline" : "model", window.begin + window.first_scored + static_cast<int64_t>(i) + 1);
+  }
+}
+
+std::vector<TextScores> describe_texts(const std::vector<TextDocuments>& texts, const TokenStream& stream, std::vector<Scores> scores) {
+  std::vector<TextScores> out;
+  for (size_t i = 0; i < texts.size(); ++i) {
+    out.push_back({texts[i].path, static_cast<int64_t>(texts[i].documents.size()), stream.text_begin[i + 1] - stream.text_begin[i], std::move(scores[i])});
+  }
+  return out;
+}
+
+}  // namespace
+
+bool EvalResult::exceeded() const {
+  return std::any_of(checks.begin(), checks.end(), [](const DropCheck& c) { return c.exceeded(); });
+}
+
+std::vector<DropCheck> check_drops(const std::map<std::string, double>& max_drop, const Comparison& comparison) {
+  std::vector<DropCheck> checks;
+  for (const auto& [measure, limit] : max_drop) {
+    const double drop = measure == "kl"     ? comparison.kl.value
+                        : measure == "top1" ? 1.0 - comparison.top1.value
+                                            : comparison.perplexity_change.value;
+    checks.push_back({measure, drop, limit});
+  }
+  return checks;
+}
+
+StreamScores score_stream(Scorer& model, Scorer* baseline, const TokenStream& stream, const std::vector<Window>& windows, int64_t context,
+                          const ParallelFor& parallel_for) {
+  std::vector<WindowSums> pooled;
+  std::vector<std::vector<WindowSums>> by_text(static_cast<size_t>(stream.num_texts()));
+  Progress progress("eval", static_cast<int64_t>(windows.size()) * context, "tokens");
+  for (const auto& window : windows) {
+    const auto tokens = std::span(stream.ids).subspan(static_cast<size_t>(window.begin), static_cast<size_t>(context + 1));
+    const auto scores = score_window(model, baseline, tokens, window.first_scored, parallel_for);
+    check_finite(scores, window);
+    pooled.emplace_back();
+    for (auto& sums : by_text) sums.emplace_back();
+    for (size_t i = 0; i < scores.size(); ++i) {
+      const int64_t target = window.begin + window.first_scored + static_cast<int64_t>(i) + 1;
+      pooled.back().add(scores[i]);
+      by_text[static_cast<size_t>(stream.text_of(target))].back().add(scores[i]);
+    }
+    progress.add(context);
+  }
+  progress.finish();
+  StreamScores out{summarize(pooled, baseline != nullptr), {}};
+  for (const auto& sums : by_text) out.texts.push_back(summarize(sums, baseline != nullptr));
+  return out;
+}
+
+EvalResult evaluate(const EvalOptions& options) {
+  const Stopwatch watch;
+  check_options(options);
+  const auto texts = read_texts(options);
+  const auto pool = std::make_shared<ThreadPool>(static_cast<int>(options.threads));
+  const auto parallel_for = pool->as_parallel_for();
+  Judged model = load(options.model, pool);
+  std::optional<Judged> baseline;
+  if (!options.baseline.empty()) {
+    baseline = load(options.baseline, pool);
+    check_comparable(model, *baseline);
+  }
+  Protocol protocol;
+  protocol.context = resolve_context(options, model, baseline);
+  protocol.stride = resolve_stride(options, protocol.context);
+  const TokenStream stream = make_token_stream(*model.tokenizer, texts, options.bos, parallel_for);
+  if (baseline) require_equal_streams(stream, make_token_stream(*baseline->tokenizer, texts, options.bos, parallel_for), texts);
+  require_window(stream, protocol.context, options);
+  const auto windows = plan_windows(stream.size(), protocol.context, protocol.stride, options.max_windows);
+  auto scores = score_stream(*model.scorer, baseline ? baseline->scorer.get() : nullptr, stream, windows, protocol.context, parallel_for);
+
+  protocol.windows = static_cast<int64_t>(windows.size());
+  protocol.windows_in_text = count_windows(stream.size(), protocol.context, protocol.stride);
+  protocol.scored_tokens = scores.pooled.tokens;
+  protocol.text_tokens = stream.size();
+  protocol.separator = options.separator;
+  protocol.bos = stream.has_bos;
+  protocol.eos = stream.has_eos;
+  EvalResult result;
+  result.model = std::move(model.facts);
+  if (baseline) result.baseline = std::move(baseline->facts);
+  result.protocol = std::move(protocol);
+  result.texts = describe_texts(texts, stream, std::move(scores.texts));
+  result.pooled = std::move(scores.pooled);
+  if (result.pooled.comparison) result.checks = check_drops(options.max_drop, *result.pooled.comparison);
+  result.seconds = watch.seconds();
+  return result;
+}
+
+}  // namespace crumb::eval

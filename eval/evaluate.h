@@ -1,0 +1,101 @@
+// Judges a model file: perplexity, and against a baseline KL divergence and top-1 agreement; its size; and whether a limit is exceeded.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "core/common/config.h"
+#include "eval/perplexity.h"
+#include "eval/token_stream.h"
+
+namespace crumb::eval {
+
+struct EvalOptions {
+  Path model;
+  Path baseline;    // empty: perplexity alone
+  int64_t threads = 0;  // 0: one per processor
+
+  std::vector<Path> texts;
+  std::string separator;
+  Auto<int64_t> context, stride;
+  int64_t max_windows = 0;
+  bool bos = false;
+  std::map<std::string, double> max_drop;
+
+  /// The section `evaluate:` of a job.
+  template <class V>
+  void visit(V& v) {
+    v.field("text", texts, "texts to judge by: plain files, or .jsonl with {\"text\": ...} lines; their documents are pooled");
+    v.field("separator", separator, "what stands between documents of a plain file; empty: a file is one document; EOS follows each document");
+    v.field("context", context, "tokens a window; auto: 2048, or what the models declare if less", {.min = 2});
+    v.field("stride", stride, "tokens from one window to the next; auto: the context; less: only the last `stride` tokens of a window count", {.min = 1});
+    v.field("max_windows", max_windows, "windows to score, spread evenly over the texts; 0: all", {.min = 0});
+    v.field("bos", bos, "put BOS before each document");
+    v.field("max_drop", max_drop, "largest loss accepted: perplexity (relative increase), kl (nats a token), top1 (share of tokens with another first choice)",
+            {.min = 0, .choices = {"perplexity", "kl", "top1"}});
+  }
+};
+
+/// The file that was judged.
+struct ModelFacts {
+  Path path;
+  std::string kind;  // "HF folder", "codes and scales", "GGUF"
+  int64_t parameters = 0;
+  int64_t file_bytes = 0;  // of the GGUF, or of the folder's safetensors
+  double bits_per_weight = 0, bits_per_weight_without_embeddings = 0;  // embeddings: the embedding and, unless tied, the head
+  std::string linear_dtypes, embedding_dtypes, head_dtypes;            // "Q2_K", "BF16+Q2_K"; head: empty when tied
+};
+
+struct Protocol {
+  int64_t context = 0, stride = 0;
+  int64_t windows = 0, windows_in_text = 0;  // scored, and how many there are
+  int64_t scored_tokens = 0, text_tokens = 0;
+  std::string separator;
+  bool bos = false, eos = false;
+  std::string compute = "float32";
+};
+
+struct TextScores {
+  Path path;
+  int64_t documents = 0, text_tokens = 0;
+  Scores scores;  // of the tokens that belong to this text
+};
+
+/// One limit of max_drop beside what was found.
+struct DropCheck {
+  std::string measure;
+  double drop = 0, limit = 0;
+  bool exceeded() const { return drop > limit; }
+};
+
+struct EvalResult {
+  ModelFacts model;
+  std::optional<ModelFacts> baseline;
+  Protocol protocol;
+  Scores pooled;
+  std::vector<TextScores> texts;
+  std::vector<DropCheck> checks;
+  double seconds = 0;
+  bool exceeded() const;
+};
+
+/// Loads, scores, compares. Progress on stderr.
+/// UserError: files, texts shorter than one window, a baseline with another vocabulary or tokenizer, limits without a baseline.
+/// RunError: a model that computes values that are not finite.
+EvalResult evaluate(const EvalOptions& options);
+
+struct StreamScores {
+  Scores pooled;
+  std::vector<Scores> texts;
+};
+
+/// The part of evaluate() that needs no files, for scorers of any kind. A token counts for the text it belongs to, also when its window
+/// began in the one before. `baseline` may be null.
+StreamScores score_stream(Scorer& model, Scorer* baseline, const TokenStream& stream, const std::vector<Window>& windows, int64_t context,
+                          const ParallelFor& parallel_for);
+
+/// Each limit of max_drop (perplexity, kl, top1) beside the drop found.
+std::vector<DropCheck> check_drops(const std::map<std::string, double>& max_drop, const Comparison& comparison);
+
+}  // namespace crumb::eval

@@ -1,0 +1,174 @@
+#include "eval/perplexity.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/common/error.h"
+
+namespace crumb::eval {
+namespace {
+
+using tokenizer::TokenId;
+
+struct Row {
+  std::span<const float> logits;
+  int64_t top = 0;
+  double max = 0, log_sum = 0;  // log(sum exp(logit - max))
+  double log_probability(size_t i) const { return static_cast<double>(logits[i]) - max - log_sum; }
+};
+
+void find_top(Row& row) {
+  row.top = std::max_element(row.logits.begin(), row.logits.end()) - row.logits.begin();
+  row.max = row.logits[static_cast<size_t>(row.top)];
+}
+
+Row make_row(std::span<const float> logits) {
+  Row row{logits};
+  find_top(row);
+  double sum = 0;
+  for (const float x : logits) sum += std::exp(static_cast<double>(x) - row.max);
+  row.log_sum = std::log(sum);
+  return row;
+}
+
+// Rows of logits of one chunk of positions.
+class Chunk {
+ public:
+  Chunk(int64_t rows, int64_t vocab) : vocab_(static_cast<size_t>(vocab)), data_(static_cast<size_t>(rows) * vocab_) {}
+  void fill(Scorer& scorer, std::span<const TokenId> tokens) {
+    size_t row = 0;
+    scorer.append(tokens, [&](std::span<const float> logits) {
+      CRUMB_ASSERT(row < tokens.size() && logits.size() == vocab_);
+      std::copy(logits.begin(), logits.end(), data_.begin() + static_cast<std::ptrdiff_t>(row++ * vocab_));
+    });
+    CRUMB_ASSERT(row == tokens.size());
+  }
+  std::span<const float> row(int64_t i) const {
+    return data_.empty() ? std::span<const float>{} : std::span(data_).subspan(static_cast<size_t>(i) * vocab_, vocab_);
+  }
+
+ private:
+  size_t vocab_;
+  std::vector<float> data_;
+};
+
+// Enough rows for an efficient matrix product, few enough for the memory.
+int64_t rows_per_chunk(int64_t vocab, int64_t inputs) {
+  constexpr int64_t kFloats = 16 << 20;
+  return std::min(inputs, std::max<int64_t>(32, kFloats / vocab));
+}
+
+// Per-window sums of one quantity as an estimate of its mean over tokens.
+template <class Sum>
+Estimate mean_of(std::span<const WindowSums> windows, const Sum& sum) {
+  double total = 0, tokens = 0, squares = 0;
+  for (const auto& w : windows) {
+    total += sum(w);
+    tokens += static_cast<double>(w.tokens);
+  }
+  const double mean = total / tokens;
+  for (const auto& w : windows) {
+    const double residual = sum(w) - mean * static_cast<double>(w.tokens);
+    squares += residual * residual;
+  }
+  const auto n = static_cast<double>(windows.size());
+  if (windows.size() < 2) return {mean, std::nullopt};
+  return {mean, std::sqrt(n / (n - 1) * squares) / tokens};
+}
+
+// exp(x) - shift, by the delta method.
+Estimate exponential(const Estimate& x, double shift = 0) {
+  const double value = std::exp(x.value);
+  return {value - shift, x.standard_error ? std::optional(value * *x.standard_error) : std::nullopt};
+}
+
+Comparison compare(std::span<const WindowSums> windows, double cross_entropy) {
+  const Estimate baseline = mean_of(windows, [](const WindowSums& w) { return w.baseline_nll; });
+  const Estimate change = mean_of(windows, [](const WindowSums& w) { return w.nll - w.baseline_nll; });
+  const double p = std::exp(cross_entropy), q = std::exp(baseline.value);
+  // d(p - q) = p d(log p) - q d(log q): the error of this combination of the two sums is that of the difference.
+  const Estimate mixed = mean_of(windows, [&](const WindowSums& w) { return p * w.nll - q * w.baseline_nll; });
+  Comparison c;
+  c.baseline_perplexity = exponential(baseline);
+  c.perplexity_change = exponential(change, 1.0);
+  c.perplexity_increase = {p - q, mixed.standard_error};
+  c.kl = mean_of(windows, [](const WindowSums& w) { return w.kl; });
+  c.top1 = mean_of(windows, [](const WindowSums& w) { return w.same_top; });
+  return c;
+}
+
+}  // namespace
+
+TokenScore score_row(std::span<const float> model, std::span<const float> baseline, TokenId target) {
+  const auto t = static_cast<size_t>(target);
+  if (baseline.empty()) return {.nll = -make_row(model).log_probability(t)};
+  Row q{model}, p{baseline};
+  find_top(q);
+  find_top(p);
+  double sum_q = 0, sum_p = 0, weighted = 0;
+  for (size_t i = 0; i < model.size(); ++i) {
+    const double b = static_cast<double>(model[i]) - q.max, a = static_cast<double>(baseline[i]) - p.max;
+    const double e = std::exp(a);
+    sum_p += e;
+    sum_q += std::exp(b);
+    weighted += e * (a - b);
+  }
+  p.log_sum = std::log(sum_p);
+  q.log_sum = std::log(sum_q);
+  return {.nll = -q.log_probability(t),
+          .baseline_nll = -p.log_probability(t),
+          .kl = weighted / sum_p - p.log_sum + q.log_sum,
+          .same_top = p.top == q.top};
+}
+
+std::vector<TokenScore> score_window(Scorer& model, Scorer* baseline, std::span<const TokenId> tokens, int64_t first_scored,
+                                     const ParallelFor& parallel_for) {
+  const auto inputs = static_cast<int64_t>(tokens.size()) - 1;
+  const int64_t rows = rows_per_chunk(model.vocab_size(), inputs);
+  Chunk q(rows, model.vocab_size()), p(baseline != nullptr ? rows : 0, model.vocab_size());
+  std::vector<TokenScore> scores(static_cast<size_t>(inputs - first_scored));
+  model.restart();
+  if (baseline != nullptr) baseline->restart();
+  for (int64_t at = 0; at < inputs;) {
+    const bool scored = at >= first_scored;
+    const int64_t n = std::min(rows, (scored ? inputs : first_scored) - at);
+    const auto piece = tokens.subspan(static_cast<size_t>(at), static_cast<size_t>(n));
+    if (!scored) {
+      model.append(piece, nullptr);
+      if (baseline != nullptr) baseline->append(piece, nullptr);
+    } else {
+      q.fill(model, piece);
+      if (baseline != nullptr) p.fill(*baseline, piece);
+      parallel_for(n, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          scores[static_cast<size_t>(at - first_scored + i)] = score_row(q.row(i), p.row(i), tokens[static_cast<size_t>(at + i + 1)]);
+        }
+      });
+    }
+    at += n;
+  }
+  return scores;
+}
+
+void WindowSums::add(const TokenScore& score) {
+  ++tokens;
+  nll += score.nll;
+  baseline_nll += score.baseline_nll;
+  kl += score.kl;
+  same_top += score.same_top ? 1 : 0;
+}
+
+Scores summarize(std::span<const WindowSums> windows, bool with_baseline) {
+  std::vector<WindowSums> used;
+  std::copy_if(windows.begin(), windows.end(), std::back_inserter(used), [](const WindowSums& w) { return w.tokens > 0; });
+  Scores scores;
+  scores.windows = static_cast<int64_t>(used.size());
+  for (const auto& w : used) scores.tokens += w.tokens;
+  if (used.empty()) return scores;
+  scores.cross_entropy = mean_of(used, [](const WindowSums& w) { return w.nll; });
+  scores.perplexity = exponential(scores.cross_entropy);
+  if (with_baseline) scores.comparison = compare(used, scores.cross_entropy.value);
+  return scores;
+}
+
+}  // namespace crumb::eval

@@ -1,0 +1,197 @@
+#include "eval/report.h"
+
+#include <algorithm>
+
+#include "core/common/quantity.h"
+
+namespace crumb::eval {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Cells = std::vector<std::string>;
+
+std::string with_error(const Estimate& e, double unit, int digits, bool sign = false) {
+  const double value = e.value * unit;
+  std::string text = sign ? fmt::format("{:+.{}f}", value, digits) : fmt::format("{:.{}f}", value, digits);
+  if (e.standard_error) text += fmt::format(" ± {:.{}f}", *e.standard_error * unit, digits);
+  return text;
+}
+
+Cells header(const EvalResult& result) {
+  if (!result.baseline) return {"text", "tokens", "perplexity"};
+  return {"text", "tokens", "perplexity", "baseline", "change %", "KL, nats/token", "same top-1 %"};
+}
+
+Cells row(const std::string& name, const Scores& scores, bool with_baseline) {
+  Cells cells{name, format_count(scores.tokens)};
+  if (scores.tokens == 0) {
+    cells.resize(with_baseline ? 7 : 3, "-");
+    return cells;
+  }
+  cells.push_back(with_error(scores.perplexity, 1, 3));
+  if (!scores.comparison) return cells;
+  const Comparison& c = *scores.comparison;
+  cells.push_back(with_error(c.baseline_perplexity, 1, 3));
+  cells.push_back(with_error(c.perplexity_change, 100, 2, true));
+  cells.push_back(with_error(c.kl, 1, 4));
+  cells.push_back(with_error(c.top1, 100, 2));
+  return cells;
+}
+
+std::vector<Cells> table(const EvalResult& result) {
+  std::vector<Cells> rows{header(result)};
+  const bool with_baseline = result.baseline.has_value();
+  rows.push_back(row(result.texts.size() > 1 ? "all" : result.texts[0].path.filename().string(), result.pooled, with_baseline));
+  for (const auto& text : result.texts) {
+    if (result.texts.size() > 1) rows.push_back(row(text.path.filename().string(), text.scores, with_baseline));
+  }
+  return rows;
+}
+
+// Characters, not bytes: "±" is two bytes.
+size_t width(const std::string& text) {
+  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+}
+
+std::string align(const std::vector<Cells>& rows) {
+  std::vector<size_t> widths(rows[0].size());
+  for (const auto& cells : rows) {
+    for (size_t i = 0; i < cells.size(); ++i) widths[i] = std::max(widths[i], width(cells[i]));
+  }
+  std::string out;
+  for (const auto& cells : rows) {
+    std::string line;
+    for (size_t i = 0; i < cells.size(); ++i) {
+      const std::string pad(widths[i] - width(cells[i]), ' ');
+      line += i == 0 ? cells[i] + pad : "  " + pad + cells[i];
+    }
+    out += line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
+  }
+  return out;
+}
+
+std::string dtypes_text(const ModelFacts& f) {
+  if (f.embedding_dtypes == f.linear_dtypes && (f.head_dtypes.empty() || f.head_dtypes == f.linear_dtypes)) return f.linear_dtypes;
+  std::string text = fmt::format("linears {}, embedding {}", f.linear_dtypes, f.embedding_dtypes);
+  if (!f.head_dtypes.empty()) text += ", head " + f.head_dtypes;
+  return text;
+}
+
+std::string facts_text(const ModelFacts& f) {
+  return fmt::format("{} ({}: {}), {}, {:.3f} bits a weight, {:.3f} without embeddings", f.path.string(), f.kind, dtypes_text(f),
+                     format_bytes(f.file_bytes), f.bits_per_weight, f.bits_per_weight_without_embeddings);
+}
+
+std::string quoted(const std::string& text) { return Json(text).dump(-1, ' ', true, Json::error_handler_t::replace); }
+
+std::string documents_text(const Protocol& p) {
+  return fmt::format("{}; {}, {}", p.separator.empty() ? "each plain file one document" : "plain files split at " + quoted(p.separator),
+                     p.eos ? "EOS after each document" : "no EOS (the tokenizer has none)", p.bos ? "BOS before each document" : "no BOS");
+}
+
+std::string windows_text(const Protocol& p) {
+  const std::string which = p.windows == p.windows_in_text
+                                ? fmt::format("all {} windows", format_count(p.windows))
+                                : fmt::format("{} of {} windows, spread evenly", format_count(p.windows), format_count(p.windows_in_text));
+  const std::string what = p.stride == p.context ? "disjoint, every token scored" : fmt::format("stride {}, the last {} tokens of each scored", p.stride, p.stride);
+  return fmt::format("{} of {} tokens ({}); {} of {} tokens scored; {} arithmetic", which, p.context, what, format_count(p.scored_tokens),
+                     format_count(p.text_tokens), p.compute);
+}
+
+std::string check_text(const DropCheck& c) {
+  const bool nats = c.measure == "kl";
+  const auto show = [&](double x) { return nats ? fmt::format("{:.4g} nats/token", x) : fmt::format("{:.4g} %", 100 * x); };
+  return fmt::format("{} drop {} {} the limit of {}", c.measure, show(c.drop), c.exceeded() ? "exceeds" : "is within", show(c.limit));
+}
+
+constexpr const char* kErrors = "± one standard error, windows as clusters; that of the change is paired";
+
+Json estimate_json(const Estimate& e) { return {{"value", e.value}, {"standard_error", e.standard_error ? Json(*e.standard_error) : Json()}}; }
+
+Json scores_json(const Scores& scores) {
+  Json json{{"tokens", scores.tokens}, {"windows", scores.windows}};
+  if (scores.tokens == 0) return json;
+  json["cross_entropy"] = estimate_json(scores.cross_entropy);
+  json["perplexity"] = estimate_json(scores.perplexity);
+  if (!scores.comparison) return json;
+  const Comparison& c = *scores.comparison;
+  json["baseline_perplexity"] = estimate_json(c.baseline_perplexity);
+  json["perplexity_change"] = estimate_json(c.perplexity_change);
+  json["perplexity_increase"] = estimate_json(c.perplexity_increase);
+  json["kl"] = estimate_json(c.kl);
+  json["top1"] = estimate_json(c.top1);
+  return json;
+}
+
+Json facts_json(const ModelFacts& f) {
+  return {{"path", f.path.string()},
+          {"kind", f.kind},
+          {"parameters", f.parameters},
+          {"file_bytes", f.file_bytes},
+          {"bits_per_weight", f.bits_per_weight},
+          {"bits_per_weight_without_embeddings", f.bits_per_weight_without_embeddings},
+          {"dtypes", {{"linears", f.linear_dtypes}, {"embedding", f.embedding_dtypes}, {"head", f.head_dtypes}}}};
+}
+
+Json protocol_json(const Protocol& p) {
+  return {{"context", p.context},       {"stride", p.stride},           {"windows", p.windows},
+          {"windows_in_text", p.windows_in_text}, {"scored_tokens", p.scored_tokens}, {"text_tokens", p.text_tokens},
+          {"separator", p.separator},   {"bos", p.bos},                 {"eos", p.eos},
+          {"compute", p.compute},       {"standard_errors", "windows as clusters"}};
+}
+
+}  // namespace
+
+std::string exceeded_text(const EvalResult& result) {
+  Cells lines;
+  for (const auto& check : result.checks) {
+    if (check.exceeded()) lines.push_back(check_text(check));
+  }
+  return fmt::format("{}", fmt::join(lines, "; "));
+}
+
+std::string to_table(const EvalResult& result) {
+  std::string out = "model      " + facts_text(result.model) + "\n";
+  if (result.baseline) out += "baseline   " + facts_text(*result.baseline) + "\n";
+  out += "documents  " + documents_text(result.protocol) + "\n";
+  out += "windows    " + windows_text(result.protocol) + "\n\n";
+  out += align(table(result)) + kErrors + "\n";
+  for (const auto& check : result.checks) out += check_text(check) + "\n";
+  return out;
+}
+
+std::string to_markdown(const EvalResult& result) {
+  std::string out = "# Evaluation\n\n- model: " + facts_text(result.model) + "\n";
+  if (result.baseline) out += "- baseline: " + facts_text(*result.baseline) + "\n";
+  out += "- documents: " + documents_text(result.protocol) + "\n- windows: " + windows_text(result.protocol) + "\n\n";
+  const auto rows = table(result);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    out += fmt::format("| {} |\n", fmt::join(rows[i], " | "));
+    if (i > 0) continue;
+    out += "|---|";
+    for (size_t j = 1; j < rows[0].size(); ++j) out += "---:|";
+    out += "\n";
+  }
+  out += fmt::format("\n{}.\n", kErrors);
+  for (const auto& check : result.checks) out += "\n" + check_text(check) + "\n";
+  return out;
+}
+
+Json to_json(const EvalResult& result) {
+  Json json{{"model", facts_json(result.model)}};
+  if (result.baseline) json["baseline"] = facts_json(*result.baseline);
+  json["protocol"] = protocol_json(result.protocol);
+  json["pooled"] = scores_json(result.pooled);
+  for (const auto& text : result.texts) {
+    Json entry{{"path", text.path.string()}, {"documents", text.documents}, {"text_tokens", text.text_tokens}};
+    entry.update(scores_json(text.scores));
+    json["texts"].push_back(std::move(entry));
+  }
+  for (const auto& c : result.checks) {
+    json["max_drop"][c.measure] = {{"drop", c.drop}, {"limit", c.limit}, {"exceeded", c.exceeded()}};
+  }
+  json["seconds"] = result.seconds;
+  return json;
+}
+
+}  // namespace crumb::eval

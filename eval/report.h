@@ -1,0 +1,20 @@
+// An evaluation as a table for people, as Markdown, as JSON.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "eval/evaluate.h"
+
+namespace crumb::eval {
+
+/// Models and sizes, protocol, table, limits; ends with a newline.
+std::string to_table(const EvalResult& result);
+/// The same as Markdown.
+std::string to_markdown(const EvalResult& result);
+/// Every number, unrounded; standard errors that are not known are null.
+nlohmann::ordered_json to_json(const EvalResult& result);
+/// "perplexity +12.30 % exceeds the limit of 5 %"; "" if no limit is exceeded.
+std::string exceeded_text(const EvalResult& result);
+
+}  // namespace crumb::eval
