@@ -21,9 +21,11 @@ std::vector<std::string> split(std::string_view text, std::string_view separator
 std::string text_of_line(const std::string& line, const std::string& where) {
   const auto json = nlohmann::json::parse(line, nullptr, false);
   CRUMB_CHECK(json.is_object(), "{}: not a JSON object; each line of a .jsonl text is {{\"text\": \"...\"}}", where);
-  CRUMB_CHECK(!json.contains("messages"), "{}: chat messages cannot be evaluated; give plain documents, {{\"text\": \"...\"}}", where);
+  CRUMB_CHECK(!json.contains("messages"),
+              "{}: chat messages cannot be evaluated; give plain documents, {{\"text\": \"...\"}}", where);
   const auto text = json.find("text");
-  CRUMB_CHECK(text != json.end() && text->is_string(), "{}: no \"text\"; each line of a .jsonl text is {{\"text\": \"...\"}}", where);
+  CRUMB_CHECK(text != json.end() && text->is_string(),
+              "{}: no \"text\"; each line of a .jsonl text is {{\"text\": \"...\"}}", where);
   return text->get<std::string>();
 }
 

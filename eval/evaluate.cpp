@@ -24,9 +24,12 @@ struct Judged {
 
 std::string kind_name(quant::CheckpointKind kind) {
   switch (kind) {
-    case quant::CheckpointKind::codes: return "codes and scales";
-    case quant::CheckpointKind::gguf: return "GGUF";
-    default: return "HF folder";
+    case quant::CheckpointKind::codes:
+      return "codes and scales";
+    case quant::CheckpointKind::gguf:
+      return "GGUF";
+    default:
+      return "HF folder";
   }
 }
 
@@ -70,7 +73,8 @@ ModelFacts facts_of(const quant::Checkpoint& checkpoint) {
   for (const auto& t : checkpoint.tensors()) facts.parameters += t.desc.elements();
   facts.file_bytes = weight_file_bytes(checkpoint.path());
   facts.bits_per_weight = bits_per_weight(checkpoint, [](const auto&) { return true; });
-  facts.bits_per_weight_without_embeddings = bits_per_weight(checkpoint, [](const auto& t) { return !is_embedding(t); });
+  facts.bits_per_weight_without_embeddings =
+      bits_per_weight(checkpoint, [](const auto& t) { return !is_embedding(t); });
   facts.linear_dtypes = dtypes_of(checkpoint, arch::TensorRole::linear);
   facts.embedding_dtypes = dtypes_of(checkpoint, arch::TensorRole::embedding);
   facts.head_dtypes = dtypes_of(checkpoint, arch::TensorRole::head);
@@ -89,7 +93,8 @@ int64_t resolve_context(const EvalOptions& options, const Judged& model, const s
   int64_t context = options.context.value_or(2048);
   const auto limit = [&](const Judged& judged) {
     const int64_t declared = judged.scorer->context_length();
-    CRUMB_CHECK(options.context.is_auto() || context <= declared, "context: {} is longer than the {} that {} was made for", context, declared,
+    CRUMB_CHECK(options.context.is_auto() || context <= declared,
+                "context: {} is longer than the {} that {} was made for", context, declared,
                 judged.facts.path.string());
     context = std::min(context, declared);
   };
@@ -100,19 +105,24 @@ int64_t resolve_context(const EvalOptions& options, const Judged& model, const s
 
 int64_t resolve_stride(const EvalOptions& options, int64_t context) {
   const int64_t stride = options.stride.value_or(context);
-  CRUMB_CHECK(stride <= context, "stride: {} is longer than the context ({}): tokens between windows would not count", stride, context);
+  CRUMB_CHECK(stride <= context, "stride: {} is longer than the context ({}): tokens between windows would not count",
+              stride, context);
   return stride;
 }
 
 void require_window(const TokenStream& stream, int64_t context, const EvalOptions& options) {
   if (stream.size() > context) return;
-  const std::string which = options.texts.size() == 1 ? options.texts[0].string() : fmt::format("the {} texts together", options.texts.size());
-  user_error("{}: {} tokens, shorter than one window ({} tokens and one to predict); give more text or a smaller context", which, stream.size(), context);
+  const std::string which = options.texts.size() == 1 ? options.texts[0].string()
+                                                      : fmt::format("the {} texts together", options.texts.size());
+  user_error(
+      "{}: {} tokens, shorter than one window ({} tokens and one to predict); give more text or a smaller context",
+      which, stream.size(), context);
 }
 
 void check_options(const EvalOptions& options) {
   CRUMB_CHECK(!options.texts.empty(), "text: no text to judge by was given");
-  CRUMB_CHECK(options.max_drop.empty() || !options.baseline.empty(), "max_drop: a drop needs a baseline to compare with");
+  CRUMB_CHECK(options.max_drop.empty() || !options.baseline.empty(),
+              "max_drop: a drop needs a baseline to compare with");
 }
 
 std::vector<TextDocuments> read_texts(const EvalOptions& options) {
@@ -123,22 +133,26 @@ std::vector<TextDocuments> read_texts(const EvalOptions& options) {
 
 void check_comparable(const Judged& model, const Judged& baseline) {
   CRUMB_CHECK(model.scorer->vocab_size() == baseline.scorer->vocab_size(),
-              "{} has a vocabulary of {}, the baseline {} one of {}: their predictions cannot be compared", model.facts.path.string(),
-              model.scorer->vocab_size(), baseline.facts.path.string(), baseline.scorer->vocab_size());
+              "{} has a vocabulary of {}, the baseline {} one of {}: their predictions cannot be compared",
+              model.facts.path.string(), model.scorer->vocab_size(), baseline.facts.path.string(),
+              baseline.scorer->vocab_size());
 }
 
 void check_finite(const std::vector<TokenScore>& scores, const Window& window) {
   for (size_t i = 0; i < scores.size(); ++i) {
     if (std::isfinite(scores[i].nll) && std::isfinite(scores[i].baseline_nll) && std::isfinite(scores[i].kl)) continue;
     run_error("the {} computes values that are not finite (token {} of the text); its weights are broken",
-              std::isfinite(scores[i].nll) ? "baseline" : "model", window.begin + window.first_scored + static_cast<int64_t>(i) + 1);
+              std::isfinite(scores[i].nll) ? "baseline" : "model",
+              window.begin + window.first_scored + static_cast<int64_t>(i) + 1);
   }
 }
 
-std::vector<TextScores> describe_texts(const std::vector<TextDocuments>& texts, const TokenStream& stream, std::vector<Scores> scores) {
+std::vector<TextScores> describe_texts(const std::vector<TextDocuments>& texts, const TokenStream& stream,
+                                       std::vector<Scores> scores) {
   std::vector<TextScores> out;
   for (size_t i = 0; i < texts.size(); ++i) {
-    out.push_back({texts[i].path, static_cast<int64_t>(texts[i].documents.size()), stream.text_begin[i + 1] - stream.text_begin[i], std::move(scores[i])});
+    out.push_back({texts[i].path, static_cast<int64_t>(texts[i].documents.size()),
+                   stream.text_begin[i + 1] - stream.text_begin[i], std::move(scores[i])});
   }
   return out;
 }
@@ -160,13 +174,14 @@ std::vector<DropCheck> check_drops(const std::map<std::string, double>& max_drop
   return checks;
 }
 
-StreamScores score_stream(Scorer& model, Scorer* baseline, const TokenStream& stream, const std::vector<Window>& windows, int64_t context,
-                          const ParallelFor& parallel_for) {
+StreamScores score_stream(Scorer& model, Scorer* baseline, const TokenStream& stream,
+                          const std::vector<Window>& windows, int64_t context, const ParallelFor& parallel_for) {
   std::vector<WindowSums> pooled;
   std::vector<std::vector<WindowSums>> by_text(static_cast<size_t>(stream.num_texts()));
   Progress progress("eval", static_cast<int64_t>(windows.size()) * context, "tokens");
   for (const auto& window : windows) {
-    const auto tokens = std::span(stream.ids).subspan(static_cast<size_t>(window.begin), static_cast<size_t>(context + 1));
+    const auto tokens =
+        std::span(stream.ids).subspan(static_cast<size_t>(window.begin), static_cast<size_t>(context + 1));
     const auto scores = score_window(model, baseline, tokens, window.first_scored, parallel_for);
     check_finite(scores, window);
     pooled.emplace_back();
@@ -200,10 +215,12 @@ EvalResult evaluate(const EvalOptions& options) {
   protocol.context = resolve_context(options, model, baseline);
   protocol.stride = resolve_stride(options, protocol.context);
   const TokenStream stream = make_token_stream(*model.tokenizer, texts, options.bos, parallel_for);
-  if (baseline) require_equal_streams(stream, make_token_stream(*baseline->tokenizer, texts, options.bos, parallel_for), texts);
+  if (baseline)
+    require_equal_streams(stream, make_token_stream(*baseline->tokenizer, texts, options.bos, parallel_for), texts);
   require_window(stream, protocol.context, options);
   const auto windows = plan_windows(stream.size(), protocol.context, protocol.stride, options.max_windows);
-  auto scores = score_stream(*model.scorer, baseline ? baseline->scorer.get() : nullptr, stream, windows, protocol.context, parallel_for);
+  auto scores = score_stream(*model.scorer, baseline ? baseline->scorer.get() : nullptr, stream, windows,
+                             protocol.context, parallel_for);
 
   protocol.windows = static_cast<int64_t>(windows.size());
   protocol.windows_in_text = count_windows(stream.size(), protocol.context, protocol.stride);

@@ -1,4 +1,5 @@
-// Judges a model file: perplexity, and against a baseline KL divergence and top-1 agreement; its size; and whether a limit is exceeded.
+// Judges a model file: perplexity, and against a baseline KL divergence and top-1 agreement; its size; and whether a
+// limit is exceeded.
 #pragma once
 
 #include <map>
@@ -13,7 +14,7 @@ namespace crumb::eval {
 
 struct EvalOptions {
   Path model;
-  Path baseline;    // empty: perplexity alone
+  Path baseline;        // empty: perplexity alone
   int64_t threads = 0;  // 0: one per processor
 
   std::vector<Path> texts;
@@ -26,13 +27,20 @@ struct EvalOptions {
   /// The section `evaluate:` of a job.
   template <class V>
   void visit(V& v) {
-    v.field("text", texts, "texts to judge by: plain files, or .jsonl with {\"text\": ...} lines; their documents are pooled");
-    v.field("separator", separator, "what stands between documents of a plain file; empty: a file is one document; EOS follows each document");
+    v.field("text", texts,
+            "texts to judge by: plain files, or .jsonl with {\"text\": ...} lines; their documents are pooled");
+    v.field("separator", separator,
+            "what stands between documents of a plain file; empty: a file is one document; EOS follows each document");
     v.field("context", context, "tokens a window; auto: 2048, or what the models declare if less", {.min = 2});
-    v.field("stride", stride, "tokens from one window to the next; auto: the context; less: only the last `stride` tokens of a window count", {.min = 1});
+    v.field(
+        "stride", stride,
+        "tokens from one window to the next; auto: the context; less: only the last `stride` tokens of a window count",
+        {.min = 1});
     v.field("max_windows", max_windows, "windows to score, spread evenly over the texts; 0: all", {.min = 0});
     v.field("bos", bos, "put BOS before each document");
-    v.field("max_drop", max_drop, "largest loss accepted: perplexity (relative increase), kl (nats a token), top1 (share of tokens with another first choice)",
+    v.field("max_drop", max_drop,
+            "largest loss accepted: perplexity (relative increase), kl (nats a token), top1 (share of tokens with "
+            "another first choice)",
             {.min = 0, .choices = {"perplexity", "kl", "top1"}});
   }
 };
@@ -43,8 +51,9 @@ struct ModelFacts {
   std::string kind;  // "HF folder", "codes and scales", "GGUF"
   int64_t parameters = 0;
   int64_t file_bytes = 0;  // of the GGUF, or of the folder's safetensors
-  double bits_per_weight = 0, bits_per_weight_without_embeddings = 0;  // embeddings: the embedding and, unless tied, the head
-  std::string linear_dtypes, embedding_dtypes, head_dtypes;            // "Q2_K", "BF16+Q2_K"; head: empty when tied
+  double bits_per_weight = 0,
+         bits_per_weight_without_embeddings = 0;             // embeddings: the embedding and, unless tied, the head
+  std::string linear_dtypes, embedding_dtypes, head_dtypes;  // "Q2_K", "BF16+Q2_K"; head: empty when tied
 };
 
 struct Protocol {
@@ -81,8 +90,8 @@ struct EvalResult {
 };
 
 /// Loads, scores, compares. Progress on stderr.
-/// UserError: files, texts shorter than one window, a baseline with another vocabulary or tokenizer, limits without a baseline.
-/// RunError: a model that computes values that are not finite.
+/// UserError: files, texts shorter than one window, a baseline with another vocabulary or tokenizer, limits without a
+/// baseline. RunError: a model that computes values that are not finite.
 EvalResult evaluate(const EvalOptions& options);
 
 struct StreamScores {
@@ -90,10 +99,10 @@ struct StreamScores {
   std::vector<Scores> texts;
 };
 
-/// The part of evaluate() that needs no files, for scorers of any kind. A token counts for the text it belongs to, also when its window
-/// began in the one before. `baseline` may be null.
-StreamScores score_stream(Scorer& model, Scorer* baseline, const TokenStream& stream, const std::vector<Window>& windows, int64_t context,
-                          const ParallelFor& parallel_for);
+/// The part of evaluate() that needs no files, for scorers of any kind. A token counts for the text it belongs to, also
+/// when its window began in the one before. `baseline` may be null.
+StreamScores score_stream(Scorer& model, Scorer* baseline, const TokenStream& stream,
+                          const std::vector<Window>& windows, int64_t context, const ParallelFor& parallel_for);
 
 /// Each limit of max_drop (perplexity, kl, top1) beside the drop found.
 std::vector<DropCheck> check_drops(const std::map<std::string, double>& max_drop, const Comparison& comparison);

@@ -121,8 +121,8 @@ TokenScore score_row(std::span<const float> model, std::span<const float> baseli
           .same_top = p.top == q.top};
 }
 
-std::vector<TokenScore> score_window(Scorer& model, Scorer* baseline, std::span<const TokenId> tokens, int64_t first_scored,
-                                     const ParallelFor& parallel_for) {
+std::vector<TokenScore> score_window(Scorer& model, Scorer* baseline, std::span<const TokenId> tokens,
+                                     int64_t first_scored, const ParallelFor& parallel_for) {
   const auto inputs = static_cast<int64_t>(tokens.size()) - 1;
   const int64_t rows = rows_per_chunk(model.vocab_size(), inputs);
   Chunk q(rows, model.vocab_size()), p(baseline != nullptr ? rows : 0, model.vocab_size());
@@ -141,7 +141,8 @@ std::vector<TokenScore> score_window(Scorer& model, Scorer* baseline, std::span<
       if (baseline != nullptr) p.fill(*baseline, piece);
       parallel_for(n, 1, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
-          scores[static_cast<size_t>(at - first_scored + i)] = score_row(q.row(i), p.row(i), tokens[static_cast<size_t>(at + i + 1)]);
+          scores[static_cast<size_t>(at - first_scored + i)] =
+              score_row(q.row(i), p.row(i), tokens[static_cast<size_t>(at + i + 1)]);
         }
       });
     }
@@ -160,7 +161,8 @@ void WindowSums::add(const TokenScore& score) {
 
 Scores summarize(std::span<const WindowSums> windows, bool with_baseline) {
   std::vector<WindowSums> used;
-  std::copy_if(windows.begin(), windows.end(), std::back_inserter(used), [](const WindowSums& w) { return w.tokens > 0; });
+  std::copy_if(windows.begin(), windows.end(), std::back_inserter(used),
+               [](const WindowSums& w) { return w.tokens > 0; });
   Scores scores;
   scores.windows = static_cast<int64_t>(used.size());
   for (const auto& w : used) scores.tokens += w.tokens;

@@ -1,11 +1,12 @@
 // Perplexity, KL divergence and top-1 agreement of a model against a baseline, with standard errors.
 //
-// All sums are in double precision. Standard errors take windows as clusters: with S_w the sum of a quantity over the n_w scored tokens of
-// window w, N = sum n_w and W windows, the mean m = sum S_w / N has
+// All sums are in double precision. Standard errors take windows as clusters: with S_w the sum of a quantity over the
+// n_w scored tokens of window w, N = sum n_w and W windows, the mean m = sum S_w / N has
 //   se(m)^2 = W / (W - 1) * sum_w (S_w - m n_w)^2 / N^2                    (linearised ratio estimator)
-// Perplexities, their ratio and their difference follow by the delta method; the last two from per-window differences of model and baseline
-// (paired), which is why they are known far better than either perplexity. The errors say how much another sample of windows of such text
-// would change the number; neighbouring windows of one document are taken as independent.
+// Perplexities, their ratio and their difference follow by the delta method; the last two from per-window differences
+// of model and baseline (paired), which is why they are known far better than either perplexity. The errors say how
+// much another sample of windows of such text would change the number; neighbouring windows of one document are taken
+// as independent.
 #pragma once
 
 #include <functional>
@@ -21,19 +22,19 @@ namespace crumb::eval {
 
 /// One predicted token. Without a baseline only `nll` is set.
 struct TokenScore {
-  double nll = 0;           // -log P(token), nats
+  double nll = 0;  // -log P(token), nats
   double baseline_nll = 0;
-  double kl = 0;            // KL(baseline || model) of the whole distribution, nats
-  bool same_top = false;    // both put the same token first (the lowest id among equals)
+  double kl = 0;          // KL(baseline || model) of the whole distribution, nats
+  bool same_top = false;  // both put the same token first (the lowest id among equals)
 };
 
 /// Compares two rows of logits; `baseline` may be empty. Not finite logits give not finite scores.
 TokenScore score_row(std::span<const float> model, std::span<const float> baseline, tokenizer::TokenId target);
 
-/// Scores one window: `tokens` are its inputs and one more. Returns tokens.size() - 1 - first_scored scores. `baseline` may be null.
-/// Logits are held for one chunk of positions at a time, about 64 MB a model.
-std::vector<TokenScore> score_window(Scorer& model, Scorer* baseline, std::span<const tokenizer::TokenId> tokens, int64_t first_scored,
-                                     const ParallelFor& parallel_for);
+/// Scores one window: `tokens` are its inputs and one more. Returns tokens.size() - 1 - first_scored scores. `baseline`
+/// may be null. Logits are held for one chunk of positions at a time, about 64 MB a model.
+std::vector<TokenScore> score_window(Scorer& model, Scorer* baseline, std::span<const tokenizer::TokenId> tokens,
+                                     int64_t first_scored, const ParallelFor& parallel_for);
 
 /// Sums over the scored tokens of one window.
 struct WindowSums {

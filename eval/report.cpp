@@ -41,7 +41,8 @@ Cells row(const std::string& name, const Scores& scores, bool with_baseline) {
 std::vector<Cells> table(const EvalResult& result) {
   std::vector<Cells> rows{header(result)};
   const bool with_baseline = result.baseline.has_value();
-  rows.push_back(row(result.texts.size() > 1 ? "all" : result.texts[0].path.filename().string(), result.pooled, with_baseline));
+  rows.push_back(
+      row(result.texts.size() > 1 ? "all" : result.texts[0].path.filename().string(), result.pooled, with_baseline));
   for (const auto& text : result.texts) {
     if (result.texts.size() > 1) rows.push_back(row(text.path.filename().string(), text.scores, with_baseline));
   }
@@ -50,7 +51,8 @@ std::vector<Cells> table(const EvalResult& result) {
 
 // Characters, not bytes: "±" is two bytes.
 size_t width(const std::string& text) {
-  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+  return static_cast<size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }
 
 std::string align(const std::vector<Cells>& rows) {
@@ -71,42 +73,55 @@ std::string align(const std::vector<Cells>& rows) {
 }
 
 std::string dtypes_text(const ModelFacts& f) {
-  if (f.embedding_dtypes == f.linear_dtypes && (f.head_dtypes.empty() || f.head_dtypes == f.linear_dtypes)) return f.linear_dtypes;
+  if (f.embedding_dtypes == f.linear_dtypes && (f.head_dtypes.empty() || f.head_dtypes == f.linear_dtypes))
+    return f.linear_dtypes;
   std::string text = fmt::format("linears {}, embedding {}", f.linear_dtypes, f.embedding_dtypes);
   if (!f.head_dtypes.empty()) text += ", head " + f.head_dtypes;
   return text;
 }
 
 std::string facts_text(const ModelFacts& f) {
-  return fmt::format("{} ({}: {}), {}, {:.3f} bits a weight, {:.3f} without embeddings", f.path.string(), f.kind, dtypes_text(f),
-                     format_bytes(f.file_bytes), f.bits_per_weight, f.bits_per_weight_without_embeddings);
+  return fmt::format("{} ({}: {}), {}, {:.3f} bits a weight, {:.3f} without embeddings", f.path.string(), f.kind,
+                     dtypes_text(f), format_bytes(f.file_bytes), f.bits_per_weight,
+                     f.bits_per_weight_without_embeddings);
 }
 
 std::string quoted(const std::string& text) { return Json(text).dump(-1, ' ', true, Json::error_handler_t::replace); }
 
 std::string documents_text(const Protocol& p) {
-  return fmt::format("{}; {}, {}", p.separator.empty() ? "each plain file one document" : "plain files split at " + quoted(p.separator),
-                     p.eos ? "EOS after each document" : "no EOS (the tokenizer has none)", p.bos ? "BOS before each document" : "no BOS");
+  return fmt::format(
+      "{}; {}, {}",
+      p.separator.empty() ? "each plain file one document" : "plain files split at " + quoted(p.separator),
+      p.eos ? "EOS after each document" : "no EOS (the tokenizer has none)",
+      p.bos ? "BOS before each document" : "no BOS");
 }
 
 std::string windows_text(const Protocol& p) {
-  const std::string which = p.windows == p.windows_in_text
-                                ? fmt::format("all {} windows", format_count(p.windows))
-                                : fmt::format("{} of {} windows, spread evenly", format_count(p.windows), format_count(p.windows_in_text));
-  const std::string what = p.stride == p.context ? "disjoint, every token scored" : fmt::format("stride {}, the last {} tokens of each scored", p.stride, p.stride);
-  return fmt::format("{} of {} tokens ({}); {} of {} tokens scored; {} arithmetic", which, p.context, what, format_count(p.scored_tokens),
-                     format_count(p.text_tokens), p.compute);
+  const std::string which =
+      p.windows == p.windows_in_text
+          ? fmt::format("all {} windows", format_count(p.windows))
+          : fmt::format("{} of {} windows, spread evenly", format_count(p.windows), format_count(p.windows_in_text));
+  const std::string what = p.stride == p.context
+                               ? "disjoint, every token scored"
+                               : fmt::format("stride {}, the last {} tokens of each scored", p.stride, p.stride);
+  return fmt::format("{} of {} tokens ({}); {} of {} tokens scored; {} arithmetic", which, p.context, what,
+                     format_count(p.scored_tokens), format_count(p.text_tokens), p.compute);
 }
 
 std::string check_text(const DropCheck& c) {
   const bool nats = c.measure == "kl";
-  const auto show = [&](double x) { return nats ? fmt::format("{:.4g} nats/token", x) : fmt::format("{:.4g} %", 100 * x); };
-  return fmt::format("{} drop {} {} the limit of {}", c.measure, show(c.drop), c.exceeded() ? "exceeds" : "is within", show(c.limit));
+  const auto show = [&](double x) {
+    return nats ? fmt::format("{:.4g} nats/token", x) : fmt::format("{:.4g} %", 100 * x);
+  };
+  return fmt::format("{} drop {} {} the limit of {}", c.measure, show(c.drop), c.exceeded() ? "exceeds" : "is within",
+                     show(c.limit));
 }
 
 constexpr const char* kErrors = "± one standard error, windows as clusters; that of the change is paired";
 
-Json estimate_json(const Estimate& e) { return {{"value", e.value}, {"standard_error", e.standard_error ? Json(*e.standard_error) : Json()}}; }
+Json estimate_json(const Estimate& e) {
+  return {{"value", e.value}, {"standard_error", e.standard_error ? Json(*e.standard_error) : Json()}};
+}
 
 Json scores_json(const Scores& scores) {
   Json json{{"tokens", scores.tokens}, {"windows", scores.windows}};
@@ -134,10 +149,17 @@ Json facts_json(const ModelFacts& f) {
 }
 
 Json protocol_json(const Protocol& p) {
-  return {{"context", p.context},       {"stride", p.stride},           {"windows", p.windows},
-          {"windows_in_text", p.windows_in_text}, {"scored_tokens", p.scored_tokens}, {"text_tokens", p.text_tokens},
-          {"separator", p.separator},   {"bos", p.bos},                 {"eos", p.eos},
-          {"compute", p.compute},       {"standard_errors", "windows as clusters"}};
+  return {{"context", p.context},
+          {"stride", p.stride},
+          {"windows", p.windows},
+          {"windows_in_text", p.windows_in_text},
+          {"scored_tokens", p.scored_tokens},
+          {"text_tokens", p.text_tokens},
+          {"separator", p.separator},
+          {"bos", p.bos},
+          {"eos", p.eos},
+          {"compute", p.compute},
+          {"standard_errors", "windows as clusters"}};
 }
 
 }  // namespace

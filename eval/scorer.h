@@ -19,8 +19,9 @@ class Scorer {
   virtual int64_t context_length() const = 0;
   /// Forgets all tokens: the next ones begin a window.
   virtual void restart() = 0;
-  /// Appends tokens to the window and calls `row` for each of them, in order; the row of a token predicts the next one. An empty `row`:
-  /// the tokens are context only. A window comes in pieces so that two models can be compared without all logits of either in memory.
+  /// Appends tokens to the window and calls `row` for each of them, in order; the row of a token predicts the next one.
+  /// An empty `row`: the tokens are context only. A window comes in pieces so that two models can be compared without
+  /// all logits of either in memory.
   virtual void append(std::span<const tokenizer::TokenId> tokens, const RowSink& row) = 0;
 };
 

@@ -22,7 +22,8 @@ TokenStream make_token_stream(const tokenizer::Tokenizer& tokenizer, std::span<c
   for (const auto& text : texts) {
     std::vector<std::vector<tokenizer::TokenId>> encoded(text.documents.size());
     parallel_for(static_cast<int64_t>(encoded.size()), 1, [&](int64_t begin, int64_t end) {
-      for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) encoded[i] = tokenizer.encode(text.documents[i]);
+      for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i)
+        encoded[i] = tokenizer.encode(text.documents[i]);
     });
     for (const auto& ids : encoded) {
       if (bos) stream.ids.push_back(*special.bos);
@@ -34,15 +35,18 @@ TokenStream make_token_stream(const tokenizer::Tokenizer& tokenizer, std::span<c
   return stream;
 }
 
-void require_equal_streams(const TokenStream& model, const TokenStream& baseline, std::span<const TextDocuments> texts) {
+void require_equal_streams(const TokenStream& model, const TokenStream& baseline,
+                           std::span<const TextDocuments> texts) {
   const auto [a, b] = std::mismatch(model.ids.begin(), model.ids.end(), baseline.ids.begin(), baseline.ids.end());
   if (a == model.ids.end() && b == baseline.ids.end()) return;
   const int64_t index = a - model.ids.begin();
   const int64_t text = std::min(model.text_of(index), model.num_texts() - 1);
   const auto show = [](auto at, auto end) { return at == end ? std::string("the end") : std::to_string(*at); };
-  user_error("{}: the tokenizers of model and baseline differ: token {} is {} for the model, {} for the baseline; they cannot be compared",
-             texts[static_cast<size_t>(text)].path.string(), index - model.text_begin[static_cast<size_t>(text)],
-             show(a, model.ids.end()), show(b, baseline.ids.end()));
+  user_error(
+      "{}: the tokenizers of model and baseline differ: token {} is {} for the model, {} for the baseline; they cannot "
+      "be compared",
+      texts[static_cast<size_t>(text)].path.string(), index - model.text_begin[static_cast<size_t>(text)],
+      show(a, model.ids.end()), show(b, baseline.ids.end()));
 }
 
 }  // namespace crumb::eval

@@ -27,11 +27,13 @@ struct TokenStream {
   int64_t text_of(int64_t index) const;
 };
 
-/// Documents in order, each (BOS,) its ids, EOS. A tokenizer without EOS leaves it out. UserError: BOS asked for and the tokenizer has none.
+/// Documents in order, each (BOS,) its ids, EOS. A tokenizer without EOS leaves it out. UserError: BOS asked for and
+/// the tokenizer has none.
 TokenStream make_token_stream(const tokenizer::Tokenizer& tokenizer, std::span<const TextDocuments> texts, bool bos,
                               const ParallelFor& parallel_for);
 
-/// UserError at the first token where two models' streams of the same texts part: they cannot be compared token by token.
+/// UserError at the first token where two models' streams of the same texts part: they cannot be compared token by
+/// token.
 void require_equal_streams(const TokenStream& model, const TokenStream& baseline, std::span<const TextDocuments> texts);
 
 }  // namespace crumb::eval
