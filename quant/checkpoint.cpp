@@ -1,0 +1,69 @@
+#include "quant/checkpoint.h"
+
+#include <fmt/ranges.h>
+#include <bit>
+#include <fstream>
+
+#include "core/common/error.h"
+#include "quant/checkpoint_kinds.h"
+
+namespace crumb::quant {
+namespace {
+
+bool has_gguf_magic(const Path& path) {
+  std::ifstream in(path, std::ios::binary);
+  char magic[4] = {};
+  in.read(magic, sizeof magic);
+  return std::string_view(magic, sizeof magic) == "GGUF";
+}
+
+}  // namespace
+
+const StoredTensor& Checkpoint::tensor(const std::string& hf_name) const {
+  for (const auto& tensor : tensors()) {
+    if (tensor.desc.hf_name == hf_name) return tensor;
+  }
+  user_error("{}: there is no tensor {}", path().string(), hf_name);
+}
+
+int64_t Checkpoint::stored_bytes() const {
+  int64_t bytes = 0;
+  for (const auto& tensor : tensors()) bytes += tensor.stored_bytes;
+  return bytes;
+}
+
+std::unique_ptr<Checkpoint> open_checkpoint(const Path& path) {
+  CRUMB_CHECK(std::filesystem::exists(path), "{}: no such file or folder", path.string());
+  if (std::filesystem::is_directory(path)) return open_folder_checkpoint(path);
+  if (has_gguf_magic(path)) return open_gguf_checkpoint(path);
+  CRUMB_CHECK(path.extension() != ".safetensors", "{}: give the folder that holds it and config.json", path.string());
+  user_error("{}: neither a GGUF file nor a folder with config.json and *.safetensors", path.string());
+}
+
+void check_vocabulary(const Checkpoint& checkpoint, const tokenizer::Tokenizer& tokenizer) {
+  CRUMB_CHECK(tokenizer.vocab_size() <= checkpoint.spec().vocab_size,
+              "{}: the tokenizer has {} tokens, but the embedding has only {} rows: they are not of the same model",
+              checkpoint.path().string(), tokenizer.vocab_size(), checkpoint.spec().vocab_size);
+}
+
+std::vector<float> read_all(const Checkpoint& checkpoint, const StoredTensor& tensor) {
+  std::vector<float> values(static_cast<size_t>(tensor.desc.elements()));
+  checkpoint.read_rows(tensor, 0, tensor.desc.rows(), values.data());
+  checkpoint.release_rows(tensor, 0, tensor.desc.rows());
+  return values;
+}
+
+void check_finite(const float* values, int64_t count, const Path& path, const std::string& name) {
+  constexpr uint32_t kExponent = 0x7f800000;  // all ones: NaN or infinity
+  bool bad = false;
+  for (int64_t i = 0; i < count; ++i) bad |= (std::bit_cast<uint32_t>(values[i]) & kExponent) == kExponent;
+  CRUMB_CHECK(!bad, "{}: tensor {} holds NaN or infinite values", path.string(), name);
+}
+
+void check_shape(const Path& path, const std::string& name, const std::vector<int64_t>& actual,
+                 const std::vector<int64_t>& expected) {
+  CRUMB_CHECK(actual == expected, "{}: tensor {} has shape [{}], the configuration asks for [{}]", path.string(), name,
+              fmt::join(actual, ", "), fmt::join(expected, ", "));
+}
+
+}  // namespace crumb::quant

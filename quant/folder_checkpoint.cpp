@@ -1,0 +1,205 @@
+// HF folders: config.json, *.safetensors, tokenizer files; the linears plain or as codes and scales (docs/formats.md).
+#include <algorithm>
+#include <cmath>
+#include <set>
+#include <utility>
+
+#include "core/arch/hf_config.h"
+#include "core/common/error.h"
+#include "core/formats/safetensors.h"
+#include "quant/checkpoint_kinds.h"
+#include "quant/quantization_config.h"
+
+namespace crumb::quant {
+namespace {
+
+using formats::DType;
+using formats::TensorInfo;
+using nlohmann::json;
+
+constexpr std::string_view kCompanions[] = {
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json",     "merges.txt",      "chat_template.jinja",   "chat_template.json",      "generation_config.json"};
+
+bool is_companion(const std::string& name) {
+  const auto is_named = [&](std::string_view companion) { return name == companion; };
+  return std::any_of(std::begin(kCompanions), std::end(kCompanions), is_named) || name.starts_with("LICENSE") ||
+         name.starts_with("LICENCE") || name.starts_with("NOTICE");
+}
+
+json read_config(const Path& folder) {
+  const Path path = folder / "config.json";
+  CRUMB_CHECK(std::filesystem::exists(path), "{}: there is no config.json in this folder", folder.string());
+  auto config = json::parse(read_text(path), nullptr, false);
+  CRUMB_CHECK(!config.is_discarded(), "{}: not valid JSON", path.string());
+  return config;
+}
+
+bool is_float(DType dtype) {
+  switch (dtype) {
+    case DType::f8_e5m2:
+    case DType::f8_e4m3:
+    case DType::f16:
+    case DType::bf16:
+    case DType::f32:
+    case DType::f64:
+      return true;
+    default:
+      return false;
+  }
+}
+
+class FolderCheckpoint : public Checkpoint {
+ public:
+  FolderCheckpoint(const Path& path, json config)
+      : path_(path),
+        config_(std::move(config)),
+        is_codes_(is_codes_config(config_, (path / "config.json").string())),
+        spec_(arch::spec_from_hf_config(config_, (path / "config.json").string())),
+        reader_(path) {
+    for (const auto& desc : arch::tensor_table(spec_)) tensors_.push_back(find_stored(desc));
+    check_nothing_left();
+  }
+
+  CheckpointKind kind() const override { return is_codes_ ? CheckpointKind::codes : CheckpointKind::hf; }
+  const Path& path() const override { return path_; }
+  const arch::DecoderSpec& spec() const override { return spec_; }
+  const std::vector<StoredTensor>& tensors() const override { return tensors_; }
+
+  void read_rows(const StoredTensor& tensor, int64_t begin, int64_t end, float* out) const override {
+    if (tensor.format) {
+      read_codes(tensor, begin, end).dequantize(out);
+      return;
+    }
+    reader_.read_rows(reader_.at(tensor.desc.hf_name), begin, end, out);
+    check_finite(out, (end - begin) * tensor.desc.cols(), path_, tensor.desc.hf_name);
+  }
+
+  QuantizedTensor read_codes(const StoredTensor& tensor, int64_t begin, int64_t end) const override {
+    CRUMB_ASSERT(tensor.format.has_value());
+    QuantizedTensor result{*tensor.format, end - begin, tensor.desc.cols(), {}, {}, {}};
+    const int bits = result.format.bits;
+    const int64_t row_bytes = packed_row_bytes(result.cols, bits);
+    result.codes.resize(static_cast<size_t>(result.rows * result.cols));
+    const auto* packed = reader_.bytes(codes_info(tensor)).data() + begin * row_bytes;
+    for (int64_t row = 0; row < result.rows; ++row) {
+      unpack_row(packed + row * row_bytes, result.cols, bits, result.codes.data() + row * result.cols);
+    }
+    read_scales(tensor, begin, result);
+    return result;
+  }
+
+  void release_rows(const StoredTensor& tensor, int64_t begin, int64_t end) const override {
+    if (!tensor.format) {
+      reader_.release_rows(reader_.at(tensor.desc.hf_name), begin, end);
+      return;
+    }
+    reader_.release_rows(codes_info(tensor), begin, end);
+    reader_.release_rows(scale_info(tensor), begin, end);
+  }
+
+  json hf_config() const override { return config_; }
+  std::unique_ptr<tokenizer::Tokenizer> load_tokenizer() const override { return tokenizer::load_tokenizer(path_); }
+
+  std::vector<Path> companion_files() const override {
+    std::vector<Path> files;
+    for (const auto& entry : std::filesystem::directory_iterator(path_)) {
+      if (entry.is_regular_file() && is_companion(entry.path().filename().string())) files.push_back(entry.path());
+    }
+    std::sort(files.begin(), files.end());
+    return files;
+  }
+
+ private:
+  const TensorInfo& codes_info(const StoredTensor& tensor) const { return reader_.at(tensor.desc.hf_name + "_codes"); }
+  const TensorInfo& scale_info(const StoredTensor& tensor) const { return reader_.at(tensor.desc.hf_name + "_scale"); }
+
+  StoredTensor find_stored(const arch::TensorDesc& desc) {
+    if (is_codes_ && reader_.find(desc.hf_name + "_codes") != nullptr) return find_quantized(desc);
+    const auto* info = reader_.find(desc.hf_name);
+    CRUMB_CHECK(info != nullptr, "{}: tensor {} is missing, which a {} model of this configuration has", path_.string(),
+                desc.hf_name, arch::architecture_name(spec_.architecture));
+    CRUMB_CHECK(is_float(info->dtype), "{}: tensor {} is {}: quantized by another program; give the unquantized model",
+                path_.string(), desc.hf_name, formats::dtype_name(info->dtype));
+    check_shape(path_, desc.hf_name, info->shape, desc.shape);
+    known_.insert(desc.hf_name);
+    return {desc, std::string(formats::dtype_name(info->dtype)), info->bytes, std::nullopt};
+  }
+
+  StoredTensor find_quantized(const arch::TensorDesc& desc) {
+    const auto where = (path_ / "config.json").string();
+    const auto format = format_of_module(config_, desc.module_name(), where);
+    const int64_t rows = desc.rows(), cols = desc.cols(), groups = format.groups(cols);
+    CRUMB_CHECK(format.group_size == 0 || cols % format.group_size == 0,
+                "{}: group_size {} does not divide the {} columns of {}", where, format.group_size, cols, desc.hf_name);
+    int64_t bytes = part(desc, "_codes", DType::u8, {rows, packed_row_bytes(cols, format.bits)});
+    bytes += part(desc, "_scale", DType::f32, {rows, groups});
+    if (format.grid == Grid::intn && !format.symmetric) bytes += part(desc, "_zero_point", DType::i32, {rows, groups});
+    if (reader_.find(desc.hf_name + "_shape") != nullptr) check_stored_shape(desc);
+    return {desc, grid_name(format.grid) + std::to_string(format.bits), bytes, format};
+  }
+
+  /// Checks one of the tensors a quantized linear consists of; returns its size.
+  int64_t part(const arch::TensorDesc& desc, const char* suffix, DType dtype, const std::vector<int64_t>& shape) {
+    const auto name = desc.hf_name + suffix;
+    const auto* info = reader_.find(name);
+    CRUMB_CHECK(info != nullptr, "{}: tensor {} is missing, though there is {}_codes", path_.string(), name,
+                desc.hf_name);
+    CRUMB_CHECK(info->dtype == dtype, "{}: tensor {} is {}, not {}", path_.string(), name,
+                formats::dtype_name(info->dtype), formats::dtype_name(dtype));
+    check_shape(path_, name, info->shape, shape);
+    known_.insert(name);
+    return info->bytes;
+  }
+
+  void check_stored_shape(const arch::TensorDesc& desc) {
+    const auto name = desc.hf_name + "_shape";
+    part(desc, "_shape", DType::i64, {static_cast<int64_t>(desc.shape.size())});
+    std::vector<int64_t> shape(desc.shape.size());
+    const auto bytes = reader_.bytes(reader_.at(name));
+    std::copy(bytes.begin(), bytes.end(), reinterpret_cast<uint8_t*>(shape.data()));
+    check_shape(path_, desc.hf_name + " (as " + name + " says)", shape, desc.shape);
+  }
+
+  /// A tensor nothing reads means that the model computes something else than the configuration says.
+  void check_nothing_left() const {
+    for (const auto& info : reader_.tensors()) {
+      if (known_.contains(info.name) || info.name.ends_with("rotary_emb.inv_freq")) continue;
+      if (spec_.tied_head && info.name == "lm_head.weight") continue;
+      user_error("{}: tensor {} is not part of a {} model of this configuration", path_.string(), info.name,
+                 arch::architecture_name(spec_.architecture));
+    }
+  }
+
+  void read_scales(const StoredTensor& tensor, int64_t begin, QuantizedTensor& result) const {
+    const int64_t groups = result.format.groups(result.cols);
+    const auto& info = scale_info(tensor);
+    result.scales.resize(static_cast<size_t>(result.rows * groups));
+    reader_.read_rows(info, begin, begin + result.rows, result.scales.data());
+    for (const float scale : result.scales) {
+      CRUMB_CHECK(std::isfinite(scale) && scale > 0, "{}: tensor {} holds the scale {}", path_.string(), info.name,
+                  scale);
+    }
+    if (result.format.grid != Grid::intn || result.format.symmetric) return;
+    const auto bytes = reader_.bytes(reader_.at(tensor.desc.hf_name + "_zero_point"));
+    result.zero_points.resize(result.scales.size());
+    const auto first = bytes.begin() + begin * groups * 4;
+    std::copy(first, first + result.rows * groups * 4, reinterpret_cast<uint8_t*>(result.zero_points.data()));
+  }
+
+  Path path_;
+  json config_;
+  bool is_codes_;
+  arch::DecoderSpec spec_;
+  formats::SafetensorsReader reader_;
+  std::vector<StoredTensor> tensors_;
+  std::set<std::string> known_;
+};
+
+}  // namespace
+
+std::unique_ptr<Checkpoint> open_folder_checkpoint(const Path& path) {
+  return std::make_unique<FolderCheckpoint>(path, read_config(path));
+}
+
+}  // namespace crumb::quant

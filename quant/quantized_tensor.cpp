@@ -1,0 +1,69 @@
+#include "quant/quantized_tensor.h"
+
+#include <cstring>
+
+#include "core/common/error.h"
+
+namespace crumb::quant {
+
+std::string grid_name(Grid grid) { return grid == Grid::seq ? "seq" : "int"; }
+
+void QuantizedTensor::dequantize(float* out) const {
+  const int64_t groups = format.groups(cols), group_cols = format.group_cols(cols);
+  CRUMB_ASSERT(static_cast<int64_t>(codes.size()) == rows * cols);
+  CRUMB_ASSERT(static_cast<int64_t>(scales.size()) == rows * groups && groups * group_cols == cols);
+  const float symmetric_zero = static_cast<float>(1 << (format.bits - 1));
+  for (int64_t group = 0; group < rows * groups; ++group) {
+    const auto at = static_cast<size_t>(group);
+    const float zero = format.grid == Grid::seq ? 1.5f
+                       : format.symmetric       ? symmetric_zero
+                                                : static_cast<float>(zero_points[at]);
+    const uint8_t* code = codes.data() + group * group_cols;
+    float* values = out + group * group_cols;
+    for (int64_t i = 0; i < group_cols; ++i) values[i] = (static_cast<float>(code[i]) - zero) * scales[at];
+  }
+}
+
+int64_t packed_row_bytes(int64_t cols, int bits) { return (cols * bits + 7) / 8; }
+
+// 2 bits:   byte 0: dd|cc|bb|aa   (bit 7 left), codes a b c d in order.
+// 3 bits:   byte 0: cc|bbb|aaa   byte 1: f|eee|ddd|c   ...: a code may span two bytes.
+void pack_row(const uint8_t* codes, int64_t cols, int bits, uint8_t* out) {
+  if (bits == 8) {
+    std::memcpy(out, codes, static_cast<size_t>(cols));
+    return;
+  }
+  uint32_t pending = 0;
+  int pending_bits = 0;
+  for (int64_t i = 0; i < cols; ++i) {
+    pending |= static_cast<uint32_t>(codes[i]) << pending_bits;
+    pending_bits += bits;
+    if (pending_bits >= 8) {
+      *out++ = static_cast<uint8_t>(pending);
+      pending >>= 8;
+      pending_bits -= 8;
+    }
+  }
+  if (pending_bits > 0) *out = static_cast<uint8_t>(pending);
+}
+
+void unpack_row(const uint8_t* packed, int64_t cols, int bits, uint8_t* codes) {
+  if (bits == 8) {
+    std::memcpy(codes, packed, static_cast<size_t>(cols));
+    return;
+  }
+  const uint32_t mask = (1u << bits) - 1;
+  uint32_t pending = 0;
+  int pending_bits = 0;
+  for (int64_t i = 0; i < cols; ++i) {
+    if (pending_bits < bits) {
+      pending |= static_cast<uint32_t>(*packed++) << pending_bits;
+      pending_bits += 8;
+    }
+    codes[i] = static_cast<uint8_t>(pending & mask);
+    pending >>= bits;
+    pending_bits -= bits;
+  }
+}
+
+}  // namespace crumb::quant
