@@ -1,0 +1,125 @@
+// crumb eval: what a model file lost against its baseline.
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "cli/verbs.h"
+#include "core/common/config.h"
+#include "core/common/error.h"
+#include "eval/report.h"
+
+namespace crumb::cli {
+namespace {
+
+// As typed; read_config checks them with the same rules and messages as the section `evaluate:` of a job.
+struct Arguments {
+  std::string model, baseline, separator, context, stride, max_windows, out;
+  std::vector<std::string> texts, max_drop;
+  bool bos = false;
+};
+
+int hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  const int lower = c | 0x20;
+  return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
+}
+
+// \n, \t, \r, \\ and \xHH, as in a double-quoted YAML text; every other character stands for itself.
+std::string unescape(const std::string& text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char next = text[i] == '\\' && i + 1 < text.size() ? text[i + 1] : '\0';
+    if (next == 'x' && i + 3 < text.size() && hex_digit(text[i + 2]) >= 0 && hex_digit(text[i + 3]) >= 0) {
+      out += static_cast<char>(hex_digit(text[i + 2]) * 16 + hex_digit(text[i + 3]));
+      i += 3;
+      continue;
+    }
+    const size_t known = std::string_view("ntr\\").find(next);
+    if (next == '\0' || known == std::string_view::npos) {
+      out += text[i];
+      continue;
+    }
+    out += "\n\t\r\\"[known];
+    ++i;
+  }
+  return out;
+}
+
+ConfigValue max_drop_tree(const std::vector<std::string>& limits) {
+  ConfigValue tree = ConfigValue::map({});
+  for (const auto& limit : limits) {
+    const size_t equals = limit.find('=');
+    CRUMB_CHECK(equals != std::string::npos,
+                "--max-drop: \"{}\": expected MEASURE=LIMIT, such as perplexity=5% or kl=0.05", limit);
+    CRUMB_CHECK(tree.find(limit.substr(0, equals)) == nullptr, "--max-drop: {} is given twice",
+                limit.substr(0, equals));
+    tree.entries.emplace_back(limit.substr(0, equals), ConfigValue::scalar(limit.substr(equals + 1)));
+    tree.entries.back().second.mark.file = "command line";
+  }
+  return tree;
+}
+
+eval::EvalOptions make_options(const Arguments& arguments, const Globals& globals) {
+  ConfigValue tree = ConfigValue::map({});
+  const auto add = [&](const char* key, ConfigValue value) {
+    value.mark.file = "command line";
+    tree.entries.emplace_back(key, std::move(value));
+  };
+  std::vector<ConfigValue> texts;
+  for (const auto& text : arguments.texts) texts.push_back(ConfigValue::scalar(text, true));
+  add("text", ConfigValue::list(std::move(texts)));
+  add("separator", ConfigValue::scalar(unescape(arguments.separator), true));
+  if (!arguments.context.empty()) add("context", ConfigValue::scalar(arguments.context));
+  if (!arguments.stride.empty()) add("stride", ConfigValue::scalar(arguments.stride));
+  if (!arguments.max_windows.empty()) add("max_windows", ConfigValue::scalar(arguments.max_windows));
+  add("bos", ConfigValue::scalar(arguments.bos ? "true" : "false"));
+  add("max_drop", max_drop_tree(arguments.max_drop));
+  auto options = read_config<eval::EvalOptions>(tree);
+  options.model = arguments.model;
+  options.baseline = arguments.baseline;
+  options.threads = globals.threads;
+  return options;
+}
+
+void write_report(const eval::EvalResult& result, const Path& path) {
+  write_text(path, path.extension() == ".json" ? eval::to_json(result).dump(2) + "\n" : eval::to_markdown(result));
+}
+
+int run(const Arguments& arguments, const Globals& globals) {
+  const auto options = make_options(arguments, globals);
+  const Path out = arguments.out;
+  CRUMB_CHECK(out.empty() || out.extension() == ".md" || out.extension() == ".json",
+              "--out: {}: the name must end in .md or .json", out.string());
+  if (!out.empty()) require_new_output(out, globals.force);
+  const auto result = eval::evaluate(options);
+  if (!out.empty()) write_report(result, out);
+  std::fputs(globals.json ? (eval::to_json(result).dump(2) + "\n").c_str() : eval::to_table(result).c_str(), stdout);
+  if (!result.exceeded()) return kExitOk;
+  std::fflush(stdout);
+  std::fprintf(stderr, "crumb: %s\n", eval::exceeded_text(result).c_str());
+  return kExitMaxDrop;
+}
+
+}  // namespace
+
+Verb add_eval(CLI::App& program, const Globals& globals) {
+  auto* app = program.add_subcommand(
+      "eval", "Perplexity of a model; KL divergence and top-1 agreement against a baseline; size");
+  const auto a = std::make_shared<Arguments>();
+  app->add_option("MODEL", a->model, "HF folder, codes-and-scales folder or GGUF")->required();
+  app->add_option("--baseline", a->baseline, "the model it is compared with, usually the one it was made from");
+  app->add_option("--text", a->texts, "texts to judge by (.jsonl: {\"text\": ...} lines)")->required();
+  app->add_option("--separator", a->separator,
+                  "what stands between documents; \\n, \\t and \\xHH are understood; default: a file is one document");
+  app->add_option("--context", a->context, "tokens a window; default: 2048, or what the models declare if less");
+  app->add_option("--stride", a->stride, "tokens from one window to the next; default: the context");
+  app->add_option("--max-windows", a->max_windows, "score only so many windows, spread evenly over the texts");
+  app->add_flag("--bos", a->bos, "put BOS before each document");
+  app->add_option("--max-drop", a->max_drop,
+                  "exit with 3 when exceeded: perplexity=5%, kl=0.05, top1=20%; several: comma or repeat")
+      ->delimiter(',');
+  app->add_option("-o,--out", a->out, "write a report: NAME.md or NAME.json");
+  return {app, [a, &globals] { return run(*a, globals); }};
+}
+
+}  // namespace crumb::cli
