@@ -25,6 +25,10 @@ struct Target {
   TensorType type() const { return linear_types.front(); }
   bool is_gguf() const { return name.starts_with("gguf-"); }
   bool is_two_bit() const { return type() == TensorType::q2_0c || type() == TensorType::q2_k; }
+  /// A 2-bit target does not quietly become a 4-bit one for a model of integers.
+  std::vector<TensorType> types_for(Grid grid) const {
+    return grid == Grid::intn && is_two_bit() ? std::vector{type()} : linear_types;
+  }
 };
 
 const std::vector<Target>& targets() {
@@ -65,13 +69,15 @@ std::string row_obstacle(TensorType type, int64_t cols) {
   return fmt::format("{} needs rows of a multiple of {}, not {}", formats::type_name(type), block, cols);
 }
 
-std::string seq_obstacle(TensorType type, const QuantFormat& format, int64_t cols) {
-  if (type == TensorType::q2_0c && format.groups(cols) != 1)
-    return fmt::format("q2_0c has one scale a row, not one per {}", format.group_size);
+/// Why the type has no room for the row or for its scales; empty if it has.
+std::string size_obstacle(TensorType type, const QuantFormat& format, int64_t cols) {
+  const std::string row = row_obstacle(type, cols);
+  if (!row.empty()) return row;
+  if (type == TensorType::q2_0c)
+    return format.groups(cols) == 1 ? "" : fmt::format("q2_0c has one scale a row, not one per {}", format.group_size);
   const int64_t block = formats::block_size(type);
-  if (format.group_cols(cols) % block != 0 && type != TensorType::q2_0c)
-    return fmt::format("{} has one scale per {}, not per {}", formats::type_name(type), block, format.group_size);
-  return "";
+  if (format.group_cols(cols) % block == 0) return "";
+  return fmt::format("{} has one scale per {}, not per {}", formats::type_name(type), block, format.group_size);
 }
 
 // (code - zero_point) * scale in bf16: the integer's significant bits and the scale's must fit together.
@@ -87,23 +93,19 @@ std::string int_obstacle(TensorType type, const QuantFormat& format, int64_t col
   if (!format.symmetric) return fmt::format("{} has no zero points", formats::type_name(type));
   if (const int most = type == TensorType::q4_0 ? 4 : 8; format.bits > most)
     return fmt::format("{} has {} bits", formats::type_name(type), most);
-  return seq_obstacle(type, format, cols);
+  return size_obstacle(type, format, cols);
 }
 
 /// Why the type does not hold the grid exactly; empty if it does.
 std::string obstacle(TensorType type, const QuantFormat& format, int64_t cols) {
-  if (format.grid == Grid::seq) {
-    const std::string row = row_obstacle(type, cols);
-    return row.empty() ? seq_obstacle(type, format, cols) : row;
-  }
-  const std::string grid = int_obstacle(type, format, cols);
-  return grid.empty() ? row_obstacle(type, cols) : grid;
+  return format.grid == Grid::seq ? size_obstacle(type, format, cols) : int_obstacle(type, format, cols);
 }
 
 std::string targets_that_hold(const QuantFormat& format, int64_t cols) {
   std::vector<std::string> names;
   for (const Target& target : targets()) {
-    if (std::ranges::any_of(target.linear_types, [&](auto type) { return obstacle(type, format, cols).empty(); }))
+    const auto types = target.types_for(format.grid);
+    if (std::ranges::any_of(types, [&](auto type) { return obstacle(type, format, cols).empty(); }))
       names.push_back(target.name);
   }
   return names.empty() ? "no target holds it exactly yet" : "use " + join(names, ", ");
@@ -116,7 +118,7 @@ struct Choice {
 
 Choice choose_quantized(const Target& target, const TensorDesc& desc, const QuantFormat& format) {
   std::vector<std::string> reasons;
-  for (const TensorType type : target.linear_types) {
+  for (const TensorType type : target.types_for(format.grid)) {
     const std::string reason = obstacle(type, format, desc.cols());
     if (reason.empty()) return {type, join(reasons, "; ")};
     reasons.push_back(reason);
