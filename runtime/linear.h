@@ -21,5 +21,7 @@ class Linear {
 /// Float weights, Eigen's matrix product. `bias` may be empty.
 std::unique_ptr<Linear> make_dense_linear(std::vector<float> weight, int64_t rows, int64_t cols,
                                           std::vector<float> bias);
+/// The same over weights somebody else owns (a head tied to the embedding); `weight` must outlive it.
+std::unique_ptr<Linear> make_dense_linear_view(const float* weight, int64_t rows, int64_t cols);
 
 }  // namespace crumb::runtime

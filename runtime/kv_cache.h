@@ -1,0 +1,42 @@
+// Keys and values of one sequence in float32.
+#pragma once
+
+#include <vector>
+
+#include "core/arch/decoder_spec.h"
+#include "runtime/decoder.h"
+
+namespace crumb::runtime {
+
+class KvCache : public SequenceState {
+ public:
+  explicit KvCache(const arch::DecoderSpec& spec);
+
+  int64_t length() const override { return length_; }
+  void clear() override { length_ = 0; }
+
+  /// Makes room for `length` positions; what is there stays.
+  void reserve(int64_t length);
+  /// Positions up to here are filled in every layer.
+  void set_length(int64_t length) { length_ = length; }
+
+  /// [capacity, head_dim] of one key/value head.
+  float* keys(int64_t layer, int64_t kv_head) { return at(layers_[static_cast<size_t>(layer)].keys, layer, kv_head); }
+  float* values(int64_t layer, int64_t kv_head) {
+    return at(layers_[static_cast<size_t>(layer)].values, layer, kv_head);
+  }
+
+ private:
+  struct Layer {
+    int64_t kv_heads, head_dim;
+    std::vector<float> keys, values;  // [kv_heads, capacity, head_dim]
+  };
+  float* at(std::vector<float>& data, int64_t layer, int64_t kv_head) {
+    return data.data() + kv_head * capacity_ * layers_[static_cast<size_t>(layer)].head_dim;
+  }
+
+  std::vector<Layer> layers_;
+  int64_t length_ = 0, capacity_ = 0, limit_;
+};
+
+}  // namespace crumb::runtime

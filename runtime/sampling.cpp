@@ -1,0 +1,70 @@
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "core/common/error.h"
+#include "runtime/generate.h"
+
+namespace crumb::runtime {
+namespace {
+
+struct Candidate {
+  TokenId id;
+  double weight;  // probability, not normalised
+};
+
+bool more_likely(const Candidate& a, const Candidate& b) {
+  return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
+}
+
+double total_weight(const std::vector<Candidate>& candidates) {
+  return std::accumulate(candidates.begin(), candidates.end(), 0.0,
+                         [](double sum, const Candidate& c) { return sum + c.weight; });
+}
+
+void keep_top_k(std::vector<Candidate>& candidates, int64_t top_k) {
+  if (top_k <= 0 || top_k >= static_cast<int64_t>(candidates.size())) return;
+  std::nth_element(candidates.begin(), candidates.begin() + top_k, candidates.end(), more_likely);
+  candidates.resize(static_cast<size_t>(top_k));
+}
+
+void keep_top_p(std::vector<Candidate>& candidates, double top_p) {
+  if (top_p >= 1.0) return;
+  const double total = total_weight(candidates);
+  // Those below this weight hold less than 1 - top_p together, so none of them is needed; saves sorting them.
+  const double least = total * (1.0 - top_p) / static_cast<double>(candidates.size());
+  std::erase_if(candidates, [&](const Candidate& c) { return c.weight < least; });
+  std::sort(candidates.begin(), candidates.end(), more_likely);
+  double sum = 0.0;
+  size_t kept = 0;
+  while (kept < candidates.size() && (kept == 0 || sum < top_p * total)) sum += candidates[kept++].weight;
+  candidates.resize(kept);
+}
+
+}  // namespace
+
+TokenId sample(std::span<const float> logits, const SamplingOptions& options, uint64_t stream, uint64_t position) {
+  const auto best = std::max_element(logits.begin(), logits.end());
+  if (!std::isfinite(*best)) run_error("the model's logits are not finite");
+  if (options.temperature <= 0.0) return static_cast<TokenId>(best - logits.begin());
+  std::vector<Candidate> candidates;
+  candidates.reserve(logits.size());
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const double weight = std::exp((static_cast<double>(logits[i]) - *best) / options.temperature);
+    candidates.push_back({static_cast<TokenId>(i), weight});
+  }
+  keep_top_k(candidates, options.top_k);
+  keep_top_p(candidates, options.top_p);
+  // The order must not depend on how the candidates were selected.
+  std::sort(candidates.begin(), candidates.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
+  double left = Rng(options.seed, stream).uniform(position) * total_weight(candidates);
+  for (const auto& candidate : candidates) {
+    left -= candidate.weight;
+    if (left < 0.0) return candidate.id;
+  }
+  return std::max_element(candidates.begin(), candidates.end(),
+                          [](const auto& a, const auto& b) { return more_likely(b, a); })
+      ->id;  // rounding used up the last share
+}
+
+}  // namespace crumb::runtime
