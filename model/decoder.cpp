@@ -88,6 +88,7 @@ DecoderOutput Decoder::forward(const torch::Tensor& ids, const std::vector<int>&
   const BlockContext common{.rotary = {}, .mask = {}, .compute = compute, .round_small_tensors = round_small_tensors};
   const auto contexts = make_contexts(spec_.layers, ids.size(1), common, ids.device());
   DecoderOutput out;
+  out.compute = compute;
   torch::Tensor x = torch::embedding(embedding_, ids);
   for (size_t i = 0; i < blocks_.size(); ++i) {
     x = blocks_[i]->forward(x, contexts[i]);

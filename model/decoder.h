@@ -43,6 +43,7 @@ torch::Tensor round_to_bf16(const torch::Tensor& x);
 struct DecoderOutput {
   torch::Tensor final_hidden;           // [batch, tokens, hidden] float32, after the final norm
   std::map<int, torch::Tensor> hidden;  // the layers asked for, [batch, tokens, hidden] float32
+  torch::ScalarType compute = torch::kFloat32;  // of the decoder, for the head's matrix products
 };
 
 /// Where the first values come from: hf_name -> float32 tensor of the described shape.

@@ -1,0 +1,207 @@
+#include "model/head_loss.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "core/common/error.h"
+#include "model/parallel.h"
+
+namespace crumb::model {
+namespace {
+
+using kernels::LogitLossWeights;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+constexpr int64_t kLogitsAtOnce = int64_t{1} << 22;
+constexpr int64_t kMinChunk = 256;  // fewer rows would read the head too often for the work done
+
+int64_t chunk_size(int64_t asked, int64_t vocab) { return asked > 0 ? asked : std::max(kMinChunk, kLogitsAtOnce / vocab); }
+
+HeadLossInput supervised_only(HeadLossInput input) {
+  if (!input.mask.defined()) return input;
+  const torch::Tensor rows = input.mask.nonzero().squeeze(1);
+  if (rows.numel() == input.mask.numel()) return input;
+  for (torch::Tensor* t : {&input.hidden, &input.teacher_hidden, &input.targets, &input.mask}) {
+    if (t->defined()) *t = t->index_select(0, rows);
+  }
+  return input;
+}
+
+/// hidden * head^T for some rows, in `compute`, given as the dtype of `hidden`. Reuses one buffer for all chunks.
+class LogitMaker {
+ public:
+  LogitMaker(const torch::Tensor& hidden, const torch::Tensor& head, torch::ScalarType compute)
+      : hidden_(hidden.detach()), transposed_(head.detach().to(operand_type(hidden, compute)).t()) {}
+
+  torch::Tensor rows(int64_t begin, int64_t count) {
+    const torch::Tensor part = hidden_.narrow(0, begin, count).to(transposed_.scalar_type());
+    if (!buffer_.defined()) buffer_ = torch::empty({count, transposed_.size(1)}, hidden_.options());
+    torch::Tensor out = buffer_.narrow(0, 0, count);
+    if (part.scalar_type() == out.scalar_type()) torch::mm_out(out, part, transposed_);
+    else out.copy_(torch::mm(part, transposed_));
+    return out;
+  }
+  static torch::ScalarType operand_type(const torch::Tensor& hidden, torch::ScalarType compute) {
+    return hidden.scalar_type() == torch::kFloat32 ? compute : hidden.scalar_type();
+  }
+
+ private:
+  torch::Tensor hidden_, transposed_, buffer_;
+};
+
+struct Sums {
+  double kl = 0, cross_entropy = 0;  // weighted by the rows' weights
+};
+
+/// student [rows, vocab] becomes the gradient, by Torch operations: other devices and dtypes.
+Sums composite_losses(torch::Tensor& student, const torch::Tensor& teacher, const torch::Tensor& targets, const torch::Tensor& row_weights,
+                      const LogitLossWeights& w) {
+  Sums sums;
+  const torch::Tensor weights = row_weights.to(student.scalar_type());
+  torch::Tensor gradient = torch::zeros_like(student);
+  if (w.kl != 0) {
+    const torch::Tensor log_p = (teacher / w.temperature).log_softmax(-1), log_q = (student / w.temperature).log_softmax(-1), p = log_p.exp();
+    sums.kl = ((p * (log_p - log_q)).sum(-1) * weights).sum().item<double>() * w.temperature * w.temperature;
+    gradient += (log_q.exp() - p) * (w.kl * w.temperature);
+  }
+  if (w.cross_entropy != 0) {
+    const torch::Tensor log_q = student.log_softmax(-1), at = targets.unsqueeze(1);
+    sums.cross_entropy = -(log_q.gather(1, at).squeeze(1) * weights).sum().item<double>();
+    gradient += log_q.exp().scatter_add(1, at, -torch::ones_like(at, student.options())) * w.cross_entropy;
+  }
+  student.copy_(gradient * weights.unsqueeze(1));
+  return sums;
+}
+
+Sums kernel_losses(torch::Tensor& student, const torch::Tensor& teacher, const torch::Tensor& targets, const torch::Tensor& row_weights,
+                   const LogitLossWeights& w) {
+  std::vector<kernels::LogitLossRow> rows(static_cast<size_t>(student.size(0)));
+  const float* weight = row_weights.data_ptr<float>();
+  kernels::logit_loss(student.data_ptr<float>(), teacher.defined() ? teacher.data_ptr<float>() : nullptr, targets.data_ptr<int64_t>(), weight,
+                      student.size(0), student.size(1), w, rows.data(), torch_parallel_for);
+  Sums sums;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    sums.kl += rows[i].kl * weight[i];
+    sums.cross_entropy += rows[i].cross_entropy * weight[i];
+  }
+  return sums;
+}
+
+struct Job {
+  HeadLossInput input;
+  LogitLossWeights weights;
+  torch::Tensor row_weights;  // [n] float32
+  int64_t chunk = 0;
+  bool train_hidden = false, train_head = false;
+  Sums sums;
+};
+
+void multiply_into(torch::Tensor out, const torch::Tensor& a, const torch::Tensor& b) {
+  if (out.scalar_type() == a.scalar_type()) torch::mm_out(out, a, b);
+  else out.copy_(torch::mm(a, b));
+}
+
+void multiply_add(torch::Tensor& sum, const torch::Tensor& a, const torch::Tensor& b) {
+  if (sum.scalar_type() == a.scalar_type()) sum.addmm_(a, b);
+  else sum += torch::mm(a, b);
+}
+
+/// Gradients of hidden and head (undefined where not wanted); fills job.sums.
+std::pair<torch::Tensor, torch::Tensor> run(Job& job) {
+  const HeadLossInput& in = job.input;
+  const bool has_kernel = in.hidden.is_cpu() && in.hidden.scalar_type() == torch::kFloat32;
+  const auto dtype = LogitMaker::operand_type(in.hidden, in.compute);
+  LogitMaker student(in.hidden, in.head, in.compute);
+  std::optional<LogitMaker> teacher;
+  if (job.weights.kl != 0) teacher.emplace(in.teacher_hidden, in.teacher_head, in.compute);
+  const torch::Tensor hidden = in.hidden.detach(), head = in.head.detach().to(dtype);
+  torch::Tensor grad_hidden, grad_head;
+  if (job.train_hidden) grad_hidden = torch::empty_like(hidden);
+  if (job.train_head) grad_head = torch::zeros_like(in.head.detach());
+  for (int64_t begin = 0; begin < hidden.size(0); begin += job.chunk) {
+    const int64_t count = std::min(job.chunk, hidden.size(0) - begin);
+    const auto part = [&](const torch::Tensor& x) { return x.narrow(0, begin, count); };
+    torch::Tensor logits = student.rows(begin, count);
+    const torch::Tensor teacher_logits = teacher ? teacher->rows(begin, count) : torch::Tensor();
+    const auto losses = has_kernel ? kernel_losses : composite_losses;
+    const Sums sums = losses(logits, teacher_logits, part(in.targets), part(job.row_weights), job.weights);
+    job.sums.kl += sums.kl;
+    job.sums.cross_entropy += sums.cross_entropy;
+    const torch::Tensor gradient = logits.to(dtype);
+    if (job.train_hidden) multiply_into(part(grad_hidden), gradient, head);
+    if (job.train_head) multiply_add(grad_head, gradient.t(), part(hidden).to(dtype));
+  }
+  return {grad_hidden, grad_head};
+}
+
+/// `grad` times the scalar that arrives in the backward pass, which is nearly always 1.
+torch::Tensor chained(const torch::Tensor& grad, const torch::Tensor& outer) {
+  return !grad.defined() || outer.item<double>() == 1.0 ? grad : grad * outer.to(grad.scalar_type());
+}
+
+struct HeadLossFunction : torch::autograd::Function<HeadLossFunction> {
+  static torch::Tensor forward(AutogradContext* ctx, const torch::Tensor& hidden, const torch::Tensor& /*head*/, Job* job) {
+    const auto [grad_hidden, grad_head] = run(*job);
+    if (grad_hidden.defined()) ctx->saved_data["hidden"] = grad_hidden;
+    if (grad_head.defined()) ctx->saved_data["head"] = grad_head;
+    const double total = job->weights.kl * job->sums.kl + job->weights.cross_entropy * job->sums.cross_entropy;
+    return torch::full({}, total, hidden.options());
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto take = [&](const char* name) {
+      const auto found = ctx->saved_data.find(name);
+      return found == ctx->saved_data.end() ? torch::Tensor() : chained(found->second.toTensor(), grads[0]);
+    };
+    variable_list out{take("hidden"), take("head"), {}};
+    ctx->saved_data.clear();
+    return out;
+  }
+};
+
+}  // namespace
+
+HeadLoss head_loss(const HeadLossInput& input, const LogitLossWeights& weights, double total_supervised, int64_t chunk_tokens) {
+  CRUMB_ASSERT(input.hidden.dim() == 2 && (weights.kl == 0 || input.teacher_hidden.defined()));
+  Job job{.input = supervised_only(input), .weights = weights, .row_weights = {}, .sums = {}};
+  const HeadLossInput& in = job.input;
+  const torch::Tensor mask = in.mask.defined() ? in.mask : torch::ones({in.hidden.size(0)}, in.hidden.options().dtype(torch::kFloat32));
+  job.row_weights = (mask / total_supervised).to(torch::kFloat32).contiguous();
+  job.input.targets = in.targets.contiguous();
+  job.chunk = chunk_size(chunk_tokens, in.head.size(0));
+  job.train_hidden = torch::GradMode::is_enabled() && in.hidden.requires_grad();
+  job.train_head = torch::GradMode::is_enabled() && in.head.requires_grad();
+  const torch::Tensor total = HeadLossFunction::apply(in.hidden, in.head, &job);
+  return {.total = total, .kl = job.sums.kl, .cross_entropy = job.sums.cross_entropy};
+}
+
+HeadScores head_scores(const HeadLossInput& input, int64_t chunk_tokens) {
+  const torch::NoGradGuard no_grad;
+  const HeadLossInput in = supervised_only(input);
+  const bool has_teacher = in.teacher_hidden.defined();
+  HeadScores sums;
+  const int64_t n = in.hidden.size(0), chunk = chunk_size(chunk_tokens, in.head.size(0));
+  LogitMaker student(in.hidden, in.head, torch::kFloat32);
+  std::optional<LogitMaker> teacher;
+  if (has_teacher) teacher.emplace(in.teacher_hidden, in.teacher_head, torch::kFloat32);
+  for (int64_t begin = 0; begin < n; begin += chunk) {
+    const int64_t count = std::min(chunk, n - begin);
+    torch::Tensor logits = student.rows(begin, count).cpu();
+    torch::Tensor teacher_logits = has_teacher ? teacher->rows(begin, count).cpu() : torch::Tensor();
+    const torch::Tensor targets = in.targets.narrow(0, begin, count).cpu().contiguous();
+    const int64_t* target = targets.data_ptr<int64_t>();
+    std::vector<kernels::LogitScoreRow> rows(static_cast<size_t>(count));
+    kernels::logit_scores(logits.data_ptr<float>(), has_teacher ? teacher_logits.data_ptr<float>() : nullptr, target, count, logits.size(1),
+                          rows.data(), torch_parallel_for);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      sums.cross_entropy += rows[i].cross_entropy;
+      sums.kl += rows[i].kl;
+      sums.same_top += has_teacher && rows[i].student_top == rows[i].teacher_top ? 1 : 0;
+      sums.top_is_target += rows[i].student_top == target[i] ? 1 : 0;
+    }
+  }
+  sums.tokens = static_cast<double>(n);
+  return sums;
+}
+
+}  // namespace crumb::model
