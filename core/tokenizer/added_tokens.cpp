@@ -1,0 +1,87 @@
+#include "core/tokenizer/added_tokens.h"
+
+#include <algorithm>
+
+#include "core/tokenizer/unicode.h"
+
+namespace crumb::tokenizer {
+namespace {
+
+/// The character that ends at `end` (> 0).
+uint32_t char_before(std::string_view text, size_t end) {
+  size_t begin = end - 1;
+  while (is_continuation(text[begin])) --begin;
+  return decode_utf8(text.data() + begin).value;
+}
+
+bool stands_alone(std::string_view text, Span span) {
+  const bool word_before = span.begin > 0 && is_word(char_before(text, span.begin));
+  const bool word_after = span.end < text.size() && is_word(decode_utf8(text.data() + span.end).value);
+  return !word_before && !word_after;
+}
+
+size_t skip_space_back(std::string_view text, size_t end, size_t stop) {
+  while (end > stop && is_space(char_before(text, end))) {
+    do --end;
+    while (is_continuation(text[end]));
+  }
+  return end;
+}
+
+size_t skip_space(std::string_view text, size_t begin) {
+  while (begin < text.size()) {
+    const CodePoint c = decode_utf8(text.data() + begin);
+    if (!is_space(c.value)) break;
+    begin += c.size;
+  }
+  return begin;
+}
+
+}  // namespace
+
+AddedTokens::AddedTokens(std::vector<AddedToken> tokens) : tokens_(std::move(tokens)) {
+  for (size_t i = 0; i < tokens_.size(); ++i) {
+    const std::string& content = tokens_[i].content;
+    if (content.empty()) continue;
+    by_content_.emplace(content, i);
+    auto& sizes = sizes_[static_cast<unsigned char>(content[0])];
+    if (std::find(sizes.begin(), sizes.end(), content.size()) == sizes.end()) sizes.push_back(content.size());
+  }
+  for (auto& sizes : sizes_) std::sort(sizes.rbegin(), sizes.rend());
+}
+
+const AddedToken* AddedTokens::longest_at(std::string_view text) const {
+  for (const size_t size : sizes_[static_cast<unsigned char>(text[0])]) {
+    if (size > text.size()) continue;
+    const auto it = by_content_.find(text.substr(0, size));
+    if (it != by_content_.end()) return &tokens_[it->second];
+  }
+  return nullptr;
+}
+
+void AddedTokens::find_all(std::string_view text, bool parse_special, std::vector<Found>& found) const {
+  if (by_content_.empty()) return;
+  size_t taken = 0;  // end of the last match, white space included
+  for (size_t i = 0; i < text.size();) {
+    if (sizes_[static_cast<unsigned char>(text[i])].empty()) {
+      ++i;
+      continue;
+    }
+    const AddedToken* token = longest_at(text.substr(i));
+    if (token == nullptr) {
+      ++i;
+      continue;
+    }
+    Span span = {i, i + token->content.size()};
+    i = span.end;  // a match that is refused hides shorter ones inside it all the same
+    if (token->special && !parse_special) continue;
+    if (token->single_word && !stands_alone(text, span)) continue;
+    if (token->lstrip) span.begin = skip_space_back(text, span.begin, taken);
+    if (token->rstrip) span.end = skip_space(text, span.end);
+    found.push_back({span, token->id});
+    taken = span.end;
+    i = std::max(i, span.end);
+  }
+}
+
+}  // namespace crumb::tokenizer

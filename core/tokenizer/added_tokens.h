@@ -1,0 +1,34 @@
+// Added tokens ("<|endoftext|>"): text that becomes one id before it is normalized, split or merged.
+#pragma once
+
+#include <array>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "core/tokenizer/description.h"
+#include "core/tokenizer/regex.h"
+
+namespace crumb::tokenizer {
+
+class AddedTokens {
+ public:
+  explicit AddedTokens(std::vector<AddedToken> tokens);
+
+  struct Found {
+    Span span;  // with the white space it takes
+    TokenId id = 0;
+  };
+  /// Leftmost, longest match first, without overlap. parse_special = false: special tokens stay text.
+  void find_all(std::string_view text, bool parse_special, std::vector<Found>& found) const;
+
+ private:
+  const AddedToken* longest_at(std::string_view text) const;
+
+  std::vector<AddedToken> tokens_;
+  std::unordered_map<std::string_view, size_t> by_content_;
+  std::array<std::vector<size_t>, 256> sizes_;  // by first byte: lengths of the tokens, longest first
+};
+
+}  // namespace crumb::tokenizer

@@ -1,0 +1,345 @@
+#include "core/tokenizer/hf_json.h"
+
+#include <fstream>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <unordered_map>
+
+#include "core/common/error.h"
+
+namespace crumb::tokenizer {
+namespace {
+
+using Json = nlohmann::json;
+
+/// A value that is absent or null reads as the fallback.
+template <class T>
+T get_or(const Json& json, const char* key, T fallback) {
+  const auto it = json.find(key);
+  return it == json.end() || it->is_null() ? fallback : it->get<T>();
+}
+
+Json child(const Json& json, const char* key) { return get_or<Json>(json, key, nullptr); }
+
+std::string type_of(const Json& json) { return get_or<std::string>(json, "type", "(none)"); }
+
+/// The elements of a Sequence (nested ones included), or the one object itself; nothing for null.
+void flatten(const Json& json, const char* list_key, std::vector<Json>& out) {
+  if (json.is_null()) return;
+  if (type_of(json) != "Sequence") return out.push_back(json);
+  for (const Json& element : json.at(list_key)) flatten(element, list_key, out);
+}
+
+class Reader {
+ public:
+  explicit Reader(const Path& file) : file_(file) { out_.source = file.string(); }
+
+  Description read() {
+    const Json root = parse(file_);
+    CRUMB_CHECK(root.is_object() && root.contains("model"), "{}: no \"model\": not a tokenizer.json", file_.string());
+    read_pre_tokenizer(child(root, "pre_tokenizer"));
+    read_model(root.at("model"));
+    read_normalizer(child(root, "normalizer"));
+    read_added_tokens(child(root, "added_tokens"));
+    read_decoder(child(root, "decoder"));
+    read_config_files();
+    read_post_processor(child(root, "post_processor"));
+    return std::move(out_);
+  }
+
+ private:
+  [[noreturn]] void unsupported(const char* what, const std::string& which, const char* known) const {
+    user_error("{}: {} \"{}\" is not supported; supported: {}", file_.string(), what, which, known);
+  }
+
+  static Json parse(const Path& path) {
+    const std::string text = read_text(path);
+    Json json = Json::parse(text, nullptr, false);
+    CRUMB_CHECK(!json.is_discarded(), "{}: not valid JSON", path.string());
+    return json;
+  }
+
+  Json parse_sibling(const char* name) const {
+    const Path path = file_.parent_path() / name;
+    return std::filesystem::exists(path) ? parse(path) : Json::object();
+  }
+
+  Token& token_at(int64_t id) {
+    CRUMB_CHECK(id >= 0 && id < (int64_t{1} << 24), "{}: token id {} is out of range", file_.string(), id);
+    if (out_.tokens.size() <= static_cast<size_t>(id)) out_.tokens.resize(static_cast<size_t>(id) + 1);
+    return out_.tokens[static_cast<size_t>(id)];
+  }
+
+  std::optional<TokenId> id_of(const std::string& piece) const {
+    const auto it = ids_.find(piece);
+    if (it == ids_.end()) return std::nullopt;
+    return it->second;
+  }
+
+  void read_model(const Json& model) {
+    const std::string type = get_or<std::string>(model, "type", model.contains("merges") ? "BPE" : "(none)");
+    if (type != "BPE") unsupported("model type", type, "BPE");
+    for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
+      if (!get_or<std::string>(model, key, "").empty()) unsupported("model option", key, "none");
+    }
+    if (get_or(model, "dropout", 0.0) > 0) unsupported("model option", "dropout", "none");
+    out_.ignore_merges = get_or(model, "ignore_merges", false);
+    out_.byte_fallback = get_or(model, "byte_fallback", false);
+    out_.fuse_unknown = get_or(model, "fuse_unk", false);
+    read_vocabulary(model.at("vocab"));
+    read_merges(model.at("merges"));
+    const auto unknown = get_or<std::string>(model, "unk_token", "");
+    if (unknown.empty()) return;
+    out_.unknown = id_of(unknown);
+    CRUMB_CHECK(out_.unknown, "{}: unk_token \"{}\" is not in the vocabulary", file_.string(), unknown);
+    if (out_.kind == Description::Kind::sentencepiece) token_at(*out_.unknown).type = TokenType::unknown;
+  }
+
+  void read_vocabulary(const Json& vocab) {
+    ids_.reserve(vocab.size());
+    for (const auto& [piece, value] : vocab.items()) {
+      const auto id = value.get<int64_t>();
+      const bool is_byte = out_.byte_fallback && out_.kind == Description::Kind::sentencepiece && byte_of_piece(piece) >= 0;
+      Token& token = token_at(id);
+      CRUMB_CHECK(token.piece.empty(), "{}: id {} stands for both \"{}\" and \"{}\"", file_.string(), id, token.piece, piece);
+      token = {piece, is_byte ? TokenType::byte : TokenType::normal, 0, true};
+      ids_.emplace(piece, static_cast<TokenId>(id));
+    }
+  }
+
+  void read_merges(const Json& merges) {
+    out_.merges.reserve(merges.size());
+    for (const Json& merge : merges) {
+      const auto [left, right] = merge_parts(merge);
+      const auto left_id = id_of(left), right_id = id_of(right);
+      CRUMB_CHECK(left_id && right_id, "{}: merge {} (\"{}\" and \"{}\") names a token that is not in the vocabulary", file_.string(),
+                  out_.merges.size(), left, right);
+      out_.merges.push_back({*left_id, *right_id});
+    }
+  }
+
+  std::pair<std::string, std::string> merge_parts(const Json& merge) const {
+    if (merge.is_array() && merge.size() == 2) return {merge[0].get<std::string>(), merge[1].get<std::string>()};
+    const auto text = merge.get<std::string>();
+    const size_t space = text.find(' ');
+    CRUMB_CHECK(space != std::string::npos && text.find(' ', space + 1) == std::string::npos,
+                "{}: merge {} (\"{}\") is not two pieces", file_.string(), out_.merges.size(), text);
+    return {text.substr(0, space), text.substr(space + 1)};
+  }
+
+  void read_normalizer(const Json& json) {
+    using Kind = NormalizerStep::Kind;
+    static const std::unordered_map<std::string, Kind> plain = {
+        {"NFC", Kind::nfc}, {"NFD", Kind::nfd}, {"NFKC", Kind::nfkc}, {"NFKD", Kind::nfkd}, {"Lowercase", Kind::lowercase}};
+    std::vector<Json> steps;
+    flatten(json, "normalizers", steps);
+    for (const Json& step : steps) {
+      const std::string type = type_of(step);
+      if (const auto it = plain.find(type); it != plain.end()) out_.normalizer.steps.push_back({it->second, "", "", {}});
+      else if (type == "Prepend") out_.normalizer.steps.push_back({Kind::prepend, "", step.at("prepend").get<std::string>(), {}});
+      else if (type == "Replace") out_.normalizer.steps.push_back(replace_step(step));
+      else unsupported("normalizer", type, "NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Sequence");
+    }
+  }
+
+  static NormalizerStep replace_step(const Json& step) {
+    const Json& pattern = step.at("pattern");
+    const auto content = step.at("content").get<std::string>();
+    if (pattern.contains("String")) return {NormalizerStep::Kind::replace, pattern.at("String").get<std::string>(), content, {}};
+    return {NormalizerStep::Kind::replace, "", content, Regex(pattern.at("Regex").get<std::string>())};
+  }
+
+  void read_pre_tokenizer(const Json& json) {
+    std::vector<Json> steps;
+    flatten(json, "pretokenizers", steps);
+    out_.kind = Description::Kind::sentencepiece;
+    for (size_t i = 0; i < steps.size(); ++i) {
+      const std::string type = type_of(steps[i]);
+      if (type == "ByteLevel") {
+        CRUMB_CHECK(i + 1 == steps.size(), "{}: pre_tokenizer ByteLevel must be the last of its sequence", file_.string());
+        read_byte_level(steps[i]);
+      } else if (type == "Split") {
+        read_split(steps[i]);
+      } else if (type == "Digits") {
+        const bool individual = get_or(steps[i], "individual_digits", false);
+        out_.split.steps.push_back({individual ? R"(\p{N})" : R"(\p{N}+)", SplitBehavior::isolated, false});
+      } else if (type == "Punctuation") {
+        out_.split.steps.push_back({R"([\p{P}$+<=>^`|~])", behavior(get_or<std::string>(steps[i], "behavior", "Isolated")), false});
+      } else if (type == "Metaspace") {
+        read_metaspace(steps[i], i);
+      } else {
+        unsupported("pre_tokenizer", type, "ByteLevel, Digits, Metaspace, Punctuation, Split, Sequence");
+      }
+    }
+  }
+
+  void read_byte_level(const Json& step) {
+    out_.kind = Description::Kind::byte_level;
+    const bool uses_regex = get_or(step, "use_regex", true);
+    out_.split.prefix_space = get_or(step, "add_prefix_space", true);
+    CRUMB_CHECK(!out_.split.prefix_space || out_.split.steps.empty(), "{}: pre_tokenizer ByteLevel with add_prefix_space after another split is not supported",
+                file_.string());
+    if (uses_regex) out_.split.steps.push_back({kGpt2Pattern, SplitBehavior::isolated, false});
+  }
+
+  void read_split(const Json& step) {
+    const Json& pattern = step.at("pattern");
+    const bool literal = pattern.contains("String");
+    const auto text = pattern.at(literal ? "String" : "Regex").get<std::string>();
+    out_.split.steps.push_back({literal ? escape_pattern(text) : canonical_pattern(text), behavior(step.at("behavior").get<std::string>()),
+                                get_or(step, "invert", false)});
+  }
+
+  void read_metaspace(const Json& step, size_t index) {
+    CRUMB_CHECK(index == 0, "{}: pre_tokenizer Metaspace must be the first of its sequence", file_.string());
+    using Prepend = Metaspace::Prepend;
+    const bool old_prefix = get_or(step, "add_prefix_space", true);
+    const auto scheme = get_or<std::string>(step, "prepend_scheme", old_prefix ? "always" : "never");
+    const Prepend prepend = scheme == "always" ? Prepend::always : scheme == "first" ? Prepend::first : Prepend::never;
+    out_.split.metaspace = Metaspace{get_or<std::string>(step, "replacement", std::string(kSpaceMark)), prepend, get_or(step, "split", true)};
+  }
+
+  SplitBehavior behavior(const std::string& name) const {
+    if (name == "Isolated") return SplitBehavior::isolated;
+    if (name == "Removed") return SplitBehavior::removed;
+    if (name == "MergedWithPrevious") return SplitBehavior::merged_with_previous;
+    if (name == "MergedWithNext") return SplitBehavior::merged_with_next;
+    if (name == "Contiguous") return SplitBehavior::contiguous;
+    unsupported("split behavior", name, "Isolated, Removed, MergedWithPrevious, MergedWithNext, Contiguous");
+  }
+
+  void read_added_tokens(const Json& list) {
+    for (const Json& json : list.is_null() ? Json::array() : list) {
+      AddedToken added;
+      added.content = json.at("content").get<std::string>();
+      const auto known = id_of(added.content);
+      added.id = known ? *known : json.at("id").get<TokenId>();
+      added.special = get_or(json, "special", false);
+      added.normalized = get_or(json, "normalized", !added.special);
+      added.single_word = get_or(json, "single_word", false);
+      added.lstrip = get_or(json, "lstrip", false);
+      added.rstrip = get_or(json, "rstrip", false);
+      Token& token = token_at(added.id);
+      if (token.piece.empty()) token.piece = added.content;
+      ids_.emplace(added.content, added.id);
+      if (token.type != TokenType::unknown && token.type != TokenType::byte) {
+        token.type = added.special ? TokenType::control : TokenType::user_defined;
+      }
+      out_.added.push_back(std::move(added));
+    }
+  }
+
+  void read_decoder(const Json& json) {
+    std::vector<Json> steps;
+    flatten(json, "decoders", steps);
+    for (const Json& step : steps) {
+      const std::string type = type_of(step);
+      if (type == "Strip") out_.strip_leading_space = get_or(step, "start", 0) > 0 && get_or<std::string>(step, "content", " ") == " ";
+      else if (type == "Metaspace") out_.strip_leading_space = get_or<std::string>(step, "prepend_scheme", "always") != "never";
+      else if (type != "ByteLevel" && type != "Replace" && type != "ByteFallback" && type != "Fuse") {
+        unsupported("decoder", type, "ByteLevel, ByteFallback, Fuse, Metaspace, Replace, Strip, Sequence");
+      }
+    }
+  }
+
+  void read_config_files() {
+    config_ = parse_sibling("tokenizer_config.json");
+    const Json map = parse_sibling("special_tokens_map.json");
+    const Json generation = parse_sibling("generation_config.json"), model = parse_sibling("config.json");
+    const auto special = [&](const char* name) -> std::optional<TokenId> {
+      for (const Json* json : std::initializer_list<const Json*>{&config_, &map}) {
+        if (const auto id = token_named(child(*json, name))) return id;
+      }
+      const std::string id_key = std::string(name) + "_id";
+      for (const Json* json : std::initializer_list<const Json*>{&generation, &model}) {
+        if (const auto id = first_id(child(*json, id_key.c_str()))) return id;
+      }
+      return std::nullopt;
+    };
+    out_.special.bos = special("bos_token");
+    out_.special.eos = special("eos_token");
+    out_.special.unk = special("unk_token");
+    if (!out_.special.unk) out_.special.unk = out_.unknown;
+    out_.special.pad = special("pad_token");
+    read_chat_template();
+  }
+
+  /// "<s>" or {"content": "<s>", ...}
+  std::optional<TokenId> token_named(const Json& json) const {
+    if (json.is_string()) return id_of(json.get<std::string>());
+    if (json.is_object()) return id_of(get_or<std::string>(json, "content", ""));
+    return std::nullopt;
+  }
+
+  /// A number, or the first of a list; ids outside the vocabulary (a padded embedding's) do not count.
+  std::optional<TokenId> first_id(const Json& json) const {
+    const Json value = json.is_array() && !json.empty() ? json[0] : json;
+    if (!value.is_number_integer()) return std::nullopt;
+    const auto id = value.get<int64_t>();
+    if (id < 0 || id >= static_cast<int64_t>(out_.tokens.size())) return std::nullopt;
+    return static_cast<TokenId>(id);
+  }
+
+  void read_chat_template() {
+    const Path jinja = file_.parent_path() / "chat_template.jinja";
+    const Json json = child(config_, "chat_template");
+    if (std::filesystem::exists(jinja)) out_.chat_template = read_text(jinja);
+    else if (json.is_string()) out_.chat_template = json.get<std::string>();
+    else if (json.is_array()) {
+      for (const Json& named : json) {
+        if (named.at("name") == "default") out_.chat_template = named.at("template").get<std::string>();
+      }
+    }
+  }
+
+  /// transformers takes add_bos_token and add_eos_token of tokenizer_config.json, where given, before the post_processor.
+  void read_post_processor(const Json& json) {
+    std::vector<Json> steps;
+    flatten(json, "processors", steps);
+    for (const Json& step : steps) {
+      if (type_of(step) == "TemplateProcessing") read_template(step);
+      else if (type_of(step) != "ByteLevel") unsupported("post_processor", type_of(step), "ByteLevel, TemplateProcessing, Sequence");
+    }
+    if (config_.contains("add_bos_token") || config_.contains("add_eos_token")) {
+      out_.prefix.clear();
+      out_.suffix.clear();
+      if (get_or(config_, "add_bos_token", false) && out_.special.bos) out_.prefix = {*out_.special.bos};
+      if (get_or(config_, "add_eos_token", false) && out_.special.eos) out_.suffix = {*out_.special.eos};
+    }
+    if (!out_.special.bos && out_.prefix.size() == 1) out_.special.bos = out_.prefix[0];
+    if (!out_.special.eos && out_.suffix.size() == 1) out_.special.eos = out_.suffix[0];
+    out_.special.add_bos = out_.special.bos && !out_.prefix.empty() && out_.prefix[0] == *out_.special.bos;
+    out_.special.add_eos = out_.special.eos && !out_.suffix.empty() && out_.suffix.back() == *out_.special.eos;
+  }
+
+  void read_template(const Json& step) {
+    bool after_text = false;
+    for (const Json& element : step.at("single")) {
+      if (element.contains("Sequence")) {
+        after_text = true;
+        continue;
+      }
+      const auto name = element.at("SpecialToken").at("id").get<std::string>();
+      for (const Json& id : step.at("special_tokens").at(name).at("ids")) {
+        (after_text ? out_.suffix : out_.prefix).push_back(id.get<TokenId>());
+      }
+    }
+  }
+
+  Path file_;
+  Description out_;
+  Json config_;
+  std::unordered_map<std::string, TokenId> ids_;
+};
+
+}  // namespace
+
+Description read_hf_json(const Path& file) {
+  try {
+    return Reader(file).read();
+  } catch (const Json::exception& e) {
+    user_error("{}: not a tokenizer.json that can be read: {}", file.string(), e.what());
+  }
+}
+
+}  // namespace crumb::tokenizer
