@@ -20,16 +20,17 @@ json format_json(const QuantFormat& format) {
 }
 
 QuantFormat most_frequent(const std::map<std::string, QuantFormat>& formats) {
-  std::vector<std::pair<int64_t, QuantFormat>> counts;
+  QuantFormat most;
+  int64_t most_count = 0;
   for (const auto& [module, format] : formats) {
-    const auto it =
-        std::find_if(counts.begin(), counts.end(), [&](const auto& entry) { return entry.second == format; });
-    if (it == counts.end()) counts.emplace_back(0, format);
-    ++(it == counts.end() ? counts.back() : *it).first;
+    const auto count =
+        std::count_if(formats.begin(), formats.end(), [&](const auto& entry) { return entry.second == format; });
+    if (count > most_count) {
+      most = format;
+      most_count = count;
+    }
   }
-  const auto most =
-      std::max_element(counts.begin(), counts.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-  return most == counts.end() ? QuantFormat{} : most->second;
+  return most;
 }
 
 template <class T>

@@ -44,8 +44,9 @@ void keep_top_p(std::vector<Candidate>& candidates, double top_p) {
 }  // namespace
 
 TokenId sample(std::span<const float> logits, const SamplingOptions& options, uint64_t stream, uint64_t position) {
+  const bool finite = std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); });
+  if (!finite) run_error("the model's logits are not finite");
   const auto best = std::max_element(logits.begin(), logits.end());
-  if (!std::isfinite(*best)) run_error("the model's logits are not finite");
   if (options.temperature <= 0.0) return static_cast<TokenId>(best - logits.begin());
   std::vector<Candidate> candidates;
   candidates.reserve(logits.size());

@@ -1,0 +1,205 @@
+#include "runtime/decoder.h"
+
+#include <algorithm>
+#include <fstream>
+
+#include "quant/codes_writer.h"
+#include "tests/quant/hand_gguf.h"
+#include "tests/runtime/golden.h"
+
+namespace crumb::runtime {
+namespace {
+
+using testing::all_logits;
+using testing::Golden;
+using testing::golden_folder;
+using testing::read_golden;
+using testing::relative_difference;
+
+constexpr double kTolerance = 1e-4;  // of the range of the logits: float32 sums in another order
+
+std::unique_ptr<Decoder> load(const Path& path, int threads = 2) {
+  return load_decoder(*quant::open_checkpoint(path), std::make_shared<ThreadPool>(threads));
+}
+
+std::string name_of(const ::testing::TestParamInfo<std::string>& info) { return info.param; }
+
+class DecoderGoldens : public ::testing::TestWithParam<std::string> {};
+INSTANTIATE_TEST_SUITE_P(Decoder, DecoderGoldens, ::testing::ValuesIn(testing::golden_names()), name_of);
+
+TEST_P(DecoderGoldens, LogitsEqualThoseOfTransformers) {
+  const auto golden = read_golden(GetParam());
+  const auto decoder = load(golden_folder(GetParam()));
+  EXPECT_LE(relative_difference(all_logits(*decoder, golden.ids), golden.logits), kTolerance);
+}
+
+TEST_P(DecoderGoldens, TheSameModelFromGgufGivesTheSameLogits) {
+  const testing::TempDir dir;
+  testing::write_f32_gguf(*quant::open_checkpoint(golden_folder(GetParam())), dir / "model.gguf");
+  const auto golden = read_golden(GetParam());
+  EXPECT_LE(relative_difference(all_logits(*load(dir / "model.gguf"), golden.ids), golden.logits), kTolerance);
+}
+
+TEST_P(DecoderGoldens, TokenByTokenEqualsOnePass) {
+  const auto golden = read_golden(GetParam());
+  const auto decoder = load(golden_folder(GetParam()));
+  const auto state = decoder->new_state();
+  std::vector<float> logits;
+  for (const auto id : golden.ids) {
+    const SequenceInput input{state.get(), {&id, 1}};
+    decoder->forward({&input, 1}, LogitsFor::last, [&](int64_t sequence, int64_t position, auto row) {
+      EXPECT_EQ(sequence, 0);
+      EXPECT_EQ(position, state->length() - 1);
+      logits.insert(logits.end(), row.begin(), row.end());
+    });
+  }
+  EXPECT_EQ(state->length(), static_cast<int64_t>(golden.ids.size()));
+  EXPECT_LE(relative_difference(logits, golden.logits), kTolerance);
+}
+
+TEST_P(DecoderGoldens, SequencesOfABatchDoNotSeeEachOther) {
+  const auto golden = read_golden(GetParam());
+  const auto vocab = golden.logits.size() / golden.ids.size();
+  const auto decoder = load(golden_folder(GetParam()), 3);
+  // The same text three times, cut at different places, and each cut appended in a second call.
+  const std::vector<size_t> cuts{11, 1, 29};
+  std::vector<std::unique_ptr<SequenceState>> states;
+  std::vector<SequenceInput> first, second;
+  const std::span<const TokenId> ids(golden.ids);
+  for (const size_t cut : cuts) {
+    states.push_back(decoder->new_state());
+    first.push_back({states.back().get(), ids.first(cut)});
+    second.push_back({states.back().get(), ids.subspan(cut)});
+  }
+  std::vector<std::vector<float>> logits(3);
+  const auto gather = [&](int64_t sequence, int64_t position, std::span<const float> row) {
+    auto& own = logits[static_cast<size_t>(sequence)];
+    EXPECT_EQ(static_cast<size_t>(position), own.size() / vocab);  // in order
+    own.insert(own.end(), row.begin(), row.end());
+  };
+  decoder->forward(first, LogitsFor::all, gather);
+  decoder->forward(second, LogitsFor::all, gather);
+  for (const auto& own : logits) EXPECT_LE(relative_difference(own, golden.logits), kTolerance);
+}
+
+void expect_reference_logits(const std::string& model, const std::string& vectors) {
+  CRUMB_NEED_DATA(folder, "models/" + model);
+  CRUMB_NEED_DATA(ids_file, "vectors/golden/" + vectors + ".ids.txt");
+  std::vector<TokenId> ids;
+  std::ifstream in(ids_file);
+  for (TokenId id = 0; in >> id;) ids.push_back(id);
+  const auto bytes = testing::read_file(testing::data("vectors/golden/" + vectors + ".logits.f32"));
+  std::vector<float> expected(bytes.size() / sizeof(float));
+  std::memcpy(expected.data(), bytes.data(), expected.size() * sizeof(float));
+  const auto decoder = load(folder);
+  EXPECT_LE(relative_difference(all_logits(*decoder, ids), expected), kTolerance);
+}
+TEST(Decoder, Stories260KEqualsTheDoublePrecisionLogits) { expect_reference_logits("stories260K-hf", "stories260K"); }
+TEST(Decoder, Tiny1MEqualsTheDoublePrecisionLogits) { expect_reference_logits("tiny1m-hf", "tiny1m"); }
+
+TEST(Decoder, ManyTokensAtOnceAreCutIntoPassesWithoutATrace) {
+  const auto golden = read_golden("mistral");
+  const auto decoder = load(golden_folder("mistral"));
+  const std::vector<float> alone = all_logits(*decoder, golden.ids);
+  // 40 sequences of 40 tokens: 1600 tokens, more than one pass takes, and some sequences lie across its border.
+  std::vector<std::unique_ptr<SequenceState>> states;
+  std::vector<SequenceInput> inputs;
+  for (int i = 0; i < 40; ++i) {
+    states.push_back(decoder->new_state());
+    inputs.push_back({states.back().get(), golden.ids});
+  }
+  std::vector<std::vector<float>> logits(40);
+  decoder->forward(inputs, LogitsFor::all, [&](int64_t sequence, int64_t, auto row) {
+    auto& own = logits[static_cast<size_t>(sequence)];
+    own.insert(own.end(), row.begin(), row.end());
+  });
+  for (const auto& own : logits) EXPECT_LE(relative_difference(own, alone), kTolerance);
+}
+
+TEST(Decoder, OnlyTheLastPositionIsAskedForWhenOnlyItIsWanted) {
+  const auto golden = read_golden("qwen3");
+  const auto decoder = load(golden_folder("qwen3"));
+  const auto state = decoder->new_state();
+  const SequenceInput input{state.get(), golden.ids};
+  std::vector<int64_t> positions;
+  decoder->forward({&input, 1}, LogitsFor::last,
+                   [&](int64_t, int64_t position, auto) { positions.push_back(position); });
+  EXPECT_EQ(positions, std::vector<int64_t>{static_cast<int64_t>(golden.ids.size()) - 1});
+}
+
+TEST(Decoder, AClearedStateStartsAnew) {
+  const auto golden = read_golden("qwen2_window");
+  const auto decoder = load(golden_folder("qwen2_window"));
+  const auto state = decoder->new_state();
+  for (int round = 0; round < 2; ++round) {
+    std::vector<float> logits;
+    const SequenceInput input{state.get(), golden.ids};
+    decoder->forward({&input, 1}, LogitsFor::all,
+                     [&](int64_t, int64_t, auto row) { logits.insert(logits.end(), row.begin(), row.end()); });
+    EXPECT_LE(relative_difference(logits, golden.logits), kTolerance);
+    state->clear();
+    EXPECT_EQ(state->length(), 0);
+  }
+}
+
+TEST(Decoder, RefusesTokensThatTheModelDoesNotHave) {
+  const auto decoder = load(golden_folder("llama"));
+  const auto state = decoder->new_state();
+  const std::vector<TokenId> ids{3, 96};
+  const SequenceInput input{state.get(), ids};
+  const auto message = testing::error_of([&] { decoder->forward({&input, 1}, LogitsFor::last, nullptr); });
+  EXPECT_EQ(message, "token id 96 is outside the model's vocabulary of 96");
+}
+
+TEST(Decoder, RefusesATextLongerThanTheContext) {
+  const auto decoder = load(golden_folder("llama"));
+  const auto state = decoder->new_state();
+  const std::vector<TokenId> ids(129, 5);
+  const SequenceInput input{state.get(), ids};
+  const auto message = testing::error_of([&] { decoder->forward({&input, 1}, LogitsFor::last, nullptr); });
+  EXPECT_EQ(message, "a text of 129 tokens is longer than the model's context of 128");
+}
+
+TEST(Decoder, ALinearMakerReplacesEveryLinearAndTheHead) {
+  const auto checkpoint = quant::open_checkpoint(golden_folder("llama_bias"));
+  std::vector<std::string> made;
+  const auto maker = [&](const quant::Checkpoint& from, const quant::StoredTensor& weight,
+                         const quant::StoredTensor* bias) {
+    made.push_back(weight.desc.module_name());
+    EXPECT_EQ(bias != nullptr, weight.desc.role == arch::TensorRole::linear);
+    return make_dense_linear(quant::read_all(from, weight), weight.desc.rows(), weight.desc.cols(),
+                             bias != nullptr ? quant::read_all(from, *bias) : std::vector<float>());
+  };
+  const auto decoder = load_decoder(*checkpoint, testing::two_threads(), maker);
+  EXPECT_EQ(made.size(), 2u * 7u + 1u);
+  const auto golden = read_golden("llama_bias");
+  EXPECT_LE(relative_difference(all_logits(*decoder, golden.ids), golden.logits), kTolerance);
+}
+
+TEST(Decoder, RunsACodesFolderAsItsDequantizedWeights) {
+  const auto base = quant::open_checkpoint(golden_folder("qwen2"));
+  quant::CodesSource source;
+  source.rows = [&](const arch::TensorDesc& desc, int64_t begin, int64_t end, float* out) {
+    base->read_rows(base->tensor(desc.hf_name), begin, end, out);
+  };
+  source.codes = [](const arch::TensorDesc& desc, int64_t begin, int64_t end) {
+    quant::QuantizedTensor block{{}, end - begin, desc.cols(), {}, {}, {}};
+    for (int64_t i = begin * desc.cols(); i < end * desc.cols(); ++i) block.codes.push_back((i * i / 7 + i) & 3);
+    for (int64_t row = begin; row < end; ++row)
+      block.scales.push_back(0.0625f + 0.015625f * static_cast<float>(row % 5));
+    return block;
+  };
+  for (const auto& tensor : base->tensors()) {
+    if (tensor.desc.role == arch::TensorRole::linear) source.formats[tensor.desc.hf_name] = {};
+  }
+  const testing::TempDir dir;
+  quant::write_codes_folder(dir.path(), *base, source, {});
+  const auto codes = quant::open_checkpoint(dir.path());
+  ASSERT_EQ(codes->kind(), quant::CheckpointKind::codes);
+  testing::write_f32_gguf(*codes, dir / "dequantized.gguf");
+  const auto ids = read_golden("qwen2").ids;
+  EXPECT_EQ(all_logits(*load(dir.path()), ids), all_logits(*load(dir / "dequantized.gguf"), ids));
+}
+
+}  // namespace
+}  // namespace crumb::runtime
