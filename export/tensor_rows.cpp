@@ -89,11 +89,6 @@ void TensorRows::encode_codes(int64_t source, uint8_t* out) const {
   const int64_t group = format.group_cols(cols_);
   if (format.grid == quant::Grid::seq) {
     formats::encode_seq_row(planned_.type, codes, scales, cols_, group, out);
-  } else if (planned_.type == TensorType::q4_0 && format.bits < 4) {
-    // Fewer bits are the middle codes of four.
-    std::vector<uint8_t> wide(codes, codes + cols_);
-    for (auto& code : wide) code = static_cast<uint8_t>(code + 8 - (1 << (format.bits - 1)));
-    formats::encode_int_row(planned_.type, wide.data(), scales, cols_, group, 4, out);
   } else {
     formats::encode_int_row(planned_.type, codes, scales, cols_, group, format.bits, out);
   }

@@ -65,7 +65,7 @@ std::vector<float> random_values(const arch::TensorDesc& desc, std::mt19937& ran
   std::normal_distribution<float> normal(desc.role == TensorRole::norm ? 1.0f : 0.0f,
                                          is_linear ? 1.0f / std::sqrt(static_cast<float>(desc.cols())) : 0.1f);
   std::vector<float> values(static_cast<size_t>(desc.elements()));
-  for (float& value : values) value = formats::round_to_bf16(normal(random));
+  for (float& value : values) value = normal(random);
   return values;
 }
 

@@ -20,7 +20,7 @@ arch::DecoderSpec small_spec(arch::Architecture architecture, int64_t hidden);
 /// The same format for every linear.
 std::map<std::string, quant::QuantFormat> all_linears(const arch::DecoderSpec& spec, const quant::QuantFormat& format);
 
-/// Writes config.json, model.safetensors (random values that bf16 holds) and a byte-level tokenizer.
+/// Writes config.json, model.safetensors (random values, rounded to `dtype`) and a byte-level tokenizer.
 void write_model(const fs::path& folder, const arch::DecoderSpec& spec, formats::DType dtype = formats::DType::bf16);
 
 /// Rounds every linear of the model to nearest and writes codes and scales.
