@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -41,13 +42,10 @@ void decode_q4_0(const uint8_t* data, int64_t count, float* out) {
 
 void encode_q4_0(const float* values, int64_t count, uint8_t* out) {
   for (int64_t at = 0; at < count; at += kWeights, values += kWeights, out += sizeof(BlockQ4_0)) {
-    const float d = extreme(values) / -8, inverse = d == 0 ? 0 : 1 / d;
+    const float d = extreme(values) / -8, inverse = std::isfinite(1 / d) ? 1 / d : 0;
     uint8_t q[kWeights];
     for (int i = 0; i < kWeights; ++i) {
-      const float level = values[i] * inverse + 8.5f;
-      q[i] = static_cast<uint8_t>(level >= 15 ? 15
-                                  : level > 0 ? static_cast<int>(level)
-                                              : 0);  // a NaN (subnormal d) becomes 0
+      q[i] = static_cast<uint8_t>(std::min(15.0f, values[i] * inverse + 8.5f));  // 0.5 to 16.5, cut off
     }
     pack_nibbles(q, finite_f16(d), out);
   }

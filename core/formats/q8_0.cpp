@@ -32,13 +32,10 @@ void encode_q8_0(const float* values, int64_t count, uint8_t* out) {
   for (int64_t at = 0; at < count; at += kWeights, values += kWeights, out += sizeof(BlockQ8_0)) {
     float max = 0;
     for (int i = 0; i < kWeights; ++i) max = std::max(max, std::abs(values[i]));
-    const float d = max / 127, inverse = d == 0 ? 0 : 1 / d;
+    const float d = max / 127, inverse = std::isfinite(1 / d) ? 1 / d : 0;
     BlockQ8_0 block{.d = finite_f16(d), .qs = {}};
     for (int i = 0; i < kWeights; ++i) {
-      const float level = round_half_away(values[i] * inverse);
-      block.qs[i] = static_cast<int8_t>(level >= 127   ? 127
-                                        : level > -127 ? static_cast<int>(level)
-                                                       : -127);  // infinite: d is subnormal
+      block.qs[i] = static_cast<int8_t>(round_half_away(values[i] * inverse));  // within -127..127
     }
     std::memcpy(out, &block, sizeof block);
   }

@@ -133,6 +133,7 @@ Header read_header(const MappedFile& file, int file_number) {
       header.tensors.push_back(parse_tensor(path, name, entry, file_number));
       continue;
     }
+    if (entry.is_null()) continue;  // as MLX writes it
     CRUMB_CHECK(entry.is_object(), "{}: __metadata__ must be a map of strings", path.string());
     for (const auto& [key, value] : entry.items()) {
       CRUMB_CHECK(value.is_string(), "{}: __metadata__.{} must be a string", path.string(), key);

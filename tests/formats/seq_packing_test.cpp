@@ -1,0 +1,173 @@
+// Codes and scales written without rounding: SEQ (level = (code - 1.5) * scale) and symmetric integers.
+#include <gmock/gmock.h>
+
+#include <algorithm>
+
+#include "core/formats/blocks.h"
+#include "core/formats/codec.h"
+#include "core/formats/dtype.h"
+#include "tests/formats/support.h"
+
+namespace crumb::formats {
+namespace {
+
+using crumb::testing::error_of;
+using ::testing::HasSubstr;
+
+std::vector<uint8_t> random_codes(size_t count, int levels, uint32_t seed) {
+  std::mt19937 rng(seed);
+  std::vector<uint8_t> codes(count);
+  for (auto& c : codes) c = static_cast<uint8_t>(rng() % static_cast<uint32_t>(levels));
+  return codes;
+}
+
+// Every scale with 6 significant bits from 2^-17 to 2^14: 32 mantissas in each octave.
+std::vector<float> all_scales() {
+  std::vector<float> scales;
+  for (int exponent = -17; exponent < 14; ++exponent) {
+    for (int mantissa = 32; mantissa < 64; ++mantissa)
+      scales.push_back(std::ldexp(static_cast<float>(mantissa), exponent - 5));
+  }
+  scales.push_back(16384.0f);
+  return scales;
+}
+
+// Codes against what the row decodes to, in double precision.
+void expect_levels(TensorType type, const std::vector<uint8_t>& row, const std::vector<uint8_t>& codes,
+                   const std::vector<float>& scales, double zero) {
+  std::vector<float> out(codes.size());
+  decode_row(type, row.data(), static_cast<int64_t>(out.size()), out.data());
+  const size_t group = codes.size() / scales.size();
+  for (size_t i = 0; i < out.size(); ++i) {
+    ASSERT_EQ(static_cast<double>(out[i]), (codes[i] - zero) * static_cast<double>(scales[i / group]))
+        << type_name(type) << " weight " << i << " code " << int{codes[i]} << " scale " << scales[i / group];
+  }
+}
+
+std::vector<uint8_t> seq_row(TensorType type, const std::vector<uint8_t>& codes, const std::vector<float>& scales) {
+  const auto cols = static_cast<int64_t>(codes.size());
+  std::vector<uint8_t> row(static_cast<size_t>(row_bytes(type, cols)));
+  encode_seq_row(type, codes.data(), scales.data(), cols, cols / static_cast<int64_t>(scales.size()), row.data());
+  return row;
+}
+
+std::vector<uint8_t> int_row(TensorType type, const std::vector<uint8_t>& codes, const std::vector<float>& scales,
+                             int bits) {
+  const auto cols = static_cast<int64_t>(codes.size());
+  std::vector<uint8_t> row(static_cast<size_t>(row_bytes(type, cols)));
+  encode_int_row(type, codes.data(), scales.data(), cols, cols / static_cast<int64_t>(scales.size()), bits, row.data());
+  return row;
+}
+
+class SeqTest : public ::testing::TestWithParam<TensorType> {};
+class GroupedSeqTest : public SeqTest {};
+
+TEST_P(SeqTest, EveryScaleAndCodeDecodesExactly) {
+  const auto scales = all_scales();
+  for (size_t i = 0; i < scales.size(); ++i) {
+    const auto codes = random_codes(1024, 4, static_cast<uint32_t>(i));
+    expect_levels(GetParam(), seq_row(GetParam(), codes, {scales[i]}), codes, {scales[i]}, 1.5);
+  }
+}
+
+TEST_P(GroupedSeqTest, GroupsHaveScalesOfTheirOwn) {
+  const TensorType type = GetParam();
+  const size_t group = type == TensorType::q2_k ? 256 : block_size(type) == 32 ? 32 : 8;
+  const auto all = all_scales();
+  const std::vector<float> scales(all.begin() + 300, all.begin() + 316);
+  for (const size_t size : {group, 2 * group}) {
+    const auto codes = random_codes(size * scales.size(), 4, 5);
+    expect_levels(type, seq_row(type, codes, scales), codes, scales, 1.5);
+  }
+}
+
+TEST_P(SeqTest, AScaleItCannotHoldIsRefused) {
+  const auto codes = random_codes(512, 4, 6);
+  const bool is_f32 = GetParam() == TensorType::f32;
+  const float scale = is_f32 ? 1.0f + 0x1p-23f : 1.0f + 0x1p-11f;  // 24 and 12 significant bits
+  EXPECT_THAT(error_of([&] { seq_row(GetParam(), codes, {scale}); }), HasSubstr("exactly"));
+  EXPECT_THAT(error_of([&] { seq_row(GetParam(), codes, {NAN}); }), HasSubstr("exactly"));
+}
+
+std::string test_name(const ::testing::TestParamInfo<TensorType>& info) { return std::string(type_name(info.param)); }
+INSTANTIATE_TEST_SUITE_P(Types, SeqTest,
+                         ::testing::Values(TensorType::q2_0c, TensorType::q2_k, TensorType::q4_0, TensorType::q8_0,
+                                           TensorType::bf16, TensorType::f16, TensorType::f32),
+                         test_name);
+
+INSTANTIATE_TEST_SUITE_P(Types, GroupedSeqTest,  // Q2_0C holds one scale a row
+                         ::testing::Values(TensorType::q2_k, TensorType::q4_0, TensorType::q8_0, TensorType::bf16,
+                                           TensorType::f16, TensorType::f32),
+                         test_name);
+
+TEST(SeqPacking, Q2KHoldsTheScaleAndItsHalf) {
+  const auto row = seq_row(TensorType::q2_k, random_codes(512, 4, 1), {0.75f});
+  for (size_t b = 0; b < 2; ++b) {
+    BlockQ2_K block;
+    std::memcpy(&block, row.data() + b * sizeof block, sizeof block);
+    EXPECT_THAT(block.scales, ::testing::Each(0x31));
+    EXPECT_EQ(from_f16(block.d), 0.75f);
+    EXPECT_EQ(from_f16(block.dmin), 0.375f);
+  }
+}
+
+TEST(SeqPacking, Q2_0CRepeatsHalfTheScaleInEveryBlockAndPacksCodesInOrder) {
+  std::vector<uint8_t> codes(1024, 0);
+  codes[0] = 1, codes[1] = 2, codes[2] = 3, codes[517] = 2;
+  const auto row = seq_row(TensorType::q2_0c, codes, {0.75f});
+  ASSERT_EQ(row.size(), 260u);
+  EXPECT_EQ(row[2], 1 | 2 << 2 | 3 << 4);
+  EXPECT_EQ(row[130 + 2 + 1], 2 << 2);
+  for (const size_t at : {0u, 130u}) EXPECT_EQ(from_f16(static_cast<uint16_t>(row[at] | row[at + 1] << 8)), 0.375f);
+}
+
+TEST(SeqPacking, GroupsThatDoNotFitTheBlocksAreRefused) {
+  const auto codes = random_codes(1024, 4, 2);
+  const auto error = [&](TensorType type, size_t groups) {
+    return error_of([&] { seq_row(type, codes, std::vector<float>(groups, 1.0f)); });
+  };
+  EXPECT_THAT(error(TensorType::q2_0c, 2), HasSubstr("group size 512"));
+  EXPECT_THAT(error(TensorType::q2_k, 8), HasSubstr("group size 128"));
+  EXPECT_THAT(error(TensorType::q4_0, 64), HasSubstr("group size 16"));
+  EXPECT_THAT(error(TensorType::q6_k, 1), HasSubstr("q6_k"));
+  EXPECT_EQ(error(TensorType::q2_k, 4), "");
+  EXPECT_THAT(error_of([&] { seq_row(TensorType::q2_0c, random_codes(768, 4, 3), {1.0f}); }), HasSubstr("768"));
+}
+
+TEST(IntegerPacking, FourBitsInQ4_0AreExactForEveryScale) {
+  const auto scales = all_scales();
+  for (size_t i = 0; i < scales.size(); ++i) {
+    const auto codes = random_codes(64, 16, static_cast<uint32_t>(i));
+    expect_levels(TensorType::q4_0, int_row(TensorType::q4_0, codes, {scales[i]}, 4), codes, {scales[i]}, 8);
+  }
+}
+
+TEST(IntegerPacking, EveryWidthUpToEightBitsInQ8_0IsExact) {
+  for (int bits = 2; bits <= 8; ++bits) {
+    std::vector<uint8_t> codes(256);
+    for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(i % (size_t{1} << bits));
+    for (const float scale : all_scales()) {
+      expect_levels(TensorType::q8_0, int_row(TensorType::q8_0, codes, {scale}, bits), codes, {scale}, 1 << (bits - 1));
+    }
+  }
+}
+
+TEST(IntegerPacking, FloatTypesHoldIntegersOnlyWhenExact) {
+  const auto codes = random_codes(64, 16, 4);
+  expect_levels(TensorType::bf16, int_row(TensorType::bf16, codes, {0.5f, 3.0f}, 4), codes, {0.5f, 3.0f}, 8);
+  expect_levels(TensorType::f32, int_row(TensorType::f32, codes, {63.0f, 0x1.f8p-17f}, 4), codes, {63.0f, 0x1.f8p-17f},
+                8);
+  EXPECT_THAT(error_of([&] { int_row(TensorType::bf16, codes, {63.0f}, 4); }),
+              HasSubstr("bf16"));  // 7 x 63 = 441 has 9 bits
+}
+
+TEST(IntegerPacking, WidthsThatDoNotFitAreRefused) {
+  const auto codes = random_codes(512, 16, 4);
+  EXPECT_THAT(error_of([&] { int_row(TensorType::q4_0, codes, {1.0f}, 5); }), HasSubstr("5-bit"));
+  EXPECT_THAT(error_of([&] { int_row(TensorType::q2_k, codes, {1.0f}, 4); }), HasSubstr("q2_k"));
+  EXPECT_THAT(error_of([&] { int_row(TensorType::q8_0, codes, std::vector<float>(32, 1.0f), 8); }),
+              HasSubstr("group size 16"));
+}
+
+}  // namespace
+}  // namespace crumb::formats
