@@ -15,6 +15,7 @@
 #include <cstdint>
 
 #include "core/common/thread_pool.h"
+#include "kernels/cpu_features.h"
 
 namespace crumb::kernels {
 
@@ -31,6 +32,7 @@ inline float round_scale(float s) {
   return std::bit_cast<float>(bits & ~((1u << 18) - 1));
 }
 
+/// s is rounded already, here and below.
 inline int seq_code(float w, float s) {
   return static_cast<int>(w > -s) + static_cast<int>(w >= 0.0f) + static_cast<int>(w > s);
 }
@@ -40,15 +42,17 @@ enum class OutsideGradient { zero, ste };
 
 /// y[r, c] = level of the code of w[r, c], s = round_scale(scale[r, c / group_size]).
 /// w, y [rows, cols] contiguous; scale [rows, cols / group_size], > 0; group_size divides cols. codes (may be null)
-/// [rows, cols]. Runs the widest instruction set the machine has; every path gives the same bits as reference::.
+/// [rows, cols]; y may be null when codes is not. A NaN weight stays NaN in y, so that a broken run shows; its code is 0.
+/// Every instruction set gives the same bits as reference::.
 void seq_forward(const float* w, const float* scale, int64_t rows, int64_t cols, int64_t group_size, float* y,
-                 uint8_t* codes, const ParallelFor& parallel_for);
+                 uint8_t* codes, const ParallelFor& parallel_for, Isa isa = best_isa());
 
 /// grad_w [rows, cols] and grad_log_scale [rows, groups] from grad_y; grad_w may alias grad_y. The sum over a group is
-/// made in a fixed order, the same on every instruction set and for any number of threads.
+/// made in a fixed order (eight float lanes over blocks of 1024, joined in double), the same on every instruction set
+/// and for any number of threads.
 void seq_backward(const float* w, const float* scale, const float* grad_y, int64_t rows, int64_t cols,
                   int64_t group_size, OutsideGradient outside, float* grad_w, float* grad_log_scale,
-                  const ParallelFor& parallel_for);
+                  const ParallelFor& parallel_for, Isa isa = best_isa());
 
 namespace reference {  // plain loops; the sums in double
 void seq_forward(const float* w, const float* scale, int64_t rows, int64_t cols, int64_t group_size, float* y,

@@ -1,0 +1,62 @@
+#include "quant/method_options.h"
+
+#include <algorithm>
+
+#include "core/common/error.h"
+
+namespace crumb::quant {
+namespace {
+
+/// `*`: any characters, dots too; `?`: any one.
+bool matches_glob(std::string_view text, std::string_view pattern) {
+  size_t t = 0, p = 0, after_star = std::string_view::npos, star_text = 0;
+  while (t < text.size()) {
+    if (p < pattern.size() && pattern[p] == '*') {
+      after_star = ++p;
+      star_text = t;
+    } else if (p < pattern.size() && (pattern[p] == '?' || pattern[p] == text[t])) {
+      ++p;
+      ++t;
+    } else if (after_star != std::string_view::npos) {  // the star takes one more character
+      p = after_star;
+      t = ++star_text;
+    } else {
+      return false;
+    }
+  }
+  return pattern.find_first_not_of('*', p) == std::string_view::npos;
+}
+
+bool has_component(std::string_view name, std::string_view component) {
+  for (size_t begin = 0; begin <= name.size();) {
+    const size_t end = std::min(name.find('.', begin), name.size());
+    if (name.substr(begin, end - begin) == component) return true;
+    begin = end + 1;
+  }
+  return false;
+}
+
+bool matches(const std::string& name, const std::string& pattern) {
+  if (pattern.find_first_of(".*?") == std::string::npos) return has_component(name, pattern);
+  return matches_glob(name, pattern);
+}
+
+}  // namespace
+
+QuantFormat MethodOptions::format() const {
+  const bool is_seq = grid == "seq";
+  CRUMB_CHECK(!is_seq || bits == 2, "method.bits: grid seq has 2 bits, got {}; grid int has 2 to 8", bits);
+  CRUMB_CHECK(!is_seq || symmetric, "method.symmetric: grid seq is symmetric; false is for grid int");
+  CRUMB_CHECK(is_seq || init != "absmean", "method.init: absmean is for grid seq; grid int knows absmax and mse");
+  return {.grid = is_seq ? Grid::seq : Grid::intn,
+          .bits = static_cast<int>(bits),
+          .symmetric = symmetric,
+          .group_size = group_size};
+}
+
+bool matches_any(const std::string& module_name, const std::vector<std::string>& patterns) {
+  return std::any_of(patterns.begin(), patterns.end(),
+                     [&](const std::string& pattern) { return matches(module_name, pattern); });
+}
+
+}  // namespace crumb::quant
