@@ -1,6 +1,7 @@
 #include "eval/documents.h"
 
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string_view>
 
 #include "core/common/error.h"
@@ -32,7 +33,8 @@ std::string text_of_line(const std::string& line, const std::string& where) {
 std::vector<std::string> read_json_lines(const Path& path, const std::string& text) {
   std::vector<std::string> documents;
   int64_t number = 0;
-  for (const auto& line : split(text, "\n")) {
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
     ++number;
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     auto document = text_of_line(line, fmt::format("{}:{}", path.string(), number));

@@ -1,0 +1,318 @@
+#include "eval/evaluate.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "core/formats/safetensors.h"
+#include "eval/report.h"
+#include "eval/runtime_scorer.h"
+#include "quant/checkpoint.h"
+#include "tests/eval/fake_scorer.h"
+#include "tests/testing/testing.h"
+
+namespace crumb::eval {
+namespace {
+
+using crumb::testing::error_of;
+using crumb::testing::TempDir;
+using crumb::testing::write_file;
+using testing::fake_logits;
+using testing::FakeScorer;
+using testing::plain_score;
+using testing::random_ids;
+using tokenizer::TokenId;
+
+TEST(ScoreStream, CountsATokenForTheTextItBelongsTo) {
+  constexpr int64_t kContext = 16;
+  TokenStream stream;
+  stream.ids = random_ids(5 * kContext + 1, 29, 4);
+  stream.text_begin = {0, 23, 23, 5 * kContext + 1};  // the second text is empty
+  FakeScorer model(29, 1, 0.5), baseline(29, 2, 0.5);
+  const auto got =
+      score_stream(model, &baseline, stream, plan_windows(stream.size(), kContext, kContext, 0), kContext, serial_for);
+
+  double kl[3] = {0, 0, 0}, nll[3] = {0, 0, 0}, tokens[3] = {0, 0, 0};
+  for (int64_t t = 1; t < stream.size(); ++t) {
+    const auto begin = stream.ids.begin() + (t - 1) / kContext * kContext;
+    const std::vector<TokenId> seen(begin, stream.ids.begin() + t);
+    const auto s =
+        plain_score(fake_logits(seen, 29, 1, 0.5), fake_logits(seen, 29, 2, 0.5), stream.ids[static_cast<size_t>(t)]);
+    for (const int i : {t < 23 ? 0 : 1, 2}) {
+      kl[i] += s.kl;
+      nll[i] += s.nll;
+      ++tokens[i];
+    }
+  }
+  ASSERT_EQ(got.texts.size(), 3u);
+  EXPECT_EQ(got.texts[1].tokens, 0);
+  const auto expect = [&](const Scores& scores, int i) {
+    EXPECT_EQ(scores.tokens, static_cast<int64_t>(tokens[i]));
+    EXPECT_NEAR(scores.comparison->kl.value, kl[i] / tokens[i], 1e-12);
+    EXPECT_NEAR(scores.perplexity.value, std::exp(nll[i] / tokens[i]), 1e-10);
+  };
+  expect(got.texts[0], 0);
+  expect(got.texts[2], 1);
+  expect(got.pooled, 2);
+  EXPECT_EQ(got.texts[0].windows, 2);
+  EXPECT_EQ(got.pooled.windows, 5);
+}
+
+class BrokenScorer : public FakeScorer {
+ public:
+  BrokenScorer() : FakeScorer(29, 1, 0.5) {}
+  void append(std::span<const TokenId> tokens, const RowSink& row) override {
+    int64_t position = 0;
+    FakeScorer::append(tokens, [&](std::span<const float> logits) {
+      std::vector<float> copy(logits.begin(), logits.end());
+      if (position++ == 7) copy[3] = std::nanf("");
+      row(copy);
+    });
+  }
+};
+
+TEST(ScoreStream, StopsAtValuesThatAreNotFinite) {
+  TokenStream stream;
+  stream.ids = random_ids(17, 29, 4);
+  stream.text_begin = {0, 17};
+  const auto windows = plan_windows(17, 16, 16, 0);
+  BrokenScorer broken;
+  FakeScorer good(29, 1, 0.5);
+  EXPECT_EQ(error_of([&] { score_stream(broken, &good, stream, windows, 16, serial_for); }),
+            "the model computes values that are not finite (token 8 of the text); its weights are broken");
+  EXPECT_EQ(error_of([&] { score_stream(good, &broken, stream, windows, 16, serial_for); }),
+            "the baseline computes values that are not finite (token 8 of the text); its weights are broken");
+}
+
+TEST(CheckDrops, MeasuresEachLimitInItsOwnUnit) {
+  Comparison c;
+  c.perplexity_change.value = 0.12;
+  c.kl.value = 0.03;
+  c.top1.value = 0.8;
+  const auto checks = check_drops({{"kl", 0.05}, {"perplexity", 0.05}, {"top1", 0.25}}, c);
+  ASSERT_EQ(checks.size(), 3u);
+  EXPECT_EQ(checks[0].measure, "kl");
+  EXPECT_EQ(checks[0].drop, 0.03);
+  EXPECT_FALSE(checks[0].exceeded());
+  EXPECT_EQ(checks[1].drop, 0.12);
+  EXPECT_TRUE(checks[1].exceeded());
+  EXPECT_NEAR(checks[2].drop, 0.2, 1e-15);
+  EXPECT_FALSE(checks[2].exceeded());
+}
+
+TEST(EvalOptions, AreTheSectionEvaluateOfAJob) {
+  const auto o = read_config<EvalOptions>(parse_yaml_text(
+      "text: [a.txt]\ncontext: 2k\nmax_drop: {perplexity: 5%, kl: 0.05}\nseparator: \"\\n\\x1e\\n\"\nmax_windows: 96\n",
+      "job.yaml", "/jobs"));
+  EXPECT_EQ(o.texts, std::vector<Path>{"/jobs/a.txt"});
+  EXPECT_EQ(o.context.value, 2048);
+  EXPECT_TRUE(o.stride.is_auto());
+  EXPECT_EQ(o.separator, "\n\x1e\n");
+  EXPECT_EQ(o.max_drop.at("perplexity"), 0.05);
+  EXPECT_EQ(error_of([] {
+              read_config<EvalOptions>(
+                  parse_yaml_text("context: 1\nmax_drop: {perplexty: 5%, kl: -1}\n", "job.yaml", "/jobs"));
+            }),
+            "job.yaml:1:10: context: 1 is out of range, expected at least 2\n"
+            "job.yaml:2:23: max_drop.perplexty: unknown value \"perplexty\"; did you mean \"perplexity\"?; known: "
+            "perplexity, kl, top1\n"
+            "job.yaml:2:31: max_drop.kl: -1 is out of range, expected at least 0");
+}
+
+// ---- with real models ----
+
+// The model with every linear weight rounded to a multiple of 1/64, as in golden_ref_llama.py.
+void write_rounded_model(const Path& source, const Path& folder) {
+  const auto checkpoint = quant::open_checkpoint(source);
+  std::filesystem::create_directories(folder);
+  for (const char* name : {"config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"}) {
+    std::filesystem::copy_file(source / name, folder / name);
+  }
+  formats::SafetensorsWriter writer;
+  for (const auto& t : checkpoint->tensors()) writer.declare(t.desc.hf_name, formats::DType::f32, t.desc.shape);
+  writer.begin_file(folder / "model.safetensors");
+  for (const auto& t : checkpoint->tensors()) {
+    auto values = quant::read_all(*checkpoint, t);
+    if (t.desc.role == arch::TensorRole::linear) {
+      for (float& v : values) v = std::nearbyint(v * 64.0f) / 64.0f;
+    }
+    writer.write(values.data(), static_cast<int64_t>(values.size() * sizeof(float)));
+  }
+  writer.finish();
+}
+
+std::vector<Path> corpus_texts(const Path& corpus) {
+  return {corpus / "tech-test.txt", corpus / "prose-test.txt", corpus / "verse-test.txt"};
+}
+
+TEST(Evaluate, EqualsTransformersOnARealModel) {
+  CRUMB_NEED_DATA(model, "models/ref-llama-15m");
+  CRUMB_NEED_DATA(corpus, "text/corpus");
+  const TempDir dir;
+  write_rounded_model(model, dir / "rounded");
+  EvalOptions options;
+  options.model = dir / "rounded";
+  options.baseline = model;
+  options.texts = corpus_texts(corpus);
+  options.separator = "\n\x1e\n";
+  options.context = 256;
+  options.max_windows = 8;
+  const EvalResult result = evaluate(options);
+
+  const auto golden = nlohmann::json::parse(
+      crumb::testing::read_file(crumb::testing::source_dir() / "tests/eval/ref_llama_golden.json"));
+  const auto mean = [&](const char* key) { return golden["mean"][key].get<double>(); };
+  const auto error = [&](const char* key) { return golden["standard_error"][key].get<double>(); };
+  EXPECT_EQ(result.protocol.text_tokens, golden["tokens"].get<int64_t>());
+  EXPECT_EQ(result.protocol.windows, 8);
+  EXPECT_EQ(result.protocol.scored_tokens, 8 * 256);
+  // Both forward passes are float32: logits agree to a few 1e-5.
+  const Comparison& c = *result.pooled.comparison;
+  EXPECT_NEAR(result.pooled.cross_entropy.value, mean("nll"), 1e-5);
+  EXPECT_NEAR(std::log(c.baseline_perplexity.value), mean("baseline_nll"), 1e-5);
+  EXPECT_NEAR(c.kl.value, mean("kl"), 1e-5);
+  EXPECT_NEAR(c.top1.value, mean("top1"), 1.5 / (8 * 256));  // a near tie may turn
+  EXPECT_NEAR(*result.pooled.cross_entropy.standard_error, error("nll"), 1e-5);
+  EXPECT_NEAR(*c.kl.standard_error, error("kl"), 1e-6);
+
+  EXPECT_EQ(result.model.linear_dtypes, "F32");
+  EXPECT_EQ(result.baseline->linear_dtypes, "BF16");
+  EXPECT_EQ(result.baseline->parameters, 14'684'672);
+  EXPECT_EQ(result.baseline->bits_per_weight, 16.0);
+  EXPECT_EQ(result.baseline->bits_per_weight_without_embeddings, 16.0);
+  EXPECT_EQ(result.baseline->file_bytes, static_cast<int64_t>(std::filesystem::file_size(model / "model.safetensors")));
+}
+
+// The protocol of the golden perplexities: stories cut in windows of their own, each begun with BOS, the end of a story
+// not scored.
+TEST(RuntimeScorer, GivesTheGoldenPerplexityOfStories260K) {
+  CRUMB_NEED_DATA(path, "models/stories260K-hf");
+  CRUMB_NEED_DATA(text, "text/tinystories-valid-sample");
+  CRUMB_NEED_DATA(results, "vectors/golden/RESULTS.txt");
+  std::string file;
+  for (const auto& entry : std::filesystem::directory_iterator(text)) {
+    if (entry.path().extension() == ".txt" && entry.path().filename() != "SOURCE.txt")
+      file = crumb::testing::read_file(entry.path());
+  }
+  const auto checkpoint = quant::open_checkpoint(path);
+  const auto tokenizer = checkpoint->load_tokenizer();
+  RuntimeScorer scorer(runtime::load_decoder(*checkpoint, std::make_shared<ThreadPool>()));
+  const size_t inputs = static_cast<size_t>(scorer.context_length()) - 1;
+  const std::string separator = "<|endoftext|>";
+  size_t at = file.find(separator) + separator.size();
+  double nll = 0;
+  int64_t tokens = 0;
+  for (int story = 0; story < 40; ++story) {
+    const size_t end = file.find(separator, at);
+    std::string document = file.substr(at, end - at);
+    document = document.substr(document.find_first_not_of(" \n"));
+    document.resize(document.find_last_not_of(" \n") + 1);
+    const auto ids = tokenizer->encode(document, false);
+    for (size_t i = 0; i < ids.size(); i += inputs) {
+      std::vector<TokenId> window{*tokenizer->special().bos};
+      window.insert(window.end(), ids.begin() + static_cast<std::ptrdiff_t>(i),
+                    ids.begin() + static_cast<std::ptrdiff_t>(std::min(ids.size(), i + inputs)));
+      for (const auto& s : score_window(scorer, nullptr, window, 0, serial_for)) nll += s.nll;
+      tokens += static_cast<int64_t>(window.size()) - 1;
+    }
+    at = end + separator.size();
+  }
+  EXPECT_EQ(tokens, 15445);
+  EXPECT_NEAR(nll / static_cast<double>(tokens), 1.546921,
+              2e-6);  // printed to six digits, computed in double precision
+}
+
+class EvaluateErrors : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    model_ = crumb::testing::data("models/stories260K-hf");
+    if (model_.empty()) GTEST_SKIP() << "needs the data file models/stories260K-hf (set CRUMB_DATA)";
+    std::string text;
+    for (int i = 0; i < 300; ++i) text += "Once upon a time there was a cat. ";
+    write_file(dir_ / "cats.txt", text);
+    options_.model = model_;
+    options_.texts = {dir_ / "cats.txt"};
+    options_.context = 64;
+    options_.max_windows = 1;
+  }
+  std::string error() {
+    return error_of([&] { evaluate(options_); });
+  }
+  TempDir dir_;
+  Path model_;
+  EvalOptions options_;
+};
+
+TEST_F(EvaluateErrors, AreOneClearLineEach) {
+  EXPECT_EQ(error(), "");
+  EvalOptions good = options_;
+
+  options_.texts.clear();
+  EXPECT_EQ(error(), "text: no text to judge by was given");
+  options_.texts = {dir_ / "none.txt"};
+  EXPECT_EQ(error(), "cannot read " + (dir_ / "none.txt").string() + ": No such file or directory");
+  write_file(dir_ / "empty.txt", "");
+  options_.texts = {dir_ / "empty.txt"};
+  EXPECT_EQ(error(), (dir_ / "empty.txt").string() + ": the text is empty");
+  write_file(dir_ / "short.txt", "Once upon a time");
+  options_.texts = {dir_ / "short.txt"};
+  EXPECT_THAT(error(), ::testing::MatchesRegex(
+                           ".*/short.txt: [0-9]+ tokens, shorter than one window \\(64 tokens and one to predict\\); "
+                           "give more text or a smaller context"));
+  options_.texts = {dir_ / "short.txt", dir_ / "short.txt"};
+  EXPECT_THAT(error(), ::testing::StartsWith("the 2 texts together: "));
+
+  options_ = good;
+  options_.context = 1024;
+  EXPECT_EQ(error(), "context: 1024 is longer than the 512 that " + model_.string() + " was made for");
+  options_ = good;
+  options_.stride = 65;
+  EXPECT_EQ(error(), "stride: 65 is longer than the context (64): tokens between windows would not count");
+  options_ = good;
+  options_.max_drop = {{"kl", 0.1}};
+  EXPECT_EQ(error(), "max_drop: a drop needs a baseline to compare with");
+  options_ = good;
+  options_.model = dir_ / "none";
+  EXPECT_THAT(error(), ::testing::HasSubstr((dir_ / "none").string()));
+}
+
+TEST_F(EvaluateErrors, RefuseABaselineOfAnotherVocabulary) {
+  CRUMB_NEED_DATA(other, "models/ref-llama-15m");
+  options_.baseline = other;
+  EXPECT_EQ(error(), model_.string() + " has a vocabulary of 512, the baseline " + other.string() +
+                         " one of 4096: their predictions cannot be compared");
+}
+
+TEST_F(EvaluateErrors, RefuseABaselineWhoseTokenizerDiffers) {
+  const Path copy = dir_ / "copy";
+  std::filesystem::copy(model_, copy);
+  auto json = nlohmann::json::parse(crumb::testing::read_file(copy / "tokenizer.json"));
+  auto& merges = json["model"]["merges"];
+  merges.erase(merges.begin(), merges.begin() + 20);
+  std::filesystem::remove(copy / "tokenizer.json");
+  write_file(copy / "tokenizer.json", json.dump());
+  options_.baseline = copy;
+  EXPECT_THAT(
+      error(),
+      ::testing::ContainsRegex(
+          "cats.txt: the tokenizers of model and baseline differ: token [0-9]+ is [0-9]+ for the model, [0-9]+ for the "
+          "baseline; they cannot be compared"));
+}
+
+TEST_F(EvaluateErrors, OfAModelAgainstItselfAreNone) {
+  options_.baseline = model_;
+  options_.max_drop = {{"kl", 0}, {"perplexity", 0}, {"top1", 0}};
+  options_.max_windows = 0;
+  options_.stride = 32;
+  const EvalResult r = evaluate(options_);
+  EXPECT_EQ(r.pooled.comparison->kl.value, 0);
+  EXPECT_EQ(r.pooled.comparison->perplexity_change.value, 0);
+  EXPECT_EQ(r.pooled.comparison->top1.value, 1);
+  EXPECT_FALSE(r.exceeded());
+  EXPECT_GT(r.pooled.windows, 10);
+  EXPECT_EQ(r.protocol.scored_tokens, 64 + (r.pooled.windows - 1) * 32);
+}
+
+}  // namespace
+}  // namespace crumb::eval

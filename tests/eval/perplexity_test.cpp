@@ -1,0 +1,246 @@
+#include "eval/perplexity.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "tests/eval/fake_scorer.h"
+#include "tests/testing/testing.h"
+
+namespace crumb::eval {
+namespace {
+
+using testing::fake_logits;
+using testing::FakeScorer;
+using testing::plain_score;
+using testing::random_ids;
+using tokenizer::TokenId;
+
+TEST(ScoreRow, EqualsTheDefinitionsWithProbabilitiesWrittenOut) {
+  for (TokenId t = 0; t < 37; ++t) {
+    const auto model = fake_logits({t, 3}, 37, 1, 0.5), baseline = fake_logits({t, 3}, 37, 2, 0.5);
+    const TokenScore got = score_row(model, baseline, t);
+    const auto want = plain_score(model, baseline, t);
+    EXPECT_NEAR(got.nll, want.nll, 1e-12);  // a few dozen roundings of numbers near 10
+    EXPECT_NEAR(got.baseline_nll, want.baseline_nll, 1e-12);
+    EXPECT_NEAR(got.kl, want.kl, 1e-12);
+    EXPECT_EQ(got.same_top, want.same_top);
+    EXPECT_GT(got.kl, 0.0);
+    EXPECT_EQ(score_row(model, {}, t).nll, got.nll);
+  }
+}
+
+TEST(ScoreRow, OfEqualRowsHasNoDivergenceAtAll) {
+  const auto row = fake_logits({5}, 1000, 1, 0.5);
+  const TokenScore s = score_row(row, row, 17);
+  EXPECT_EQ(s.kl, 0.0);
+  EXPECT_EQ(s.nll, s.baseline_nll);
+  EXPECT_TRUE(s.same_top);
+}
+
+TEST(ScoreRow, SurvivesLogitsWhoseExponentialsOverflow) {
+  const std::vector<float> model{10000.0f, -10000.0f, 0.0f}, baseline{9999.0f, -9999.0f, 0.0f};
+  EXPECT_EQ(score_row(model, baseline, 0).nll, 0.0);
+  EXPECT_EQ(score_row(model, baseline, 1).nll, 20000.0);
+  EXPECT_EQ(score_row(model, baseline, 1).baseline_nll, 19998.0);
+  EXPECT_EQ(score_row(model, baseline, 1).kl, 0.0);
+}
+
+TEST(ScoreRow, TakesTheLowestIdAmongEqualFirstChoices) {
+  EXPECT_TRUE(score_row(std::vector<float>{0, 4, 4}, std::vector<float>{0, 4, 3}, 0).same_top);
+  EXPECT_FALSE(score_row(std::vector<float>{0, 4, 4}, std::vector<float>{0, 3, 4}, 0).same_top);
+}
+
+TEST(ScoreRow, OfNotFiniteLogitsIsNotFinite) {
+  const std::vector<float> good{0, 1, 2}, nan{0, std::nanf(""), 2}, infinite{0, INFINITY, 2};
+  EXPECT_FALSE(std::isfinite(score_row(nan, good, 0).nll));
+  EXPECT_FALSE(std::isfinite(score_row(infinite, good, 0).nll));
+  EXPECT_FALSE(std::isfinite(score_row(good, nan, 0).baseline_nll));
+  EXPECT_FALSE(std::isfinite(score_row(nan, {}, 0).nll));
+}
+
+void expect_plain_scores(const std::vector<TokenScore>& got, const std::vector<TokenId>& ids, size_t first_scored,
+                         int64_t vocab) {
+  ASSERT_EQ(got.size(), ids.size() - 1 - first_scored);
+  for (size_t i = first_scored; i + 1 < ids.size(); ++i) {
+    const std::vector<TokenId> seen(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(i) + 1);
+    const auto want = plain_score(fake_logits(seen, vocab, 1, 0.5), fake_logits(seen, vocab, 2, 0.5), ids[i + 1]);
+    EXPECT_NEAR(got[i - first_scored].nll, want.nll, 1e-11) << "position " << i;
+    EXPECT_NEAR(got[i - first_scored].baseline_nll, want.baseline_nll, 1e-11);
+    EXPECT_NEAR(got[i - first_scored].kl, want.kl, 1e-11);
+  }
+}
+
+TEST(ScoreWindow, PredictsEveryTokenFromAllBeforeIt) {
+  FakeScorer model(29, 1, 0.5), baseline(29, 2, 0.5);
+  const auto ids = random_ids(41, 29, 0);
+  expect_plain_scores(score_window(model, &baseline, ids, 0, serial_for), ids, 0, 29);
+  EXPECT_EQ(model.restarts, 1);
+}
+
+TEST(ScoreWindow, BeginsAnewEachTime) {
+  FakeScorer model(29, 1, 0.5), baseline(29, 2, 0.5);
+  const auto first = random_ids(30, 29, 0), second = random_ids(20, 29, 1);
+  score_window(model, &baseline, first, 0, serial_for);
+  expect_plain_scores(score_window(model, &baseline, second, 0, serial_for), second, 0, 29);
+}
+
+TEST(ScoreWindow, AsksForNoLogitsOfPositionsThatAreContextOnly) {
+  FakeScorer model(29, 1, 0.5), baseline(29, 2, 0.5);
+  const auto ids = random_ids(41, 29, 0);
+  expect_plain_scores(score_window(model, &baseline, ids, 25, serial_for), ids, 25, 29);
+  const std::vector<std::pair<int64_t, bool>> pieces{{25, false}, {15, true}};
+  EXPECT_EQ(model.pieces, pieces);
+  EXPECT_EQ(baseline.pieces, pieces);
+}
+
+// Rows of a large vocabulary with one high logit each; cheap enough for half a million entries.
+class SpikeScorer : public Scorer {
+ public:
+  explicit SpikeScorer(int64_t vocab) : row_(static_cast<size_t>(vocab), 0.0f) {}
+  int64_t vocab_size() const override { return static_cast<int64_t>(row_.size()); }
+  int64_t context_length() const override { return 1 << 20; }
+  void restart() override {}
+  void append(std::span<const TokenId> tokens, const RowSink& row) override {
+    largest_piece = std::max(largest_piece, tokens.size());
+    for (const TokenId t : tokens) {
+      row_[static_cast<size_t>(t)] = 10.0f;
+      row(row_);
+      row_[static_cast<size_t>(t)] = 0.0f;
+    }
+  }
+  size_t largest_piece = 0;
+
+ private:
+  std::vector<float> row_;
+};
+
+TEST(ScoreWindow, HoldsLogitsOfAChunkOfPositionsOnly) {
+  constexpr int64_t kVocab = 400'000;
+  SpikeScorer model(kVocab);
+  const std::vector<TokenId> ids{1, 1, 2, 2, 2, 3, 3, 3, 3, 4};
+  std::vector<TokenId> window;
+  for (int i = 0; i < 10; ++i) window.insert(window.end(), ids.begin(), ids.end());
+  const auto scores = score_window(model, nullptr, window, 0, serial_for);
+  EXPECT_EQ(model.largest_piece, size_t{(16 << 20) / kVocab});  // 41 rows, of a window of 99
+  const double log_sum = std::log(std::exp(10.0) + kVocab - 1);
+  ASSERT_EQ(scores.size(), window.size() - 1);
+  for (size_t i = 0; i < scores.size(); ++i)
+    EXPECT_NEAR(scores[i].nll, log_sum - (window[i] == window[i + 1] ? 10 : 0), 1e-9) << i;
+}
+
+TEST(ScoreWindow, GivesTheSameNumbersOnManyThreads) {
+  ThreadPool pool(4);
+  FakeScorer model(29, 1, 0.5), baseline(29, 2, 0.5);
+  const auto ids = random_ids(100, 29, 0);
+  const auto one = score_window(model, &baseline, ids, 0, serial_for),
+             many = score_window(model, &baseline, ids, 0, pool.as_parallel_for());
+  for (size_t i = 0; i < one.size(); ++i) {
+    EXPECT_EQ(one[i].nll, many[i].nll);
+    EXPECT_EQ(one[i].kl, many[i].kl);
+  }
+}
+
+// Windows of unequal length whose tokens share a random level: the tokens of a window are far from independent.
+std::vector<WindowSums> synthetic_windows(int64_t count) {
+  const Rng rng(3);
+  std::vector<WindowSums> windows(static_cast<size_t>(count));
+  uint64_t at = 0;
+  for (auto& w : windows) {
+    const double level = 3.0 + 0.5 * rng.normal(at++);
+    const auto tokens = static_cast<int64_t>(50 + rng.below(at++, 100));
+    for (int64_t i = 0; i < tokens; ++i) {
+      TokenScore s;
+      s.baseline_nll = level + rng.normal(at++);
+      s.kl = 0.1 * level * rng.uniform(at++);
+      s.nll = s.baseline_nll + s.kl + 0.1 * rng.normal(at++);
+      s.same_top = rng.uniform(at++) < 0.9 - 0.05 * level;
+      w.add(s);
+    }
+  }
+  return windows;
+}
+
+double spread(const std::vector<double>& x) {
+  const double mean = std::accumulate(x.begin(), x.end(), 0.0) / static_cast<double>(x.size());
+  double sum = 0;
+  for (const double v : x) sum += (v - mean) * (v - mean);
+  return std::sqrt(sum / static_cast<double>(x.size() - 1));
+}
+
+TEST(Summarize, GivesTheMeansOverTokensNotOverWindows) {
+  const auto windows = synthetic_windows(20);
+  double tokens = 0, nll = 0, baseline = 0, kl = 0, top = 0;
+  for (const auto& w : windows) {
+    tokens += static_cast<double>(w.tokens);
+    nll += w.nll;
+    baseline += w.baseline_nll;
+    kl += w.kl;
+    top += w.same_top;
+  }
+  const Scores s = summarize(windows, true);
+  EXPECT_EQ(s.tokens, static_cast<int64_t>(tokens));
+  EXPECT_EQ(s.windows, 20);
+  EXPECT_DOUBLE_EQ(s.cross_entropy.value, nll / tokens);
+  EXPECT_DOUBLE_EQ(s.perplexity.value, std::exp(nll / tokens));
+  EXPECT_DOUBLE_EQ(s.comparison->baseline_perplexity.value, std::exp(baseline / tokens));
+  EXPECT_NEAR(s.comparison->perplexity_change.value, std::exp(nll / tokens) / std::exp(baseline / tokens) - 1, 1e-12);
+  EXPECT_NEAR(s.comparison->perplexity_increase.value, std::exp(nll / tokens) - std::exp(baseline / tokens), 1e-10);
+  EXPECT_DOUBLE_EQ(s.comparison->kl.value, kl / tokens);
+  EXPECT_DOUBLE_EQ(s.comparison->top1.value, top / tokens);
+  EXPECT_FALSE(summarize(windows, false).comparison);
+}
+
+TEST(Summarize, HasTheStandardErrorsOfABootstrapOverWindows) {
+  const auto windows = synthetic_windows(400);
+  const Rng rng(11);
+  std::vector<double> nll, perplexity, baseline, change, increase, kl, top1;
+  uint64_t at = 0;
+  for (int b = 0; b < 2000; ++b) {
+    std::vector<WindowSums> sample;
+    for (size_t i = 0; i < windows.size(); ++i) sample.push_back(windows[rng.below(at++, windows.size())]);
+    const Scores s = summarize(sample, true);
+    nll.push_back(s.cross_entropy.value);
+    perplexity.push_back(s.perplexity.value);
+    baseline.push_back(s.comparison->baseline_perplexity.value);
+    change.push_back(s.comparison->perplexity_change.value);
+    increase.push_back(s.comparison->perplexity_increase.value);
+    kl.push_back(s.comparison->kl.value);
+    top1.push_back(s.comparison->top1.value);
+  }
+  const Scores s = summarize(windows, true);
+  // 2000 resamples know a standard deviation to 1.6 %; linearising the exponential costs about as much at 400 windows.
+  const auto near = [](const Estimate& e, const std::vector<double>& x) {
+    EXPECT_NEAR(*e.standard_error / spread(x), 1.0, 0.07);
+  };
+  near(s.cross_entropy, nll);
+  near(s.perplexity, perplexity);
+  near(s.comparison->baseline_perplexity, baseline);
+  near(s.comparison->perplexity_change, change);
+  near(s.comparison->perplexity_increase, increase);
+  near(s.comparison->kl, kl);
+  near(s.comparison->top1, top1);
+  // Pairing: model and baseline share the level of a window, their ratio does not.
+  EXPECT_LT(*s.comparison->perplexity_change.standard_error, 0.25 * *s.perplexity.standard_error / s.perplexity.value);
+}
+
+TEST(Summarize, KnowsNoErrorOfASingleWindow) {
+  const Scores s = summarize(synthetic_windows(1), true);
+  EXPECT_GT(s.perplexity.value, 1.0);
+  EXPECT_FALSE(s.perplexity.standard_error);
+  EXPECT_FALSE(s.comparison->kl.standard_error);
+  EXPECT_FALSE(s.comparison->perplexity_increase.standard_error);
+}
+
+TEST(Summarize, LeavesOutWindowsWithoutTokens) {
+  auto windows = synthetic_windows(10);
+  const Scores before = summarize(windows, true);
+  windows.insert(windows.begin() + 4, WindowSums{});
+  const Scores after = summarize(windows, true);
+  EXPECT_EQ(after.windows, 10);
+  EXPECT_EQ(*after.comparison->kl.standard_error, *before.comparison->kl.standard_error);
+  EXPECT_EQ(summarize(std::vector<WindowSums>(3), true).tokens, 0);
+}
+
+}  // namespace
+}  // namespace crumb::eval
