@@ -97,15 +97,15 @@ std::string documents_text(const Protocol& p) {
 }
 
 std::string windows_text(const Protocol& p) {
+  const bool all = p.windows == p.windows_in_text;
   const std::string which =
-      p.windows == p.windows_in_text
-          ? fmt::format("all {} windows", format_count(p.windows))
-          : fmt::format("{} of {} windows, spread evenly", format_count(p.windows), format_count(p.windows_in_text));
-  const std::string what = p.stride == p.context
-                               ? "disjoint, every token scored"
-                               : fmt::format("stride {}, the last {} tokens of each scored", p.stride, p.stride);
-  return fmt::format("{} of {} tokens ({}); {} of {} tokens scored; {} arithmetic", which, p.context, what,
-                     format_count(p.scored_tokens), format_count(p.text_tokens), p.compute);
+      all ? "all " + format_count(p.windows) : format_count(p.windows) + " of " + format_count(p.windows_in_text);
+  const std::string overlap = p.stride == p.context
+                                  ? "disjoint, every token scored"
+                                  : fmt::format("stride {}, the last {} tokens of each scored", p.stride, p.stride);
+  return fmt::format("{} windows of {} tokens{}; {}; {} of {} tokens scored; {} arithmetic", which, p.context,
+                     all ? "" : ", spread evenly", overlap, format_count(p.scored_tokens), format_count(p.text_tokens),
+                     p.compute);
 }
 
 std::string check_text(const DropCheck& c) {
