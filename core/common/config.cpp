@@ -3,6 +3,7 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <functional>
 #include <numeric>
@@ -80,6 +81,31 @@ std::string quote(const std::string& text) {
   return out + "\"";
 }
 
+// Names of options stand as they are; whatever else a map may hold as a key is quoted.
+std::string key_text(const std::string& key) {
+  const bool plain = !key.empty() && std::all_of(key.begin(), key.end(), [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '.';
+  });
+  return plain ? key : quote(key);
+}
+
+// One line: [a, b], {a: 1}.
+std::string flow_text(const ConfigValue& value) {
+  std::vector<std::string> parts;
+  switch (value.kind) {
+    case ConfigValue::Kind::null:
+      return "null";
+    case ConfigValue::Kind::scalar:
+      return value.quoted ? quote(value.text) : value.text;
+    case ConfigValue::Kind::list:
+      for (const auto& item : value.items) parts.push_back(flow_text(item));
+      return fmt::format("[{}]", fmt::join(parts, ", "));
+    default:
+      for (const auto& [key, item] : value.entries) parts.push_back(key_text(key) + ": " + flow_text(item));
+      return fmt::format("{{{}}}", fmt::join(parts, ", "));
+  }
+}
+
 void write_yaml(const ConfigValue& value, int indent, std::string& out) {
   const std::string pad(static_cast<size_t>(indent), ' ');
   switch (value.kind) {
@@ -112,7 +138,7 @@ void write_yaml(const ConfigValue& value, int indent, std::string& out) {
       else
         out += "\n";
       for (const auto& [key, item] : value.entries) {
-        out += pad + key + ":";
+        out += pad + key_text(key) + ":";
         write_yaml(item, indent + 2, out);
       }
       break;
@@ -241,7 +267,8 @@ std::optional<std::string> nearest_name(std::string_view name, const std::vector
   size_t best_distance = std::max<size_t>(2, name.size() / 3) + 1;
   for (const auto& candidate : known) {
     const size_t distance = edit_distance(name, candidate);
-    if (distance < best_distance) {
+    // Two letters are no typing mistake where that changes every letter.
+    if (distance < best_distance && distance < std::max(name.size(), candidate.size())) {
       best_distance = distance;
       best = &candidate;
     }
@@ -348,12 +375,7 @@ void ConfigReader::finish() {
 
 void ConfigDocs::row(const std::string& key, const std::string& type, const ConfigValue& value, const char* help,
                      const FieldLimits& limits) {
-  std::string fallback = to_yaml(value);
-  std::string line;
-  for (const char c : fallback) line += c == '\n' ? ' ' : c;
-  while (!line.empty() && line.back() == ' ') line.pop_back();
-  while (!line.empty() && line.front() == ' ') line.erase(0, 1);
-  if (limits.required) line = "must be given";
+  const std::string fallback = limits.required ? "must be given" : "`" + flow_text(value) + "`";
   std::string range;
   if (!limits.choices.empty())
     range = fmt::format("{}", fmt::join(limits.choices, ", "));
@@ -363,7 +385,7 @@ void ConfigDocs::row(const std::string& key, const std::string& type, const Conf
     range = fmt::format("at least {}", *limits.min);
   else if (limits.max)
     range = fmt::format("at most {}", *limits.max);
-  text_ += fmt::format("| `{}` | {} | {} | {} | {} |\n", key, type, line.empty() ? "" : "`" + line + "`", range, help);
+  text_ += fmt::format("| `{}` | {} | {} | {} | {} |\n", key, type, fallback, range, help);
 }
 
 void ConfigDocs::heading(const std::string& key, const char* help) {

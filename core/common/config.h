@@ -105,7 +105,7 @@ struct Auto {
 struct FieldLimits {
   std::optional<double> min = std::nullopt, max = std::nullopt;
   std::vector<std::string> choices = {};
-  bool required = false;  // "???" or absent is an error
+  bool required = false;  // absent is an error; "???" is one for every field
 };
 
 namespace config_detail {
@@ -248,11 +248,11 @@ class ConfigReader {
   template <class T>
   void field(const char* name, T& value, const char* /*help*/, const FieldLimits& limits = {}) {
     const ConfigValue* found = take(name);
-    if (found != nullptr && is_missing_marker(*found)) found = nullptr;
-    if (found != nullptr)
+    if (found != nullptr && !is_missing_marker(*found)) {
       config_detail::read_value(*found, prefix_ + name, value, limits, errors_);
-    else if (limits.required)
-      errors_.add(map_.mark, prefix_ + name, "must be given");
+    } else if (found != nullptr || limits.required) {
+      errors_.add(found != nullptr ? found->mark : map_.mark, prefix_ + name, "must be given");
+    }
   }
   template <class T>
   void section(const char* name, T& options, const char* /*help*/) {

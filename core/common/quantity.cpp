@@ -54,7 +54,8 @@ std::optional<double> parse_number(std::string_view text) {
 }
 
 std::string format_count(int64_t count) {
-  std::string digits = std::to_string(count < 0 ? -count : count);
+  std::string digits = std::to_string(count);
+  if (count < 0) digits.erase(0, 1);
   for (int64_t i = static_cast<int64_t>(digits.size()) - 3; i > 0; i -= 3) digits.insert(static_cast<size_t>(i), ",");
   return (count < 0 ? "-" : "") + digits;
 }

@@ -15,7 +15,8 @@ thread_local bool t_inside_body = false;
 }
 
 struct ThreadPool::State {
-  std::mutex mutex;
+  std::mutex call;   // held by the caller whose work is being done: calls from several threads take turns
+  std::mutex mutex;  // guards everything below
   std::condition_variable wake, done;
   std::vector<std::thread> threads;
   const std::function<void(int64_t, int64_t)>* body = nullptr;
@@ -85,6 +86,7 @@ void ThreadPool::parallel_for(int64_t n, int64_t grain, const std::function<void
     return;
   }
   State& s = *state_;
+  const std::lock_guard turn(s.call);
   std::unique_lock lock(s.mutex);
   s.body = &body;
   s.n = n;

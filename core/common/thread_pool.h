@@ -21,7 +21,7 @@ class ThreadPool {
 
   int num_threads() const;
   /// Ranges are cut in equal parts, one a thread: the cut depends on n, grain and the number of threads only. A call
-  /// from inside a body runs on the caller's thread.
+  /// from inside a body runs on the caller's thread; calls from several threads take turns.
   void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body);
   ParallelFor as_parallel_for() {
     return [this](int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) {

@@ -1,0 +1,139 @@
+#include "core/common/thread_pool.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+#include <stdexcept>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace crumb {
+namespace {
+
+using Ranges = std::vector<std::pair<int64_t, int64_t>>;
+
+Ranges ranges_of(ThreadPool& pool, int64_t n, int64_t grain) {
+  std::mutex mutex;
+  Ranges ranges;
+  pool.parallel_for(n, grain, [&](int64_t begin, int64_t end) {
+    const std::lock_guard lock(mutex);
+    ranges.emplace_back(begin, end);
+  });
+  std::sort(ranges.begin(), ranges.end());
+  return ranges;
+}
+
+TEST(ThreadPool, CoversEveryItemExactlyOnce) {
+  for (const int threads : {1, 2, 3, 8}) {
+    ThreadPool pool(threads);
+    EXPECT_EQ(pool.num_threads(), threads);
+    for (const int64_t n : {0, 1, 2, 3, 7, 8, 100, 1001}) {
+      for (const int64_t grain : {0, 1, 3, 64, 5000}) {
+        int64_t expected = 0;
+        for (const auto& [begin, end] : ranges_of(pool, n, grain)) {
+          EXPECT_EQ(begin, expected);
+          EXPECT_GT(end, begin);
+          EXPECT_TRUE(end == n || end - begin >= grain);
+          expected = end;
+        }
+        EXPECT_EQ(expected, n) << threads << " threads, grain " << grain;
+      }
+    }
+  }
+}
+
+TEST(ThreadPool, CutsTheSameRangesEveryTime) {
+  ThreadPool pool(4);
+  const Ranges first = ranges_of(pool, 1000, 10);
+  EXPECT_EQ(first.size(), 4u);
+  for (int i = 0; i < 100; ++i) ASSERT_EQ(ranges_of(pool, 1000, 10), first);
+}
+
+TEST(ThreadPool, WorksOnAllItsThreads) {
+  ThreadPool pool(3);
+  std::atomic<int> arrived{0};
+  // Each part waits for the others: with fewer threads than parts this would never end.
+  pool.parallel_for(3, 1, [&](int64_t, int64_t) {
+    ++arrived;
+    while (arrived < 3) std::this_thread::yield();
+  });
+  EXPECT_EQ(arrived, 3);
+}
+
+TEST(ThreadPool, RunsANestedCallOnTheCallersThread) {
+  ThreadPool pool(4);
+  std::atomic<int64_t> sum{0};
+  std::atomic<bool> moved{false};
+  pool.parallel_for(8, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const auto outer = std::this_thread::get_id();
+      pool.parallel_for(10, 1, [&](int64_t b, int64_t e) {
+        if (std::this_thread::get_id() != outer) moved = true;
+        sum += e - b;
+      });
+    }
+  });
+  EXPECT_EQ(sum, 80);
+  EXPECT_FALSE(moved);
+}
+
+TEST(ThreadPool, StaysInsideTheBodyAfterANestedCall) {
+  ThreadPool pool(2);
+  std::atomic<bool> moved{false};
+  pool.parallel_for(2, 1, [&](int64_t, int64_t) {
+    const auto self = std::this_thread::get_id();
+    for (int i = 0; i < 3; ++i)
+      pool.parallel_for(4, 1, [&](int64_t, int64_t) { moved = moved || std::this_thread::get_id() != self; });
+  });
+  EXPECT_FALSE(moved);
+}
+
+TEST(ThreadPool, RethrowsAnExceptionAndGoesOnWorking) {
+  ThreadPool pool(4);
+  for (int round = 0; round < 20; ++round) {
+    std::atomic<int> others{0};
+    try {
+      pool.parallel_for(4, 1, [&](int64_t begin, int64_t) {
+        if (begin == round % 4) throw std::runtime_error("part " + std::to_string(begin));
+        ++others;
+      });
+      FAIL() << "no exception came";
+    } catch (const std::runtime_error& e) {
+      EXPECT_EQ(e.what(), "part " + std::to_string(round % 4));
+    }
+    EXPECT_EQ(others, 3);
+    EXPECT_EQ(ranges_of(pool, 100, 1).size(), 4u);
+  }
+}
+
+TEST(ThreadPool, AfterAnExceptionOfASerialCallIsNotTakenForABody) {
+  ThreadPool pool(4);
+  EXPECT_THROW(pool.parallel_for(1, 1, [](int64_t, int64_t) { throw std::runtime_error("x"); }), std::runtime_error);
+  EXPECT_EQ(ranges_of(pool, 100, 1).size(), 4u);
+}
+
+TEST(ThreadPool, CanBeCalledFromSeveralThreads) {
+  ThreadPool pool(3);
+  std::atomic<int64_t> sum{0};
+  std::vector<std::thread> callers;
+  for (int t = 0; t < 4; ++t) {
+    callers.emplace_back([&] {
+      for (int i = 0; i < 200; ++i) {
+        pool.parallel_for(50, 1, [&](int64_t begin, int64_t end) { sum += end - begin; });
+      }
+    });
+  }
+  for (auto& c : callers) c.join();
+  EXPECT_EQ(sum, 4 * 200 * 50);
+}
+
+TEST(AvailableProcessors, AreAtLeastOne) {
+  EXPECT_GE(available_processors(), 1);
+  EXPECT_EQ(ThreadPool().num_threads(), available_processors());
+}
+
+}  // namespace
+}  // namespace crumb
