@@ -178,8 +178,9 @@ GgufTensor read_tensor_info(GgufCursor& cursor, const Path& path) {
   int64_t elements = 1;
   for (uint32_t i = 0; i < n_dims; ++i) {
     const auto dim = cursor.number<int64_t>();
-    CRUMB_CHECK(dim >= 0 && !__builtin_mul_overflow(elements, dim, &elements), "{}: the shape is absurdly large",
-                where);
+    // Zeros count as ones here: the product must not overflow in any order.
+    CRUMB_CHECK(dim >= 0 && !__builtin_mul_overflow(elements, std::max<int64_t>(dim, 1), &elements),
+                "{}: the shape is absurdly large", where);
     tensor.shape.insert(tensor.shape.begin(), dim);
   }
   tensor.ggml_type = cursor.number<uint32_t>();

@@ -104,9 +104,11 @@ Choice choose(const float* values) {
   }
   if (largest == 0) return {};
   Choice best;
-  for (const float divisor : {-128.0f, -127.0f, -125.5f, -124.0f}) {
-    uint16_t d = finite_f16(largest / divisor);
-    if ((d & 0x7fff) == 0) d |= 1;  // rounds to zero: the smallest subnormal may still serve
+  const uint16_t nearest = finite_f16(largest / -128);
+  // Where d is subnormal, its neighbour away from zero keeps the largest scale in range.
+  for (const uint16_t d :
+       {nearest, static_cast<uint16_t>(nearest + 1), finite_f16(largest / -126.5f), finite_f16(largest / -125.0f)}) {
+    if ((d & 0x7fff) == 0) continue;
     const Choice choice = best_integers(values, scales, d);
     if (best.d == 0 || choice.error < best.error) best = choice;
   }

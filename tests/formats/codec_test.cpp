@@ -298,7 +298,7 @@ TEST(Q6K, EncodingDoesNotDependOnTheUnit) {
 }
 
 TEST(Q6K, TinyWeightsKeepWhatBinary16ScalesAllow) {
-  for (const float size : {1e-3f, 1e-4f, 1e-5f}) {  // from subnormal block scales on downwards
+  for (const float size : {1e-3f, 1e-4f, 1e-5f, 3e-6f}) {  // from subnormal block scales on downwards
     const auto values = random_normal(256, 41, size);
     const double energy = squared_error(values, std::vector<float>(256, 0.0f));
     const double error = squared_error(values, decode(TensorType::q6_k, encode(TensorType::q6_k, values, 256)));

@@ -140,6 +140,7 @@ TEST(DamagedGguf, TensorInfos) {
   EXPECT_THAT(error("t", 0, {8}, 64), HasSubstr("'t' has offset 64, expected 32"));
   EXPECT_THAT(error("t", 0, {8}, 0), HasSubstr("'t' has offset 0, expected 32"));
   EXPECT_THAT(error("t", 0, {8}, ~uint64_t{0}), HasSubstr("offset"));
+  EXPECT_THAT(error("t", 0, {0, uint64_t{1} << 40, uint64_t{1} << 40}, 32), HasSubstr("absurdly large"));
   EXPECT_THAT(error("t", 0, {1025}, 32), HasSubstr("past the end"));
   EXPECT_EQ(error("scalar", 0, {}, 32), "");
 }
