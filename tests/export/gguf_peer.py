@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Compares a GGUF with the HF folder (plain, or codes and scales) it was exported from, by the `gguf` package.
+"""Compares GGUF files with the HF folders (plain, or codes and scales) they were exported from, by the `gguf` package.
 
-  python gguf_peer.py FOLDER FILE.gguf
+  python gguf_peer.py FOLDER FILE.gguf [FOLDER FILE.gguf ...]
 
 Quantized linears must decode to exactly codes x scales, norms and biases to the stored values; other matrices to the source rounded by the
 package's own encoder (q6_k, which it lacks: a relative error of 0.1 to 2 %). Q2_0C is decoded here, from its definition:
-130 bytes a block, half d, then 2-bit codes in order, value (2c - 3) d. Prints one JSON object: tensors compared, by type.
+130 bytes a block, half d, then 2-bit codes in order, value (2c - 3) d. Prints one JSON object for each file: tensors compared, by type.
 """
 import json
 import pathlib
@@ -42,7 +42,7 @@ def unpack(packed, columns, bits):
 
 
 def dequantize(tensors, name, config):
-    """Codes x scales in float64, as decision 11 of the format defines them."""
+    """Codes x scales in float64 (docs/formats.md)."""
     rows, columns = tensors[name + "_shape"].tolist()
     quant = config["quantization_config"] | config["quantization_config"]["modules"].get(name.removesuffix(".weight"), {})
     codes = unpack(tensors[name + "_codes"].numpy(), columns, quant["bits"]).astype(np.float64)
@@ -82,34 +82,37 @@ def compare_encoded(tensor, expected):
         assert np.array_equal(np.asarray(tensor.data), encoded.astype(tensor.data.dtype)), tensor.name
 
 
-def main():
-    folder, path = pathlib.Path(sys.argv[1]), sys.argv[2]
+def compare(folder, path):
     config = json.loads((folder / "config.json").read_text())
     tensors = {}
     for file in sorted(folder.glob("*.safetensors")):
         tensors |= safetensors.torch.load_file(file)
-    gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(Q2_0C)] = (512, 130)
-    reader = gguf.GGUFReader(path)
     is_llama = config["model_type"] in ("llama", "mistral")
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
-    counts, expected_names = {}, {n.removesuffix("_codes") for n in tensors if not n.endswith(("_scale", "_shape", "_zero_point"))}
-    for tensor in reader.tensors:
+    counts, missing = {}, {n.removesuffix("_codes") for n in tensors if not n.endswith(("_scale", "_shape", "_zero_point"))}
+    for tensor in gguf.GGUFReader(path).tensors:
         if tensor.name == "rope_freqs.weight":
             continue
         name = hf_name(tensor.name, config["model_type"])
-        expected_names.remove(name)
+        missing.remove(name)
         is_quantized = name + "_codes" in tensors
         expected = dequantize(tensors, name, config) if is_quantized else tensors[name].to(torch.float64).numpy()
         part = tensor.name.split(".")[-2]
         if is_llama and part in heads:
             expected = permute(expected, heads[part])
         if is_quantized or expected.ndim == 1:
-            assert np.array_equal(decode(tensor).reshape(expected.shape), expected), f"{name}: differs from codes x scales"
+            assert np.array_equal(decode(tensor).reshape(expected.shape), expected), f"{path}: {name} differs from codes x scales"
         else:
             compare_encoded(tensor, expected)
         counts[int(tensor.tensor_type)] = counts.get(int(tensor.tensor_type), 0) + 1
-    assert not expected_names, f"not in the file: {sorted(expected_names)}"
-    print(json.dumps({"tensors": sum(counts.values()), "by_type": counts}))
+    assert not missing, f"{path}: not in the file: {sorted(missing)}"
+    return {"tensors": sum(counts.values()), "by_type": counts}
+
+
+def main():
+    gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(Q2_0C)] = (512, 130)
+    for folder, path in zip(sys.argv[1::2], sys.argv[2::2]):
+        print(json.dumps(compare(pathlib.Path(folder), path)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Logits of transformers for an HF folder, computed in float32.
+"""Logits of transformers for HF folders, computed in float32.
 
-  python transformers_peer.py FOLDER "1,2,3" OUT.f32      # OUT: float32 [tokens, vocabulary]
+  python transformers_peer.py "1,2,3" FOLDER OUT.f32 [FOLDER OUT.f32 ...]      # OUT: float32 [tokens, vocabulary]
 """
 import sys
 
@@ -11,11 +11,13 @@ from transformers import AutoModelForCausalLM
 
 
 def main():
-    model = AutoModelForCausalLM.from_pretrained(sys.argv[1], torch_dtype=torch.float32).eval()
-    ids = torch.tensor([[int(i) for i in sys.argv[2].split(",")]])
-    with torch.no_grad():
-        logits = model(ids).logits[0]
-    logits.numpy().astype(np.float32).tofile(sys.argv[3])
+    ids = torch.tensor([[int(i) for i in sys.argv[1].split(",")]])
+    for folder, out in zip(sys.argv[2::2], sys.argv[3::2]):
+        model, info = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+        assert not info["missing_keys"] and not info["unexpected_keys"], f"{folder}: {info}"
+        with torch.no_grad():
+            logits = model.eval()(ids).logits[0]
+        logits.numpy().astype(np.float32).tofile(out)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,257 @@
+// Exported files as other programs read them: the gguf package, stock llama.cpp (xllamacpp), transformers.
+#include <gmock/gmock.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "export/export.h"
+#include "runtime/decoder.h"
+#include "tests/export/test_models.h"
+#include "tests/testing/testing.h"
+
+namespace crumb::exporting {
+namespace {
+
+namespace fs = std::filesystem;
+using arch::Architecture;
+using nlohmann::json;
+using quant::Grid;
+using quant::QuantFormat;
+using runtime::TokenId;
+using testing::quantized_model;
+using testing::run_command;
+using testing::small_spec;
+using testing::TempDir;
+using testing::write_model;
+
+const QuantFormat kSeqRow{Grid::seq, 2, true, 0};
+const std::vector<Architecture> kArchitectures = {Architecture::llama, Architecture::mistral, Architecture::qwen2,
+                                                  Architecture::qwen3, Architecture::hunyuan_v1_dense};
+
+void run(const fs::path& model, const fs::path& output, const std::string& target, const std::string& embedding = "") {
+  export_checkpoint(*quant::open_checkpoint(model), output, {target, embedding, "", false, 2});
+}
+
+std::string script(const std::string& name) { return (testing::source_dir() / "tests" / "export" / name).string(); }
+
+TEST(GgufPackage, DecodesEveryFileToCodesTimesScalesInHfOrder) {
+  CRUMB_NEED_PEERS(python);
+  const TempDir dir;
+  std::string arguments;
+  const auto add = [&](const fs::path& model, const std::string& target, const std::string& embedding = "") {
+    const fs::path out = model / (target + embedding + ".gguf");
+    run(model, out, target, embedding);
+    arguments += " " + model.string() + " " + out.string();
+  };
+  for (const auto architecture : kArchitectures)
+    add(quantized_model(dir / std::string(arch::architecture_name(architecture)), small_spec(architecture, 256),
+                        kSeqRow),
+        "gguf-q2_k");
+  const auto wide = quantized_model(dir / "wide", small_spec(Architecture::llama, 512), kSeqRow);
+  for (const std::string target : {"gguf-q2_0c", "gguf-q4_0", "gguf-q8_0", "gguf-bf16"}) add(wide, target);
+  const auto int4 = quantized_model(dir / "int4", small_spec(Architecture::llama, 64), {Grid::intn, 4, true, 32});
+  const auto int8 = quantized_model(dir / "int8", small_spec(Architecture::qwen3, 64), {Grid::intn, 8, true, 0});
+  add(int4, "gguf-q4_0");
+  add(int8, "gguf-q8_0", "f16");
+  write_model(dir / "plain", small_spec(Architecture::llama, 64), formats::DType::f32);
+  for (const std::string target : {"gguf-q4_0", "gguf-q8_0", "gguf-bf16"}) add(dir / "plain", target, "f32");
+  const auto result = run_command(python.string() + " " + script("gguf_peer.py") + arguments);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(std::ranges::count(result.out, '\n'), 14) << result.out;
+}
+
+TEST(Transformers, LoadsHfBf16WithTheLogitsOfTheCodes) {
+  CRUMB_NEED_PEERS(python);
+  const TempDir dir;
+  const std::vector<TokenId> ids = {5, 100, 17, 42, 200, 256, 3, 77, 131, 5, 5, 250};
+  std::string arguments = fmt::format(" {}", fmt::join(ids, ","));
+  std::vector<fs::path> models;
+  for (const auto architecture : kArchitectures) {
+    const fs::path place = dir / std::string(arch::architecture_name(architecture));
+    models.push_back(quantized_model(place, small_spec(architecture, 64), {Grid::seq, 2, true, 16}));
+    run(models.back(), place / "hf", "hf-bf16");
+    arguments += " " + (place / "hf").string() + " " + (place / "logits").string();
+  }
+  const auto result = run_command(python.string() + " " + script("transformers_peer.py") + arguments);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  for (const auto& model : models) {
+    const std::string bytes = testing::read_file(model.parent_path() / "logits");
+    const auto* expected = reinterpret_cast<const float*>(bytes.data());
+    const auto decoder = runtime::load_decoder(*quant::open_checkpoint(model), std::make_shared<ThreadPool>(2));
+    const auto state = decoder->new_state();
+    const auto [low, high] = std::minmax_element(expected, expected + bytes.size() / sizeof(float));
+    const float tolerance = 1e-4f * (*high - *low);
+    decoder->forward(std::vector<runtime::SequenceInput>{{state.get(), ids}}, runtime::LogitsFor::all,
+                     [&](int64_t, int64_t position, std::span<const float> logits) {
+                       for (size_t i = 0; i < logits.size(); ++i)
+                         ASSERT_NEAR(logits[i], expected[static_cast<size_t>(position) * logits.size() + i], tolerance)
+                             << model << " position " << position << " id " << i;
+                     });
+  }
+}
+
+/// Runs llama.cpp on a list of jobs.
+json llama_cpp(const fs::path& python, const TempDir& dir, const json& jobs) {
+  testing::write_file(dir / "jobs.json", jobs.dump());
+  const auto result = run_command(python.string() + " " + script("llama_cpp_peer.py") + " " +
+                                  (dir / "jobs.json").string() + " " + (dir / "results.json").string());
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  const json results = json::parse(testing::read_file(dir / "results.json"));
+  for (size_t i = 0; i < results.size(); ++i)
+    EXPECT_FALSE(results[i].contains("error")) << jobs[i]["model"] << ": " << results[i] << result.err;
+  return results;
+}
+
+std::vector<float> log_probabilities(std::span<const float> logits) {
+  const float most = *std::ranges::max_element(logits);
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(static_cast<double>(logit - most));
+  std::vector<float> out(logits.begin(), logits.end());
+  for (float& value : out) value -= most + static_cast<float>(std::log(sum));
+  return out;
+}
+
+/// What our runtime says after the prompt and after each id that llama.cpp chose.
+std::vector<std::vector<float>> our_steps(const fs::path& model, std::vector<TokenId> ids, const json& steps) {
+  const size_t prompt = ids.size();
+  for (const auto& step : steps) ids.push_back(step["id"]);
+  ids.pop_back();
+  const auto decoder = runtime::load_decoder(*quant::open_checkpoint(model), std::make_shared<ThreadPool>(2));
+  const auto state = decoder->new_state();
+  std::vector<std::vector<float>> out;
+  decoder->forward(std::vector<runtime::SequenceInput>{{state.get(), ids}}, runtime::LogitsFor::all,
+                   [&](int64_t, int64_t position, std::span<const float> logits) {
+                     if (position + 1 >= static_cast<int64_t>(prompt)) out.push_back(log_probabilities(logits));
+                   });
+  return out;
+}
+
+/// Largest difference of the log-probabilities llama.cpp lists.
+float log_probability_difference(const std::vector<std::vector<float>>& ours, const json& steps) {
+  float most = 0;
+  for (size_t i = 0; i < ours.size(); ++i)
+    for (const auto& entry : steps[i]["top"])
+      most = std::max(most, std::abs(ours[i][entry[0].get<size_t>()] - entry[1].get<float>()));
+  return most;
+}
+
+struct Agreement {
+  int64_t compared = 0, equal = 0;
+};
+
+/// Next ids, where ours are further apart than the error of llama.cpp's 8-bit activations.
+Agreement next_id_agreement(const std::vector<std::vector<float>>& ours, const json& steps) {
+  constexpr float kGap = 0.2f;
+  Agreement out;
+  for (size_t i = 0; i < ours.size(); ++i) {
+    auto sorted = ours[i];
+    std::ranges::partial_sort(sorted, sorted.begin() + 2, std::greater{});
+    if (sorted[0] - sorted[1] < kGap) continue;
+    ++out.compared;
+    out.equal += ours[i][steps[i]["id"].get<size_t>()] == sorted[0] ? 1 : 0;
+  }
+  return out;
+}
+
+arch::DecoderSpec with_window(arch::DecoderSpec spec) {
+  for (auto& layer : spec.layers) layer.window = 64;  // longer than the test's text
+  return spec;
+}
+
+TEST(LlamaCpp, LoadsRandomModelsOfEveryArchitectureAndAgreesInBf16) {
+  CRUMB_NEED_PEERS(python);
+  const TempDir dir;
+  const std::vector<TokenId> prompt = {5, 100, 17, 42, 200, 256, 3, 77};
+  json jobs = json::array();
+  std::vector<fs::path> models;
+  for (const auto architecture : kArchitectures) {
+    const fs::path place = dir / std::string(arch::architecture_name(architecture));
+    auto spec = small_spec(architecture, 256);
+    if (architecture == Architecture::mistral) spec = with_window(spec);
+    const auto codes = quantized_model(place, spec, kSeqRow);
+    for (const std::string target : {"gguf-bf16", "gguf-q2_k", "gguf-q4_0", "gguf-q8_0"}) {
+      run(codes, place / (target + ".gguf"), target);
+      jobs.push_back({{"model", (place / (target + ".gguf")).string()}, {"prompt", prompt}, {"tokens", 8}, {"top", 8}});
+      models.push_back(codes);
+    }
+  }
+  const json results = llama_cpp(python, dir, jobs);
+  ASSERT_EQ(results.size(), models.size());
+  for (size_t i = 0; i < results.size(); ++i) {
+    const json& steps = results[i].at("steps");
+    ASSERT_GE(steps.size(), 1u) << jobs[i]["model"];
+    const float difference = log_probability_difference(our_steps(models[i], prompt, steps), steps);
+    std::printf("%s: log-probabilities differ by at most %.4f\n", jobs[i]["model"].get<std::string>().c_str(),
+                static_cast<double>(difference));
+    // bf16 weights: llama.cpp rounds the activations to bf16, 2^-9 each. Block types: to int8.
+    EXPECT_LT(difference, i % 4 == 0 ? 0.02f : 0.2f) << jobs[i]["model"];
+  }
+}
+
+TEST(LlamaCpp, ChoosesTheSameNextIdsOnTrainedWeights) {
+  CRUMB_NEED_PEERS(python);
+  CRUMB_NEED_DATA(reference, "models/ref-llama-15m");
+  CRUMB_NEED_DATA(stories, "models/stories260K-hf");
+  const TempDir dir;
+  json jobs = json::array();
+  std::vector<std::pair<fs::path, std::vector<TokenId>>> inputs;
+  for (const auto& [model, text] : {std::pair{reference, "The first thing that the old man said was"},
+                                    std::pair{stories, "Once upon a time, there was a little girl"}}) {
+    const fs::path codes = dir / model.filename().string();
+    testing::quantize_model(model, codes, kSeqRow);
+    const auto prompt = quant::open_checkpoint(codes)->load_tokenizer()->encode(text, true);
+    for (const std::string target : {"gguf-bf16", "gguf-q2_k", "gguf-q4_0", "gguf-q8_0"}) {
+      const fs::path out = dir / (model.filename().string() + "-" + target + ".gguf");
+      run(codes, out, target, target == "gguf-bf16" ? "" : "q8_0");
+      jobs.push_back({{"model", out.string()}, {"prompt", prompt}, {"tokens", 48}, {"top", 4}, {"context", 256}});
+      inputs.emplace_back(out, prompt);
+    }
+  }
+  const json results = llama_cpp(python, dir, jobs);
+  for (size_t i = 0; i < results.size(); ++i) {
+    const json& steps = results[i].at("steps");
+    const auto agreement = next_id_agreement(our_steps(inputs[i].first, inputs[i].second, steps), steps);
+    std::printf("%s: %ld of %zu next ids compared, %ld equal\n", inputs[i].first.filename().c_str(), agreement.compared,
+                steps.size(), agreement.equal);
+    EXPECT_GE(agreement.compared, 8);
+    EXPECT_EQ(agreement.equal, agreement.compared) << inputs[i].first;
+  }
+}
+
+TEST(LlamaCpp, TokenizesAsWeDo) {
+  CRUMB_NEED_PEERS(python);
+  const TempDir dir;
+  const std::vector<std::string> texts = {"Hello, world! It's 12345 o'clock.", "  two  spaces\n\n\tand tabs \r\n",
+                                          "naïve façade 北京 🙂 ñ", "don't WE'LL x_y=3.14;",
+                                          "<|endoftext|>the end"};
+  write_model(dir / "bytes", small_spec(Architecture::llama, 64));
+  std::vector<fs::path> models = {dir / "bytes"};
+  for (const std::string name : {"models/ref-llama-15m", "models/stories260K-hf"})
+    if (const auto model = testing::data(name); !model.empty()) models.push_back(model);
+  for (const auto& [name, vocabulary] : {std::pair{"gpt2-hf-json", 50257}, std::pair{"llama2-hf-json", 32000}}) {
+    const auto file = testing::data(std::string("tokenizers/") + name + "/tokenizer.json");
+    if (file.empty()) continue;
+    auto spec = small_spec(Architecture::llama, 32);
+    spec.vocab_size = vocabulary;
+    write_model(dir / name, spec);
+    fs::remove(dir / name / "tokenizer_config.json");
+    fs::copy_file(file, dir / name / "tokenizer.json", fs::copy_options::overwrite_existing);
+    models.push_back(dir / name);
+  }
+  json jobs = json::array();
+  for (size_t i = 0; i < models.size(); ++i) {
+    const fs::path out = dir / (std::to_string(i) + ".gguf");
+    run(models[i], out, "gguf-bf16");
+    jobs.push_back({{"model", out.string()}, {"texts", texts}});
+  }
+  const json results = llama_cpp(python, dir, jobs);
+  for (size_t i = 0; i < models.size(); ++i) {
+    const auto tokenizer = quant::open_checkpoint(models[i])->load_tokenizer();
+    for (size_t t = 0; t < texts.size(); ++t)
+      EXPECT_EQ(results[i].at("tokens")[t].get<std::vector<TokenId>>(), tokenizer->encode(texts[t]))
+          << models[i] << ": " << texts[t];
+  }
+}
+
+}  // namespace
+}  // namespace crumb::exporting
