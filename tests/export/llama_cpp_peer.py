@@ -18,7 +18,7 @@ def start(path, context):
     params = xl.CommonParams()
     params.model.path = path
     params.n_ctx, params.n_parallel, params.n_gpu_layers, params.warmup = context, 1, 0, False
-    params.cpuparams.n_threads = 2
+    params.cpuparams.n_threads = 1  # more of them spin while they wait, which starves other work
     params.cache_type_k = params.cache_type_v = xl.ggml_type.GGML_TYPE_F32
     return xl.Server(params)
 

@@ -1,0 +1,113 @@
+// `crumb export` as a user sees it: the summary, the JSON, one line and the exit code for what is wrong.
+#include <gmock/gmock.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "tests/export/test_models.h"
+#include "tests/testing/testing.h"
+
+namespace crumb {
+namespace {
+
+namespace fs = std::filesystem;
+using arch::Architecture;
+using quant::Grid;
+using quant::QuantFormat;
+using ::testing::AllOf;
+using testing::CommandResult;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing::run_crumb;
+using testing::small_spec;
+using testing::TempDir;
+
+class ExportVerb : public ::testing::Test {
+ protected:
+  CommandResult run(const std::string& model, const std::string& arguments, const std::string& output = "out") {
+    return run_crumb("export " + (dir_ / model).string() + " -o " + (dir_ / output).string() + " " + arguments);
+  }
+  void write_codes(const std::string& name, int64_t hidden, const QuantFormat& format = {}) {
+    const auto codes = testing::quantized_model(dir_ / ("of-" + name), small_spec(Architecture::llama, hidden), format);
+    fs::rename(codes, dir_ / name);
+  }
+  /// The user's mistake: exit 2, one line that holds `text`, and no output.
+  void expect_refused(const CommandResult& result, const std::string& text) {
+    EXPECT_EQ(result.exit_code, 2) << result.err;
+    EXPECT_THAT(result.err, HasSubstr(text));
+    EXPECT_EQ(std::ranges::count(result.err, '\n'), 1) << result.err;
+    EXPECT_FALSE(fs::exists(dir_ / "out"));
+  }
+  TempDir dir_;
+};
+
+TEST_F(ExportVerb, SumsUpTypesFallbacksAndTheReadBack) {
+  write_codes("codes", 64);  // rows of 64 and 128
+  const auto result = run("codes", "--to gguf-q2_k");
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, AllOf(HasSubstr("gguf-q2_k"), HasSubstr("bits/weight"), HasSubstr("q4_0"),
+                                HasSubstr("q4_0 for 12 tensors (model.layers."),
+                                HasSubstr("q2_k needs rows of a multiple of 256, not 64"),
+                                HasSubstr("q8_0 for 1 tensor (model.embed_tokens.weight): q6_k needs rows of"),
+                                HasSubstr("read back 20 tensors: equal")));
+}
+
+TEST_F(ExportVerb, PrintsOneJsonObject) {
+  write_codes("codes", 256);
+  const auto result = run("codes", "--to gguf-q2_k --json --embedding-type bf16");
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const auto json = nlohmann::json::parse(result.out);
+  EXPECT_EQ(json["target"], "gguf-q2_k");
+  EXPECT_EQ(json["file_bytes"], fs::file_size(dir_ / "out"));
+  EXPECT_EQ(json["tensors_read_back_equal"], 20);
+  EXPECT_THAT(json["fallbacks"], IsEmpty());
+  const auto q2_k = std::ranges::find_if(json["types"], [](const auto& type) { return type["type"] == "q2_k"; });
+  EXPECT_EQ((*q2_k)["tensors"], 14);
+  EXPECT_EQ((*q2_k)["bits_per_weight"], 2.625);
+}
+
+TEST_F(ExportVerb, WarnsOfAWindowThatStockLlamaCppIgnores) {
+  auto spec = small_spec(Architecture::mistral, 64);
+  for (auto& layer : spec.layers) layer.window = 32;
+  testing::write_model(dir_ / "mistral", spec);
+  EXPECT_THAT(run("mistral", "--to gguf-bf16").out,
+              HasSubstr("warning: stock llama.cpp ignores the sliding window of 32"));
+}
+
+TEST_F(ExportVerb, RefusesBadInputInOneLine) {
+  testing::write_model(dir_ / "plain", small_spec(Architecture::llama, 64));
+  expect_refused(run("absent", "--to gguf-bf16"), "absent");
+  expect_refused(run("plain", "--to gguf-q3_k"), "unknown export target \"gguf-q3_k\"; known: gguf-q2_0c, gguf-q2_k");
+  expect_refused(run("plain", "--to gguf-q2_k"), "gguf-q2_k needs a quantized model");
+  expect_refused(run("plain", "--to gguf-q8_0 --embedding-type q6_k"), "q6_k needs rows of a multiple of 256, not 64");
+  expect_refused(run("plain", "--to gguf-q8_0 --head-type f16"), "use --embedding-type");
+  expect_refused(run("plain", "--to gguf-q8_0 --embedding-type q1"), "unknown type \"q1\"");
+  write_codes("int8", 64, {Grid::intn, 8, true, 0});
+  expect_refused(run("int8", "--to gguf-q4_0"), "use gguf-q8_0");
+  write_codes("asymmetric", 64, {Grid::intn, 4, false, 0});
+  expect_refused(run("asymmetric", "--to gguf-q4_0"), "q4_0 has no zero points");
+}
+
+TEST_F(ExportVerb, RefusesToReplaceWithoutForce) {
+  testing::write_model(dir_ / "plain", small_spec(Architecture::llama, 64));
+  testing::write_file(dir_ / "mine", "mine");
+  const auto refused = run("plain", "--to gguf-bf16", "mine");
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_THAT(refused.err, HasSubstr("--force"));
+  EXPECT_EQ(testing::read_file(dir_ / "mine"), "mine");
+  EXPECT_EQ(run("plain", "--to gguf-bf16 --force", "mine").exit_code, 0);
+}
+
+TEST_F(ExportVerb, EndsWithOneAndLeavesNothingWhenTheDiskIsFull) {
+  testing::write_model(dir_ / "plain", small_spec(Architecture::llama, 256));
+  fs::create_directories(dir_ / "place");
+  const auto result =
+      testing::run_command("trap '' XFSZ; ulimit -f 64; " + testing::program().string() + " export " +
+                           (dir_ / "plain").string() + " --to gguf-q8_0 -o " + (dir_ / "place" / "a.gguf").string());
+  EXPECT_EQ(result.exit_code, 1) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("cannot write"));
+  EXPECT_TRUE(fs::is_empty(dir_ / "place"));
+}
+
+}  // namespace
+}  // namespace crumb
