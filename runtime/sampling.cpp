@@ -56,8 +56,9 @@ TokenId sample(std::span<const float> logits, const SamplingOptions& options, ui
   }
   keep_top_k(candidates, options.top_k);
   keep_top_p(candidates, options.top_p);
-  // The order must not depend on how the candidates were selected.
-  std::sort(candidates.begin(), candidates.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
+  if (candidates.size() < logits.size()) {  // the order must not depend on how they were selected
+    std::sort(candidates.begin(), candidates.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
+  }
   double left = Rng(options.seed, stream).uniform(position) * total_weight(candidates);
   for (const auto& candidate : candidates) {
     left -= candidate.weight;

@@ -97,6 +97,57 @@ void expect_reference_logits(const std::string& model, const std::string& vector
 TEST(Decoder, Stories260KEqualsTheDoublePrecisionLogits) { expect_reference_logits("stories260K-hf", "stories260K"); }
 TEST(Decoder, Tiny1MEqualsTheDoublePrecisionLogits) { expect_reference_logits("tiny1m-hf", "tiny1m"); }
 
+double negative_log_likelihood(std::span<const float> logits, TokenId token) {
+  const double largest = *std::max_element(logits.begin(), logits.end());
+  double sum = 0.0;
+  for (const float logit : logits) sum += std::exp(logit - largest);
+  return largest + std::log(sum) - logits[static_cast<size_t>(token)];
+}
+
+/// Sum over a text in windows of 511 tokens, each after a BOS.
+double score_story(Decoder& decoder, const std::vector<TokenId>& tokens) {
+  double sum = 0.0;
+  for (size_t begin = 0; begin < tokens.size(); begin += 511) {
+    const size_t count = std::min<size_t>(511, tokens.size() - begin);
+    std::vector<TokenId> window{1};
+    window.insert(window.end(), tokens.begin() + begin, tokens.begin() + begin + count);
+    const auto state = decoder.new_state();
+    const SequenceInput input{state.get(), {window.data(), count}};
+    decoder.forward({&input, 1}, LogitsFor::all, [&](int64_t, int64_t position, std::span<const float> logits) {
+      sum += negative_log_likelihood(logits, window[static_cast<size_t>(position) + 1]);
+    });
+  }
+  return sum;
+}
+
+std::vector<std::string> split(const std::string& text, const std::string& separator) {
+  std::vector<std::string> pieces;
+  for (size_t begin = 0, end = 0; end != std::string::npos; begin = end + separator.size()) {
+    end = text.find(separator, begin);
+    pieces.push_back(text.substr(begin, end == std::string::npos ? end : end - begin));
+  }
+  return pieces;
+}
+
+TEST(Decoder, Stories260KHasTheKnownPerplexity) {
+  CRUMB_NEED_DATA(folder, "models/stories260K-hf");
+  CRUMB_NEED_DATA(text, "text/tinystories-valid-sample/tinystories_valid_1911.txt");
+  const auto stories = split(testing::read_file(text), "<|endoftext|>");
+  ASSERT_GT(stories.size(), 41u);
+  const auto tokenizer = tokenizer::load_tokenizer(folder);
+  const auto decoder = load(folder);
+  double sum = 0.0;
+  size_t count = 0;
+  for (size_t i = 1; i <= 40; ++i) {
+    const auto first = stories[i].find_first_not_of(" \n\r\t"), last = stories[i].find_last_not_of(" \n\r\t");
+    const auto tokens = tokenizer->encode(stories[i].substr(first, last - first + 1));
+    sum += score_story(*decoder, tokens);
+    count += tokens.size();
+  }
+  EXPECT_EQ(count, 15445u);
+  EXPECT_NEAR(sum / static_cast<double>(count), 1.546921, 2e-6);
+}
+
 TEST(Decoder, ManyTokensAtOnceAreCutIntoPassesWithoutATrace) {
   const auto golden = read_golden("mistral");
   const auto decoder = load(golden_folder("mistral"));

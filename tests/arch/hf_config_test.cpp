@@ -1,0 +1,226 @@
+#include "core/arch/hf_config.h"
+
+#include <gmock/gmock.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <numbers>
+
+#include "core/arch/rope_scaling.h"
+#include "tests/arch/spec_compare.h"
+#include "tests/testing/testing.h"
+
+namespace crumb::arch {
+namespace {
+
+using nlohmann::json;
+using testing::error_of;
+using ::testing::HasSubstr;
+
+json base_config(const std::string& model_type) {
+  return {{"model_type", model_type}, {"hidden_size", 64},        {"intermediate_size", 96},
+          {"num_hidden_layers", 4},   {"num_attention_heads", 8}, {"num_key_value_heads", 2},
+          {"vocab_size", 128},        {"rms_norm_eps", 1e-6},     {"max_position_embeddings", 1024}};
+}
+DecoderSpec read(const json& config) { return spec_from_hf_config(config, "config.json"); }
+std::string refusal(const json& config) {
+  return error_of([&] { read(config); });
+}
+
+TEST(HfConfig, BothStylesOfRotaryParametersMeanTheSame) {
+  const json scaling = {
+      {"factor", 8.0}, {"low_freq_factor", 1.0}, {"high_freq_factor", 4.0}, {"original_max_position_embeddings", 512}};
+  auto older = base_config("llama"), oldest = older, newer = older;
+  older["rope_theta"] = 500000.0;
+  older["rope_scaling"] = scaling;
+  oldest = older;
+  older["rope_scaling"]["rope_type"] = "llama3";
+  oldest["rope_scaling"]["type"] = "llama3";
+  newer["rope_parameters"] = scaling;
+  newer["rope_parameters"]["rope_type"] = "llama3";
+  newer["rope_parameters"]["rope_theta"] = 500000.0;
+  expect_same_spec(read(older), read(newer), 0.0);
+  expect_same_spec(read(oldest), read(newer), 0.0);
+  EXPECT_EQ(read(newer).layers[0].rope.base, 500000.0);
+}
+
+TEST(HfConfig, Llama3ScalingFollowsItsDefinition) {
+  auto config = base_config("llama");
+  config["head_dim"] = 64;
+  config["rope_theta"] = 500000.0;
+  config["rope_scaling"] = {{"rope_type", "llama3"},
+                            {"factor", 32.0},
+                            {"low_freq_factor", 1.0},
+                            {"high_freq_factor", 4.0},
+                            {"original_max_position_embeddings", 8192}};
+  const auto divisors = read(config).layers[0].rope.divisors;
+  ASSERT_EQ(divisors.size(), 32u);
+  int kept = 0, blended = 0, divided = 0;
+  for (size_t i = 0; i < divisors.size(); ++i) {
+    const double f = std::pow(500000.0, -2.0 * static_cast<double>(i) / 64.0), wavelength = 2.0 * std::numbers::pi / f;
+    double expected = 1.0;
+    if (wavelength > 8192.0) {
+      expected = 32.0;
+      ++divided;
+    } else if (wavelength >= 2048.0) {
+      const double smooth = (8192.0 / wavelength - 1.0) / 3.0;
+      expected = f / ((1.0 - smooth) * f / 32.0 + smooth * f);
+      ++blended;
+    } else {
+      ++kept;
+    }
+    EXPECT_NEAR(divisors[i] / expected, 1.0, 1e-12) << "pair " << i;
+  }
+  EXPECT_GT(kept, 0);
+  EXPECT_GT(blended, 0);
+  EXPECT_GT(divided, 0);
+}
+
+TEST(HfConfig, HunyuansAlphaChangesTheBase) {
+  auto config = base_config("hunyuan_v1_dense");
+  config["attention_head_dim"] = 128;
+  config["rope_scaling"] = {{"type", "dynamic"}, {"alpha", 1000.0}, {"factor", 1.0}};
+  const auto spec = read(config);
+  EXPECT_NEAR(spec.layers[0].rope.base, 11158839.925, 0.001);
+  EXPECT_EQ(spec.layers[0].gqa().head_dim, 128);
+  EXPECT_EQ(spec.layers[0].gqa().qk_norm, QkNorm::after_rope);
+  config.erase("attention_head_dim");
+  config["head_dim"] = 128;
+  expect_same_spec(read(config), spec, 0.0);
+}
+
+TEST(HfConfig, LinearScalingDividesEveryFrequency) {
+  auto config = base_config("llama");
+  config["rope_scaling"] = {{"type", "linear"}, {"factor", 4.0}};
+  EXPECT_THAT(read(config).layers[0].rope.divisors, ::testing::Each(4.0));
+}
+
+TEST(HfConfig, EachArchitectureHasItsBiasesAndNorms) {
+  const auto gqa = [](const char* type, bool attention_bias) {
+    auto config = base_config(type);
+    config["attention_bias"] = attention_bias;
+    return read(config).layers[0].gqa();
+  };
+  EXPECT_FALSE(gqa("llama", false).qkv_bias);
+  EXPECT_TRUE(gqa("llama", true).qkv_bias && gqa("llama", true).output_bias);
+  EXPECT_FALSE(gqa("mistral", true).qkv_bias);  // transformers' Mistral has no such option
+  EXPECT_TRUE(gqa("qwen2", false).qkv_bias);
+  EXPECT_FALSE(gqa("qwen2", true).output_bias);
+  EXPECT_FALSE(gqa("qwen3", false).qkv_bias);
+  EXPECT_EQ(gqa("qwen3", false).qk_norm, QkNorm::before_rope);
+  EXPECT_EQ(gqa("qwen3", false).head_dim, 128);  // its class's default, not hidden_size / heads
+  EXPECT_EQ(gqa("qwen2", false).qk_norm, QkNorm::none);
+  EXPECT_TRUE(gqa("hunyuan_v1_dense", true).output_bias);
+}
+
+std::vector<int64_t> windows(const json& config) {
+  std::vector<int64_t> result;
+  for (const auto& layer : read(config).layers) result.push_back(layer.window);
+  return result;
+}
+
+TEST(HfConfig, MistralsWindowHoldsForAllLayers) {
+  auto config = base_config("mistral");
+  EXPECT_THAT(windows(config), ::testing::Each(4096));  // absent: the class's default
+  config["sliding_window"] = 32;
+  EXPECT_THAT(windows(config), ::testing::Each(32));
+  config["sliding_window"] = nullptr;
+  EXPECT_THAT(windows(config), ::testing::Each(0));
+  config["sliding_window"] = 32;
+  config["layer_types"] = {"full_attention", "sliding_attention", "sliding_attention", "full_attention"};
+  EXPECT_THAT(windows(config), ::testing::ElementsAre(0, 32, 32, 0));
+}
+
+TEST(HfConfig, QwensWindowIsAnOptionOfTheUpperLayers) {
+  auto config = base_config("qwen2");
+  config["sliding_window"] = 16;
+  config["max_window_layers"] = 3;
+  EXPECT_THAT(windows(config), ::testing::Each(0));
+  config["use_sliding_window"] = true;
+  EXPECT_THAT(windows(config), ::testing::ElementsAre(0, 0, 0, 16));
+  config["layer_types"] = {"sliding_attention", "full_attention", "sliding_attention", "full_attention"};
+  EXPECT_THAT(windows(config), ::testing::ElementsAre(16, 0, 16, 0));
+  config["layer_types"] = {"sliding_attention"};
+  EXPECT_THAT(refusal(config), HasSubstr("layer_types must list one type for each of the 4 layers"));
+  config["layer_types"] = {"linear_attention", "full_attention", "full_attention", "full_attention"};
+  EXPECT_THAT(refusal(config), HasSubstr("layer type linear_attention is not supported"));
+}
+
+TEST(HfConfig, RefusesWhatWouldComputeSomethingElse) {
+  const auto with = [](const char* type, const char* key, const json& value) {
+    auto config = base_config(type);
+    config[key] = value;
+    return refusal(config);
+  };
+  EXPECT_THAT(
+      with("llama", "model_type", "gpt2"),
+      HasSubstr("model_type 'gpt2' is not supported; known ones: llama, mistral, qwen2, qwen3, hunyuan_v1_dense"));
+  EXPECT_THAT(with("llama", "hidden_act", "gelu"), HasSubstr("hidden_act 'gelu' is not supported"));
+  EXPECT_THAT(with("llama", "rope_scaling", {{"type", "yarn"}, {"factor", 4.0}}),
+              HasSubstr("rope type 'yarn' is not supported"));
+  EXPECT_THAT(with("llama", "rope_parameters", {{"rope_type", "llama3"}}), HasSubstr("factor is missing"));
+  EXPECT_THAT(with("llama", "rope_parameters", {{"full_attention", {{"rope_theta", 1.0}}}}),
+              HasSubstr("one rotary embedding per layer type is not supported"));
+  EXPECT_THAT(with("llama", "partial_rotary_factor", 0.5), HasSubstr("partial_rotary_factor"));
+  EXPECT_THAT(with("hunyuan_v1_dense", "use_qk_norm", false), HasSubstr("use_qk_norm"));
+  EXPECT_THAT(with("hunyuan_v1_dense", "use_cla", true), HasSubstr("use_cla"));
+  EXPECT_THAT(with("hunyuan_v1_dense", "num_experts", 64), HasSubstr("mixture of experts"));
+}
+
+TEST(HfConfig, RefusesNumbersThatNoModelHas) {
+  const auto with = [](const char* key, const json& value) {
+    auto config = base_config("llama");
+    config[key] = value;
+    return refusal(config);
+  };
+  EXPECT_THAT(with("vocab_size", nullptr), HasSubstr("config.json: vocab_size is missing"));
+  EXPECT_THAT(with("vocab_size", "many"), HasSubstr("vocab_size must be an integer, not \"many\""));
+  EXPECT_THAT(with("hidden_size", -64), HasSubstr("hidden_size is -64, which no model has"));
+  EXPECT_THAT(with("num_hidden_layers", 1000000), HasSubstr("num_hidden_layers is 1000000"));
+  EXPECT_THAT(with("num_key_value_heads", 3),
+              HasSubstr("num_attention_heads 8 is not a multiple of num_key_value_heads 3"));
+  EXPECT_THAT(with("num_attention_heads", 6), HasSubstr("hidden_size 64 is not a multiple of num_attention_heads 6"));
+  EXPECT_THAT(with("head_dim", 7), HasSubstr("head_dim 7 is odd"));
+  EXPECT_THAT(with("rms_norm_eps", 0), HasSubstr("rms_norm_eps must be greater than 0"));
+  EXPECT_THAT(refusal(json::array()), HasSubstr("not a JSON object"));
+}
+
+TEST(HfConfig, WrittenAndReadAgainItIsTheSameModel) {
+  for (const auto& entry : std::filesystem::directory_iterator(testing::source_dir() / "tests/runtime/goldens")) {
+    const auto spec = load_hf_spec(entry.path());
+    expect_same_spec(spec_from_hf_config(hf_config_from_spec(spec), "written"), spec, 1e-12);
+  }
+}
+
+TEST(HfConfig, TransformersReadsWhatIsWrittenAsTheSameModel) {
+  CRUMB_NEED_PEERS(python);
+  const testing::TempDir dir;
+  std::vector<DecoderSpec> specs;
+  std::string folders;
+  for (const char* name : {"llama_bias", "llama3", "mistral", "qwen2_window", "qwen3_bias", "hunyuan"}) {
+    specs.push_back(load_hf_spec(testing::source_dir() / "tests/runtime/goldens" / name));
+    std::filesystem::create_directories(dir / name);
+    testing::write_file(dir / name / "config.json", hf_config_from_spec(specs.back()).dump());
+    folders += " " + (dir / name).string();
+  }
+  const auto script = testing::source_dir() / "tests" / "arch" / "describe_models.py";
+  const auto result = testing::run_command(python.string() + " " + script.string() + folders);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const auto described = json::parse(result.out);
+  ASSERT_EQ(described.size(), specs.size());
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const auto& spec = specs[i];
+    const auto& rope = spec.layers[0].rope;
+    std::map<std::string, std::vector<int64_t>> shapes;
+    for (const auto& desc : tensor_table(spec)) shapes[desc.hf_name] = desc.shape;
+    EXPECT_EQ(described[i].at("shapes"), json(shapes));
+    for (size_t pair = 0; pair < rope.divisors.size(); ++pair) {
+      const double exponent = -2.0 * static_cast<double>(pair) / static_cast<double>(rope.dim);
+      const double expected = std::pow(rope.base, exponent) / rope.divisors[pair];
+      EXPECT_NEAR(described[i].at("inv_freq").at(pair).get<double>() / expected, 1.0, 1e-6);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace crumb::arch

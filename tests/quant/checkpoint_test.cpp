@@ -1,0 +1,427 @@
+#include "quant/checkpoint.h"
+
+#include <gmock/gmock.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "core/common/rng.h"
+#include "core/formats/safetensors.h"
+#include "kernels/seq.h"
+#include "quant/codes_writer.h"
+#include "tests/quant/hand_gguf.h"
+#include "tests/testing/testing.h"
+
+namespace crumb::quant {
+namespace {
+
+using ::testing::ElementsAre;
+using testing::error_of;
+using ::testing::HasSubstr;
+using testing::TempDir;
+
+Path tiny_model(const std::string& name) { return testing::source_dir() / "tests" / "runtime" / "goldens" / name; }
+
+/// A copy of a tiny model that a test may spoil: change tensors and configuration, then write().
+struct Spoiled {
+  struct Tensor {
+    std::string name;
+    formats::DType dtype;
+    std::vector<int64_t> shape;
+    std::vector<uint8_t> bytes;
+  };
+  std::vector<Tensor> tensors;
+  nlohmann::json config;
+
+  explicit Spoiled(const Path& folder) : config(nlohmann::json::parse(read_text(folder / "config.json"))) {
+    const formats::SafetensorsReader reader(folder / "model.safetensors");
+    for (const auto& info : reader.tensors()) {
+      const auto bytes = reader.bytes(info);
+      tensors.push_back({info.name, info.dtype, info.shape, {bytes.begin(), bytes.end()}});
+    }
+  }
+  Tensor& at(const std::string& name) {
+    for (auto& tensor : tensors) {
+      if (tensor.name == name) return tensor;
+    }
+    throw std::runtime_error("no tensor " + name);
+  }
+  void erase(const std::string& name) {
+    std::erase_if(tensors, [&](const Tensor& tensor) { return tensor.name == name; });
+  }
+  void write(const Path& folder) const {
+    formats::SafetensorsWriter writer;
+    for (const auto& tensor : tensors) writer.declare(tensor.name, tensor.dtype, tensor.shape);
+    std::filesystem::create_directories(folder);
+    writer.begin_folder(folder, int64_t{1} << 40);
+    for (const auto& tensor : tensors) writer.write(tensor.bytes.data(), static_cast<int64_t>(tensor.bytes.size()));
+    writer.finish();
+    testing::write_file(folder / "config.json", config.dump());
+  }
+  /// What opening it and reading every tensor says.
+  std::string complaint(const TempDir& dir) const {
+    write(dir / "spoiled");
+    return error_of([&] {
+      const auto checkpoint = open_checkpoint(dir / "spoiled");
+      for (const auto& tensor : checkpoint->tensors()) read_all(*checkpoint, tensor);
+    });
+  }
+};
+
+const std::string kUpProj = "model.layers.1.mlp.up_proj.weight";
+
+// --- HF folders --------------------------------------------------------------------------------------------------
+
+TEST(HfCheckpoint, ListsTheTensorsOfTheTableWithTheirTypes) {
+  const auto checkpoint = open_checkpoint(tiny_model("llama"));
+  EXPECT_EQ(checkpoint->kind(), CheckpointKind::hf);
+  const auto table = arch::tensor_table(checkpoint->spec());
+  ASSERT_EQ(checkpoint->tensors().size(), table.size());
+  int64_t bytes = 0;
+  for (size_t i = 0; i < table.size(); ++i) {
+    const auto& tensor = checkpoint->tensors()[i];
+    EXPECT_EQ(tensor.desc.hf_name, table[i].hf_name);
+    EXPECT_EQ(tensor.dtype, "F16");
+    EXPECT_EQ(tensor.stored_bytes, 2 * table[i].elements());
+    EXPECT_FALSE(tensor.format.has_value());
+    bytes += tensor.stored_bytes;
+  }
+  EXPECT_EQ(checkpoint->stored_bytes(), bytes);
+}
+
+TEST(HfCheckpoint, RowsReadInBlocksEqualTheStoredNumbers) {
+  const auto checkpoint = open_checkpoint(tiny_model("qwen2"));
+  const auto& tensor = checkpoint->tensor(kUpProj);
+  const formats::SafetensorsReader reader(tiny_model("qwen2"));
+  const auto bytes = reader.bytes(reader.at(kUpProj));
+  std::vector<float> rows(3 * 32);
+  checkpoint->read_rows(tensor, 5, 8, rows.data());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    uint16_t stored = 0;
+    std::memcpy(&stored, bytes.data() + 2 * (5 * 32 + i), 2);
+    EXPECT_EQ(rows[i], formats::from_bf16(stored));
+  }
+}
+
+TEST(HfCheckpoint, NamesATensorThatIsMissing) {
+  const TempDir dir;
+  Spoiled model(tiny_model("llama"));
+  model.erase(kUpProj);
+  EXPECT_THAT(model.complaint(dir), HasSubstr("tensor " + kUpProj + " is missing"));
+}
+
+TEST(HfCheckpoint, NamesATensorOfAnotherShape) {
+  const TempDir dir;
+  Spoiled model(tiny_model("llama"));
+  model.at(kUpProj).shape = {32, 48};
+  EXPECT_THAT(model.complaint(dir),
+              HasSubstr("tensor " + kUpProj + " has shape [32, 48], the configuration asks for [48, 32]"));
+}
+
+TEST(HfCheckpoint, NamesATensorWithNaNOrInfinity) {
+  for (const uint16_t bad : {0x7e00, 0xfc00}) {  // halves
+    const TempDir dir;
+    Spoiled model(tiny_model("llama"));
+    std::memcpy(model.at(kUpProj).bytes.data() + 100, &bad, 2);
+    EXPECT_THAT(model.complaint(dir), HasSubstr("tensor " + kUpProj + " holds NaN or infinite values"));
+  }
+}
+
+TEST(HfCheckpoint, RefusesATensorThatNothingWouldRead) {
+  const TempDir dir;
+  Spoiled model(tiny_model("llama_bias"));
+  model.config["attention_bias"] = false;
+  EXPECT_THAT(model.complaint(dir), HasSubstr(".bias is not part of a llama model of this configuration"));
+}
+
+TEST(HfCheckpoint, PassesOverTheHeadOfATiedModelAndOldRotaryBuffers) {
+  const TempDir dir;
+  Spoiled model(tiny_model("qwen3"));
+  auto head = model.at("model.embed_tokens.weight");
+  head.name = "lm_head.weight";
+  model.tensors.push_back(head);
+  model.tensors.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq", formats::DType::f32, {1}, {0, 0, 0, 0}});
+  EXPECT_EQ(model.complaint(dir), "");
+}
+
+TEST(HfCheckpoint, NamesTheProgramWhoseQuantizationItCannotRead) {
+  const TempDir dir;
+  Spoiled model(tiny_model("llama"));
+  model.config["quantization_config"] = {{"quant_method", "gptq"}, {"bits", 4}};
+  EXPECT_THAT(model.complaint(dir),
+              HasSubstr("quantized by gptq, which Crumb does not read; give the unquantized model"));
+  model.config["quantization_config"] = {{"quant_method", "compressed-tensors"}};
+  EXPECT_THAT(model.complaint(dir), HasSubstr("quantized by compressed-tensors"));
+  model.config["quantization_config"] = {{"quant_method", "crumb"}, {"version", 2}};
+  EXPECT_THAT(model.complaint(dir), HasSubstr("version 2; this program reads 1"));
+  model.config.erase("quantization_config");
+  model.config["quantization"] = {{"bits", 4}, {"group_size", 32}};
+  EXPECT_THAT(model.complaint(dir), HasSubstr("quantized by MLX"));
+}
+
+TEST(OpenCheckpoint, SaysWhatAPathShouldBe) {
+  const TempDir dir;
+  EXPECT_THAT(error_of([&] { open_checkpoint(dir / "nothing"); }), HasSubstr("nothing: no such file or folder"));
+  EXPECT_THAT(error_of([&] { open_checkpoint(dir.path()); }), HasSubstr("there is no config.json in this folder"));
+  EXPECT_THAT(error_of([&] { open_checkpoint(tiny_model("llama") / "model.safetensors"); }),
+              HasSubstr("give the folder that holds it"));
+  testing::write_file(dir / "text", "hello");
+  EXPECT_THAT(error_of([&] { open_checkpoint(dir / "text"); }), HasSubstr("neither a GGUF file nor a folder"));
+  testing::write_file(dir / "config.json", "{\"model_type\": ");
+  EXPECT_THAT(error_of([&] { open_checkpoint(dir.path()); }), HasSubstr("config.json: not valid JSON"));
+}
+
+TEST(OpenCheckpoint, FoldersOfOtherOriginOpenOrAreRefusedWithAReason) {
+  const std::pair<const char*, const char*> fixtures[] = {{"tiny_llama3", ""},
+                                                          {"tiny_mistral", ""},
+                                                          {"tiny_qwen3", ""},
+                                                          {"tiny_llama3_tied", "quantized by MLX"},
+                                                          {"tiny_mistral_tied", "quantized by MLX"},
+                                                          {"tiny_qwen3_tied", "quantized by MLX"},
+                                                          {"tiny_qwen3_sharded", "quantized by MLX"},
+                                                          {"tiny_gemma3", "model_type 'gemma3_text' is not supported"},
+                                                          {"tiny_gemma4", "model_type 'gemma4' is not supported"},
+                                                          {"tiny_qwen3_5", "model_type 'qwen3_5' is not supported"},
+                                                          {"tiny_qwen3_5_tied", "quantized by MLX"}};
+  for (const auto& [name, reason] : fixtures) {
+    CRUMB_NEED_DATA(folder, std::string("vectors/tiny-hf-fixtures/") + name);
+    const auto message = error_of([&] {
+      const auto checkpoint = open_checkpoint(folder);
+      for (const auto& tensor : checkpoint->tensors()) read_all(*checkpoint, tensor);
+    });
+    EXPECT_THAT(message, HasSubstr(reason)) << name;
+    EXPECT_EQ(message.empty(), std::string(reason).empty()) << name << ": " << message;
+  }
+}
+
+// --- Codes and scales --------------------------------------------------------------------------------------------
+
+/// Random codes and scales for every linear; the format depends on the module.
+struct CodesModel {
+  std::unique_ptr<Checkpoint> base = open_checkpoint(tiny_model("llama_bias"));
+  std::map<std::string, QuantizedTensor> tensors;
+
+  static QuantFormat format_of(const std::string& name) {
+    if (name.find("q_proj") != std::string::npos) return {Grid::intn, 4, false, 16};
+    if (name.find("k_proj") != std::string::npos) return {Grid::intn, 8, true, 0};
+    if (name.find("v_proj") != std::string::npos) return {Grid::intn, 3, true, 32};
+    if (name.find("o_proj") != std::string::npos) return {Grid::seq, 2, true, 8};
+    return {};
+  }
+  CodesModel() {
+    for (const auto& tensor : base->tensors()) {
+      if (tensor.desc.role == arch::TensorRole::linear) tensors[tensor.desc.hf_name] = random_codes(tensor.desc);
+    }
+  }
+  static QuantizedTensor random_codes(const arch::TensorDesc& desc) {
+    QuantizedTensor result{format_of(desc.hf_name), desc.rows(), desc.cols(), {}, {}, {}};
+    const Rng rng(3, hash_name(desc.hf_name));
+    const auto levels = uint64_t{1} << result.format.bits;
+    for (int64_t i = 0; i < desc.elements(); ++i) {
+      result.codes.push_back(static_cast<uint8_t>(rng.below(static_cast<uint64_t>(i), levels)));
+    }
+    const int64_t scales = desc.rows() * result.format.groups(desc.cols());
+    for (int64_t i = 0; i < scales; ++i) {
+      result.scales.push_back(kernels::round_scale(static_cast<float>(0.01 + rng.uniform(static_cast<uint64_t>(i)))));
+      if (!result.format.symmetric) result.zero_points.push_back(static_cast<int32_t>(i % 16));
+    }
+    return result;
+  }
+  QuantizedTensor block(const std::string& name, int64_t begin, int64_t end) const {
+    const auto& whole = tensors.at(name);
+    const int64_t groups = whole.format.groups(whole.cols);
+    QuantizedTensor part{whole.format, end - begin, whole.cols, {}, {}, {}};
+    part.codes.assign(whole.codes.begin() + begin * whole.cols, whole.codes.begin() + end * whole.cols);
+    part.scales.assign(whole.scales.begin() + begin * groups, whole.scales.begin() + end * groups);
+    if (!whole.zero_points.empty()) {
+      part.zero_points.assign(whole.zero_points.begin() + begin * groups, whole.zero_points.begin() + end * groups);
+    }
+    return part;
+  }
+  CodesSource source() const {
+    CodesSource result;
+    for (const auto& [name, tensor] : tensors) result.formats[name] = tensor.format;
+    result.codes = [this](const arch::TensorDesc& desc, int64_t begin, int64_t end) {
+      return block(desc.hf_name, begin, end);
+    };
+    result.rows = [this](const arch::TensorDesc& desc, int64_t begin, int64_t end, float* out) {
+      base->read_rows(base->tensor(desc.hf_name), begin, end, out);
+    };
+    return result;
+  }
+};
+
+TEST(CodesCheckpoint, ReadsBackExactlyTheCodesAndScalesThatWereWritten) {
+  const TempDir dir;
+  const CodesModel model;
+  write_codes_folder(dir.path(), *model.base, model.source(), {"lm_head"});
+  const auto checkpoint = open_checkpoint(dir.path());
+  EXPECT_EQ(checkpoint->kind(), CheckpointKind::codes);
+  int quantized = 0;
+  for (const auto& tensor : checkpoint->tensors()) {
+    if (tensor.desc.role != arch::TensorRole::linear) continue;
+    ++quantized;
+    const auto& whole = model.tensors.at(tensor.desc.hf_name);
+    ASSERT_EQ(tensor.format, whole.format);
+    for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, whole.rows}, {3, 7}}) {
+      const auto expected = model.block(tensor.desc.hf_name, begin, end);
+      const auto actual = checkpoint->read_codes(tensor, begin, end);
+      EXPECT_EQ(actual.codes, expected.codes);
+      EXPECT_EQ(actual.scales, expected.scales);
+      EXPECT_EQ(actual.zero_points, expected.zero_points);
+      std::vector<float> values(static_cast<size_t>((end - begin) * whole.cols)), dequantized(values.size());
+      checkpoint->read_rows(tensor, begin, end, values.data());
+      expected.dequantize(dequantized.data());
+      EXPECT_EQ(values, dequantized);
+    }
+  }
+  EXPECT_EQ(quantized, 14);
+}
+
+TEST(CodesCheckpoint, UntouchedMatricesKeepTheirTypeAndSmallTensorsAreRoundedToBf16) {
+  const TempDir dir;
+  Spoiled float_model(tiny_model("llama_tied"));  // stored as float32
+  float_model.write(dir / "base");
+  const auto base = open_checkpoint(dir / "base");
+  CodesSource source;
+  source.rows = [&](const arch::TensorDesc& desc, int64_t begin, int64_t end, float* out) {
+    base->read_rows(base->tensor(desc.hf_name), begin, end, out);
+  };
+  std::filesystem::create_directories(dir / "codes");
+  write_codes_folder(dir / "codes", *base, source, {});
+  const auto checkpoint = open_checkpoint(dir / "codes");
+  for (const auto& tensor : checkpoint->tensors()) {
+    EXPECT_EQ(tensor.dtype, "F32");
+    auto expected = read_all(*base, base->tensor(tensor.desc.hf_name));
+    if (tensor.desc.role == arch::TensorRole::norm) {
+      for (auto& value : expected) value = formats::round_to_bf16(value);
+    }
+    EXPECT_EQ(read_all(*checkpoint, tensor), expected) << tensor.desc.hf_name;
+  }
+  const auto half = open_checkpoint(tiny_model("llama_bias"));
+  std::filesystem::create_directories(dir / "half");
+  const CodesModel model;
+  write_codes_folder(dir / "half", *half, model.source(), {});
+  EXPECT_EQ(open_checkpoint(dir / "half")->tensor("model.embed_tokens.weight").dtype, "BF16");
+}
+
+TEST(CodesCheckpoint, ConfigurationNamesTheFormatsAndTheCompanionsTravelAlong) {
+  const TempDir dir;
+  std::filesystem::copy(tiny_model("llama_bias"), dir / "base");
+  testing::write_file(dir / "base" / "tokenizer.json", "{}");
+  testing::write_file(dir / "base" / "LICENSE.txt", "free");
+  testing::write_file(dir / "base" / "optimizer.pt", "not part of the model");
+  CodesModel model;
+  model.base = open_checkpoint(dir / "base");
+  std::filesystem::create_directories(dir / "codes");
+  write_codes_folder(dir / "codes", *model.base, model.source(), {"lm_head", "embed_tokens"});
+  EXPECT_EQ(testing::read_file(dir / "codes" / "tokenizer.json"), "{}");
+  EXPECT_EQ(testing::read_file(dir / "codes" / "LICENSE.txt"), "free");
+  EXPECT_FALSE(std::filesystem::exists(dir / "codes" / "optimizer.pt"));
+
+  const auto config = nlohmann::json::parse(read_text(dir / "codes" / "config.json"));
+  const auto& quantization = config.at("quantization_config");
+  EXPECT_EQ(quantization.at("quant_method"), "crumb");
+  EXPECT_EQ(quantization.at("version"), 1);
+  EXPECT_EQ(quantization.at("grid"), "seq");  // the most frequent format
+  EXPECT_EQ(quantization.at("group_size"), 0);
+  EXPECT_EQ(quantization.at("ignore"), nlohmann::json({"lm_head", "embed_tokens"}));
+  EXPECT_EQ(quantization.at("modules").size(), 8u);
+  EXPECT_EQ(quantization.at("modules").at("model.layers.1.self_attn.q_proj").at("symmetric"), false);
+  EXPECT_EQ(config.at("hidden_size"), 32);
+}
+
+TEST(CodesCheckpoint, RefusesScalesAndShapesThatCannotBe) {
+  const TempDir dir;
+  const CodesModel model;
+  std::filesystem::create_directories(dir / "good");
+  write_codes_folder(dir / "good", *model.base, model.source(), {});
+  const float negative = -1.0f;
+  Spoiled bad_scale(dir / "good");
+  std::memcpy(bad_scale.at(kUpProj + "_scale").bytes.data(), &negative, 4);
+  EXPECT_THAT(bad_scale.complaint(dir), HasSubstr("tensor " + kUpProj + "_scale holds the scale -1"));
+  Spoiled no_scale(dir / "good");
+  no_scale.erase(kUpProj + "_scale");
+  EXPECT_THAT(no_scale.complaint(dir), HasSubstr("tensor " + kUpProj + "_scale is missing"));
+  Spoiled bits(dir / "good");
+  bits.config["quantization_config"]["bits"] = 4;
+  EXPECT_THAT(bits.complaint(dir), HasSubstr("grid seq with 4 bits does not exist"));
+  Spoiled grid(dir / "good");
+  grid.config["quantization_config"]["grid"] = "ternary";
+  EXPECT_THAT(grid.complaint(dir), HasSubstr("grid 'ternary' is not known"));
+  Spoiled group(dir / "good");
+  group.config["quantization_config"]["group_size"] = 5;
+  EXPECT_THAT(group.complaint(dir), HasSubstr("group_size 5 does not divide"));
+}
+
+// --- GGUF --------------------------------------------------------------------------------------------------------
+
+TEST(GgufCheckpoint, GivesTheTensorsUnderTheirHfNamesAndInHfOrder) {
+  for (const char* name : {"llama", "llama_bias", "llama3", "llama_linear", "mistral", "qwen2", "qwen2_window", "qwen3",
+                           "qwen3_bias", "hunyuan", "hunyuan_untied"}) {
+    const TempDir dir;
+    const auto hf = open_checkpoint(tiny_model(name));
+    testing::write_f32_gguf(*hf, dir / "model.gguf");
+    const auto gguf = open_checkpoint(dir / "model.gguf");
+    EXPECT_EQ(gguf->kind(), CheckpointKind::gguf);
+    ASSERT_EQ(gguf->tensors().size(), hf->tensors().size());
+    for (const auto& tensor : gguf->tensors()) {
+      EXPECT_EQ(tensor.dtype, "f32");
+      EXPECT_EQ(read_all(*gguf, tensor), read_all(*hf, hf->tensor(tensor.desc.hf_name))) << tensor.desc.hf_name;
+    }
+  }
+}
+
+TEST(GgufCheckpoint, ReadsBlocksOfPermutedRows) {
+  const TempDir dir;
+  const auto hf = open_checkpoint(tiny_model("llama"));
+  testing::write_f32_gguf(*hf, dir / "model.gguf");
+  const auto gguf = open_checkpoint(dir / "model.gguf");
+  const std::string name = "model.layers.0.self_attn.q_proj.weight";
+  std::vector<float> expected(7 * 32), actual(expected.size());
+  hf->read_rows(hf->tensor(name), 6, 13, expected.data());
+  gguf->read_rows(gguf->tensor(name), 6, 13, actual.data());
+  gguf->release_rows(gguf->tensor(name), 6, 13);
+  EXPECT_EQ(actual, expected);
+}
+
+TEST(GgufCheckpoint, ItsConfigurationDescribesTheSameModel) {
+  const TempDir dir;
+  const auto hf = open_checkpoint(tiny_model("mistral"));
+  testing::write_f32_gguf(*hf, dir / "model.gguf");
+  const auto config = open_checkpoint(dir / "model.gguf")->hf_config();
+  EXPECT_EQ(config.at("model_type"), "mistral");  // a llama with a window
+  EXPECT_EQ(config.at("sliding_window"), 7);
+  EXPECT_EQ(config.at("head_dim"), 16);
+}
+
+// --- Vocabulary --------------------------------------------------------------------------------------------------
+
+class CountingTokenizer : public tokenizer::Tokenizer {
+ public:
+  explicit CountingTokenizer(int64_t size) : size_(size) {}
+  std::vector<tokenizer::TokenId> encode(std::string_view, bool, bool) const override { return {}; }
+  std::string decode(const std::vector<tokenizer::TokenId>&, bool) const override { return ""; }
+  std::string token_bytes(tokenizer::TokenId) const override { return ""; }
+  std::string piece(tokenizer::TokenId) const override { return ""; }
+  std::optional<tokenizer::TokenId> find_piece(std::string_view) const override { return std::nullopt; }
+  int64_t vocab_size() const override { return size_; }
+  const tokenizer::SpecialIds& special() const override { return special_; }
+  bool is_special(tokenizer::TokenId) const override { return false; }
+  void set_gguf_metadata(int64_t, formats::GgufWriter&) const override {}
+
+ private:
+  int64_t size_;
+  tokenizer::SpecialIds special_;
+};
+
+TEST(CheckVocabulary, WantsARowForEveryToken) {
+  const auto checkpoint = open_checkpoint(tiny_model("llama"));
+  EXPECT_NO_THROW(check_vocabulary(*checkpoint, CountingTokenizer(96)));
+  EXPECT_NO_THROW(check_vocabulary(*checkpoint, CountingTokenizer(90)));  // rows to spare are common
+  EXPECT_THAT(error_of([&] { check_vocabulary(*checkpoint, CountingTokenizer(97)); }),
+              HasSubstr("the tokenizer has 97 tokens, but the embedding has only 96 rows"));
+}
+
+}  // namespace
+}  // namespace crumb::quant
