@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/vector8.h"
+
 namespace crumb::runtime {
 namespace {
 
@@ -13,13 +15,26 @@ using Stride = Eigen::OuterStride<>;
 
 constexpr int64_t kQueriesPerItem = 64;
 
-/// Softmax of row[begin, end), zero elsewhere.
-void masked_softmax(Eigen::Ref<Eigen::RowVectorXf> row, int64_t begin, int64_t end) {
-  auto visible = row.segment(begin, end - begin).array();
-  visible = (visible - visible.maxCoeff()).exp();
-  visible /= visible.sum();
-  row.head(begin).setZero();
-  row.tail(row.size() - end).setZero();
+using kernels::for_each8;
+using kernels::Vec8;
+
+/// row[begin, end) = softmax(scale * row[begin, end)), zero elsewhere in [0, size). The sum has a fixed order (Eigen's
+/// depends on where the row lies in memory).
+void masked_softmax(float* row, int64_t size, int64_t begin, int64_t end, float scale) {
+  float* visible = row + begin;
+  const int64_t n = end - begin;
+  const float largest = *std::max_element(visible, visible + n);
+  Vec8 sums = kernels::broadcast(0.0f);
+  for_each8(n, [&](int64_t i, int64_t count) {
+    // Lanes beyond the row get e^-87, which vanishes beside the largest's e^0.
+    const Vec8 e = kernels::exp((kernels::load(visible + i, count, -INFINITY) - largest) * scale);
+    sums += e;
+    kernels::store(visible + i, e, count);
+  });
+  const float inverse = 1.0f / kernels::sum(sums);
+  for (int64_t i = 0; i < n; ++i) visible[i] *= inverse;
+  std::fill(row, visible, 0.0f);
+  std::fill(visible + n, row + size, 0.0f);
 }
 
 void attend_item(const AttentionItem& item, int64_t layer, const arch::LayerSpec& spec, const float* q, float* out,
@@ -39,10 +54,10 @@ void attend_item(const AttentionItem& item, int64_t layer, const arch::LayerSpec
 
   scores.resize(part.count, num_keys);
   scores.noalias() = queries * keys.transpose();
-  scores *= 1.0f / std::sqrt(static_cast<float>(dim));
+  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
   for (int64_t i = 0; i < part.count; ++i) {
     const int64_t position = part.position + i;
-    masked_softmax(scores.row(i), first_key(position) - begin, position + 1 - begin);
+    masked_softmax(scores.data() + i * num_keys, num_keys, first_key(position) - begin, position + 1 - begin, scale);
   }
   result.noalias() = scores * values;
 }

@@ -1,21 +1,17 @@
 #include "runtime/decoder.h"
 
-#define EIGEN_DONT_PARALLELIZE
-#include <Eigen/Core>
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "core/common/error.h"
+#include "kernels/rms_norm.h"
+#include "kernels/swiglu.h"
 #include "runtime/attention.h"
 #include "runtime/kv_cache.h"
 #include "runtime/rope_table.h"
 
 namespace crumb::runtime {
 namespace {
-
-using Vector = Eigen::Map<Eigen::ArrayXf>;
-using ConstVector = Eigen::Map<const Eigen::ArrayXf>;
 
 constexpr int64_t kTokensPerPass = 512;             // bounds the activations; more tokens at once are not faster
 constexpr int64_t kLogitFloats = int64_t{8} << 20;  // bounds the logits that exist at once
@@ -26,14 +22,6 @@ struct Layer {
   std::unique_ptr<Linear> query, key, value, output, gate, up, down;
   std::shared_ptr<RopeTable> rope;
 };
-
-/// out = x * rsqrt(mean(x^2) + eps) * weight; out may be x.
-void rms_norm(const float* x, const std::vector<float>& weight, double eps, float* out) {
-  const auto n = static_cast<int64_t>(weight.size());
-  const ConstVector values(x, n), weights(weight.data(), n);
-  const float mean_square = values.square().sum() / static_cast<float>(n);
-  Vector(out, n) = values * (1.0f / std::sqrt(mean_square + static_cast<float>(eps))) * weights;
-}
 
 /// Tokens [begin, begin + count) of inputs[sequence].
 struct Slice {
@@ -212,11 +200,12 @@ class FloatDecoder : public Decoder {
   void prepare_heads(const Layer& layer, const arch::GqaSpec& gqa, int64_t heads, const std::vector<float>& norm,
                      int64_t token, float* data) const {
     const int64_t position = positions_[static_cast<size_t>(token)].second;
-    for (int64_t head = 0; head < heads; ++head, data += gqa.head_dim) {
-      if (gqa.qk_norm == arch::QkNorm::before_rope) rms_norm(data, norm, spec_.rms_norm_eps, data);
-      layer.rope->rotate(data, position);
-      if (gqa.qk_norm == arch::QkNorm::after_rope) rms_norm(data, norm, spec_.rms_norm_eps, data);
-    }
+    const auto normalize_heads = [&] {
+      kernels::rms_norm_forward(data, norm.data(), epsilon(), heads, gqa.head_dim, data, serial_for);
+    };
+    if (gqa.qk_norm == arch::QkNorm::before_rope) normalize_heads();
+    for (int64_t head = 0; head < heads; ++head) layer.rope->rotate(data + head * gqa.head_dim, position);
+    if (gqa.qk_norm == arch::QkNorm::after_rope) normalize_heads();
   }
 
   /// Puts a token's keys and values into its sequence's cache.
@@ -237,11 +226,7 @@ class FloatDecoder : public Decoder {
     normalize(layer.mlp_norm);
     layer.gate->forward(normed_.data(), tokens_, gate_.data(), parallel_for_);
     layer.up->forward(normed_.data(), tokens_, up_.data(), parallel_for_);
-    for_tokens([&](int64_t token) {
-      Vector gate(gate_.data() + token * cols, cols);
-      const ConstVector up(up_.data() + token * cols, cols);
-      gate = gate / (1.0f + (-gate).exp()) * up;
-    });
+    kernels::swiglu_forward(gate_.data(), up_.data(), tokens_ * cols, gate_.data(), parallel_for_);
     layer.down->forward(gate_.data(), tokens_, normed_.data(), parallel_for_);
     add_residual();
   }
@@ -281,15 +266,13 @@ class FloatDecoder : public Decoder {
 
   /// normed = norm(hidden)
   void normalize(const std::vector<float>& weight) {
-    for_tokens([&](int64_t token) {
-      const int64_t offset = token * spec_.hidden_size;
-      rms_norm(hidden_.data() + offset, weight, spec_.rms_norm_eps, normed_.data() + offset);
-    });
+    kernels::rms_norm_forward(hidden_.data(), weight.data(), epsilon(), tokens_, spec_.hidden_size, normed_.data(),
+                              parallel_for_);
   }
+  float epsilon() const { return static_cast<float>(spec_.rms_norm_eps); }
   /// hidden += normed (which then holds the output of a block)
   void add_residual() {
-    const auto n = static_cast<int64_t>(hidden_.size());
-    Vector(hidden_.data(), n) += ConstVector(normed_.data(), n);
+    for (size_t i = 0; i < hidden_.size(); ++i) hidden_[i] += normed_[i];
   }
   template <class Body>
   void for_tokens(const Body& body) {
