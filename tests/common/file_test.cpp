@@ -221,8 +221,7 @@ TEST(RequireNewOutput, MakesMissingFoldersAndNamesWhatIsNone) {
 TEST(RequireNewOutput, RefusesAFolderItMayNotWriteTo) {
   const TempDir dir;
   fs::create_directories(dir / "locked");
-  fs::permissions(dir / "locked",
-                  fs::perms::owner_read | fs::perms::owner_exec | fs::perms::others_read | fs::perms::others_exec);
+  fs::permissions(dir / "locked", fs::perms{0555});
   const std::string expected = "cannot write " + (dir / "locked/out").string() + ": Permission denied";
   EXPECT_EQ(in_child([&] {
               if (geteuid() == 0 && setuid(65534) != 0) _exit(9);  // root may write everywhere: become nobody
