@@ -1,0 +1,126 @@
+// crumb eval as its user sees it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/testing/testing.h"
+
+namespace crumb {
+namespace {
+
+using crumb::testing::CommandResult;
+using crumb::testing::run_crumb;
+using crumb::testing::TempDir;
+using crumb::testing::write_file;
+using ::testing::HasSubstr;
+
+class EvalVerb : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    model_ = crumb::testing::data("models/stories260K-hf");
+    other_ = crumb::testing::data("models/ref-llama-15m");
+    if (model_.empty() || other_.empty()) GTEST_SKIP() << "needs the data files models/* (set CRUMB_DATA)";
+    std::string text;
+    for (int i = 0; i < 60; ++i)
+      text += "Once upon a time there was a little cat. She liked to play.\n--\nTom had a red ball.\n--\n";
+    write_file(dir_ / "cats.txt", text);
+  }
+  CommandResult eval(const std::string& arguments) {
+    return run_crumb("eval -q --text " + (dir_ / "cats.txt").string() + " --context 64 --max-windows 3 " + arguments);
+  }
+  // The same weights behind norms that damp what they should only scale: surely another model.
+  Path worse_model() {
+    const Path copy = dir_ / "worse";
+    std::filesystem::copy(model_, copy);
+    auto config = nlohmann::json::parse(crumb::testing::read_file(copy / "config.json"));
+    config["rms_norm_eps"] = 0.3;
+    std::filesystem::remove(copy / "config.json");
+    write_file(copy / "config.json", config.dump());
+    return copy;
+  }
+  void expect_error(const CommandResult& r, const std::string& message) {
+    EXPECT_EQ(r.exit_code, 2);
+    EXPECT_EQ(r.err, "crumb: " + message + "\n");
+    EXPECT_EQ(r.out, "");
+  }
+  TempDir dir_;
+  Path model_, other_;
+};
+
+TEST_F(EvalVerb, PrintsModelProtocolAndTable) {
+  const auto r = eval(model_.string() + " --separator '\\n--\\n'");
+  EXPECT_EQ(r.exit_code, 0) << r.err;
+  EXPECT_THAT(r.out, HasSubstr("documents  plain files split at \"\\n--\\n\"; EOS after each document, no BOS\n"));
+  EXPECT_THAT(r.out, HasSubstr("windows    3 of "));
+  EXPECT_THAT(r.out, HasSubstr("\ncats.txt     192  "));
+}
+
+TEST_F(EvalVerb, ExitsWithThreeWhenALimitIsExceeded) {
+  const Path worse = worse_model();
+  const auto lost = eval(worse.string() + " --json --baseline " + model_.string() +
+                         " --max-drop perplexity=1%,kl=0.001 --max-drop top1=100%");
+  EXPECT_EQ(lost.exit_code, 3);
+  EXPECT_THAT(lost.err,
+              ::testing::MatchesRegex("crumb: kl drop [0-9.e-]+ nats/token exceeds the limit of 0.001 nats/token; "
+                                      "perplexity drop [0-9.e+]+ % exceeds the limit of 1 %\n"));
+  const auto json = nlohmann::json::parse(lost.out);
+  EXPECT_TRUE(json["max_drop"]["kl"]["exceeded"].get<bool>());
+  EXPECT_FALSE(json["max_drop"]["top1"]["exceeded"].get<bool>());
+  EXPECT_GT(json["pooled"]["perplexity_change"]["value"].get<double>(), 0.01);
+
+  const auto kept =
+      eval(worse.string() + " --baseline " + model_.string() + " --max-drop perplexity=1000000% --max-drop kl=1000");
+  EXPECT_EQ(kept.exit_code, 0) << kept.err;
+  EXPECT_EQ(kept.err, "");
+  EXPECT_THAT(kept.out, HasSubstr("is within the limit of 1000 nats/token\n"));
+}
+
+TEST_F(EvalVerb, JsonStatesTheProtocol) {
+  const auto r = eval(model_.string() + " --json --bos --stride 16");
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  const auto p = nlohmann::json::parse(r.out)["protocol"];
+  EXPECT_EQ(p["context"], 64);
+  EXPECT_EQ(p["stride"], 16);
+  EXPECT_EQ(p["windows"], 3);
+  EXPECT_EQ(p["scored_tokens"], 64 + 2 * 16);
+  EXPECT_EQ(p["bos"], true);
+  EXPECT_EQ(p["eos"], true);
+}
+
+TEST_F(EvalVerb, WritesAReportButOverNothing) {
+  const std::string out = (dir_ / "report.md").string();
+  EXPECT_EQ(eval(model_.string() + " -o " + out).exit_code, 0);
+  EXPECT_THAT(crumb::testing::read_file(out), HasSubstr("| cats.txt | 192 | "));
+  expect_error(eval(model_.string() + " -o " + out),
+               out + " exists and is not this job's; give another name, or --force to replace it");
+  EXPECT_EQ(eval(model_.string() + " --force -o " + out).exit_code, 0);
+  expect_error(eval(model_.string() + " -o report.html"), "--out: report.html: the name must end in .md or .json");
+}
+
+TEST_F(EvalVerb, RefusesBadInputInOneLine) {
+  const std::string model = model_.string() + " ";
+  expect_error(eval(model + "--max-drop kl=0.1"), "max_drop: a drop needs a baseline to compare with");
+  expect_error(eval(model + "--max-drop kl"),
+               "--max-drop: \"kl\": expected MEASURE=LIMIT, such as perplexity=5% or kl=0.05");
+  expect_error(eval(model + "--max-drop kl=1,kl=2"), "--max-drop: kl is given twice");
+  expect_error(eval(model + "--max-drop perplexty=5%"),
+               "command line: max_drop.perplexty: unknown value \"perplexty\"; did you mean \"perplexity\"?; known: "
+               "perplexity, kl, top1");
+  expect_error(eval(model + "--max-drop kl=few"), "command line: max_drop.kl: expected number, got \"few\"");
+  expect_error(eval(model + "--stride 0"), "command line: stride: 0 is out of range, expected at least 1");
+  expect_error(eval(model + "--stride 65"),
+               "stride: 65 is longer than the context (64): tokens between windows would not count");
+  expect_error(eval(model + "--baseline " + other_.string()),
+               model_.string() + " has a vocabulary of 512, the baseline " + other_.string() +
+                   " one of 4096: their predictions cannot be compared");
+  const auto none = run_crumb("eval " + model + "--text " + (dir_ / "none.txt").string());
+  expect_error(none, "cannot read " + (dir_ / "none.txt").string() + ": No such file or directory");
+  const auto absent = eval((dir_ / "none").string());
+  EXPECT_EQ(absent.exit_code, 2);
+  EXPECT_THAT(absent.err, HasSubstr((dir_ / "none").string()));
+  EXPECT_EQ(std::count(absent.err.begin(), absent.err.end(), '\n'), 1);
+}
+
+}  // namespace
+}  // namespace crumb

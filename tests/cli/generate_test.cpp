@@ -1,0 +1,132 @@
+// crumb generate as its user sees it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "tests/testing/testing.h"
+
+namespace crumb {
+namespace {
+
+using crumb::testing::read_file;
+using crumb::testing::run_crumb;
+using crumb::testing::TempDir;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+class GenerateVerb : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    model_ = crumb::testing::data("models/stories260K-hf");
+    if (model_.empty()) GTEST_SKIP() << "needs the data file models/stories260K-hf (set CRUMB_DATA)";
+  }
+  testing::CommandResult generate(const std::string& arguments) {
+    return run_crumb("generate -q " + model_.string() + " " + arguments);
+  }
+  testing::CommandResult sample(const std::string& name, const std::string& arguments) {
+    return generate("-o " + (dir_ / name).string() + " " + arguments);
+  }
+  std::vector<std::string> texts(const std::string& name) {
+    std::istringstream in(read_file(dir_ / name));
+    std::vector<std::string> out;
+    for (std::string line; std::getline(in, line);)
+      out.push_back(nlohmann::json::parse(line)["text"].get<std::string>());
+    return out;
+  }
+  void expect_error(const testing::CommandResult& r, const std::string& message) {
+    EXPECT_EQ(r.exit_code, 2);
+    EXPECT_EQ(r.err, "crumb: " + message + "\n");
+  }
+  TempDir dir_;
+  Path model_;
+};
+
+TEST_F(GenerateVerb, ContinuesAPromptWithTheLikeliestTokens) {
+  const auto r = generate("--prompt 'Once upon a time' --max-tokens 12");
+  EXPECT_EQ(r.exit_code, 0) << r.err;
+  EXPECT_THAT(r.out, StartsWith("Once upon a time, there was a little girl"));
+  EXPECT_EQ(r.out.back(), '\n');
+  EXPECT_EQ(generate("--prompt 'Once upon a time' --max-tokens 12").out, r.out);
+}
+
+TEST_F(GenerateVerb, JsonHoldsTokensAndTheTextThatWasStreamed) {
+  const auto r = generate("--json --prompt 'Once upon a time' --max-tokens 12");
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  const auto json = nlohmann::json::parse(r.out);
+  EXPECT_EQ(json["tokens"].size(), 12u);
+  EXPECT_FALSE(json["stopped"].get<bool>());
+  EXPECT_EQ(generate("--prompt 'Once upon a time' --max-tokens 12").out,
+            json["prompt"].get<std::string>() + json["text"].get<std::string>() + "\n");
+}
+
+TEST_F(GenerateVerb, SamplesBySeed) {
+  const std::string base = "--prompt 'The' --max-tokens 30 --temperature 1 --top-p 0.95 --top-k 100 --seed ";
+  EXPECT_EQ(generate(base + "1").out, generate(base + "1").out);
+  EXPECT_NE(generate(base + "1").out, generate(base + "2").out);
+}
+
+TEST_F(GenerateVerb, SamplesACorpusOfExactlyTheTokensAskedFor) {
+  const auto r = sample("a.jsonl", "--corpus 4k --json");
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  const auto json = nlohmann::json::parse(r.out);
+  const auto documents = texts("a.jsonl");
+  EXPECT_EQ(json["tokens"], 4096);
+  EXPECT_EQ(json["documents"], documents.size());
+  EXPECT_GT(documents.size(), 8u);  // none is longer than the context of 512
+  std::string all;
+  for (const auto& d : documents) {
+    EXPECT_FALSE(d.empty());
+    all += d;
+  }
+  EXPECT_THAT(all, HasSubstr(" the "));
+  // 4096 tokens of this vocabulary are two to three bytes each.
+  EXPECT_GT(all.size(), 4096u * 3 / 2);
+  EXPECT_LT(all.size(), 4096u * 4);
+}
+
+TEST_F(GenerateVerb, SamplesTheSameCorpusAgainAndAnotherByAnotherSeed) {
+  EXPECT_EQ(sample("a.jsonl", "--corpus 2000 --seed 3").exit_code, 0);
+  EXPECT_EQ(sample("b.jsonl", "--corpus 2000 --seed 3").exit_code, 0);
+  EXPECT_EQ(sample("c.jsonl", "--corpus 2000 --seed 4").exit_code, 0);
+  EXPECT_EQ(read_file(dir_ / "a.jsonl"), read_file(dir_ / "b.jsonl"));
+  EXPECT_NE(read_file(dir_ / "a.jsonl"), read_file(dir_ / "c.jsonl"));
+}
+
+TEST_F(GenerateVerb, SkipsDocumentsForASampleOfItsOwn) {
+  const auto first = sample("a.jsonl", "--corpus 1500 --json");
+  ASSERT_EQ(first.exit_code, 0) << first.err;
+  ASSERT_EQ(sample("b.jsonl", "--corpus 1500 --skip-documents 2").exit_code, 0);
+  const auto a = texts("a.jsonl"), b = texts("b.jsonl");
+  ASSERT_GE(a.size(), 4u);
+  EXPECT_EQ(b[0], a[2]);
+  const auto next = nlohmann::json::parse(first.out)["next_document"].get<int64_t>();
+  ASSERT_EQ(sample("c.jsonl", "--corpus 1500 --skip-documents " + std::to_string(next)).exit_code, 0);
+  for (const auto& text : texts("c.jsonl")) EXPECT_EQ(std::count(a.begin(), a.end(), text), 0);
+}
+
+TEST_F(GenerateVerb, RefusesBadInputInOneLine) {
+  const std::string out = (dir_ / "a.jsonl").string();
+  expect_error(generate(""), "generate: give --prompt TEXT or --corpus TOKENS");
+  expect_error(generate("--corpus 4k"), "--corpus: --out FILE.jsonl must be given");
+  expect_error(sample("a.jsonl", "--corpus many"), "--corpus: \"many\" is not a number of tokens, such as 256k");
+  expect_error(sample("a.jsonl", "--corpus 0"), "--corpus: \"0\" is not a number of tokens, such as 256k");
+  testing::write_file(out, "old");
+  expect_error(sample("a.jsonl", "--corpus 10"),
+               out + " exists and is not this job's; give another name, or --force to replace it");
+  EXPECT_EQ(read_file(out), "old");
+  EXPECT_EQ(sample("a.jsonl", "--corpus 10 --force").exit_code, 0);
+  EXPECT_NE(read_file(out), "old");
+  std::string prompt;
+  for (int i = 0; i < 600; ++i) prompt += "cat ";
+  const auto r = generate("--prompt '" + prompt + "'");
+  EXPECT_EQ(r.exit_code, 2);
+  EXPECT_THAT(r.err,
+              ::testing::MatchesRegex("crumb: --prompt: [0-9]+ tokens, the model holds 512; give a shorter prompt\n"));
+  EXPECT_EQ(generate("--prompt a --corpus 4k").exit_code, 2);
+  EXPECT_EQ(run_crumb("generate " + (dir_ / "none").string() + " --prompt a").exit_code, 2);
+}
+
+}  // namespace
+}  // namespace crumb
