@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/common/file.h"
 #include "tests/testing/testing.h"
 
 namespace crumb {

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "core/common/file.h"
 #include "tests/testing/testing.h"
 
 namespace crumb {
