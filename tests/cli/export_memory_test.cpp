@@ -7,8 +7,7 @@ namespace {
 TEST(ExportMemory, StaysBelow300MegabytesForTwoBillionParameters) {
   CRUMB_NEED_PEERS(python);  // for numpy
   const auto script = testing::source_dir() / "tests" / "export" / "memory_test.py";
-  const auto result =
-      testing::run_command(python.string() + " " + script.string() + " " + testing::program().string());
+  const auto result = testing::run_command(python.string() + " " + script.string() + " " + testing::program().string());
   EXPECT_EQ(result.exit_code, 0) << result.out << result.err;
 }
 

@@ -41,7 +41,7 @@ def run(job):
         for step in answer["choices"][0]["logprobs"]["content"]:
             result["steps"].append({"id": step["id"], "top": [[t["id"], t["logprob"]] for t in step["top_logprobs"]]})
     for text in job.get("texts", []):
-        result["tokens"].append(post(server, "/tokenize", {"content": text, "add_special": False, "parse_special": True})["tokens"])
+        result["tokens"].append(post(server, "/tokenize", {"content": text, "add_special": True, "parse_special": True})["tokens"])
     return result
 
 

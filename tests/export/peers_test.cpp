@@ -160,17 +160,35 @@ arch::DecoderSpec with_window(arch::DecoderSpec spec) {
   return spec;
 }
 
+/// Llama 3's RoPE scaling, with lengths that matter in the few tokens of a test.
+void add_llama3_scaling(const fs::path& folder) {
+  json config = json::parse(testing::read_file(folder / "config.json"));
+  config.erase("rope_parameters");
+  config["rope_theta"] = 10000.0;
+  config["rope_scaling"] = {{"rope_type", "llama3"},
+                            {"factor", 8.0},
+                            {"low_freq_factor", 1.0},
+                            {"high_freq_factor", 4.0},
+                            {"original_max_position_embeddings", 16}};
+  testing::write_file(folder / "config.json", config.dump());
+}
+
 TEST(LlamaCpp, LoadsRandomModelsOfEveryArchitectureAndAgreesInBf16) {
   CRUMB_NEED_PEERS(python);
   const TempDir dir;
   const std::vector<TokenId> prompt = {5, 100, 17, 42, 200, 256, 3, 77};
   json jobs = json::array();
   std::vector<fs::path> models;
-  for (const auto architecture : kArchitectures) {
-    const fs::path place = dir / std::string(arch::architecture_name(architecture));
+  auto architectures = kArchitectures;
+  architectures.push_back(Architecture::llama);  // once more, with scaled RoPE
+  for (const auto architecture : architectures) {
+    const fs::path place = dir / std::to_string(models.size());
     auto spec = small_spec(architecture, 256);
     if (architecture == Architecture::mistral) spec = with_window(spec);
-    const auto codes = quantized_model(place, spec, kSeqRow);
+    write_model(place / "plain", spec);
+    if (models.size() == kTargets.size() * kArchitectures.size()) add_llama3_scaling(place / "plain");
+    const fs::path codes = place / "codes";
+    testing::quantize_model(place / "plain", codes, kSeqRow);
     for (const auto& target : kTargets) {
       run(codes, place / (target + ".gguf"), target);
       jobs.push_back({{"model", (place / (target + ".gguf")).string()}, {"prompt", prompt}, {"tokens", 6}, {"top", 8}});
@@ -237,6 +255,10 @@ TEST(LlamaCpp, TokenizesAsWeDo) {
     write_model(dir / name, spec);
     fs::remove(dir / name / "tokenizer_config.json");
     fs::copy_file(file, dir / name / "tokenizer.json", fs::copy_options::overwrite_existing);
+    json config = json::parse(testing::read_file(dir / name / "config.json"));
+    config["bos_token_id"] = name == "gpt2-hf-json" ? 50256 : 1;
+    config["eos_token_id"] = name == "gpt2-hf-json" ? 50256 : 2;
+    testing::write_file(dir / name / "config.json", config.dump());
     models.push_back(dir / name);
   }
   json jobs = json::array();
@@ -249,7 +271,7 @@ TEST(LlamaCpp, TokenizesAsWeDo) {
   for (size_t i = 0; i < models.size(); ++i) {
     const auto tokenizer = quant::open_checkpoint(models[i])->load_tokenizer();
     for (size_t t = 0; t < texts.size(); ++t)
-      EXPECT_EQ(results[i].at("tokens")[t].get<std::vector<TokenId>>(), tokenizer->encode(texts[t]))
+      EXPECT_EQ(results[i].at("tokens")[t].get<std::vector<TokenId>>(), tokenizer->encode(texts[t], true))
           << models[i] << ": " << texts[t];
   }
 }
