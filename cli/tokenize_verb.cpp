@@ -59,8 +59,10 @@ int run(const Options& options) {
 Verb add_tokenize(CLI::App& program, const Globals& /*globals: the output is JSON anyway*/) {
   auto options = std::make_shared<Options>();
   CLI::App* app = program.add_subcommand("tokenize", "Ids (and pieces) of a text as a model sees them, as JSON lines");
-  app->add_option("MODEL", options->model, "HF folder, tokenizer.json, GGUF file, or tokenizer.bin of llama2.c")->required();
-  auto* text = app->add_option("TEXT", options->text, "the text; without it and --file: standard input")->expected(0, 1);
+  app->add_option("MODEL", options->model, "HF folder, tokenizer.json, GGUF file, or tokenizer.bin of llama2.c")
+      ->required();
+  auto* text =
+      app->add_option("TEXT", options->text, "the text; without it and --file: standard input")->expected(0, 1);
   app->add_option("--file", options->file, "read the text from this file")->excludes(text);
   app->add_flag("--pieces", options->pieces, "print the vocabulary's spelling of each token too");
   app->add_flag("--no-special", options->no_special, "leave out the BOS and EOS that the tokenizer adds to a text");

@@ -80,7 +80,6 @@ void AddedTokens::find_all(std::string_view text, bool parse_special, std::vecto
     if (token->rstrip) span.end = skip_space(text, span.end);
     found.push_back({span, token->id});
     taken = span.end;
-    i = std::max(i, span.end);
   }
 }
 

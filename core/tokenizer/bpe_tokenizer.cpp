@@ -10,8 +10,8 @@
 namespace crumb::tokenizer {
 namespace {
 
-// Symbols of a word are token ids; what is not in the vocabulary (a byte of byte-level BPE, a character of SentencePiece) gets a negative
-// number that still says what it is. -1 stays free.
+// Symbols of a word are token ids; what is not in the vocabulary (a byte of byte-level BPE, a character of
+// SentencePiece) gets a negative number that still says what it is. -1 stays free.
 Symbol unknown_symbol(uint32_t value) { return -static_cast<Symbol>(value) - 2; }
 uint32_t value_of_unknown(Symbol symbol) { return static_cast<uint32_t>(-(symbol + 2)); }
 
@@ -86,19 +86,24 @@ class BpeTokenizer::ScratchLoan {
 };
 
 BpeTokenizer::BpeTokenizer(Description description, bool use_scanners)
-    : description_(std::move(description)), splitter_(description_.split, use_scanners), raw_added_(added_where(description_, false)),
+    : description_(std::move(description)),
+      splitter_(description_.split, use_scanners),
+      raw_added_(added_where(description_, false)),
       normalized_added_(added_where(description_, true)) {
   index_pieces();
   index_symbols();
-  if (description_.priority == Description::Priority::scores) add_score_merges();
-  else add_rank_merges();
+  if (description_.priority == Description::Priority::scores)
+    add_score_merges();
+  else
+    add_rank_merges();
   find_word_cuts();
 }
 
 BpeTokenizer::~BpeTokenizer() = default;
 
 std::string BpeTokenizer::make_bytes(const Token& token) const {
-  const bool literal = token.type == TokenType::control || token.type == TokenType::user_defined || token.type == TokenType::unknown;
+  const bool literal =
+      token.type == TokenType::control || token.type == TokenType::user_defined || token.type == TokenType::unknown;
   if (description_.kind == Description::Kind::byte_level) {
     if (literal) return token.piece;
     return bytes_of_piece(token.piece).value_or(token.piece);
@@ -120,7 +125,8 @@ void BpeTokenizer::index_pieces() {
     }
   }
   const auto check = [&](std::optional<TokenId> id, const char* name) {
-    CRUMB_CHECK(!id || (*id >= 0 && *id < size), "{}: {} is {}, the vocabulary has {} tokens", description_.source, name, *id, size);
+    CRUMB_CHECK(!id || (*id >= 0 && *id < size), "{}: {} is {}, the vocabulary has {} tokens", description_.source,
+                name, *id, size);
   };
   check(description_.special.bos, "bos_token_id");
   check(description_.special.eos, "eos_token_id");
@@ -139,8 +145,10 @@ void BpeTokenizer::index_symbols() {
     if (byte >= 0) byte_tokens_[static_cast<size_t>(byte)] = id;
     const auto spelled = bytes_of_piece(token.piece);
     if (description_.ignore_merges) {
-      if (description_.kind == Description::Kind::sentencepiece) whole_words_.emplace(token.piece, id);
-      else if (spelled && *spelled == bytes_[i]) whole_words_.emplace(bytes_[i], id);
+      if (description_.kind == Description::Kind::sentencepiece)
+        whole_words_.emplace(token.piece, id);
+      else if (spelled && *spelled == bytes_[i])
+        whole_words_.emplace(bytes_[i], id);
     }
     if (num_chars(token.piece) != 1) continue;
     if (spelled) byte_symbols_[static_cast<unsigned char>((*spelled)[0])] = id;
@@ -166,7 +174,8 @@ void BpeTokenizer::add_rank_merges() {
   for (const auto& [left, right] : description_.merges) {
     const std::string whole = token(left).piece + token(right).piece;
     const auto it = by_piece_.find(whole);
-    CRUMB_CHECK(it != by_piece_.end(), "{}: merge {} makes \"{}\", which is not in the vocabulary", description_.source, rank, whole);
+    CRUMB_CHECK(it != by_piece_.end(), "{}: merge {} makes \"{}\", which is not in the vocabulary", description_.source,
+                rank, whole);
     merges_.insert(left, right, rank++, it->second);
   }
 }
@@ -206,7 +215,8 @@ void BpeTokenizer::find_word_cuts() {
 }
 
 const Token& BpeTokenizer::token(TokenId id) const {
-  CRUMB_CHECK(id >= 0 && id < vocab_size(), "{}: token id {} is outside the vocabulary of {}", description_.source, id, vocab_size());
+  CRUMB_CHECK(id >= 0 && id < vocab_size(), "{}: token id {} is outside the vocabulary of {}", description_.source, id,
+              vocab_size());
   return description_.tokens[static_cast<size_t>(id)];
 }
 
@@ -303,8 +313,8 @@ void BpeTokenizer::start_symbols(std::string_view word, std::vector<Symbol>& sym
   }
 }
 
-/// Bytes if the vocabulary has them, else the unknown token (one for a run of them with fuse_unknown), else nothing, as `tokenizers` does.
-/// Returns whether it stands for an unknown token.
+/// Bytes if the vocabulary has them, else the unknown token (one for a run of them with fuse_unknown), else nothing, as
+/// `tokenizers` does. Returns whether it stands for an unknown token.
 bool BpeTokenizer::append_unknown(Symbol symbol, bool follows_unknown, std::vector<TokenId>& ids) const {
   if (description_.kind == Description::Kind::sentencepiece && description_.byte_fallback) {
     std::string character;
@@ -347,6 +357,8 @@ bool BpeTokenizer::is_special(TokenId id) const {
   return type == TokenType::control || type == TokenType::unknown;
 }
 
-void BpeTokenizer::set_gguf_metadata(int64_t rows, formats::GgufWriter& writer) const { write_gguf_vocabulary(description_, rows, writer); }
+void BpeTokenizer::set_gguf_metadata(int64_t rows, formats::GgufWriter& writer) const {
+  write_gguf_vocabulary(description_, rows, writer);
+}
 
 }  // namespace crumb::tokenizer

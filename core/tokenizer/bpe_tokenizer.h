@@ -15,7 +15,8 @@
 
 namespace crumb::tokenizer {
 
-/// Input that is not valid UTF-8 is read with U+FFFD in place of every maximal ill-formed part (as Python's errors="replace").
+/// Input that is not valid UTF-8 is read with U+FFFD in place of every maximal ill-formed part (as Python's
+/// errors="replace").
 class BpeTokenizer final : public Tokenizer {
  public:
   /// Throws UserError (naming description.source) for merges or special ids that do not fit the vocabulary.
@@ -60,12 +61,12 @@ class BpeTokenizer final : public Tokenizer {
   Description description_;
   PreSplitter splitter_;
   AddedTokens raw_added_, normalized_added_;
-  std::vector<std::string> bytes_;                               // by id
-  std::unordered_map<std::string_view, TokenId> by_piece_;       // the model's tokens, then the added ones
-  std::unordered_map<std::string_view, TokenId> whole_words_;    // ignore_merges: as they appear in the text
-  std::array<Symbol, 256> byte_symbols_{};                       // byte_level; -1: not in the vocabulary
-  std::array<TokenId, 256> byte_tokens_{};                       // <0xHH>; -1: not in the vocabulary
-  std::unordered_map<uint32_t, Symbol> char_symbols_;            // sentencepiece: ids of one-character pieces
+  std::vector<std::string> bytes_;                             // by id
+  std::unordered_map<std::string_view, TokenId> by_piece_;     // the model's tokens, then the added ones
+  std::unordered_map<std::string_view, TokenId> whole_words_;  // ignore_merges: as they appear in the text
+  std::array<Symbol, 256> byte_symbols_{};                     // byte_level; -1: not in the vocabulary
+  std::array<TokenId, 256> byte_tokens_{};                     // <0xHH>; -1: not in the vocabulary
+  std::unordered_map<uint32_t, Symbol> char_symbols_;          // sentencepiece: ids of one-character pieces
   MergeTable merges_;
   bool cuts_words_ = false;  // no piece holds a space mark after another character: words can be merged one by one
 

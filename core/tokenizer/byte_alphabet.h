@@ -1,4 +1,5 @@
-// GPT-2's byte alphabet: 256 printable characters, one for each byte, in which the vocabularies of byte-level BPE are spelled.
+// GPT-2's byte alphabet: 256 printable characters, one for each byte, in which the vocabularies of byte-level BPE are
+// spelled.
 #pragma once
 
 #include <cstdint>

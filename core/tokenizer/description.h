@@ -1,4 +1,5 @@
-// A tokenizer as plain data: what the loaders read from a file, what BpeTokenizer runs, and what is written into GGUF metadata.
+// A tokenizer as plain data: what the loaders read from a file, what BpeTokenizer runs, and what is written into GGUF
+// metadata.
 #pragma once
 
 #include <optional>
@@ -50,11 +51,11 @@ struct Description {
   PreSplit split;
   std::string split_name;  // tokenizer.ggml.pre of the file it came from
   bool ignore_merges = false;
-  bool byte_fallback = false;  // sentencepiece: characters outside the vocabulary become <0xHH> tokens
+  bool byte_fallback = false;      // sentencepiece: characters outside the vocabulary become <0xHH> tokens
   std::optional<TokenId> unknown;  // the model's token for what it cannot spell; without it such text is dropped
   bool fuse_unknown = false;
-  bool strip_leading_space = false;        // when decoding
-  std::vector<TokenId> prefix, suffix;     // added to a text by encode(add_special)
+  bool strip_leading_space = false;     // when decoding
+  std::vector<TokenId> prefix, suffix;  // added to a text by encode(add_special)
   SpecialIds special;
   std::string chat_template;
 };

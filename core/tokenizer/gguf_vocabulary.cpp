@@ -47,11 +47,13 @@ class Reader {
   Description read() {
     out_.source = name_;
     const std::string model = gguf_.get_string(kModel);
-    CRUMB_CHECK(model == "gpt2" || model == "llama", "{}: {} is \"{}\"; supported: gpt2 (byte-level BPE), llama (SentencePiece BPE)", name_,
-                kModel, model);
+    CRUMB_CHECK(model == "gpt2" || model == "llama",
+                "{}: {} is \"{}\"; supported: gpt2 (byte-level BPE), llama (SentencePiece BPE)", name_, kModel, model);
     read_tokens();
-    if (model == "gpt2") read_byte_level();
-    else read_sentencepiece();
+    if (model == "gpt2")
+      read_byte_level();
+    else
+      read_sentencepiece();
     read_special(model == "llama");
     out_.chat_template = gguf_.get_string_or("tokenizer.chat_template", "");
     return std::move(out_);
@@ -63,7 +65,8 @@ class Reader {
     const auto types = read_numbers<int32_t>(gguf_, kTypes);
     const auto scores = read_numbers<float>(gguf_, kScores);
     const auto check_size = [&](size_t size, const char* key) {
-      CRUMB_CHECK(size == 0 || size == pieces.size(), "{}: {} has {} entries for {} tokens", name_, key, size, pieces.size());
+      CRUMB_CHECK(size == 0 || size == pieces.size(), "{}: {} has {} entries for {} tokens", name_, key, size,
+                  pieces.size());
     };
     check_size(types.size(), kTypes);
     check_size(scores.size(), kScores);
@@ -93,8 +96,10 @@ class Reader {
       for (const NamedSplit& named : named_splits()) known += (known.empty() ? "" : ", ") + named.name;
       user_error("{}: {} is \"{}\"; supported: {}", name_, kPre, out_.split_name, known);
     }
-    if (out_.split_name == "default") log_warning("{}: no split is named ({}); using llama.cpp's default one", name_, kPre);
-    for (const std::string& pattern : split->patterns) out_.split.steps.push_back({pattern, SplitBehavior::isolated, false});
+    if (out_.split_name == "default")
+      log_warning("{}: no split is named ({}); using llama.cpp's default one", name_, kPre);
+    for (const std::string& pattern : split->patterns)
+      out_.split.steps.push_back({pattern, SplitBehavior::isolated, false});
     out_.ignore_merges = split->ignore_merges;
     if (split->nfc) out_.normalizer.steps.push_back({NormalizerStep::Kind::nfc, "", "", {}});
     out_.special.add_bos = split->add_bos;
@@ -106,10 +111,13 @@ class Reader {
     for (size_t i = 0; i < out_.tokens.size(); ++i) ids.emplace(out_.tokens[i].piece, static_cast<TokenId>(i));
     for (const std::string& merge : gguf_.get_strings(kMerges)) {
       const size_t space = merge.find(' ', 1);
-      CRUMB_CHECK(space != std::string::npos, "{}: merge {} (\"{}\") is not two pieces", name_, out_.merges.size(), merge);
-      const auto left = ids.find(std::string_view(merge).substr(0, space)), right = ids.find(std::string_view(merge).substr(space + 1));
-      CRUMB_CHECK(left != ids.end() && right != ids.end(), "{}: merge {} (\"{}\") names a token that is not in the vocabulary", name_,
-                  out_.merges.size(), merge);
+      CRUMB_CHECK(space != std::string::npos, "{}: merge {} (\"{}\") is not two pieces", name_, out_.merges.size(),
+                  merge);
+      const auto left = ids.find(std::string_view(merge).substr(0, space)),
+                 right = ids.find(std::string_view(merge).substr(space + 1));
+      CRUMB_CHECK(left != ids.end() && right != ids.end(),
+                  "{}: merge {} (\"{}\") names a token that is not in the vocabulary", name_, out_.merges.size(),
+                  merge);
       out_.merges.push_back({left->second, right->second});
     }
   }
@@ -154,7 +162,8 @@ class Reader {
 /// Scores that put the merges in the order of their ranks: the earlier a token can be made, the higher.
 std::vector<float> scores_of_ranks(const Description& description) {
   std::unordered_map<std::string, TokenId> ids;
-  for (size_t i = 0; i < description.tokens.size(); ++i) ids.emplace(description.tokens[i].piece, static_cast<TokenId>(i));
+  for (size_t i = 0; i < description.tokens.size(); ++i)
+    ids.emplace(description.tokens[i].piece, static_cast<TokenId>(i));
   constexpr float kNever = -1e9F;  // tokens that no merge makes come last
   std::vector<float> scores(description.tokens.size(), kNever);
   float next = -1;
@@ -187,16 +196,19 @@ void warn_about_differences(const Description& description) {
   for (const NormalizerStep& step : description.normalizer.steps) {
     using Kind = NormalizerStep::Kind;
     if (step.kind == Kind::nfkc || step.kind == Kind::nfkd || step.kind == Kind::nfd || step.kind == Kind::lowercase) {
-      log_warning("{}: llama.cpp does not apply the tokenizer's normalizer; texts that it changes give other ids there", description.source);
+      log_warning("{}: llama.cpp does not apply the tokenizer's normalizer; texts that it changes give other ids there",
+                  description.source);
       break;
     }
   }
   const auto takes_more = [](const AddedToken& token) { return token.lstrip || token.rstrip || token.single_word; };
   if (std::any_of(description.added.begin(), description.added.end(), takes_more)) {
-    log_warning("{}: llama.cpp does not know the options lstrip, rstrip, single_word of added tokens", description.source);
+    log_warning("{}: llama.cpp does not know the options lstrip, rstrip, single_word of added tokens",
+                description.source);
   }
   if (description.split.metaspace && prepends_space(description)) {
-    log_warning("{}: llama.cpp puts a space before every text, also where it begins with one; this tokenizer does not", description.source);
+    log_warning("{}: llama.cpp puts a space before every text, also where it begins with one; this tokenizer does not",
+                description.source);
   }
 }
 
@@ -204,8 +216,10 @@ void set_token_list(const Description& description, int64_t rows, GgufWriter& wr
   std::vector<std::string> pieces;
   std::vector<int32_t> types;
   for (int64_t id = 0; id < rows; ++id) {
-    const bool exists = id < static_cast<int64_t>(description.tokens.size()) && !description.tokens[static_cast<size_t>(id)].piece.empty();
-    const Token token = exists ? description.tokens[static_cast<size_t>(id)] : Token{fmt::format("[PAD{}]", id), TokenType::unused, 0, false};
+    const bool exists = id < static_cast<int64_t>(description.tokens.size()) &&
+                        !description.tokens[static_cast<size_t>(id)].piece.empty();
+    const Token token = exists ? description.tokens[static_cast<size_t>(id)]
+                               : Token{fmt::format("[PAD{}]", id), TokenType::unused, 0, false};
     pieces.push_back(token.piece);
     types.push_back(static_cast<int32_t>(token.type));
   }
@@ -215,12 +229,16 @@ void set_token_list(const Description& description, int64_t rows, GgufWriter& wr
 
 void set_byte_level(const Description& description, GgufWriter& writer) {
   const NamedSplit* split = name_of_split(description.split, description.ignore_merges);
-  const std::string name = !description.split_name.empty() ? description.split_name : split != nullptr ? split->name : "";
-  CRUMB_CHECK(!name.empty(), "{}: llama.cpp has no name for this tokenizer's pre_tokenizer, so it cannot be written to GGUF{}", description.source,
-              description.split.prefix_space ? " (add_prefix_space)" : "");
+  const std::string name = !description.split_name.empty() ? description.split_name
+                           : split != nullptr              ? split->name
+                                                           : "";
+  CRUMB_CHECK(!name.empty(),
+              "{}: llama.cpp has no name for this tokenizer's pre_tokenizer, so it cannot be written to GGUF{}",
+              description.source, description.split.prefix_space ? " (add_prefix_space)" : "");
   std::vector<std::string> merges;
   for (const auto& [left, right] : description.merges) {
-    merges.push_back(description.tokens[static_cast<size_t>(left)].piece + " " + description.tokens[static_cast<size_t>(right)].piece);
+    merges.push_back(description.tokens[static_cast<size_t>(left)].piece + " " +
+                     description.tokens[static_cast<size_t>(right)].piece);
   }
   writer.set_string(kModel, "gpt2");
   writer.set_string(kPre, name);
@@ -230,12 +248,14 @@ void set_byte_level(const Description& description, GgufWriter& writer) {
 void set_sentencepiece(const Description& description, int64_t rows, GgufWriter& writer) {
   const auto is_byte = [](const Token& token) { return token.type == TokenType::byte; };
   const auto num_bytes = std::count_if(description.tokens.begin(), description.tokens.end(), is_byte);
-  CRUMB_CHECK(num_bytes == 256, "{}: llama.cpp needs 256 byte tokens (<0x00> to <0xFF>) in a SentencePiece vocabulary, this one has {}",
+  CRUMB_CHECK(num_bytes == 256,
+              "{}: llama.cpp needs 256 byte tokens (<0x00> to <0xFF>) in a SentencePiece vocabulary, this one has {}",
               description.source, num_bytes);
   // After spaces have become marks, a split at spaces (Gemma) cuts nothing.
   const bool splits = std::any_of(description.split.steps.begin(), description.split.steps.end(),
                                   [](const SplitStep& step) { return step.pattern != escape_pattern(" "); });
-  CRUMB_CHECK(!splits && !description.ignore_merges, "{}: llama.cpp cannot split text for a SentencePiece vocabulary as this pre_tokenizer does",
+  CRUMB_CHECK(!splits && !description.ignore_merges,
+              "{}: llama.cpp cannot split text for a SentencePiece vocabulary as this pre_tokenizer does",
               description.source);
   std::vector<float> scores = scores_of(description);
   scores.resize(static_cast<size_t>(rows), 0);
@@ -263,10 +283,13 @@ Description read_gguf_vocabulary(const GgufReader& gguf) { return Reader(gguf).r
 
 void write_gguf_vocabulary(const Description& description, int64_t rows, GgufWriter& writer) {
   const auto size = static_cast<int64_t>(description.tokens.size());
-  CRUMB_CHECK(size <= rows, "{}: the tokenizer has {} tokens, the embedding only {} rows", description.source, size, rows);
+  CRUMB_CHECK(size <= rows, "{}: the tokenizer has {} tokens, the embedding only {} rows", description.source, size,
+              rows);
   warn_about_differences(description);
-  if (description.kind == Description::Kind::byte_level) set_byte_level(description, writer);
-  else set_sentencepiece(description, rows, writer);
+  if (description.kind == Description::Kind::byte_level)
+    set_byte_level(description, writer);
+  else
+    set_sentencepiece(description, rows, writer);
   set_token_list(description, rows, writer);
   set_special(description.special, writer);
   if (!description.chat_template.empty()) writer.set_string("tokenizer.chat_template", description.chat_template);

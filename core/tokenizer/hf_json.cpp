@@ -99,9 +99,11 @@ class Reader {
     ids_.reserve(vocab.size());
     for (const auto& [piece, value] : vocab.items()) {
       const auto id = value.get<int64_t>();
-      const bool is_byte = out_.byte_fallback && out_.kind == Description::Kind::sentencepiece && byte_of_piece(piece) >= 0;
+      const bool is_byte =
+          out_.byte_fallback && out_.kind == Description::Kind::sentencepiece && byte_of_piece(piece) >= 0;
       Token& token = token_at(id);
-      CRUMB_CHECK(token.piece.empty(), "{}: id {} stands for both \"{}\" and \"{}\"", file_.string(), id, token.piece, piece);
+      CRUMB_CHECK(token.piece.empty(), "{}: id {} stands for both \"{}\" and \"{}\"", file_.string(), id, token.piece,
+                  piece);
       token = {piece, is_byte ? TokenType::byte : TokenType::normal, 0, true};
       ids_.emplace(piece, static_cast<TokenId>(id));
     }
@@ -112,8 +114,8 @@ class Reader {
     for (const Json& merge : merges) {
       const auto [left, right] = merge_parts(merge);
       const auto left_id = id_of(left), right_id = id_of(right);
-      CRUMB_CHECK(left_id && right_id, "{}: merge {} (\"{}\" and \"{}\") names a token that is not in the vocabulary", file_.string(),
-                  out_.merges.size(), left, right);
+      CRUMB_CHECK(left_id && right_id, "{}: merge {} (\"{}\" and \"{}\") names a token that is not in the vocabulary",
+                  file_.string(), out_.merges.size(), left, right);
       out_.merges.push_back({*left_id, *right_id});
     }
   }
@@ -129,23 +131,31 @@ class Reader {
 
   void read_normalizer(const Json& json) {
     using Kind = NormalizerStep::Kind;
-    static const std::unordered_map<std::string, Kind> plain = {
-        {"NFC", Kind::nfc}, {"NFD", Kind::nfd}, {"NFKC", Kind::nfkc}, {"NFKD", Kind::nfkd}, {"Lowercase", Kind::lowercase}};
+    static const std::unordered_map<std::string, Kind> plain = {{"NFC", Kind::nfc},
+                                                                {"NFD", Kind::nfd},
+                                                                {"NFKC", Kind::nfkc},
+                                                                {"NFKD", Kind::nfkd},
+                                                                {"Lowercase", Kind::lowercase}};
     std::vector<Json> steps;
     flatten(json, "normalizers", steps);
     for (const Json& step : steps) {
       const std::string type = type_of(step);
-      if (const auto it = plain.find(type); it != plain.end()) out_.normalizer.steps.push_back({it->second, "", "", {}});
-      else if (type == "Prepend") out_.normalizer.steps.push_back({Kind::prepend, "", step.at("prepend").get<std::string>(), {}});
-      else if (type == "Replace") out_.normalizer.steps.push_back(replace_step(step));
-      else unsupported("normalizer", type, "NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Sequence");
+      if (const auto it = plain.find(type); it != plain.end())
+        out_.normalizer.steps.push_back({it->second, "", "", {}});
+      else if (type == "Prepend")
+        out_.normalizer.steps.push_back({Kind::prepend, "", step.at("prepend").get<std::string>(), {}});
+      else if (type == "Replace")
+        out_.normalizer.steps.push_back(replace_step(step));
+      else
+        unsupported("normalizer", type, "NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Sequence");
     }
   }
 
   static NormalizerStep replace_step(const Json& step) {
     const Json& pattern = step.at("pattern");
     const auto content = step.at("content").get<std::string>();
-    if (pattern.contains("String")) return {NormalizerStep::Kind::replace, pattern.at("String").get<std::string>(), content, {}};
+    if (pattern.contains("String"))
+      return {NormalizerStep::Kind::replace, pattern.at("String").get<std::string>(), content, {}};
     return {NormalizerStep::Kind::replace, "", content, Regex(pattern.at("Regex").get<std::string>())};
   }
 
@@ -156,7 +166,8 @@ class Reader {
     for (size_t i = 0; i < steps.size(); ++i) {
       const std::string type = type_of(steps[i]);
       if (type == "ByteLevel") {
-        CRUMB_CHECK(i + 1 == steps.size(), "{}: pre_tokenizer ByteLevel must be the last of its sequence", file_.string());
+        CRUMB_CHECK(i + 1 == steps.size(), "{}: pre_tokenizer ByteLevel must be the last of its sequence",
+                    file_.string());
         read_byte_level(steps[i]);
       } else if (type == "Split") {
         read_split(steps[i]);
@@ -164,7 +175,8 @@ class Reader {
         const bool individual = get_or(steps[i], "individual_digits", false);
         out_.split.steps.push_back({individual ? R"(\p{N})" : R"(\p{N}+)", SplitBehavior::isolated, false});
       } else if (type == "Punctuation") {
-        out_.split.steps.push_back({R"([\p{P}$+<=>^`|~])", behavior(get_or<std::string>(steps[i], "behavior", "Isolated")), false});
+        out_.split.steps.push_back(
+            {R"([\p{P}$+<=>^`|~])", behavior(get_or<std::string>(steps[i], "behavior", "Isolated")), false});
       } else if (type == "Metaspace") {
         read_metaspace(steps[i], i);
       } else {
@@ -177,7 +189,8 @@ class Reader {
     out_.kind = Description::Kind::byte_level;
     const bool uses_regex = get_or(step, "use_regex", true);
     out_.split.prefix_space = get_or(step, "add_prefix_space", true);
-    CRUMB_CHECK(!out_.split.prefix_space || out_.split.steps.empty(), "{}: pre_tokenizer ByteLevel with add_prefix_space after another split is not supported",
+    CRUMB_CHECK(!out_.split.prefix_space || out_.split.steps.empty(),
+                "{}: pre_tokenizer ByteLevel with add_prefix_space after another split is not supported",
                 file_.string());
     if (uses_regex) out_.split.steps.push_back({kGpt2Pattern, SplitBehavior::isolated, false});
   }
@@ -186,8 +199,8 @@ class Reader {
     const Json& pattern = step.at("pattern");
     const bool literal = pattern.contains("String");
     const auto text = pattern.at(literal ? "String" : "Regex").get<std::string>();
-    out_.split.steps.push_back({literal ? escape_pattern(text) : canonical_pattern(text), behavior(step.at("behavior").get<std::string>()),
-                                get_or(step, "invert", false)});
+    out_.split.steps.push_back({literal ? escape_pattern(text) : canonical_pattern(text),
+                                behavior(step.at("behavior").get<std::string>()), get_or(step, "invert", false)});
   }
 
   void read_metaspace(const Json& step, size_t index) {
@@ -196,7 +209,8 @@ class Reader {
     const bool old_prefix = get_or(step, "add_prefix_space", true);
     const auto scheme = get_or<std::string>(step, "prepend_scheme", old_prefix ? "always" : "never");
     const Prepend prepend = scheme == "always" ? Prepend::always : scheme == "first" ? Prepend::first : Prepend::never;
-    out_.split.metaspace = Metaspace{get_or<std::string>(step, "replacement", std::string(kSpaceMark)), prepend, get_or(step, "split", true)};
+    out_.split.metaspace = Metaspace{get_or<std::string>(step, "replacement", std::string(kSpaceMark)), prepend,
+                                     get_or(step, "split", true)};
   }
 
   SplitBehavior behavior(const std::string& name) const {
@@ -234,8 +248,10 @@ class Reader {
     flatten(json, "decoders", steps);
     for (const Json& step : steps) {
       const std::string type = type_of(step);
-      if (type == "Strip") out_.strip_leading_space = get_or(step, "start", 0) > 0 && get_or<std::string>(step, "content", " ") == " ";
-      else if (type == "Metaspace") out_.strip_leading_space = get_or<std::string>(step, "prepend_scheme", "always") != "never";
+      if (type == "Strip")
+        out_.strip_leading_space = get_or(step, "start", 0) > 0 && get_or<std::string>(step, "content", " ") == " ";
+      else if (type == "Metaspace")
+        out_.strip_leading_space = get_or<std::string>(step, "prepend_scheme", "always") != "never";
       else if (type != "ByteLevel" && type != "Replace" && type != "ByteFallback" && type != "Fuse") {
         unsupported("decoder", type, "ByteLevel, ByteFallback, Fuse, Metaspace, Replace, Strip, Sequence");
       }
@@ -283,8 +299,10 @@ class Reader {
   void read_chat_template() {
     const Path jinja = file_.parent_path() / "chat_template.jinja";
     const Json json = child(config_, "chat_template");
-    if (std::filesystem::exists(jinja)) out_.chat_template = read_text(jinja);
-    else if (json.is_string()) out_.chat_template = json.get<std::string>();
+    if (std::filesystem::exists(jinja))
+      out_.chat_template = read_text(jinja);
+    else if (json.is_string())
+      out_.chat_template = json.get<std::string>();
     else if (json.is_array()) {
       for (const Json& named : json) {
         if (named.at("name") == "default") out_.chat_template = named.at("template").get<std::string>();
@@ -292,13 +310,16 @@ class Reader {
     }
   }
 
-  /// transformers takes add_bos_token and add_eos_token of tokenizer_config.json, where given, before the post_processor.
+  /// transformers takes add_bos_token and add_eos_token of tokenizer_config.json, where given, before the
+  /// post_processor.
   void read_post_processor(const Json& json) {
     std::vector<Json> steps;
     flatten(json, "processors", steps);
     for (const Json& step : steps) {
-      if (type_of(step) == "TemplateProcessing") read_template(step);
-      else if (type_of(step) != "ByteLevel") unsupported("post_processor", type_of(step), "ByteLevel, TemplateProcessing, Sequence");
+      if (type_of(step) == "TemplateProcessing")
+        read_template(step);
+      else if (type_of(step) != "ByteLevel")
+        unsupported("post_processor", type_of(step), "ByteLevel, TemplateProcessing, Sequence");
     }
     if (config_.contains("add_bos_token") || config_.contains("add_eos_token")) {
       out_.prefix.clear();

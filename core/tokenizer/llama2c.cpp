@@ -21,12 +21,15 @@ class Cursor {
     std::memcpy(&value, take(sizeof(T)), sizeof(T));
     return value;
   }
-  std::string read_string(int64_t size) { return {reinterpret_cast<const char*>(take(size)), static_cast<size_t>(size)}; }
+  std::string read_string(int64_t size) {
+    return {reinterpret_cast<const char*>(take(size)), static_cast<size_t>(size)};
+  }
 
  private:
   const uint8_t* take(int64_t size) {
-    CRUMB_CHECK(size >= 0 && size <= file_.size() - position_, "{}: not a tokenizer.bin of llama2.c, or truncated: wants {} bytes at {} of {}",
-                file_.path().string(), size, position_, file_.size());
+    CRUMB_CHECK(size >= 0 && size <= file_.size() - position_,
+                "{}: not a tokenizer.bin of llama2.c, or truncated: wants {} bytes at {} of {}", file_.path().string(),
+                size, position_, file_.size());
     const uint8_t* data = file_.bytes().data() + position_;
     position_ += size;
     return data;
@@ -39,21 +42,24 @@ class Cursor {
 std::string with_marks(std::string_view piece) {
   std::string out;
   for (const char c : piece) {
-    if (c == ' ') out += kSpaceMark;
-    else out += c;
+    if (c == ' ')
+      out += kSpaceMark;
+    else
+      out += c;
   }
   return out;
 }
 
 void set_reserved(Description& out, const std::string& name) {
-  CRUMB_CHECK(out.tokens.size() >= kFirstByte + 256, "{}: {} tokens, expected at least 3 special ones and 256 bytes", name, out.tokens.size());
+  CRUMB_CHECK(out.tokens.size() >= kFirstByte + 256, "{}: {} tokens, expected at least 3 special ones and 256 bytes",
+              name, out.tokens.size());
   out.tokens[kUnknown] = {"<unk>", TokenType::unknown, 0, true};
   out.tokens[kBos] = {"<s>", TokenType::control, 0, true};
   out.tokens[kEos] = {"</s>", TokenType::control, 0, true};
   for (int byte = 0; byte < 256; ++byte) {
     Token& token = out.tokens[static_cast<size_t>(kFirstByte + byte)];
-    CRUMB_CHECK(byte_of_piece(token.piece) == byte, "{}: token {} is \"{}\", expected {}", name, kFirstByte + byte, token.piece,
-                piece_of_byte(static_cast<uint8_t>(byte)));
+    CRUMB_CHECK(byte_of_piece(token.piece) == byte, "{}: token {} is \"{}\", expected {}", name, kFirstByte + byte,
+                token.piece, piece_of_byte(static_cast<uint8_t>(byte)));
     token.type = TokenType::byte;
   }
   for (const TokenId id : {kUnknown, kBos, kEos}) {

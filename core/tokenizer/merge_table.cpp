@@ -18,7 +18,9 @@ struct Candidate {
   int32_t rank;
   int32_t position;
   Symbol left, right;
-  bool operator>(const Candidate& other) const { return rank != other.rank ? rank > other.rank : position > other.position; }
+  bool operator>(const Candidate& other) const {
+    return rank != other.rank ? rank > other.rank : position > other.position;
+  }
 };
 
 struct Node {
@@ -52,12 +54,16 @@ void MergeTable::insert(Symbol left, Symbol right, int32_t rank, Symbol result) 
   slot = {key_of(left, right), {rank, result}};
 }
 
-MergeTable::Entry MergeTable::find(Symbol left, Symbol right) const { return slots_[slot_of(key_of(left, right))].entry; }
+MergeTable::Entry MergeTable::find(Symbol left, Symbol right) const {
+  return slots_[slot_of(key_of(left, right))].entry;
+}
 
 void MergeTable::merge(std::vector<Symbol>& word) const {
   if (word.size() < 2) return;
-  if (word.size() <= kShortWord) merge_short(word);
-  else merge_long(word);
+  if (word.size() <= kShortWord)
+    merge_short(word);
+  else
+    merge_long(word);
 }
 
 void MergeTable::merge_short(std::vector<Symbol>& word) const {
@@ -72,7 +78,8 @@ void MergeTable::merge_short(std::vector<Symbol>& word) const {
     if (pairs[best].rank == kNone) break;
     word[best] = pairs[best].result;
     --size;
-    std::copy(word.begin() + static_cast<std::ptrdiff_t>(best) + 2, word.begin() + static_cast<std::ptrdiff_t>(size) + 1,
+    std::copy(word.begin() + static_cast<std::ptrdiff_t>(best) + 2,
+              word.begin() + static_cast<std::ptrdiff_t>(size) + 1,
               word.begin() + static_cast<std::ptrdiff_t>(best) + 1);
     std::copy(pairs + best + 1, pairs + size, pairs + best);
     if (best > 0) pairs[best - 1] = find(word[best - 1], word[best]);
@@ -92,7 +99,8 @@ void MergeTable::merge_long(std::vector<Symbol>& word) const {
     const Entry entry = find(left, right);
     if (entry.rank != kNone) queue.push({entry.rank, position, left, right});
   };
-  for (int32_t i = 0; i < size; ++i) nodes[static_cast<size_t>(i)] = {word[static_cast<size_t>(i)], i - 1, i + 1 < size ? i + 1 : -1};
+  for (int32_t i = 0; i < size; ++i)
+    nodes[static_cast<size_t>(i)] = {word[static_cast<size_t>(i)], i - 1, i + 1 < size ? i + 1 : -1};
   for (int32_t i = 0; i < size; ++i) offer(i);
   while (!queue.empty()) {
     const Candidate top = queue.top();
@@ -109,7 +117,8 @@ void MergeTable::merge_long(std::vector<Symbol>& word) const {
     offer(top.position);
   }
   word.clear();
-  for (int32_t i = 0; i >= 0; i = nodes[static_cast<size_t>(i)].next) word.push_back(nodes[static_cast<size_t>(i)].symbol);
+  for (int32_t i = 0; i >= 0; i = nodes[static_cast<size_t>(i)].next)
+    word.push_back(nodes[static_cast<size_t>(i)].symbol);
 }
 
 }  // namespace crumb::tokenizer

@@ -1,6 +1,6 @@
 // Byte-pair merging: which pairs of symbols merge, and the merging of one word. Lowest rank first, leftmost on ties.
-// Source: Sennrich, Haddow, Birch, "Neural Machine Translation of Rare Words with Subword Units", ACL 2016; SentencePiece's bpe_model.cc
-// for the order by scores.
+// Source: Sennrich, Haddow, Birch, "Neural Machine Translation of Rare Words with Subword Units", ACL 2016;
+// SentencePiece's bpe_model.cc for the order by scores.
 #pragma once
 
 #include <cstddef>

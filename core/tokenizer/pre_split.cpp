@@ -30,8 +30,10 @@ void join_backward(const std::vector<Stretch>& in, const Joins& joins, std::vect
   bool previous = false;
   const size_t begin = out.size();
   for (const Stretch& stretch : in) {
-    if (out.size() > begin && joins(previous, stretch.is_match)) out.back().end = stretch.span.end;
-    else out.push_back(stretch.span);
+    if (out.size() > begin && joins(previous, stretch.is_match))
+      out.back().end = stretch.span.end;
+    else
+      out.push_back(stretch.span);
     previous = stretch.is_match;
   }
 }
@@ -41,17 +43,30 @@ void merge_with_next(const std::vector<Stretch>& in, std::vector<Span>& out) {
   const auto begin = static_cast<std::ptrdiff_t>(out.size());
   for (size_t i = in.size(); i-- > 0;) {
     const Stretch& stretch = in[i];
-    if (static_cast<std::ptrdiff_t>(out.size()) > begin && stretch.is_match && !previous) out.back().begin = stretch.span.begin;
-    else out.push_back(stretch.span);
+    if (static_cast<std::ptrdiff_t>(out.size()) > begin && stretch.is_match && !previous)
+      out.back().begin = stretch.span.begin;
+    else
+      out.push_back(stretch.span);
     previous = stretch.is_match;
   }
   std::reverse(out.begin() + begin, out.end());
 }
 
-void arrange(const std::vector<Stretch>& in, SplitBehavior behavior, std::vector<Span>& out) {
-  switch (behavior) {
+void isolate(const std::vector<Span>& matches, size_t size, std::vector<Span>& out) {
+  size_t from = 0;
+  for (const Span& match : matches) {
+    if (match.begin > from) out.push_back({from, match.begin});
+    out.push_back(match);
+    from = match.end;
+  }
+  if (from < size) out.push_back({from, size});
+}
+
+void arrange(const std::vector<Span>& matches, size_t size, const SplitStep& step, std::vector<Span>& out) {
+  if (step.behavior == SplitBehavior::isolated) return isolate(matches, size, out);
+  const std::vector<Stretch> in = stretches(matches, size, step.invert);
+  switch (step.behavior) {
     case SplitBehavior::isolated:
-      for (const Stretch& stretch : in) out.push_back(stretch.span);
       return;
     case SplitBehavior::removed:
       for (const Stretch& stretch : in) {
@@ -59,10 +74,13 @@ void arrange(const std::vector<Stretch>& in, SplitBehavior behavior, std::vector
       }
       return;
     case SplitBehavior::contiguous:
-      return join_backward(in, [](bool previous, bool match) { return previous == match; }, out);
+      return join_backward(
+          in, [](bool previous, bool match) { return previous == match; }, out);
     case SplitBehavior::merged_with_previous:
-      return join_backward(in, [](bool previous, bool match) { return match && !previous; }, out);
-    case SplitBehavior::merged_with_next: return merge_with_next(in, out);
+      return join_backward(
+          in, [](bool previous, bool match) { return match && !previous; }, out);
+    case SplitBehavior::merged_with_next:
+      return merge_with_next(in, out);
   }
 }
 
@@ -70,11 +88,14 @@ std::string with_marks(std::string_view text, const Metaspace& metaspace, bool a
   std::string out;
   out.reserve(text.size() + text.size() / 2);
   const bool begins_with_mark = text.starts_with(' ') || text.starts_with(metaspace.replacement);
-  const bool prepends = metaspace.prepend == Metaspace::Prepend::always || (metaspace.prepend == Metaspace::Prepend::first && at_start);
+  const bool prepends =
+      metaspace.prepend == Metaspace::Prepend::always || (metaspace.prepend == Metaspace::Prepend::first && at_start);
   if (prepends && !begins_with_mark) out += metaspace.replacement;
   for (const char c : text) {
-    if (c == ' ') out += metaspace.replacement;
-    else out += c;
+    if (c == ' ')
+      out += metaspace.replacement;
+    else
+      out += c;
   }
   return out;
 }
@@ -106,7 +127,8 @@ std::string escape_pattern(std::string_view literal) {
 PreSplitter::PreSplitter(PreSplit description, bool use_scanners) : description_(std::move(description)) {
   std::vector<SplitStep> steps = description_.steps;
   if (description_.metaspace && description_.metaspace->split) {
-    steps.insert(steps.begin(), {escape_pattern(description_.metaspace->replacement), SplitBehavior::merged_with_next, false});
+    steps.insert(steps.begin(),
+                 {escape_pattern(description_.metaspace->replacement), SplitBehavior::merged_with_next, false});
   }
   for (SplitStep& step : steps) {
     // Scanners cut everything into matches: only there all of `isolated` and `invert` mean the same.
@@ -122,30 +144,37 @@ void PreSplitter::split(std::string_view text, bool at_start, const Consumer& co
   std::string storage;
   if (description_.metaspace) text = storage = with_marks(text, *description_.metaspace, at_start);
   if (description_.prefix_space && !text.starts_with(' ')) text = storage = " " + std::string(text);
-  if (steps_.size() == 1 && steps_[0].scanner != Scanner::none) return split_by_scanner(steps_[0].scanner, text, consume);
+  if (steps_.size() == 1 && steps_[0].scanner != Scanner::none)
+    return split_by_scanner(steps_[0].scanner, text, consume);
   std::vector<Span> before = {{0, text.size()}};
   std::vector<Span> after;
   for (const Step& step : steps_) {
     after.clear();
-    for (const Span& piece : before) apply(step, text, piece, after);
+    apply(step, text, before, after);
     before.swap(after);
   }
   consume(text, before);
 }
 
-void PreSplitter::apply(const Step& step, std::string_view text, Span piece, std::vector<Span>& out) {
-  const std::string_view part = text.substr(piece.begin, piece.end - piece.begin);
-  const size_t first = out.size();
-  if (step.scanner != Scanner::none) {
-    scan(step.scanner, part, 0, SIZE_MAX, out);
-  } else {
-    std::vector<Span> matches;
-    step.regex->find_all(part, matches);
-    arrange(stretches(matches, part.size(), step.description.invert), step.description.behavior, out);
-  }
-  for (size_t i = first; i < out.size(); ++i) {
-    out[i].begin += piece.begin;
-    out[i].end += piece.begin;
+void PreSplitter::apply(const Step& step, std::string_view text, const std::vector<Span>& pieces,
+                        std::vector<Span>& out) {
+  std::optional<Regex::Matcher> matcher;
+  if (step.regex) matcher.emplace(*step.regex);
+  std::vector<Span> matches;
+  for (const Span& piece : pieces) {
+    const std::string_view part = text.substr(piece.begin, piece.end - piece.begin);
+    const size_t first = out.size();
+    if (matcher) {
+      matches.clear();
+      matcher->find_all(part, matches);
+      arrange(matches, part.size(), step.description, out);
+    } else {
+      scan(step.scanner, part, 0, SIZE_MAX, out);
+    }
+    for (size_t i = first; i < out.size(); ++i) {
+      out[i].begin += piece.begin;
+      out[i].end += piece.begin;
+    }
   }
 }
 
@@ -156,7 +185,8 @@ const std::vector<NamedSplit>& named_splits() {
   static const std::string deepseek_letters =
       R"(\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+)";
   static const std::vector<std::string> deepseek_llm = {
-      R"([\r\n])", deepseek_letters, R"(\s?[!-/:-~！-／：-～‘-‟　-。]+)", R"(\s+$)", R"([一-龥ࠀ-一가-퟿]+)", R"(\p{N}+)"};
+      R"([\r\n])", deepseek_letters, R"(\s?[!-/:-~！-／：-～‘-‟　-。]+)", R"(\s+$)", R"([一-龥ࠀ-一가-퟿]+)",
+      R"(\p{N}+)"};
   static const std::vector<std::string> deepseek_v3 = {
       three_digits, R"([一-龥぀-ゟ゠-ヿ]+)",
       R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"};
@@ -180,8 +210,8 @@ const std::vector<NamedSplit>& named_splits() {
       {"hunyuan-dense", deepseek_v3},
       {"deepseek-v3", deepseek_v3},
       {"default",
-       {R"([\p{P}\$\+<=>\^~\|]+)", R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S))", R"(\p{N}+)",
-        R"([0-9][0-9][0-9])"}},
+       {R"([\p{P}\$\+<=>\^~\|]+)", R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S))",
+        R"(\p{N}+)", R"([0-9][0-9][0-9])"}},
   };
   return splits;
 }

@@ -1,5 +1,5 @@
-// The "pre_tokenizer" of tokenizer.json, and the splits that GGUF knows by name (tokenizer.ggml.pre): cuts a text into the pieces that
-// merges never cross.
+// The "pre_tokenizer" of tokenizer.json, and the splits that GGUF knows by name (tokenizer.ggml.pre): cuts a text into
+// the pieces that merges never cross.
 #pragma once
 
 #include <functional>
@@ -48,8 +48,9 @@ class PreSplitter {
 
   const PreSplit& description() const { return description_; }
 
-  /// Gives the pieces of `text` (valid UTF-8, not empty) out in order, some at a time. They are positions in the text given with them: `text`
-  /// itself, or a copy where a space was added or replaced. at_start: `text` is the beginning of what the user gave.
+  /// Gives the pieces of `text` (valid UTF-8, not empty) out in order, some at a time. They are positions in the text
+  /// given with them: `text` itself, or a copy where a space was added or replaced. at_start: `text` is the beginning
+  /// of what the user gave.
   using Consumer = std::function<void(std::string_view text, std::span<const Span> pieces)>;
   void split(std::string_view text, bool at_start, const Consumer& consume) const;
 
@@ -59,7 +60,7 @@ class PreSplitter {
     Scanner scanner;
     std::optional<Regex> regex;
   };
-  static void apply(const Step& step, std::string_view text, Span piece, std::vector<Span>& out);
+  static void apply(const Step& step, std::string_view text, const std::vector<Span>& pieces, std::vector<Span>& out);
 
   PreSplit description_;
   std::vector<Step> steps_;
@@ -70,8 +71,8 @@ struct NamedSplit {
   std::string name;
   std::vector<std::string> patterns;  // isolated, one after the other
   bool ignore_merges = false;
-  bool nfc = false;                   // the tokenizers of this family normalize; llama.cpp does not
-  bool add_bos = false;               // llama.cpp's default where the file does not say
+  bool nfc = false;      // the tokenizers of this family normalize; llama.cpp does not
+  bool add_bos = false;  // llama.cpp's default where the file does not say
 };
 /// The names understood in tokenizer.ggml.pre, the one to write first among equals.
 const std::vector<NamedSplit>& named_splits();

@@ -17,12 +17,27 @@ struct Span {
 
 class Regex {
  public:
-  /// Throws UserError for a pattern that does not compile or that uses what PCRE2 reads differently (set operations in brackets).
+  /// Throws UserError for a pattern that does not compile or that uses what PCRE2 reads differently (set operations in
+  /// brackets).
   explicit Regex(const std::string& oniguruma_pattern);
 
-  /// Matches from left to right without overlap; empty matches are left out. `text` must be valid UTF-8. Thread-safe.
-  /// Anchors and lookarounds see `text` only.
+  /// Appends matches from left to right without overlap; empty matches are left out. `text` must be valid UTF-8.
+  /// Thread-safe. Anchors and lookarounds see `text` only.
   void find_all(std::string_view text, std::vector<Span>& matches) const;
+
+  /// The same for many short texts, with one match buffer; for one thread. The Regex must outlive it.
+  class Matcher {
+   public:
+    explicit Matcher(const Regex& regex);
+    ~Matcher();
+    Matcher(const Matcher&) = delete;
+    Matcher& operator=(const Matcher&) = delete;
+    void find_all(std::string_view text, std::vector<Span>& matches) const;
+
+   private:
+    struct Data;
+    std::unique_ptr<Data> data_;
+  };
 
  private:
   struct Code;

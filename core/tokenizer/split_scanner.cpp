@@ -75,7 +75,8 @@ size_t contraction_size(const Text& text, size_t i, bool ignore_case) {
   return 0;
 }
 
-/// \s+(?!\S)|\s+ from i: all of a run at the end of the text, else all but its last character; one character is taken as it is.
+/// \s+(?!\S)|\s+ from i: all of a run at the end of the text, else all but its last character; one character is taken
+/// as it is.
 size_t space_end(const Text& text, size_t i) {
   size_t last = i, end = i;
   for (Char c = text.at(i); c.size > 0 && c.kind == CharClass::space; c = text.at(end)) {
@@ -114,7 +115,8 @@ size_t next_llama3(const Text& text, size_t i, size_t max_digits) {
   const Char first = text.at(i);
   if (first.kind == CharClass::letter) return text.run_end(i + first.size, CharClass::letter);
   if (first.kind == CharClass::number) return text.run_end(i, CharClass::number, max_digits);
-  if (!is_newline(c) && text.is(i + first.size, CharClass::letter)) return text.run_end(i + first.size, CharClass::letter);
+  if (!is_newline(c) && text.is(i + first.size, CharClass::letter))
+    return text.run_end(i + first.size, CharClass::letter);
   const size_t start = i + (c == ' ' ? 1 : 0);
   if (text.is(start, CharClass::other)) {
     size_t end = text.run_end(start, CharClass::other);
@@ -130,9 +132,12 @@ size_t next_llama3(const Text& text, size_t i, size_t max_digits) {
 std::string canonical_pattern(std::string_view pattern) {
   std::string out;
   for (const char c : pattern) {
-    if (c == '\n') out += "\\n";
-    else if (c == '\r') out += "\\r";
-    else out += c;
+    if (c == '\n')
+      out += "\\n";
+    else if (c == '\r')
+      out += "\\r";
+    else
+      out += c;
   }
   return out;
 }

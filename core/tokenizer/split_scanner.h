@@ -1,4 +1,5 @@
-// The common splits of byte-level BPE, written out by hand: the same pieces as their regular expressions, several times as fast.
+// The common splits of byte-level BPE, written out by hand: the same pieces as their regular expressions, several times
+// as fast.
 #pragma once
 
 #include <string>
@@ -19,7 +20,8 @@ std::string canonical_pattern(std::string_view pattern);
 /// The scanner that gives the same pieces as the pattern, or none.
 Scanner scanner_for(std::string_view pattern);
 
-/// Appends pieces of `text` (valid UTF-8) from byte `begin` on, at most `max_pieces`; returns where it stopped. Together the pieces cover the text.
+/// Appends pieces of `text` (valid UTF-8) from byte `begin` on, at most `max_pieces`; returns where it stopped.
+/// Together the pieces cover the text.
 size_t scan(Scanner scanner, std::string_view text, size_t begin, size_t max_pieces, std::vector<Span>& pieces);
 
 }  // namespace crumb::tokenizer

@@ -19,12 +19,15 @@ Description read_folder(const Path& folder) {
   if (std::filesystem::exists(json)) return read_hf_json(json);
   const bool has_model = std::filesystem::exists(folder / "tokenizer.model");
   user_error("{}: no tokenizer.json{}", folder.string(),
-             has_model ? " (a SentencePiece tokenizer.model is not read: save the tokenizer again with transformers to get a tokenizer.json)" : "");
+             has_model ? " (a SentencePiece tokenizer.model is not read: save the tokenizer again with transformers to "
+                         "get a tokenizer.json)"
+                       : "");
 }
 
 Description read_file(const Path& path) {
   const MappedFile file(path);
-  const std::string_view head(reinterpret_cast<const char*>(file.bytes().data()), static_cast<size_t>(std::min<int64_t>(file.size(), 64)));
+  const std::string_view head(reinterpret_cast<const char*>(file.bytes().data()),
+                              static_cast<size_t>(std::min<int64_t>(file.size(), 64)));
   if (head.starts_with("GGUF")) return read_gguf_vocabulary(formats::GgufReader(path));
   const size_t first = head.find_first_not_of(" \t\r\n");
   if (first != std::string_view::npos && head[first] == '{') return read_hf_json(path);

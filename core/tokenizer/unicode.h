@@ -35,26 +35,31 @@ void append_utf8(uint32_t code_point, std::string& out);
 
 /// What stands at the start of a byte string.
 struct Utf8Sequence {
-  enum class State { valid, invalid, incomplete };  // incomplete: well-formed as far as it goes, but the text ends inside
-  size_t size = 0;                                  // invalid, incomplete: of the maximal subpart
+  enum class State {
+    valid,
+    invalid,
+    incomplete
+  };                // incomplete: well-formed as far as it goes, but the text ends inside
+  size_t size = 0;  // invalid, incomplete: of the maximal subpart
   State state = State::valid;
 };
 /// `text` must not be empty. Well-formedness: The Unicode Standard, table 3-7.
 Utf8Sequence next_utf8(std::string_view text);
 
-/// `text` itself where it is valid UTF-8, else a copy in `storage` with U+FFFD for every maximal ill-formed part, as Python's
-/// bytes.decode(errors="replace") does.
+/// `text` itself where it is valid UTF-8, else a copy in `storage` with U+FFFD for every maximal ill-formed part, as
+/// Python's bytes.decode(errors="replace") does.
 std::string_view valid_utf8(std::string_view text, std::string& storage);
 
 bool is_ascii(std::string_view text);
 
-/// Classes of the GPT-2 family of splits: \p{L}, \p{N}, \s, and everything else (marks, punctuation, symbols, controls).
+/// Classes of the GPT-2 family of splits: \p{L}, \p{N}, \s, and everything else (marks, punctuation, symbols,
+/// controls).
 enum class CharClass : uint8_t { other, letter, number, space };
 CharClass char_class(uint32_t code_point);
 
 /// \s of Oniguruma: the property White_Space.
 bool is_space(uint32_t code_point);
-/// \w of Oniguruma: letters, marks, numbers, connector punctuation.
+/// \w of Unicode Technical Standard 18: alphabetic characters, marks, decimal numbers, connector punctuation, joiners.
 bool is_word(uint32_t code_point);
 
 }  // namespace crumb::tokenizer

@@ -14,7 +14,7 @@ namespace crumb::tokenizer {
 /// Not thread-safe: one for each running call. Forgets everything when it is full.
 class WordCache {
  public:
-  static constexpr size_t kMaxWordBytes = 48;
+  static constexpr size_t kMaxWordBytes = 192;
 
   WordCache() : slots_(kSlots) {}
 
@@ -45,8 +45,8 @@ class WordCache {
     if (used_ == kSlots / 2) clear();
     size_t i = hash & kMask;
     while (slots_[i].num_bytes != 0) i = (i + 1) & kMask;
-    slots_[i] = {hash, static_cast<uint32_t>(bytes_.size()), static_cast<uint32_t>(ids_.size()), static_cast<uint16_t>(word.size()),
-                 static_cast<uint16_t>(num_ids)};
+    slots_[i] = {hash, static_cast<uint32_t>(bytes_.size()), static_cast<uint32_t>(ids_.size()),
+                 static_cast<uint16_t>(word.size()), static_cast<uint16_t>(num_ids)};
     bytes_.append(word);
     ids_.insert(ids_.end(), ids, ids + num_ids);
     ++used_;

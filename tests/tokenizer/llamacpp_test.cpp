@@ -1,0 +1,105 @@
+// Stock llama.cpp gives the same ids for the metadata that set_gguf_metadata writes.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "core/tokenizer/tokenizer.h"
+#include "tests/testing/testing.h"
+#include "tests/tokenizer/samples.h"
+
+namespace crumb::tokenizer {
+namespace {
+
+using testing::fs::path;
+
+/// The smallest llama that llama.cpp loads: one layer of 32, all weights zero.
+void write_model(const Tokenizer& tokenizer, const path& file) {
+  constexpr int64_t kSize = 32;
+  const int64_t rows = tokenizer.vocab_size();
+  formats::GgufWriter writer;
+  writer.set_string("general.architecture", "llama");
+  for (const auto& [key, value] : {std::pair<const char*, uint32_t>{"context_length", 64},
+                                   {"embedding_length", kSize},
+                                   {"block_count", 1},
+                                   {"feed_forward_length", kSize},
+                                   {"attention.head_count", 1},
+                                   {"rope.dimension_count", kSize}}) {
+    writer.set_u32(std::string("llama.") + key, value);
+  }
+  writer.set_f32("llama.attention.layer_norm_rms_epsilon", 1e-5F);
+  tokenizer.set_gguf_metadata(rows, writer);
+  int64_t values = 0;
+  const auto declare = [&](const std::string& name, std::vector<int64_t> shape) {
+    int64_t count = 1;
+    for (const int64_t size : shape) count *= size;
+    values += count;
+    writer.declare(name, formats::TensorType::f32, std::move(shape));
+  };
+  declare("token_embd.weight", {rows, kSize});
+  declare("output_norm.weight", {kSize});
+  for (const char* name : {"attn_norm", "ffn_norm"}) declare(std::string("blk.0.") + name + ".weight", {kSize});
+  for (const char* name : {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"}) {
+    declare(std::string("blk.0.") + name + ".weight", {kSize, kSize});
+  }
+  writer.begin(file);
+  const std::vector<float> zeros(static_cast<size_t>(rows * kSize), 0.0F);
+  const auto write = [&](int64_t count) { writer.write(zeros.data(), 4 * count); };
+  write(rows * kSize);
+  for (int i = 0; i < 3; ++i) write(kSize);
+  for (int i = 0; i < 7; ++i) write(kSize * kSize);
+  writer.finish();
+  writer.commit();
+}
+
+std::string to_hex(std::string_view bytes) {
+  std::string out;
+  for (const char c : bytes) out += fmt::format("{:02x}", static_cast<unsigned char>(c));
+  return out;
+}
+
+/// Texts without what llama.cpp is known to do otherwise: it stops at NUL bytes and does not normalize.
+std::vector<std::string> texts_for_llamacpp() {
+  std::vector<std::string> texts;
+  for (uint64_t seed = 0; texts.size() < 150; ++seed) {
+    std::string text = random_text(seed, 25);
+    if (text.find('\0') == std::string::npos) texts.push_back(std::move(text));
+  }
+  for (const char* name : {"text/corpus/tech-test.txt", "text/corpus/verse-test.txt"}) {
+    const path file = testing::data(name);
+    if (!file.empty()) texts.push_back(testing::read_file(file).substr(0, 100'000));
+  }
+  return texts;
+}
+
+class LlamaCppTest : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(LlamaCppTest, GivesTheSameIds) {
+  CRUMB_NEED_PEERS(python);
+  CRUMB_NEED_DATA(folder, GetParam());
+  const auto tokenizer = load_tokenizer(folder);
+  const testing::TempDir dir;
+  write_model(*tokenizer, dir / "model.gguf");
+  const auto texts = texts_for_llamacpp();
+  nlohmann::json items = nlohmann::json::array();
+  for (const auto& text : texts) items.push_back(to_hex(text));
+  testing::write_file(dir / "texts.json", items.dump());
+  const path script = testing::source_dir() / "tests/tokenizer/llamacpp_tokenize.py";
+  const auto result = testing::run_command(fmt::format("{} {} {} {} --add-special", python.string(), script.string(),
+                                                       (dir / "model.gguf").string(), (dir / "texts.json").string()));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  std::istringstream lines(result.out);
+  std::string line;
+  for (const auto& text : texts) {
+    ASSERT_TRUE(std::getline(lines, line));
+    EXPECT_EQ(line, fmt::format("{}", fmt::join(tokenizer->encode(text, true), " "))) << to_hex(text).substr(0, 600);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Vocabularies, LlamaCppTest,
+                         ::testing::Values("models/ref-llama-15m", "models/stories260K-hf", "tokenizers/gpt2-hf-json",
+                                           "tokenizers/llama2-hf-json",
+                                           "tokenizers/ggml-vocabs/ggml-vocab-deepseek-llm.gguf"));
+
+}  // namespace
+}  // namespace crumb::tokenizer

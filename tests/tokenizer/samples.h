@@ -1,0 +1,142 @@
+// Texts for the tests of the tokenizer.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/common/rng.h"
+#include "core/tokenizer/regex.h"
+#include "core/tokenizer/unicode.h"
+
+namespace crumb::tokenizer {
+
+/// Whether Unicode 12 to 14 gave the character a decomposition: the normalizers of the `tokenizers` package are older.
+inline bool has_new_decomposition(uint32_t c) {
+  return c == 0x32ff || (c >= 0xa7f2 && c <= 0xa7f4) || c == 0xab69 || (c >= 0x10780 && c <= 0x107ba) || c == 0x11938 ||
+         (c >= 0x1f16a && c <= 0x1f16c) || (c >= 0x1fbf0 && c <= 0x1fbf9);
+}
+
+/// A character that Unicode 14 knows: PCRE2, utf8proc and the `tokenizers` package carry different versions of the
+/// tables.
+inline uint32_t random_assigned(const Rng& rng, uint64_t index) {
+  static const Regex unassigned(R"(\p{Cn}|\p{Co})");
+  for (uint64_t attempt = 0;; ++attempt) {
+    const uint32_t planes[] = {0x800, 0x3000, 0x10000, 0x20000, 0x30000};
+    const auto limit = planes[rng.below(7919 * index + 2 * attempt, 5)];
+    const auto c = static_cast<uint32_t>(rng.below(7919 * index + 2 * attempt + 1, limit));
+    if ((c >= 0xd800 && c < 0xe000) || has_new_decomposition(c)) continue;
+    std::string text;
+    append_utf8(c, text);
+    std::vector<Span> matches;
+    unassigned.find_all(text, matches);
+    if (matches.empty()) return c;
+  }
+}
+
+/// Words, numbers, contractions, all kinds of white space, marks, scripts, added tokens, stuck together at random.
+inline std::string random_text(uint64_t seed, int num_parts) {
+  static const std::vector<std::string> parts = {" ",
+                                                 " ",
+                                                 " ",
+                                                 "  ",
+                                                 "\n",
+                                                 "\n\n",
+                                                 "\r\n",
+                                                 "\t",
+                                                 "   ",
+                                                 "'",
+                                                 "'s",
+                                                 "'S",
+                                                 "'ll",
+                                                 "'LL",
+                                                 "'rE",
+                                                 "'\xc5\xbf",
+                                                 "'d",
+                                                 "'m",
+                                                 "x",
+                                                 "the",
+                                                 "The",
+                                                 "word",
+                                                 "words",
+                                                 "password word",
+                                                 "er",
+                                                 "1",
+                                                 "23",
+                                                 "456",
+                                                 "7890",
+                                                 "\u0663",
+                                                 "\u00bd",
+                                                 ".",
+                                                 ",",
+                                                 "!?",
+                                                 "--",
+                                                 "...",
+                                                 "=",
+                                                 "(",
+                                                 ")",
+                                                 "#",
+                                                 "\u2026",
+                                                 "\u3002",
+                                                 "\u00e9",
+                                                 "e\u0301",
+                                                 "Cafe\u0301",
+                                                 "Caf\u00e9",
+                                                 "\u0301",
+                                                 "\u212b",
+                                                 "\ufb01",
+                                                 "\u1e9b\u0323",
+                                                 "\uac00",
+                                                 "\u1100\u1161\u11a8",
+                                                 "\u4f60\u597d",
+                                                 "\u65e5\u672c",
+                                                 "\u304b\u3099",
+                                                 "\u043f\u0440\u0438",
+                                                 "\u0130",
+                                                 "\u03a3",
+                                                 "\U0001f600",
+                                                 "\U0001f468\u200d\U0001f469",
+                                                 "\u00a0",
+                                                 "\u2003",
+                                                 "\u3000",
+                                                 "\u180e",
+                                                 "\u0085",
+                                                 "\u2028",
+                                                 "\u200b",
+                                                 "\ufeff",
+                                                 "\u2581",
+                                                 "\u2581\u2581",
+                                                 "<|im_start|>",
+                                                 "<|im_start|>x",
+                                                 " <mask>",
+                                                 "<mask>",
+                                                 "[R]",
+                                                 "<s>",
+                                                 "<unk>",
+                                                 "<0x0A>",
+                                                 "<|endoftext|>",
+                                                 std::string(1, '\0')};
+  const Rng rng(seed);
+  std::string out;
+  for (int i = 0; i < num_parts; ++i) {
+    const auto index = static_cast<uint64_t>(3 * i);
+    if (rng.below(index, 6) == 0)
+      append_utf8(random_assigned(Rng(seed, 1), index), out);
+    else
+      out += parts[rng.below(index + 1, parts.size())];
+  }
+  return out;
+}
+
+inline std::string random_bytes(uint64_t seed, int size) {
+  const Rng rng(seed);
+  std::string out;
+  for (int i = 0; i < size; ++i) {
+    const auto index = static_cast<uint64_t>(2 * i);
+    // Lead and continuation bytes often enough for sequences that are almost well-formed.
+    const uint64_t low = rng.below(index, 2) == 0 ? 0x20 : 0x80;
+    out += static_cast<char>(low + rng.below(index + 1, 256 - low));
+  }
+  return out;
+}
+
+}  // namespace crumb::tokenizer

@@ -1,0 +1,129 @@
+#include <gtest/gtest.h>
+
+#include "core/tokenizer/pre_split.h"
+#include "tests/testing/testing.h"
+#include "tests/tokenizer/samples.h"
+
+namespace crumb::tokenizer {
+namespace {
+
+using Strings = std::vector<std::string>;
+
+Strings pieces_of(const PreSplitter& splitter, std::string_view text, bool at_start = true) {
+  Strings out;
+  splitter.split(text, at_start, [&](std::string_view all, std::span<const Span> pieces) {
+    for (const Span& piece : pieces) out.emplace_back(all.substr(piece.begin, piece.end - piece.begin));
+  });
+  return out;
+}
+
+PreSplit isolated(const Strings& patterns) {
+  PreSplit split;
+  for (const auto& pattern : patterns) split.steps.push_back({pattern, SplitBehavior::isolated, false});
+  return split;
+}
+
+Strings pieces_of_named(const std::string& name, std::string_view text) {
+  return pieces_of(PreSplitter(isolated(find_named_split(name)->patterns)), text);
+}
+
+class ScannerTest : public ::testing::TestWithParam<std::string> {
+ protected:
+  void expect_same(std::string_view text) {
+    const Strings expected = pieces_of(by_regex_, text);
+    ASSERT_EQ(pieces_of(by_scanner_, text), expected);
+  }
+  PreSplitter by_scanner_{isolated({GetParam()})};
+  PreSplitter by_regex_{isolated({GetParam()}), false};
+};
+
+TEST_P(ScannerTest, GivesThePiecesOfItsRegularExpressionOnRandomText) {
+  ASSERT_NE(scanner_for(GetParam()), Scanner::none);
+  for (uint64_t seed = 0; seed < 3000; ++seed) expect_same(random_text(seed, 25));
+}
+
+TEST_P(ScannerTest, GivesThePiecesOfItsRegularExpressionOnProseAndCode) {
+  for (const char* name :
+       {"text/corpus/tech-test.txt", "text/corpus/verse-test.txt", "text/wikitext-2-raw/wiki.test.raw"}) {
+    CRUMB_NEED_DATA(path, name);
+    expect_same(testing::read_file(path));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Patterns, ScannerTest, ::testing::Values(kGpt2Pattern, kLlama3Pattern, kQwen2Pattern));
+
+TEST(Split, FamiliesDifferWhereTheirExpressionsDo) {
+  const std::string text = "I'LL pay 12345,\n  ok";
+  EXPECT_EQ(pieces_of_named("gpt-2", text), (Strings{"I", "'", "LL", " pay", " 12345", ",", "\n ", " ok"}));
+  EXPECT_EQ(pieces_of_named("llama-bpe", text), (Strings{"I", "'LL", " pay", " ", "123", "45", ",\n", " ", " ok"}));
+  EXPECT_EQ(pieces_of_named("qwen2", text),
+            (Strings{"I", "'LL", " pay", " ", "1", "2", "3", "4", "5", ",\n", " ", " ok"}));
+  EXPECT_EQ(pieces_of_named("hunyuan-dense", text), (Strings{"I", "'LL", " pay", " ", "123", "45", ",\n", " ", " ok"}));
+  EXPECT_EQ(pieces_of_named("deepseek-llm", text),
+            (Strings{"I", "'", "LL", " pay", " ", "12345", ",", "\n", " ", " ok"}));
+}
+
+TEST(Split, StepsSeeOnlyWhatTheStepsBeforeThemLeft) {
+  // Joined in one alternation the letter would win over the digits; and the han run is cut off before words are looked
+  // for.
+  EXPECT_EQ(pieces_of_named("hunyuan-dense", "x1\u4e2d\u6587y"), (Strings{"x", "1", "\u4e2d\u6587", "y"}));
+  EXPECT_EQ(pieces_of_named("hunyuan-dense", "a\u4e2d"), (Strings{"a", "\u4e2d"}));
+  EXPECT_EQ(pieces_of_named("llama-bpe", "a\u4e2d"), (Strings{"a\u4e2d"}));
+}
+
+TEST(Split, DeepSeekLettersAreTheCompatibilityOnesToo) {
+  // These characters are changed by NFC, as an editor may do to a source file: the class would then lack them.
+  const PreSplitter letters(isolated({find_named_split("deepseek-llm")->patterns[1]}));
+  for (const uint32_t c : {0x1f7dU, 0x1fbeU, 0x1fd3U, 0x1fdbU, 0x2126U, 0x212aU}) {
+    std::string letter;
+    append_utf8(c, letter);
+    EXPECT_EQ(pieces_of(letters, "a" + letter), (Strings{"a" + letter})) << std::hex << c;
+  }
+}
+
+TEST(Split, BehaviorsArrangeMatchesAsTheirNamesSay) {
+  const auto split = [](SplitBehavior behavior, bool invert) {
+    PreSplit description;
+    description.steps = {{"-", behavior, invert}};
+    return pieces_of(PreSplitter(description), "a--b-");
+  };
+  EXPECT_EQ(split(SplitBehavior::isolated, false), (Strings{"a", "-", "-", "b", "-"}));
+  EXPECT_EQ(split(SplitBehavior::removed, false), (Strings{"a", "b"}));
+  EXPECT_EQ(split(SplitBehavior::removed, true), (Strings{"-", "-", "-"}));
+  EXPECT_EQ(split(SplitBehavior::merged_with_previous, false), (Strings{"a-", "-", "b-"}));
+  EXPECT_EQ(split(SplitBehavior::merged_with_next, false), (Strings{"a", "-", "-b", "-"}));
+  EXPECT_EQ(split(SplitBehavior::contiguous, false), (Strings{"a", "--", "b", "-"}));
+}
+
+TEST(Split, MetaspaceMarksSpaces) {
+  PreSplit description;
+  description.metaspace = Metaspace{"\u2581", Metaspace::Prepend::first, true};
+  EXPECT_EQ(pieces_of(PreSplitter(description), "a  b"), (Strings{"\u2581a", "\u2581", "\u2581b"}));
+  EXPECT_EQ(pieces_of(PreSplitter(description), "a b", false), (Strings{"a", "\u2581b"}));
+  EXPECT_EQ(pieces_of(PreSplitter(description), " a"), (Strings{"\u2581a"}));
+}
+
+TEST(Split, EveryNameIsFoundAndEveryPatternCompiles) {
+  for (const NamedSplit& named : named_splits()) {
+    ASSERT_NE(find_named_split(named.name), nullptr);
+    const NamedSplit* back = name_of_split(isolated(named.patterns), named.ignore_merges);
+    ASSERT_NE(back, nullptr) << named.name;
+    EXPECT_EQ(back->patterns, named.patterns);  // a synonym, if not the name itself
+    const std::string text = random_text(7, 200);
+    std::string joined;
+    for (const auto& piece : pieces_of(PreSplitter(isolated(named.patterns)), text)) joined += piece;
+    EXPECT_EQ(joined, text) << named.name;
+  }
+  EXPECT_EQ(name_of_split(isolated({"x"}), false), nullptr);
+}
+
+TEST(Split, AVeryLongPieceIsOnePiece) {
+  const std::string spaces(3'000'000, ' '), letters(3'000'000, 'a');
+  for (const char* name : {"gpt-2", "hunyuan-dense", "deepseek-llm"}) {
+    EXPECT_EQ(pieces_of_named(name, spaces).size(), 1U) << name;
+    EXPECT_EQ(pieces_of_named(name, letters).size(), 1U) << name;
+  }
+}
+
+}  // namespace
+}  // namespace crumb::tokenizer

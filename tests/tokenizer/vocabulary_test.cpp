@@ -1,0 +1,338 @@
+// Loading, decoding, GGUF metadata, and what is refused.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include "core/tokenizer/tokenizer.h"
+#include "tests/testing/testing.h"
+#include "tests/tokenizer/samples.h"
+
+namespace crumb::tokenizer {
+namespace {
+
+using Ids = std::vector<TokenId>;
+using nlohmann::json;
+using testing::fs::path;
+
+const std::vector<std::string> kAllVocabularies = {"models/ref-llama-15m",
+                                                   "models/stories260K-hf",
+                                                   "models/stories260K/tok512.bin",
+                                                   "models/tiny1m-hf",
+                                                   "tokenizers/gpt2-hf-json",
+                                                   "tokenizers/llama2-hf-json",
+                                                   "tokenizers/llama2-spm/tokenizer.bin",
+                                                   "tokenizers/ggml-vocabs/ggml-vocab-gpt-2.gguf",
+                                                   "tokenizers/ggml-vocabs/ggml-vocab-llama-spm.gguf",
+                                                   "tokenizers/ggml-vocabs/ggml-vocab-phi-3.gguf",
+                                                   "tokenizers/ggml-vocabs/ggml-vocab-deepseek-llm.gguf"};
+
+/// A byte-level tokenizer.json of the 256 bytes, a few merges and `patch` merged over it.
+json small_json(const json& patch = json::object()) {
+  json vocab = json::object();
+  for (uint32_t c = 0, id = 0; id < 256; ++c) {
+    const bool printable = (c >= 33 && c <= 126) || (c >= 161 && c <= 172) || (c >= 174 && c < 256);
+    if (!printable && c < 256) continue;
+    std::string piece;
+    append_utf8(c, piece);
+    vocab[piece] = id++;
+  }
+  vocab["he"] = 256;
+  vocab["the"] = 257;
+  json out = {{"model", {{"type", "BPE"}, {"vocab", vocab}, {"merges", {"h e", "t he"}}}},
+              {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}}},
+              {"decoder", {{"type", "ByteLevel"}}},
+              {"added_tokens", {{{"id", 258}, {"content", "<|end|>"}, {"special", true}}}}};
+  out.merge_patch(patch);
+  return out;
+}
+
+std::unique_ptr<Tokenizer> load_json(const json& content, const json& config = nullptr) {
+  const testing::TempDir dir;
+  testing::write_file(dir / "tokenizer.json", content.dump());
+  if (!config.is_null()) testing::write_file(dir / "tokenizer_config.json", config.dump());
+  return load_tokenizer(dir.path());
+}
+
+/// The message after the file's name.
+std::string json_error(const json& content) {
+  const std::string message = testing::error_of([&] { load_json(content); });
+  const size_t name = message.find("tokenizer.json: ");
+  return name == std::string::npos ? message : message.substr(name + 16);
+}
+
+void write_gguf(const Tokenizer& tokenizer, int64_t rows, const path& file) {
+  formats::GgufWriter writer;
+  writer.set_string("general.architecture", "llama");
+  tokenizer.set_gguf_metadata(rows, writer);
+  writer.begin(file);
+  writer.finish();
+  writer.commit();
+}
+
+TEST(GgufVocabulary, ParitySetsOfLlamaCppHaveTheirIds) {
+  for (const char* name : {"deepseek-llm", "gpt-2", "llama-spm", "phi-3"}) {
+    CRUMB_NEED_DATA(file, std::string("tokenizers/ggml-vocabs/ggml-vocab-") + name + ".gguf");
+    const auto tokenizer = load_tokenizer(file);
+    const std::string all = testing::read_file(file.string() + ".inp"), separator = "\n__ggml_vocab_test__\n";
+    std::istringstream out(testing::read_file(file.string() + ".out"));
+    size_t begin = 0, count = 0;
+    for (std::string line; std::getline(out, line); ++count) {
+      const size_t end = std::min(all.find(separator, begin), all.size());
+      std::istringstream numbers(line);
+      const Ids expected{std::istream_iterator<TokenId>(numbers), {}};
+      EXPECT_EQ(tokenizer->encode(all.substr(begin, end - begin)), expected) << name << ", text " << count;
+      begin = end + separator.size();
+    }
+    EXPECT_EQ(count, 46U);
+  }
+}
+
+TEST(GgufVocabulary, GptTwoAndLlamaTwoEqualTheirTokenizerJson) {
+  const std::pair<const char*, const char*> pairs[] = {
+      {"tokenizers/ggml-vocabs/ggml-vocab-gpt-2.gguf", "tokenizers/gpt2-hf-json"},
+      {"tokenizers/ggml-vocabs/ggml-vocab-llama-spm.gguf", "tokenizers/llama2-hf-json"},
+      {"tokenizers/llama2-spm/tokenizer.bin", "tokenizers/llama2-hf-json"},
+      {"models/stories260K/tok512.bin", "models/stories260K-hf"}};
+  CRUMB_NEED_DATA(wiki, "text/wikitext-2-raw/wiki.test.raw");
+  const std::string text = testing::read_file(wiki);
+  for (const auto& [one, other] : pairs) {
+    CRUMB_NEED_DATA(one_path, one);
+    CRUMB_NEED_DATA(other_path, other);
+    const auto a = load_tokenizer(one_path), b = load_tokenizer(other_path);
+    EXPECT_EQ(a->encode(text), b->encode(text)) << one;
+    for (uint64_t seed = 0; seed < 300; ++seed) {
+      std::string sample = random_text(seed, 30);
+      EXPECT_EQ(a->encode(sample, true, false), b->encode(sample, b->special().add_bos || a->special().add_bos, false))
+          << one << ": " << sample;
+    }
+  }
+}
+
+TEST(GgufVocabulary, WrittenAndReadAgainGivesTheSameIds) {
+  const testing::TempDir dir;
+  for (const auto& name : kAllVocabularies) {
+    CRUMB_NEED_DATA(file, name);
+    CRUMB_NEED_DATA(text_file, "text/corpus/tech-test.txt");
+    const auto tokenizer = load_tokenizer(file);
+    const path gguf = dir / "vocabulary.gguf";
+    write_gguf(*tokenizer, tokenizer->vocab_size() + 3, gguf);
+    const auto again = load_tokenizer(gguf);
+    EXPECT_EQ(again->vocab_size(), tokenizer->vocab_size() + 3);
+    EXPECT_EQ(again->piece(static_cast<TokenId>(tokenizer->vocab_size())),
+              fmt::format("[PAD{}]", tokenizer->vocab_size()));
+    const std::string text = testing::read_file(text_file);
+    EXPECT_EQ(again->encode(text, true), tokenizer->encode(text, true)) << name;
+    for (uint64_t seed = 0; seed < 300; ++seed) {
+      const std::string sample = random_text(seed, 30);
+      ASSERT_EQ(again->encode(sample), tokenizer->encode(sample)) << name << ": " << sample;
+    }
+  }
+}
+
+TEST(GgufVocabulary, KeysSayWhatLlamaCppNeeds) {
+  CRUMB_NEED_DATA(folder, "models/ref-llama-15m");
+  const testing::TempDir dir;
+  write_gguf(*load_tokenizer(folder), 4096, dir / "v.gguf");
+  const formats::GgufReader gguf(dir / "v.gguf");
+  EXPECT_EQ(gguf.get_string("tokenizer.ggml.model"), "gpt2");
+  EXPECT_EQ(gguf.get_string("tokenizer.ggml.pre"), "llama-bpe");
+  EXPECT_EQ(gguf.get_strings("tokenizer.ggml.tokens").size(), 4096U);
+  EXPECT_EQ(gguf.get_strings("tokenizer.ggml.merges").size(), 3837U);
+  EXPECT_EQ(gguf.get_strings("tokenizer.ggml.merges")[0], "\u0120 t");
+  const auto& types = std::get<std::vector<int32_t>>(
+      std::get<formats::GgufArray>(gguf.find("tokenizer.ggml.token_type")->value).values);
+  EXPECT_EQ(types[0], 3);
+  EXPECT_EQ(types[3], 1);
+  EXPECT_FALSE(gguf.get_bool_or("tokenizer.ggml.add_bos_token", true));
+  EXPECT_EQ(gguf.get_int("tokenizer.ggml.eos_token_id"), 0);
+  EXPECT_NE(gguf.get_string("tokenizer.chat_template").find("<|im_start|>"), std::string::npos);
+}
+
+TEST(GgufVocabulary, RefusesAnEmbeddingThatIsTooSmallAndASplitWithoutAName) {
+  formats::GgufWriter writer;
+  const std::string rows = testing::error_of([&] { load_json(small_json())->set_gguf_metadata(100, writer); });
+  EXPECT_NE(rows.find("the tokenizer has 259 tokens, the embedding only 100 rows"), std::string::npos) << rows;
+  const json split = {{"pre_tokenizer",
+                       {{"type", "Sequence"},
+                        {"pretokenizers",
+                         {{{"type", "Split"}, {"pattern", {{"Regex", "x+"}}}, {"behavior", "Isolated"}},
+                          {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}}}}}}};
+  const std::string name = testing::error_of([&] { load_json(small_json(split))->set_gguf_metadata(300, writer); });
+  EXPECT_NE(name.find("llama.cpp has no name for this tokenizer's pre_tokenizer"), std::string::npos) << name;
+}
+
+TEST(LlamaTwoC, GoldenIdsOfStories260kComeBack) {
+  CRUMB_NEED_DATA(file, "models/stories260K/tok512.bin");
+  CRUMB_NEED_DATA(golden, "vectors/golden/stories260K.ids.txt");
+  std::istringstream numbers(testing::read_file(golden));
+  const Ids ids{std::istream_iterator<TokenId>(numbers), {}};
+  const auto tokenizer = load_tokenizer(file);
+  EXPECT_EQ(tokenizer->encode(tokenizer->decode(ids), true), ids);
+  EXPECT_EQ(tokenizer->decode(ids), "Once upon a time, there was a little girl named");
+}
+
+TEST(LlamaTwoC, ATruncatedFileIsRefused) {
+  CRUMB_NEED_DATA(file, "models/stories260K/tok512.bin");
+  const testing::TempDir dir;
+  testing::write_file(dir / "cut.bin", testing::read_file(file).substr(0, 5000));
+  const std::string message = testing::error_of([&] { load_tokenizer(dir / "cut.bin"); });
+  EXPECT_NE(message.find("not a tokenizer.bin of llama2.c, or truncated: wants"), std::string::npos) << message;
+}
+
+TEST(Tokenizer, DecodingWhatWasEncodedGivesTheTextBack) {
+  for (const auto& name : kAllVocabularies) {
+    CRUMB_NEED_DATA(file, name);
+    const auto tokenizer = load_tokenizer(file);
+    for (uint64_t seed = 0; seed < 200; ++seed) {
+      std::string text = random_text(seed, 20);
+      // A mark that was in the text is read as a space.
+      if (text.find("\u2581") != std::string::npos) continue;
+      const bool is_sentencepiece = tokenizer->find_piece("<0x0A>").has_value();
+      if (is_sentencepiece) {
+        EXPECT_EQ(tokenizer->decode(tokenizer->encode(text, false, false), true), text) << name;
+      } else {
+        EXPECT_EQ(tokenizer->decode(tokenizer->encode(text), true), text) << name;
+      }
+    }
+  }
+}
+
+TEST(Tokenizer, StreamingGivesTheDecodedTextInWholeCharacters) {
+  for (const auto& name : kAllVocabularies) {
+    CRUMB_NEED_DATA(file, name);
+    const auto tokenizer = load_tokenizer(file);
+    const Rng rng(3);
+    for (uint64_t seed = 0; seed < 200; ++seed) {
+      Ids ids = tokenizer->encode(random_text(seed, 20));
+      if (seed % 2 == 1) {  // any ids at all: bytes that are no UTF-8
+        for (uint64_t i = 0; i < 50; ++i)
+          ids.push_back(static_cast<TokenId>(rng.below(50 * seed + i, static_cast<uint64_t>(tokenizer->vocab_size()))));
+      }
+      StreamingDecoder stream(*tokenizer);
+      std::string joined, storage;
+      for (const TokenId id : ids) {
+        const std::string part = stream.push(id);
+        EXPECT_EQ(valid_utf8(part, storage), part) << name;
+        joined += part;
+      }
+      joined += stream.finish();
+      std::string expected_storage;
+      EXPECT_EQ(joined, valid_utf8(tokenizer->decode(ids), expected_storage)) << name;
+    }
+  }
+}
+
+TEST(Tokenizer, ACharacterOfSeveralTokensAppearsWhenItIsComplete) {
+  const auto tokenizer = load_json(small_json());
+  const Ids ids = tokenizer->encode("\u20ac!");
+  ASSERT_EQ(ids.size(), 4U);
+  StreamingDecoder stream(*tokenizer);
+  EXPECT_EQ(stream.push(ids[0]), "");
+  EXPECT_EQ(stream.push(ids[1]), "");
+  EXPECT_EQ(stream.push(ids[2]), "\u20ac");
+  EXPECT_EQ(stream.push(ids[3]), "!");
+  EXPECT_EQ(stream.push(ids[0]), "");
+  EXPECT_EQ(stream.finish(), "\ufffd");
+}
+
+TEST(Tokenizer, SpecialTokensAreTextWhereTheyAreNotParsed) {
+  const auto tokenizer = load_json(small_json());
+  EXPECT_EQ(tokenizer->encode("the<|end|>"), (Ids{257, 258}));
+  const Ids plain = tokenizer->encode("the<|end|>", false, false);
+  EXPECT_EQ(plain.size(), 8U);
+  EXPECT_EQ(tokenizer->decode(plain), "the<|end|>");
+  EXPECT_EQ(tokenizer->decode({257, 258}), "the");
+  EXPECT_EQ(tokenizer->decode({257, 258}, true), "the<|end|>");
+  EXPECT_TRUE(tokenizer->is_special(258));
+  EXPECT_EQ(tokenizer->find_piece("<|end|>"), 258);
+}
+
+TEST(Tokenizer, BosAndEosFollowTheConfigurationAndElseTheTemplate) {
+  const json post = {
+      {"post_processor",
+       {{"type", "TemplateProcessing"},
+        {"single",
+         {{{"SpecialToken", {{"id", "<|end|>"}, {"type_id", 0}}}}, {{"Sequence", {{"id", "A"}, {"type_id", 0}}}}}},
+        {"special_tokens", {{"<|end|>", {{"id", "<|end|>"}, {"ids", {258}}}}}}}}};
+  const auto by_template = load_json(small_json(post));
+  EXPECT_EQ(by_template->encode("the", true), (Ids{258, 257}));
+  EXPECT_EQ(by_template->encode("the"), (Ids{257}));
+  EXPECT_TRUE(by_template->special().add_bos);
+  const auto by_config =
+      load_json(small_json(post), {{"eos_token", {{"content", "<|end|>"}}}, {"add_eos_token", true}});
+  EXPECT_EQ(by_config->encode("the", true), (Ids{257, 258}));
+  EXPECT_FALSE(by_config->special().add_bos);
+  EXPECT_EQ(by_config->special().eos, 258);
+}
+
+TEST(Tokenizer, ManyThreadsMayEncodeAtOnce) {
+  CRUMB_NEED_DATA(folder, "models/ref-llama-15m");
+  const auto tokenizer = load_tokenizer(folder);
+  std::vector<std::string> texts;
+  std::vector<Ids> expected;
+  for (uint64_t seed = 0; seed < 100; ++seed) texts.push_back(random_text(seed, 50));
+  for (const auto& text : texts) expected.push_back(tokenizer->encode(text));
+  std::vector<Ids> got(4 * texts.size());
+  std::vector<std::thread> threads;
+  for (size_t t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (size_t i = 0; i < texts.size(); ++i) got[t * texts.size() + i] = tokenizer->encode(texts[i]);
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  for (size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], expected[i % texts.size()]);
+}
+
+TEST(Tokenizer, TheWordCacheMayOverflow) {
+  const auto tokenizer = load_json(small_json());
+  std::string text;
+  for (int i = 0; i < 100'000; ++i) text += fmt::format("w{} the ", i);
+  EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text);
+  EXPECT_EQ(tokenizer->encode(text), tokenizer->encode(text));
+}
+
+TEST(TokenizerErrors, NameThePartThatIsNotSupported) {
+  EXPECT_EQ(json_error(small_json({{"model", {{"type", "Unigram"}}}})),
+            "model type \"Unigram\" is not supported; supported: BPE");
+  EXPECT_EQ(json_error(small_json({{"normalizer", {{"type", "BertNormalizer"}}}})),
+            "normalizer \"BertNormalizer\" is not supported; supported: NFC, NFD, NFKC, NFKD, Lowercase, Prepend, "
+            "Replace, Sequence");
+  EXPECT_EQ(json_error(small_json({{"pre_tokenizer", {{"type", "UnicodeScripts"}}}})),
+            "pre_tokenizer \"UnicodeScripts\" is not supported; supported: ByteLevel, Digits, Metaspace, Punctuation, "
+            "Split, Sequence");
+  EXPECT_EQ(json_error(small_json({{"decoder", {{"type", "WordPiece"}}}})),
+            "decoder \"WordPiece\" is not supported; supported: ByteLevel, ByteFallback, Fuse, Metaspace, Replace, "
+            "Strip, Sequence");
+  EXPECT_EQ(json_error(small_json({{"post_processor", {{"type", "BertProcessing"}}}})),
+            "post_processor \"BertProcessing\" is not supported; supported: ByteLevel, TemplateProcessing, Sequence");
+  EXPECT_EQ(json_error(small_json({{"model", {{"dropout", 0.1}}}})),
+            "model option \"dropout\" is not supported; supported: none");
+}
+
+TEST(TokenizerErrors, NameWhatIsBroken) {
+  EXPECT_EQ(json_error(small_json({{"model", {{"merges", {"h e", "the"}}}}})), "merge 1 (\"the\") is not two pieces");
+  EXPECT_EQ(json_error(small_json({{"model", {{"merges", {"h e", "t hx"}}}}})),
+            "merge 1 (\"t\" and \"hx\") names a token that is not in the vocabulary");
+  EXPECT_EQ(json_error(small_json({{"model", {{"merges", {"h t"}}}}})),
+            "merge 0 makes \"ht\", which is not in the vocabulary");
+  EXPECT_EQ(json_error(small_json({{"model", {{"vocab", {{"the", 256}}}}}})),
+            "id 256 stands for both \"he\" and \"the\"");
+  EXPECT_EQ(json_error(small_json({{"model", {{"unk_token", "<unk>"}}}})),
+            "unk_token \"<unk>\" is not in the vocabulary");
+  EXPECT_EQ(json_error({{"version", "1.0"}}), "no \"model\": not a tokenizer.json");
+  const testing::TempDir dir;
+  EXPECT_NE(testing::error_of([&] { load_tokenizer(dir.path()); }).find("no tokenizer.json"), std::string::npos);
+  testing::write_file(dir / "tokenizer.json", "{\"model\": ");
+  EXPECT_NE(testing::error_of([&] { load_tokenizer(dir.path()); }).find("not valid JSON"), std::string::npos);
+  EXPECT_NE(testing::error_of([&] { load_tokenizer(dir / "absent"); }).find("no such file or folder"),
+            std::string::npos);
+  EXPECT_NE(testing::error_of([&] {
+              load_json(small_json())->decode({1, 259});
+            }).find("token id 259 is outside the vocabulary of 259"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace crumb::tokenizer
