@@ -59,4 +59,13 @@ bool matches_any(const std::string& module_name, const std::vector<std::string>&
                      [&](const std::string& pattern) { return matches(module_name, pattern); });
 }
 
+bool is_quantized(const arch::TensorDesc& desc, const MethodOptions& method) {
+  return desc.role == arch::TensorRole::linear && !matches_any(desc.module_name(), method.exclude);
+}
+
+void check_group_size(int64_t group_size, int64_t cols, const std::string& module_name) {
+  CRUMB_CHECK(group_size == 0 || cols % group_size == 0, "method.group_size: {} does not divide {}, the input size of {}",
+              group_size, cols, module_name);
+}
+
 }  // namespace crumb::quant

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "core/arch/decoder_spec.h"
 #include "core/common/config.h"
 #include "quant/quantized_tensor.h"
 
@@ -43,5 +44,10 @@ struct MethodOptions {
 /// "model.layers.0.mlp.up_proj" against globs (* and ?); a pattern without dots or wildcards matches any one component
 /// of the name.
 bool matches_any(const std::string& module_name, const std::vector<std::string>& patterns);
+
+/// Linears that are not excluded.
+bool is_quantized(const arch::TensorDesc& desc, const MethodOptions& method);
+/// UserError naming the linear unless group_size (0: a row) divides `cols`.
+void check_group_size(int64_t group_size, int64_t cols, const std::string& module_name);
 
 }  // namespace crumb::quant

@@ -1,0 +1,177 @@
+// crumb quantize MODEL|JOB.yaml [key=value ...]
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "cli/verbs.h"
+#include "core/common/config.h"
+#include "core/common/error.h"
+#include "core/common/quantity.h"
+#include "ptq/rtn.h"
+
+namespace crumb::cli {
+namespace {
+
+using ptq::QuantizeJob;
+using ptq::RtnReport;
+using ptq::TensorError;
+using ptq::WeightError;
+
+struct Options {
+  std::string source;                  // model folder or job.yaml
+  std::vector<std::string> overrides;  // key=value
+  std::string method, grid, init, output;
+  std::vector<std::string> exclude;
+  int64_t bits = 0, group_size = 0;
+  bool asymmetric = false, print_config = false;
+};
+
+bool is_job_file(const Path& path) { return path.extension() == ".yaml" || path.extension() == ".yml"; }
+
+ConfigValue on_command_line(ConfigValue value) {
+  value.mark = value.key_mark = {"command line", 0, 0, "."};
+  return value;
+}
+
+/// Flags become keys of the job as they are typed: their text is not read as YAML, where * and [ mean something.
+class FlagValues {
+ public:
+  FlagValues(const CLI::App& app, ConfigValue& job) : app_(app), job_(job) {}
+
+  void set(const char* flag, const std::string& key, const std::string& text) {
+    if (app_.count(flag) > 0) place(key, ConfigValue::scalar(text));
+  }
+  void set(const char* flag, const std::string& key, const std::vector<std::string>& texts) {
+    std::vector<ConfigValue> items;
+    for (const auto& text : texts) items.push_back(on_command_line(ConfigValue::scalar(text, true)));
+    if (app_.count(flag) > 0) place(key, ConfigValue::list(std::move(items)));
+  }
+  void place(const std::string& key, ConfigValue value) {
+    apply_override(job_, key + "=0");  // makes the key, and its section
+    ConfigValue* at = &job_;
+    for (size_t begin = 0; begin != std::string::npos;) {
+      const size_t dot = key.find('.', begin);
+      at = at->find(std::string_view(key).substr(begin, dot == std::string::npos ? dot : dot - begin));
+      begin = dot == std::string::npos ? dot : dot + 1;
+    }
+    *at = on_command_line(std::move(value));
+  }
+
+ private:
+  const CLI::App& app_;
+  ConfigValue& job_;
+};
+
+QuantizeJob read_job(const CLI::App& app, const Options& options) {
+  ConfigValue tree = is_job_file(options.source) ? parse_yaml_file(options.source) : ConfigValue::map({});
+  if (tree.mark.file.empty()) tree = on_command_line(std::move(tree));
+  FlagValues flags(app, tree);
+  if (!is_job_file(options.source)) flags.place("model", ConfigValue::scalar(options.source, true));
+  flags.set("--method", "method.name", options.method);
+  flags.set("--grid", "method.grid", options.grid);
+  flags.set("--bits", "method.bits", std::to_string(options.bits));
+  flags.set("--group-size", "method.group_size", std::to_string(options.group_size));
+  flags.set("--asymmetric", "method.symmetric", options.asymmetric ? "false" : "true");
+  flags.set("--init", "method.init", options.init);
+  flags.set("--exclude", "method.exclude", options.exclude);
+  flags.set("--output", "output", options.output);
+  for (const auto& assignment : options.overrides) apply_override(tree, assignment);
+  return read_config<QuantizeJob>(tree);
+}
+
+/// Relative squared errors: a row a layer, a column a kind of linear.
+void print_table(const RtnReport& report) {
+  const auto kinds = report.kinds();
+  int layers = 0;
+  for (const auto& tensor : report.tensors) layers = std::max(layers, tensor.layer + 1);
+  fmt::print("  relative squared error\n  {:>5}", "layer");
+  for (const auto& kind : kinds) fmt::print(" {:>10}", kind);
+  fmt::print("\n");
+  for (int layer = 0; layer < layers; ++layer) {
+    fmt::print("  {:>5}", layer);
+    for (const auto& kind : kinds) {
+      const auto at = [&](const TensorError& tensor) { return tensor.layer == layer && tensor.kind() == kind; };
+      const auto found = std::find_if(report.tensors.begin(), report.tensors.end(), at);
+      fmt::print(" {:>10}", found == report.tensors.end() ? "-" : fmt::format("{:.3g}", found->error.relative()));
+    }
+    fmt::print("\n");
+  }
+  fmt::print("  {:>5}", "all");
+  for (const auto& kind : kinds) fmt::print(" {:>10.3g}", report.of_kind(kind).relative());
+  fmt::print("\n  {:>5}", "dB");
+  for (const auto& kind : kinds) fmt::print(" {:>10.2f}", report.of_kind(kind).sqnr_db());
+  fmt::print("\n");
+}
+
+void print_summary(const RtnReport& report, const QuantizeJob& job) {
+  const auto total = report.total();
+  fmt::print("{}: {} linears, {} weights at {:.3f} bits; {} parameters kept\n", job.output.string(),
+             report.tensors.size(), format_count(total.weights), report.bits_per_weight(),
+             format_count(report.kept_weights));
+  print_table(report);
+  fmt::print("  all linears: relative squared error {:.4g}, SQNR {:.2f} dB\n", total.relative(), total.sqnr_db());
+}
+
+nlohmann::json to_json(const WeightError& error) {
+  nlohmann::json out = {{"weights", error.weights}, {"relative_squared_error", error.relative()}};
+  out["sqnr_db"] = std::isfinite(error.sqnr_db()) ? nlohmann::json(error.sqnr_db()) : nlohmann::json(nullptr);
+  return out;
+}
+
+nlohmann::json to_json(const RtnReport& report, const QuantizeJob& job) {
+  auto tensors = nlohmann::json::array();
+  for (const auto& tensor : report.tensors) {
+    auto entry = to_json(tensor.error);
+    entry["name"] = tensor.module;
+    tensors.push_back(std::move(entry));
+  }
+  auto kinds = nlohmann::json::object();
+  for (const auto& kind : report.kinds()) kinds[kind] = to_json(report.of_kind(kind));
+  return {{"output", job.output.string()},
+          {"method", job.method.name},
+          {"bits_per_weight", report.bits_per_weight()},
+          {"kept_parameters", report.kept_weights},
+          {"tensors", tensors},
+          {"kinds", kinds},
+          {"total", to_json(report.total())}};
+}
+
+int run(const CLI::App& app, const Options& options, const Globals& globals) {
+  const QuantizeJob job = read_job(app, options);
+  if (options.print_config) {
+    fmt::print("{}", to_yaml(write_config(job)));
+    return kExitOk;
+  }
+  ThreadPool pool(static_cast<int>(globals.threads));
+  const RtnReport report = ptq::quantize_rtn(job, globals.force, pool);
+  if (globals.json)
+    fmt::print("{}\n", to_json(report, job).dump());
+  else
+    print_summary(report, job);
+  return kExitOk;
+}
+
+}  // namespace
+
+Verb add_quantize(CLI::App& program, const Globals& globals) {
+  auto options = std::make_shared<Options>();
+  CLI::App* app = program.add_subcommand("quantize", "quantize a model without training: codes and scales in a minute");
+  app->add_option("source", options->source, "HF folder, or a job (*.yaml)")->required();
+  app->add_option("overrides", options->overrides, "key=value of the job, for example method.bits=4");
+  app->add_option("--method", options->method, "rtn: round to nearest");
+  app->add_option("--grid", options->grid, "seq (2 bits) or int");
+  app->add_option("--bits", options->bits, "bits a weight: 2 for seq, 2 to 8 for int");
+  app->add_option("--group-size", options->group_size, "weights that share a scale; 0: a whole row");
+  app->add_flag("--asymmetric", options->asymmetric, "grid int with zero points");
+  app->add_option("--init", options->init, "scales: mse, absmax or absmean");
+  app->add_option("--exclude", options->exclude,
+                  "glob on names of modules that stay as they are (repeatable); a bare word matches one part of a name")
+      ->allow_extra_args(false);
+  app->add_option("-o,--output", options->output, "the folder to write");
+  app->add_flag("--print-config", options->print_config, "print the whole job and stop");
+  return {app, [app, options, &globals] { return run(*app, *options, globals); }};
+}
+
+}  // namespace crumb::cli

@@ -1,0 +1,213 @@
+#include "kernels/torch/seq.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/add.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/sub.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros_like.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include <functional>
+#include <string>
+
+#include "core/common/error.h"
+
+namespace crumb::kernels {
+namespace {
+
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+void torch_parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) {
+  at::parallel_for(0, n, grain, body);
+}
+
+/// Columns that share a scale, after checking that everything fits together.
+int64_t checked_group_cols(const Tensor& weight, const Tensor& scale, int64_t group_size) {
+  TORCH_CHECK(weight.dim() == 2, "seq: weight must be [rows, cols], got ", weight.sizes());
+  TORCH_CHECK(weight.scalar_type() == at::kFloat && scale.scalar_type() == at::kFloat,
+              "seq: weight and scale must be float32, got ", weight.scalar_type(), " and ", scale.scalar_type());
+  TORCH_CHECK(weight.device() == scale.device(), "seq: weight is on ", weight.device(), ", scale on ", scale.device());
+  const int64_t cols = weight.size(1), group_cols = group_size == 0 ? cols : group_size;
+  TORCH_CHECK(group_cols > 0 && cols % group_cols == 0, "seq: group_size ", group_size, " does not divide ", cols,
+              " columns");
+  TORCH_CHECK(scale.dim() == 2 && scale.size(0) == weight.size(0) && scale.size(1) == cols / group_cols,
+              "seq: scale must be [", weight.size(0), ", ", cols / group_cols, "], got ", scale.sizes());
+  return group_cols;
+}
+
+// --- CPU: the kernels -----------------------------------------------------------------------------------------------
+
+Tensor forward_cpu(const Tensor& weight, const Tensor& scale, int64_t group_size) {
+  const int64_t group_cols = checked_group_cols(weight, scale, group_size);
+  const Tensor w = weight.contiguous(), s = scale.contiguous();
+  Tensor y = at::empty_like(w);
+  seq_forward(w.const_data_ptr<float>(), s.const_data_ptr<float>(), w.size(0), w.size(1), group_cols,
+              y.mutable_data_ptr<float>(), nullptr, torch_parallel_for);
+  return y;
+}
+
+Tensor codes_cpu(const Tensor& weight, const Tensor& scale, int64_t group_size) {
+  const int64_t group_cols = checked_group_cols(weight, scale, group_size);
+  const Tensor w = weight.contiguous(), s = scale.contiguous();
+  Tensor codes = at::empty(w.sizes(), w.options().dtype(at::kByte));
+  seq_forward(w.const_data_ptr<float>(), s.const_data_ptr<float>(), w.size(0), w.size(1), group_cols, nullptr,
+              codes.mutable_data_ptr<uint8_t>(), torch_parallel_for);
+  return codes;
+}
+
+std::tuple<Tensor, Tensor> backward_cpu(const Tensor& weight, const Tensor& scale, const Tensor& grad,
+                                        int64_t group_size, c10::string_view outside) {
+  const int64_t group_cols = checked_group_cols(weight, scale, group_size);
+  TORCH_CHECK(grad.sizes() == weight.sizes() && grad.scalar_type() == at::kFloat,
+              "seq: the gradient must be float32 of the weight's shape, got ", grad.scalar_type(), " ", grad.sizes());
+  const Tensor w = weight.contiguous(), s = scale.contiguous(), g = grad.contiguous();
+  Tensor grad_w = at::empty_like(w), grad_log_scale = at::empty_like(s);
+  seq_backward(w.const_data_ptr<float>(), s.const_data_ptr<float>(), g.const_data_ptr<float>(), w.size(0), w.size(1),
+               group_cols, outside_gradient_from_name(outside), grad_w.mutable_data_ptr<float>(),
+               grad_log_scale.mutable_data_ptr<float>(), torch_parallel_for);
+  return {grad_w, grad_log_scale};
+}
+
+// --- other devices: the same definition in Torch's operators --------------------------------------------------------
+
+/// Weights and scales side by side.
+struct Grouped {
+  Tensor w;  // [groups of all rows, group_cols]
+  Tensor s;  // [groups of all rows, 1], rounded
+};
+
+Grouped grouped(const Tensor& weight, const Tensor& scale, int64_t group_size) {
+  const int64_t group_cols = checked_group_cols(weight, scale, group_size);
+  return {weight.reshape({-1, group_cols}), round_scale(scale).reshape({-1, 1})};
+}
+
+Tensor code_of(const Grouped& x) {
+  return x.w.gt(-x.s).to(at::kByte) + x.w.ge(0).to(at::kByte) + x.w.gt(x.s).to(at::kByte);
+}
+
+Tensor level_of(const Grouped& x) {
+  const Tensor level = (code_of(x).to(at::kFloat) - 1.5) * x.s;
+  return at::where(x.w.isnan(), x.w, level);
+}
+
+Tensor forward_composite(const Tensor& weight, const Tensor& scale, int64_t group_size) {
+  return level_of(grouped(weight, scale, group_size)).reshape(weight.sizes());
+}
+
+Tensor codes_composite(const Tensor& weight, const Tensor& scale, int64_t group_size) {
+  return code_of(grouped(weight, scale, group_size)).reshape(weight.sizes());
+}
+
+std::tuple<Tensor, Tensor> backward_composite(const Tensor& weight, const Tensor& scale, const Tensor& grad,
+                                              int64_t group_size, c10::string_view outside) {
+  const Grouped x = grouped(weight, scale, group_size);
+  const Tensor g = grad.reshape(x.w.sizes()), level = level_of(x);
+  const Tensor inside = x.w.abs().le(x.s * kSeqRange);
+  const Tensor grad_log_scale = (g * at::where(inside, level - x.w, level)).sum(1).reshape(scale.sizes());
+  const bool passes = outside_gradient_from_name(outside) == OutsideGradient::ste;
+  const Tensor grad_w = passes ? g.clone() : at::where(inside, g, at::zeros_like(g));
+  return {grad_w.reshape(weight.sizes()), grad_log_scale};
+}
+
+// --- autograd -------------------------------------------------------------------------------------------------------
+
+struct SeqFakeQuantize : torch::autograd::Function<SeqFakeQuantize> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& weight, const Tensor& log_scale, int64_t group_size,
+                        OutsideGradient outside) {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    const Tensor scale = log_scale.exp();
+    ctx->save_for_backward({weight, scale});
+    ctx->saved_data["group_size"] = group_size;
+    ctx->saved_data["ste"] = outside == OutsideGradient::ste;
+    return seq_forward(weight, scale, group_size);
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const auto outside = ctx->saved_data["ste"].toBool() ? OutsideGradient::ste : OutsideGradient::zero;
+    auto [grad_w, grad_log_scale] =
+        seq_backward(saved[0], saved[1], grads[0], ctx->saved_data["group_size"].toInt(), outside);
+    return {grad_w, grad_log_scale, {}, {}};
+  }
+};
+
+Tensor fake_quantize_op(const Tensor& weight, const Tensor& log_scale, int64_t group_size, c10::string_view outside) {
+  return seq_fake_quantize(weight, log_scale, group_size, outside_gradient_from_name(outside));
+}
+
+template <class Signature>
+c10::TypedOperatorHandle<Signature> find_op(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
+
+}  // namespace
+
+Tensor seq_fake_quantize(const Tensor& weight, const Tensor& log_scale, int64_t group_size, OutsideGradient outside) {
+  return SeqFakeQuantize::apply(weight, log_scale, group_size, outside);
+}
+
+Tensor seq_forward(const Tensor& weight, const Tensor& scale, int64_t group_size) {
+  static const auto op = find_op<Tensor(const Tensor&, const Tensor&, int64_t)>("crumb::seq_forward");
+  return op.call(weight, scale, group_size);
+}
+
+std::tuple<Tensor, Tensor> seq_backward(const Tensor& weight, const Tensor& scale, const Tensor& grad,
+                                        int64_t group_size, OutsideGradient outside) {
+  using Signature =
+      std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, int64_t, c10::string_view);
+  static const auto op = find_op<Signature>("crumb::seq_backward");
+  return op.call(weight, scale, grad, group_size, outside_gradient_name(outside));
+}
+
+Tensor seq_codes(const Tensor& weight, const Tensor& scale, int64_t group_size) {
+  static const auto op = find_op<Tensor(const Tensor&, const Tensor&, int64_t)>("crumb::seq_codes");
+  return op.call(weight, scale, group_size);
+}
+
+Tensor round_scale(const Tensor& scale) {
+  // As the scalar function: half of the last kept bit is added, the 18 bits below it go. The clamp comes first, which also keeps NaN out.
+  const Tensor clamped = at::where(scale.gt(kMinScale), scale.clamp_max(kMaxScale), kMinScale).contiguous();
+  const Tensor bits = clamped.view(at::kInt);
+  return bits.add(1 << 17).bitwise_and(~((1 << 18) - 1)).view(at::kFloat);
+}
+
+OutsideGradient outside_gradient_from_name(std::string_view name) {
+  CRUMB_CHECK(name == "zero" || name == "ste", "outside_gradient: unknown \"{}\"; known: zero, ste", name);
+  return name == "ste" ? OutsideGradient::ste : OutsideGradient::zero;
+}
+
+std::string_view outside_gradient_name(OutsideGradient outside) {
+  return outside == OutsideGradient::ste ? "ste" : "zero";
+}
+
+TORCH_LIBRARY(crumb, m) {
+  m.def("seq_fake_quantize(Tensor weight, Tensor log_scale, int group_size=0, str outside_gradient=\"zero\") -> Tensor",
+        fake_quantize_op);
+  m.def("seq_forward(Tensor weight, Tensor scale, int group_size=0) -> Tensor");
+  m.def(
+      "seq_backward(Tensor weight, Tensor scale, Tensor grad, int group_size=0, str outside_gradient=\"zero\")"
+      " -> (Tensor, Tensor)");
+  m.def("seq_codes(Tensor weight, Tensor scale, int group_size=0) -> Tensor");
+}
+
+TORCH_LIBRARY_IMPL(crumb, CPU, m) {
+  m.impl("seq_forward", forward_cpu);
+  m.impl("seq_backward", backward_cpu);
+  m.impl("seq_codes", codes_cpu);
+}
+
+TORCH_LIBRARY_IMPL(crumb, CompositeExplicitAutograd, m) {
+  m.impl("seq_forward", forward_composite);
+  m.impl("seq_backward", backward_composite);
+  m.impl("seq_codes", codes_composite);
+}
+
+}  // namespace crumb::kernels

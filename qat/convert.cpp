@@ -1,0 +1,53 @@
+#include "qat/convert.h"
+
+#include <algorithm>
+#include <map>
+#include <string>
+
+#include "core/common/error.h"
+#include "qat/seq_linear.h"
+#include "quant/codes_writer.h"
+
+namespace crumb::qat {
+namespace {
+
+using SeqLinears = std::map<std::string, std::shared_ptr<SeqLinearImpl>>;
+
+SeqLinears seq_linears(const model::Decoder& decoder) {
+  SeqLinears out;
+  for (const auto& [name, linear] : decoder.linears()) {
+    if (auto seq = std::dynamic_pointer_cast<SeqLinearImpl>(linear)) out[name] = std::move(seq);
+  }
+  return out;
+}
+
+void copy_rows(const torch::Tensor& value, const arch::TensorDesc& desc, int64_t begin, int64_t end, float* out) {
+  const torch::Tensor rows =
+      value.reshape({desc.rows(), desc.cols()}).slice(0, begin, end).to(torch::kCPU, torch::kFloat32).contiguous();
+  std::copy_n(rows.const_data_ptr<float>(), rows.numel(), out);
+}
+
+}  // namespace
+
+void save_model(const Path& folder, model::Decoder& decoder, const quant::Checkpoint& base,
+                const quant::MethodOptions& method) {
+  const torch::NoGradGuard no_grad;
+  const SeqLinears linears = seq_linears(decoder);
+  quant::CodesSource source;
+  for (const auto& stored : base.tensors()) {
+    const auto found = linears.find(stored.desc.module_name());
+    if (stored.desc.role == arch::TensorRole::linear && found != linears.end())
+      source.formats[stored.desc.hf_name] = method.format();
+  }
+  source.codes = [&](const arch::TensorDesc& desc, int64_t begin, int64_t end) {
+    return linears.at(desc.module_name())->quantized(begin, end);
+  };
+  source.rows = [&](const arch::TensorDesc& desc, int64_t begin, int64_t end, float* out) {
+    copy_rows(decoder.value(desc), desc, begin, end, out);
+  };
+  AtomicFolder output(folder);
+  quant::write_codes_folder(output.temporary_path(), base, source, method.exclude);
+  output.commit();
+}
+
+}  // namespace crumb::qat

@@ -1,0 +1,112 @@
+#include "qat/seq_linear.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <ostream>
+
+#include "core/common/error.h"
+#include "kernels/torch/seq.h"
+#include "quant/method_options.h"
+
+namespace crumb::qat {
+namespace {
+
+/// ln of the first scales, [rows, groups].
+torch::Tensor first_log_scale(const torch::Tensor& weight, const SeqOptions& options) {
+  const int64_t cols = weight.size(1), group_cols = options.group_size == 0 ? cols : options.group_size;
+  CRUMB_CHECK(group_cols > 0 && cols % group_cols == 0, "group_size: {} does not divide {}, the input size of the linear",
+              options.group_size, cols);
+  const torch::Tensor w = weight.detach().to(torch::kCPU).contiguous();
+  torch::Tensor scale = torch::empty({w.size(0), cols / group_cols});
+  const float* values = w.const_data_ptr<float>();
+  float* scales = scale.data_ptr<float>();
+  at::parallel_for(0, scale.numel(), std::max<int64_t>(1, 16384 / group_cols), [&](int64_t begin, int64_t end) {
+    for (int64_t group = begin; group < end; ++group)
+      scales[group] = quant::seq_scale(values + group * group_cols, group_cols, options.init);
+  });
+  return scale.log_().to(weight.device());
+}
+
+torch::Tensor as_master(const torch::Tensor& parameter) {
+  return parameter.defined() ? parameter.detach().to(torch::kFloat32) : parameter;
+}
+
+template <class T>
+std::vector<T> to_vector(const torch::Tensor& tensor) {
+  const torch::Tensor x = tensor.to(torch::kCPU).contiguous();
+  return {x.const_data_ptr<T>(), x.const_data_ptr<T>() + x.numel()};
+}
+
+torch::nn::AnyModule swapped(const torch::nn::AnyModule& layer, const std::string& name, const SeqOptions& options,
+                             const std::vector<std::string>& exclude);
+
+torch::nn::Sequential swapped_sequential(const torch::nn::SequentialImpl& net, const std::string& prefix,
+                                         const SeqOptions& options, const std::vector<std::string>& exclude) {
+  torch::nn::Sequential out;
+  const auto names = net.named_children().keys();
+  size_t index = 0;
+  for (const auto& layer : net) {
+    const std::string& name = names[index++];
+    out->push_back(name, swapped(layer, prefix + name, options, exclude));
+  }
+  return out;
+}
+
+torch::nn::AnyModule swapped(const torch::nn::AnyModule& layer, const std::string& name, const SeqOptions& options,
+                             const std::vector<std::string>& exclude) {
+  if (quant::matches_any(name, exclude)) return layer;
+  const auto module = layer.ptr();
+  if (const auto linear = std::dynamic_pointer_cast<torch::nn::LinearImpl>(module))
+    return torch::nn::AnyModule(SeqLinear(torch::nn::Linear(linear), options));
+  if (const auto* inner = module->as<torch::nn::SequentialImpl>())
+    return torch::nn::AnyModule(swapped_sequential(*inner, name + ".", options, exclude));
+  return layer;
+}
+
+}  // namespace
+
+SeqLinearImpl::SeqLinearImpl(torch::Tensor initial_weight, torch::Tensor initial_bias, const SeqOptions& options)
+    : options_(options) {
+  CRUMB_CHECK(initial_weight.dim() == 2 && initial_weight.scalar_type() == torch::kFloat32,
+              "SeqLinear: the weight must be a float32 matrix [rows, cols]");
+  weight = register_parameter("weight", std::move(initial_weight));
+  log_scale = register_parameter("log_scale", first_log_scale(weight, options_));
+  if (initial_bias.defined()) bias = register_parameter("bias", std::move(initial_bias));
+}
+
+SeqLinearImpl::SeqLinearImpl(const torch::nn::Linear& linear, const SeqOptions& options)
+    : SeqLinearImpl(as_master(linear->weight), as_master(linear->bias), options) {}
+
+torch::Tensor SeqLinearImpl::forward(const torch::Tensor& x) {
+  const torch::Tensor levels = kernels::seq_fake_quantize(weight, log_scale, options_.group_size, options_.outside);
+  return torch::linear(x, levels.to(x.scalar_type()), effective_bias(x.scalar_type()));
+}
+
+torch::Tensor SeqLinearImpl::effective_weight() {
+  const torch::NoGradGuard no_grad;
+  return kernels::seq_forward(weight, log_scale.exp(), options_.group_size);
+}
+
+void SeqLinearImpl::pretty_print(std::ostream& stream) const {
+  stream << "crumb::qat::SeqLinear(in_features=" << weight.size(1) << ", out_features=" << weight.size(0)
+         << ", group_size=" << options_.group_size << ", bias=" << std::boolalpha << bias.defined() << ")";
+}
+
+quant::QuantizedTensor SeqLinearImpl::quantized(int64_t begin, int64_t end) const {
+  const torch::NoGradGuard no_grad;
+  const torch::Tensor w = weight.slice(0, begin, end), scale = log_scale.slice(0, begin, end).exp();
+  return {.format = {.grid = quant::Grid::seq, .bits = 2, .symmetric = true, .group_size = options_.group_size},
+          .rows = end - begin,
+          .cols = weight.size(1),
+          .codes = to_vector<uint8_t>(kernels::seq_codes(w, scale, options_.group_size)),
+          .scales = to_vector<float>(kernels::round_scale(scale)),
+          .zero_points = {}};
+}
+
+torch::nn::Sequential with_seq_linears(const torch::nn::Sequential& net, const SeqOptions& options,
+                                       const std::vector<std::string>& exclude) {
+  return swapped_sequential(*net, "", options, exclude);
+}
+
+}  // namespace crumb::qat

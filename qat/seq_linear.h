@@ -1,0 +1,53 @@
+// A linear layer whose weight is trained on the SEQ grid (kernels/seq.h): two bits a weight, one scale a row or group.
+#pragma once
+
+#include <torch/torch.h>
+
+#include "kernels/seq.h"
+#include "model/decoder.h"
+#include "quant/quantized_tensor.h"
+#include "quant/scale_search.h"
+
+namespace crumb::qat {
+
+struct SeqOptions {
+  int64_t group_size = 0;  // weights that share a scale; 0: a whole row
+  quant::ScaleInit init = quant::ScaleInit::mse;
+  kernels::OutsideGradient outside = kernels::OutsideGradient::zero;
+};
+
+/// y = x Q^T + b with Q = seq_fake_quantize(weight, log_scale).
+///
+/// Parameters: "weight" [rows, cols] float32 master, "log_scale" [rows, groups] float32 (ln s), "bias" [rows] if any. The forward
+/// pass rounds s to 6 significant bits, so quantized() is exactly what it multiplies with.
+/// UserError if group_size does not divide cols. Keep the masters in float32: bfloat16 belongs to x.
+class SeqLinearImpl : public model::LinearModule {
+ public:
+  /// `bias` may be undefined. The tensors become the parameters; scales start as `options.init` says.
+  SeqLinearImpl(torch::Tensor weight, torch::Tensor bias, const SeqOptions& options = {});
+  /// Takes the parameters of a linear layer that exists.
+  explicit SeqLinearImpl(const torch::nn::Linear& linear, const SeqOptions& options = {});
+
+  /// x [..., cols] float32 or bfloat16 -> [..., rows], dtype of x
+  torch::Tensor forward(const torch::Tensor& x) override;
+  torch::Tensor effective_weight() override;
+  void pretty_print(std::ostream& stream) const override;
+
+  /// Rows [begin, end) as codes and rounded scales.
+  quant::QuantizedTensor quantized(int64_t begin, int64_t end) const;
+  quant::QuantizedTensor quantized() const { return quantized(0, weight.size(0)); }
+  const SeqOptions& options() const { return options_; }
+
+  torch::Tensor log_scale;  // [rows, groups]
+
+ private:
+  SeqOptions options_;
+};
+TORCH_MODULE(SeqLinear);
+
+/// A copy of `net` whose torch::nn::Linear layers, also those of nested Sequentials, are SeqLinear layers with the same
+/// parameters; other layers are shared. Layers whose dotted name ("2", "body.0") matches a pattern of `exclude` stay as they are.
+torch::nn::Sequential with_seq_linears(const torch::nn::Sequential& net, const SeqOptions& options = {},
+                                       const std::vector<std::string>& exclude = {});
+
+}  // namespace crumb::qat
