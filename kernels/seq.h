@@ -42,8 +42,8 @@ enum class OutsideGradient { zero, ste };
 
 /// y[r, c] = level of the code of w[r, c], s = round_scale(scale[r, c / group_size]).
 /// w, y [rows, cols] contiguous; scale [rows, cols / group_size], > 0; group_size divides cols. codes (may be null)
-/// [rows, cols]; y may be null when codes is not. A NaN weight stays NaN in y, so that a broken run shows; its code is 0.
-/// Every instruction set gives the same bits as reference::.
+/// [rows, cols]; y may be null when codes is not. A NaN weight stays NaN in y, so that a broken run shows; its code is
+/// 0. Every instruction set gives the same bits as reference::.
 void seq_forward(const float* w, const float* scale, int64_t rows, int64_t cols, int64_t group_size, float* y,
                  uint8_t* codes, const ParallelFor& parallel_for, Isa isa = best_isa());
 

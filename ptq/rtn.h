@@ -54,9 +54,9 @@ struct RtnReport {
   double bits_per_weight() const;          // of the quantized linears
 };
 
-/// Walks the checkpoint by blocks of rows and writes the codes-and-scales folder atomically. UserError before any work: not an HF
-/// folder of plain weights, an output that exists (without `force`), a group_size that does not divide a row (names the tensor);
-/// while reading: NaN weights.
+/// Walks the checkpoint by blocks of rows and writes the codes-and-scales folder atomically. UserError before any work:
+/// not an HF folder of plain weights, an output that exists (without `force`), a group_size that does not divide a row
+/// (names the tensor); while reading: NaN weights.
 RtnReport quantize_rtn(const QuantizeJob& job, bool force, ThreadPool& pool);
 
 }  // namespace crumb::ptq

@@ -8,9 +8,9 @@
 
 namespace crumb::qat {
 
-/// Writes the folder (docs/formats.md) atomically, replacing one that exists: the codes and rounded scales of the SEQ linears as the
-/// forward pass uses them, norms and biases rounded to bf16, everything else in the dtypes of `base`, whose configuration and
-/// tokenizer files are copied.
+/// Writes the folder (docs/formats.md) atomically, replacing one that exists: the codes and rounded scales of the SEQ
+/// linears as the forward pass uses them, norms and biases rounded to bf16, everything else in the dtypes of `base`,
+/// whose configuration and tokenizer files are copied.
 void save_model(const Path& folder, model::Decoder& decoder, const quant::Checkpoint& base,
                 const quant::MethodOptions& method);
 

@@ -1,4 +1,5 @@
-// How far training has moved a model from its start: a run that flips no codes learns nothing, one that flips a third has lost its start.
+// How far training has moved a model from its start: a run that flips no codes learns nothing, one that flips a third
+// has lost its start.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +29,7 @@ class Movement {
  private:
   struct Start {
     std::shared_ptr<SeqLinearImpl> linear;
-    std::vector<uint8_t> codes;       // packed rows
+    std::vector<uint8_t> codes;        // packed rows
     torch::Tensor weights, log_scale;  // the sample; all scales
   };
   std::vector<Start> starts_;

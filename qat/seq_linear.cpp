@@ -15,8 +15,8 @@ namespace {
 /// ln of the first scales, [rows, groups].
 torch::Tensor first_log_scale(const torch::Tensor& weight, const SeqOptions& options) {
   const int64_t cols = weight.size(1), group_cols = options.group_size == 0 ? cols : options.group_size;
-  CRUMB_CHECK(group_cols > 0 && cols % group_cols == 0, "group_size: {} does not divide {}, the input size of the linear",
-              options.group_size, cols);
+  CRUMB_CHECK(group_cols > 0 && cols % group_cols == 0,
+              "group_size: {} does not divide {}, the input size of the linear", options.group_size, cols);
   const torch::Tensor w = weight.detach().to(torch::kCPU).contiguous();
   torch::Tensor scale = torch::empty({w.size(0), cols / group_cols});
   const float* values = w.const_data_ptr<float>();
@@ -29,7 +29,8 @@ torch::Tensor first_log_scale(const torch::Tensor& weight, const SeqOptions& opt
 }
 
 torch::Tensor as_master(const torch::Tensor& parameter) {
-  return parameter.defined() ? parameter.detach().to(torch::kFloat32) : parameter;
+  return parameter.defined() ? parameter.detach().to(torch::kFloat32, /*non_blocking=*/false, /*copy=*/true)
+                             : parameter;
 }
 
 template <class T>
@@ -38,30 +39,12 @@ std::vector<T> to_vector(const torch::Tensor& tensor) {
   return {x.const_data_ptr<T>(), x.const_data_ptr<T>() + x.numel()};
 }
 
-torch::nn::AnyModule swapped(const torch::nn::AnyModule& layer, const std::string& name, const SeqOptions& options,
-                             const std::vector<std::string>& exclude);
-
-torch::nn::Sequential swapped_sequential(const torch::nn::SequentialImpl& net, const std::string& prefix,
-                                         const SeqOptions& options, const std::vector<std::string>& exclude) {
-  torch::nn::Sequential out;
-  const auto names = net.named_children().keys();
-  size_t index = 0;
-  for (const auto& layer : net) {
-    const std::string& name = names[index++];
-    out->push_back(name, swapped(layer, prefix + name, options, exclude));
-  }
-  return out;
-}
-
-torch::nn::AnyModule swapped(const torch::nn::AnyModule& layer, const std::string& name, const SeqOptions& options,
-                             const std::vector<std::string>& exclude) {
-  if (quant::matches_any(name, exclude)) return layer;
-  const auto module = layer.ptr();
-  if (const auto linear = std::dynamic_pointer_cast<torch::nn::LinearImpl>(module))
-    return torch::nn::AnyModule(SeqLinear(torch::nn::Linear(linear), options));
-  if (const auto* inner = module->as<torch::nn::SequentialImpl>())
-    return torch::nn::AnyModule(swapped_sequential(*inner, name + ".", options, exclude));
-  return layer;
+/// The SEQ linear that takes the place of `layer`; null if that is no linear, or excluded.
+std::shared_ptr<SeqLinearImpl> replacement(const std::shared_ptr<torch::nn::Module>& layer, const std::string& name,
+                                           const SeqOptions& options, const std::vector<std::string>& exclude) {
+  const auto linear = std::dynamic_pointer_cast<torch::nn::LinearImpl>(layer);
+  if (linear == nullptr || quant::matches_any(name, exclude)) return nullptr;
+  return std::make_shared<SeqLinearImpl>(torch::nn::Linear(linear), options);
 }
 
 }  // namespace
@@ -106,7 +89,23 @@ quant::QuantizedTensor SeqLinearImpl::quantized(int64_t begin, int64_t end) cons
 
 torch::nn::Sequential with_seq_linears(const torch::nn::Sequential& net, const SeqOptions& options,
                                        const std::vector<std::string>& exclude) {
-  return swapped_sequential(*net, "", options, exclude);
+  torch::nn::Sequential out;
+  const auto names = net->named_children().keys();
+  for (size_t i = 0; i < net->size(); ++i) {
+    const auto seq = replacement(net->ptr(i), names[i], options, exclude);
+    out->push_back(names[i], seq == nullptr ? *(net->begin() + static_cast<int64_t>(i)) : torch::nn::AnyModule(seq));
+  }
+  return out;
+}
+
+torch::nn::ModuleList with_seq_linears(const torch::nn::ModuleList& list, const SeqOptions& options,
+                                       const std::vector<std::string>& exclude) {
+  torch::nn::ModuleList out;
+  for (size_t i = 0; i < list->size(); ++i) {
+    const auto seq = replacement(list->ptr(i), std::to_string(i), options, exclude);
+    out->push_back(seq == nullptr ? list->ptr(i) : seq);
+  }
+  return out;
 }
 
 }  // namespace crumb::qat

@@ -18,14 +18,14 @@ struct SeqOptions {
 
 /// y = x Q^T + b with Q = seq_fake_quantize(weight, log_scale).
 ///
-/// Parameters: "weight" [rows, cols] float32 master, "log_scale" [rows, groups] float32 (ln s), "bias" [rows] if any. The forward
-/// pass rounds s to 6 significant bits, so quantized() is exactly what it multiplies with.
-/// UserError if group_size does not divide cols. Keep the masters in float32: bfloat16 belongs to x.
+/// Parameters: "weight" [rows, cols] float32 master, "log_scale" [rows, groups] float32 (ln s), "bias" [rows] if any.
+/// The forward pass rounds s to 6 significant bits, so quantized() is exactly what it multiplies with. UserError if
+/// group_size does not divide cols. Keep the masters in float32: bfloat16 belongs to x.
 class SeqLinearImpl : public model::LinearModule {
  public:
   /// `bias` may be undefined. The tensors become the parameters; scales start as `options.init` says.
   SeqLinearImpl(torch::Tensor weight, torch::Tensor bias, const SeqOptions& options = {});
-  /// Takes the parameters of a linear layer that exists.
+  /// Starts from a copy of a linear layer's parameters.
   explicit SeqLinearImpl(const torch::nn::Linear& linear, const SeqOptions& options = {});
 
   /// x [..., cols] float32 or bfloat16 -> [..., rows], dtype of x
@@ -45,9 +45,11 @@ class SeqLinearImpl : public model::LinearModule {
 };
 TORCH_MODULE(SeqLinear);
 
-/// A copy of `net` whose torch::nn::Linear layers, also those of nested Sequentials, are SeqLinear layers with the same
-/// parameters; other layers are shared. Layers whose dotted name ("2", "body.0") matches a pattern of `exclude` stay as they are.
+/// A copy of `net` whose torch::nn::Linear layers are SeqLinear layers with the same first values; other layers are
+/// shared, and so are those whose name ("0", "1", or as given) matches a pattern of `exclude`.
 torch::nn::Sequential with_seq_linears(const torch::nn::Sequential& net, const SeqOptions& options = {},
+                                       const std::vector<std::string>& exclude = {});
+torch::nn::ModuleList with_seq_linears(const torch::nn::ModuleList& list, const SeqOptions& options = {},
                                        const std::vector<std::string>& exclude = {});
 
 }  // namespace crumb::qat

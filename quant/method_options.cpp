@@ -64,8 +64,8 @@ bool is_quantized(const arch::TensorDesc& desc, const MethodOptions& method) {
 }
 
 void check_group_size(int64_t group_size, int64_t cols, const std::string& module_name) {
-  CRUMB_CHECK(group_size == 0 || cols % group_size == 0, "method.group_size: {} does not divide {}, the input size of {}",
-              group_size, cols, module_name);
+  CRUMB_CHECK(group_size == 0 || cols % group_size == 0,
+              "method.group_size: {} does not divide {}, the input size of {}", group_size, cols, module_name);
 }
 
 }  // namespace crumb::quant

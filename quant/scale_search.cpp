@@ -42,15 +42,16 @@ struct Bin {
   double count = 0, sum = 0;
 };
 
-/// The squared error of a scale s, less the constant sum w^2, needs only count and sum of the |w| up to s: those have the level s/2,
-/// the others 3s/2. Thresholds are the candidates themselves, so one pass that sorts the |w| into bins by their top bits gives all
-/// candidates exactly, in O(n + candidates).
+/// The squared error of a scale s, less the constant sum w^2, needs only count and sum of the |w| up to s: those have
+/// the level s/2, the others 3s/2. Thresholds are the candidates themselves, so one pass that sorts the |w| into bins
+/// by their top bits gives all candidates exactly, in O(n + candidates).
 float best_seq_scale(const float* w, int64_t n) {
   const float most = std::min(max_abs(w, n), kernels::kMaxScale);
   if (most <= kernels::kMinScale) return kernels::kMinScale;
   const int last = static_cast<int>(std::bit_cast<uint32_t>(most) >> kScaleShift);
   const int first = std::max(last - kCandidates + 1, scale_number_above(kernels::kMinScale));
-  std::array<Bin, kCandidates + 1> bins{};  // bin b: weights up to candidate first + b that are above the one before; last: above all
+  std::array<Bin, kCandidates + 1>
+      bins{};  // bin b: weights up to candidate first + b that are above the one before; last: above all
   for (int64_t i = 0; i < n; ++i) {
     const float x = std::fabs(w[i]);
     Bin& bin = bins[static_cast<size_t>(std::clamp(scale_number_above(x), first, last + 1) - first)];
@@ -66,8 +67,8 @@ float best_seq_scale(const float* w, int64_t n) {
     const Bin& bin = bins[static_cast<size_t>(number - first)];
     inner = {inner.count + bin.count, inner.sum + bin.sum};
     const double s = scale_of_number(number);
-    const double error = s * s * (0.25 * inner.count + 2.25 * (all.count - inner.count)) -
-                         s * (inner.sum + 3.0 * (all.sum - inner.sum));
+    const double error =
+        s * s * (0.25 * inner.count + 2.25 * (all.count - inner.count)) - s * (inner.sum + 3.0 * (all.sum - inner.sum));
     if (best == 0 || error <= best_error) {
       best_error = error;
       best = scale_of_number(number);
@@ -78,7 +79,8 @@ float best_seq_scale(const float* w, int64_t n) {
 
 // --- integers -------------------------------------------------------------------------------------------------------
 
-/// round_half_even(w / scale) + zero_point, clamped to the grid; exact for quotients below 2^22, beyond them the clamp decides.
+/// round_half_even(w / scale) + zero_point, clamped to the grid; exact for quotients below 2^22, beyond them the clamp
+/// decides.
 Vec8 int_codes(Vec8 w, float scale, float zero_point, float top) {
   constexpr float kMagic = 0x1.8p23f;  // adding it rounds to an integer
   const Vec8 limit = kernels::broadcast(0x1p20f);

@@ -161,8 +161,7 @@ Tensor seq_forward(const Tensor& weight, const Tensor& scale, int64_t group_size
 
 std::tuple<Tensor, Tensor> seq_backward(const Tensor& weight, const Tensor& scale, const Tensor& grad,
                                         int64_t group_size, OutsideGradient outside) {
-  using Signature =
-      std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, int64_t, c10::string_view);
+  using Signature = std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, int64_t, c10::string_view);
   static const auto op = find_op<Signature>("crumb::seq_backward");
   return op.call(weight, scale, grad, group_size, outside_gradient_name(outside));
 }
@@ -173,7 +172,8 @@ Tensor seq_codes(const Tensor& weight, const Tensor& scale, int64_t group_size) 
 }
 
 Tensor round_scale(const Tensor& scale) {
-  // As the scalar function: half of the last kept bit is added, the 18 bits below it go. The clamp comes first, which also keeps NaN out.
+  // As the scalar function: half of the last kept bit is added, the 18 bits below it go. The clamp comes first, which
+  // also keeps NaN out.
   const Tensor clamped = at::where(scale.gt(kMinScale), scale.clamp_max(kMaxScale), kMinScale).contiguous();
   const Tensor bits = clamped.view(at::kInt);
   return bits.add(1 << 17).bitwise_and(~((1 << 18) - 1)).view(at::kFloat);

@@ -2,8 +2,8 @@
 //
 //   seq_fake_quantize(Tensor weight, Tensor log_scale, int group_size=0, str outside_gradient="zero") -> Tensor
 //   seq_forward(Tensor weight, Tensor scale, int group_size=0) -> Tensor
-//   seq_backward(Tensor weight, Tensor scale, Tensor grad, int group_size=0, str outside_gradient="zero") -> (Tensor, Tensor)
-//   seq_codes(Tensor weight, Tensor scale, int group_size=0) -> Tensor
+//   seq_backward(Tensor weight, Tensor scale, Tensor grad, int group_size=0, str outside_gradient="zero") -> (Tensor,
+//   Tensor) seq_codes(Tensor weight, Tensor scale, int group_size=0) -> Tensor
 //
 // On a CPU in float32 they run the kernels; on other devices the same definition composed of Torch's operators.
 #pragma once

@@ -1,0 +1,107 @@
+// crumb quantize as a user calls it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "quant/checkpoint.h"
+#include "tests/testing/testing.h"
+
+namespace crumb::ptq {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::string quoted(const testing::fs::path& path) { return "'" + path.string() + "'"; }
+
+TEST(QuantizeVerb, FlagsMakeAFolderAndATable) {
+  CRUMB_NEED_DATA(folder, "models/ref-llama-15m");
+  const testing::TempDir dir;
+  const auto result = testing::run_crumb("quantize " + quoted(folder) + " --method rtn --grid seq --init mse -o " +
+                                         quoted(dir / "out"));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("relative squared error"));
+  EXPECT_THAT(result.out, HasSubstr("down_proj"));
+  EXPECT_THAT(result.out, HasSubstr("SQNR"));
+  EXPECT_EQ(quant::open_checkpoint(dir / "out")->kind(), quant::CheckpointKind::codes);
+}
+
+TEST(QuantizeVerb, FlagsReachTheFormat) {
+  CRUMB_NEED_DATA(folder, "models/stories260K-hf");
+  const testing::TempDir dir;
+  const auto result = testing::run_crumb(
+      "quantize " + quoted(folder) +
+      " --grid int --bits 4 --group-size 4 --asymmetric --init absmax --exclude '*.3.*' --exclude o_proj -o " +
+      quoted(dir / "out") + " --json");
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const auto report = nlohmann::json::parse(result.out);
+  EXPECT_EQ(report["bits_per_weight"], 4 + 64.0 / 4);
+  const auto saved = quant::open_checkpoint(dir / "out");
+  EXPECT_EQ(saved->tensor("model.layers.0.mlp.up_proj.weight").format,
+            (quant::QuantFormat{.grid = quant::Grid::intn, .bits = 4, .symmetric = false, .group_size = 4}));
+  EXPECT_FALSE(saved->tensor("model.layers.3.mlp.up_proj.weight").format.has_value());
+  EXPECT_FALSE(saved->tensor("model.layers.0.self_attn.o_proj.weight").format.has_value());
+}
+
+TEST(QuantizeVerb, ShippedJobsRunWithOverrides) {
+  CRUMB_NEED_DATA(folder, "models/ref-llama-15m");
+  const testing::TempDir dir;
+  int jobs = 0;
+  for (const auto& entry : testing::fs::directory_iterator(testing::source_dir() / "configs/ptq")) {
+    const auto output = dir / entry.path().stem().string();
+    const auto result = testing::run_crumb("quantize " + quoted(entry.path()) + " model=" + quoted(folder) +
+                                           " output=" + quoted(output));
+    EXPECT_EQ(result.exit_code, 0) << entry.path() << ": " << result.err;
+    EXPECT_TRUE(testing::fs::exists(output / "config.json"));
+    ++jobs;
+  }
+  EXPECT_EQ(jobs, 3);
+}
+
+TEST(QuantizeVerb, PrintConfigShowsTheResolvedJobAndRunsNothing) {
+  const testing::TempDir dir;
+  const auto result =
+      testing::run_crumb("quantize DIR --group-size 64 --print-config method.init=absmax -o " + quoted(dir / "out"));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("group_size: 64"));
+  EXPECT_THAT(result.out, HasSubstr("absmax"));
+  EXPECT_THAT(result.out, HasSubstr("rtn"));
+  EXPECT_FALSE(testing::fs::exists(dir / "out"));
+}
+
+TEST(QuantizeVerb, MistakesEndWithCode2AndOneLine) {
+  CRUMB_NEED_DATA(folder, "models/stories260K-hf");
+  const testing::TempDir dir;
+  const std::string out = " -o " + quoted(dir / "out");
+  const struct {
+    std::string arguments, message;
+  } cases[] = {
+      {quoted(folder) + " --bits 4" + out, "method.bits: grid seq has 2 bits, got 4"},
+      {quoted(folder) + " --group-size 32" + out,
+       "32 does not divide 172, the input size of model.layers.0.mlp.down_proj"},
+      {quoted(folder) + " --grid sec" + out, "method.grid"},
+      {quoted(folder) + " method.grop_size=4" + out, "did you mean \"group_size\""},
+      {quoted(folder), "output: must be given"},
+      {"/nonexistent/model" + out, "/nonexistent/model: no such file or folder"},
+  };
+  for (const auto& [arguments, message] : cases) {
+    const auto result = testing::run_crumb("quantize " + arguments);
+    EXPECT_EQ(result.exit_code, 2) << arguments;
+    EXPECT_THAT(result.err, HasSubstr(message)) << arguments;
+    EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
+  }
+  EXPECT_FALSE(testing::fs::exists(dir / "out"));
+}
+
+TEST(QuantizeVerb, GgufIsRefusedInOneLine) {
+  const testing::TempDir dir;
+  CRUMB_NEED_DATA(folder, "models/stories260K-hf");
+  ASSERT_EQ(testing::run_crumb("export " + quoted(folder) + " --to gguf-bf16 -o " + quoted(dir / "a.gguf")).exit_code,
+            0);
+  const auto result = testing::run_crumb("quantize " + quoted(dir / "a.gguf") + " -o " + quoted(dir / "out"));
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("quantize reads HF folders"));
+}
+
+}  // namespace
+}  // namespace crumb::ptq

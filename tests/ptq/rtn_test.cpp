@@ -1,0 +1,188 @@
+#include "ptq/rtn.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "core/formats/safetensors.h"
+#include "quant/scale_search.h"
+#include "tests/testing/testing.h"
+
+namespace crumb::ptq {
+namespace {
+
+namespace fs = testing::fs;
+
+QuantizeJob job_of(const fs::path& model, const fs::path& output) {
+  QuantizeJob job;
+  job.model = model;
+  job.output = output;
+  return job;
+}
+
+RtnReport run(const QuantizeJob& job, bool force = false, int threads = 2) {
+  ThreadPool pool(threads);
+  return quantize_rtn(job, force, pool);
+}
+
+/// A copy of the model whose tensor `name` holds `value` at its first place.
+void copy_with_value(const fs::path& from, const fs::path& to, const std::string& name, float value) {
+  fs::copy(from, to);
+  const formats::SafetensorsReader reader(from);
+  const auto& tensor = reader.at(name);
+  ASSERT_EQ(tensor.dtype, formats::DType::f32);
+  std::string bytes = testing::read_file(to / "model.safetensors");
+  uint64_t header = 0;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  std::memcpy(bytes.data() + 8 + header + static_cast<size_t>(tensor.offset), &value, sizeof value);
+  testing::write_file(to / "model.safetensors", bytes);
+}
+
+TEST(Rtn, WritesRoundToNearestOfEveryLinear) {
+  CRUMB_NEED_DATA(folder, "models/stories260K-hf");
+  const testing::TempDir dir;
+  const RtnReport report = run(job_of(folder, dir / "out"));
+  const auto source = quant::open_checkpoint(folder), saved = quant::open_checkpoint(dir / "out");
+  ASSERT_EQ(saved->kind(), quant::CheckpointKind::codes);
+  size_t next = 0;
+  for (const auto& stored : saved->tensors()) {
+    const auto w = quant::read_all(*source, source->tensor(stored.desc.hf_name)), q = quant::read_all(*saved, stored);
+    if (stored.desc.role != arch::TensorRole::linear) {
+      for (size_t i = 0; i < w.size(); ++i)
+        EXPECT_EQ(q[i], stored.desc.role == arch::TensorRole::norm ? formats::round_to_bf16(w[i]) : w[i]);
+      continue;
+    }
+    const auto expected =
+        quant::round_to_nearest(w.data(), stored.desc.rows(), stored.desc.cols(), {}, quant::ScaleInit::mse);
+    const auto actual = saved->read_codes(stored, 0, stored.desc.rows());
+    EXPECT_EQ(actual.codes, expected.codes);
+    EXPECT_EQ(actual.scales, expected.scales);
+    // the report's error is that of the file
+    double error = 0, power = 0;
+    for (size_t i = 0; i < w.size(); ++i) {
+      error += std::pow(static_cast<double>(w[i]) - q[i], 2);
+      power += std::pow(static_cast<double>(w[i]), 2);
+    }
+    ASSERT_LT(next, report.tensors.size());
+    const auto& tensor = report.tensors[next++];
+    EXPECT_EQ(tensor.module, stored.desc.module_name());
+    EXPECT_NEAR(tensor.error.relative(), error / power, 1e-9);
+    EXPECT_NEAR(tensor.error.sqnr_db(), -10 * std::log10(error / power), 1e-6);
+  }
+  EXPECT_EQ(next, report.tensors.size());
+}
+
+TEST(Rtn, DistortionOfTrainedWeightsLiesInItsBand) {
+  CRUMB_NEED_DATA(folder, "models/ref-llama-15m");
+  const testing::TempDir dir;
+  const RtnReport report = run(job_of(folder, dir / "out"));
+  EXPECT_EQ(report.tensors.size(), 28u);
+  EXPECT_THAT(report.kinds(),
+              ::testing::ElementsAre("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"));
+  EXPECT_GT(report.total().relative(), 0.11);
+  EXPECT_LT(report.total().relative(), 0.16);
+  // 2 bits, and a float for each row of 512 or 1536
+  EXPECT_GT(report.bits_per_weight(), 2.0 + 32.0 / 1536);
+  EXPECT_LE(report.bits_per_weight(), 2.0 + 32.0 / 512);
+  WeightError sum;
+  for (const auto& kind : report.kinds()) sum += report.of_kind(kind);
+  EXPECT_EQ(sum.weights, report.total().weights);
+}
+
+TEST(Rtn, MoreBitsAndSmallerGroupsMeanLessError) {
+  CRUMB_NEED_DATA(folder, "models/stories260K-hf");
+  const testing::TempDir dir;
+  const auto error = [&](const std::string& name, const quant::MethodOptions& method) {
+    QuantizeJob job = job_of(folder, dir / name);
+    job.method = method;
+    return run(job).total().sqnr_db();
+  };
+  const double seq = error("seq", {.name = "rtn"}), seq_g4 = error("seq_g4", {.name = "rtn", .group_size = 4}),
+               absmax = error("absmax", {.name = "rtn", .init = "absmax"}),
+               int4 = error("int4", {.name = "rtn", .grid = "int", .bits = 4}),
+               int4_asymmetric = error("int4a", {.name = "rtn", .grid = "int", .bits = 4, .symmetric = false}),
+               int8 = error("int8", {.name = "rtn", .grid = "int", .bits = 8, .init = "absmax"});
+  EXPECT_GT(seq, absmax);
+  EXPECT_GT(seq_g4, seq + 1);
+  EXPECT_GT(int4, seq + 6);
+  EXPECT_GT(int4_asymmetric, seq + 6);
+  EXPECT_GT(int8, int4 + 18);  // four bits more: 24 dB, less what mse saves at 4 bits
+}
+
+TEST(Rtn, ResultDoesNotDependOnThreads) {
+  CRUMB_NEED_DATA(folder, "models/tiny1m-hf");
+  const testing::TempDir dir;
+  const auto one = run(job_of(folder, dir / "one"), false, 1), two = run(job_of(folder, dir / "two"), false, 2);
+  EXPECT_EQ(one.total().error_square, two.total().error_square);
+  EXPECT_EQ(testing::read_file(dir / "one/model.safetensors"), testing::read_file(dir / "two/model.safetensors"));
+}
+
+TEST(Rtn, ExcludedLinearsKeepTheirValues) {
+  CRUMB_NEED_DATA(folder, "models/stories260K-hf");
+  const testing::TempDir dir;
+  QuantizeJob job = job_of(folder, dir / "out");
+  job.method.exclude = {"down_proj", "model.layers.0.*"};
+  const RtnReport report = run(job);
+  for (const auto& tensor : report.tensors) {
+    EXPECT_NE(tensor.kind(), "down_proj");
+    EXPECT_NE(tensor.layer, 0);
+  }
+  const auto source = quant::open_checkpoint(folder), saved = quant::open_checkpoint(dir / "out");
+  const std::string kept = "model.layers.1.mlp.down_proj.weight";
+  EXPECT_EQ(quant::read_all(*source, source->tensor(kept)), quant::read_all(*saved, saved->tensor(kept)));
+}
+
+// --- what cannot be done
+// ----------------------------------------------------------------------------------------------
+
+TEST(RtnErrors, GroupSizeThatDoesNotDivideNamesTheLinearBeforeAnyWork) {
+  CRUMB_NEED_DATA(folder, "models/stories260K-hf");
+  const testing::TempDir dir;
+  QuantizeJob job = job_of(folder, dir / "out");
+  job.method.group_size = 32;
+  EXPECT_EQ(testing::error_of([&] { run(job); }),
+            "method.group_size: 32 does not divide 172, the input size of model.layers.0.mlp.down_proj");
+  EXPECT_FALSE(fs::exists(dir / "out"));
+}
+
+TEST(RtnErrors, NanWeightNamesTheTensorAndLeavesNothing) {
+  CRUMB_NEED_DATA(folder, "models/stories260K-hf");
+  const testing::TempDir dir;
+  copy_with_value(folder, dir / "model", "model.layers.2.mlp.up_proj.weight", NAN);
+  EXPECT_THAT(testing::error_of([&] { run(job_of(dir / "model", dir / "out")); }),
+              ::testing::AllOf(::testing::HasSubstr("model.layers.2.mlp.up_proj.weight"), ::testing::HasSubstr("NaN")));
+  EXPECT_EQ(std::distance(fs::directory_iterator(dir.path()), fs::directory_iterator()), 1) << "only the model is left";
+}
+
+TEST(RtnErrors, QuantizedSourcesAndOtherMethodsAreRefused) {
+  CRUMB_NEED_DATA(folder, "models/stories260K-hf");
+  const testing::TempDir dir;
+  run(job_of(folder, dir / "codes"));
+  EXPECT_THAT(testing::error_of([&] { run(job_of(dir / "codes", dir / "again")); }),
+              ::testing::HasSubstr("is quantized already"));
+  QuantizeJob job = job_of(folder, dir / "out");
+  job.method.name = "qat";
+  EXPECT_EQ(testing::error_of([&] { run(job); }),
+            "method.name: qat is not a method of quantize; known: rtn (qat is for train)");
+  job = job_of(folder, dir / "out");
+  job.method.exclude = {"*"};
+  EXPECT_THAT(testing::error_of([&] { run(job); }), ::testing::HasSubstr("leaves no linear"));
+}
+
+TEST(RtnErrors, ExistingOutputIsKeptUnlessForced) {
+  CRUMB_NEED_DATA(folder, "models/stories260K-hf");
+  const testing::TempDir dir;
+  fs::create_directories(dir / "out");
+  testing::write_file(dir / "out" / "mine.txt", "precious");
+  EXPECT_THAT(testing::error_of([&] { run(job_of(folder, dir / "out")); }), ::testing::HasSubstr("--force"));
+  EXPECT_TRUE(fs::exists(dir / "out" / "mine.txt"));
+  run(job_of(folder, dir / "out"), /*force=*/true);
+  EXPECT_FALSE(fs::exists(dir / "out" / "mine.txt"));
+  EXPECT_TRUE(fs::exists(dir / "out" / "config.json"));
+}
+
+}  // namespace
+}  // namespace crumb::ptq

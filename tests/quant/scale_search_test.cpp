@@ -1,0 +1,272 @@
+#include "quant/scale_search.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <vector>
+
+#include "core/common/rng.h"
+#include "kernels/seq.h"
+#include "tests/testing/testing.h"
+
+namespace crumb::quant {
+namespace {
+
+using kernels::kMaxScale;
+using kernels::kMinScale;
+using kernels::round_scale;
+
+std::vector<float> draw(int64_t n, uint64_t stream, const std::function<double(const Rng&, uint64_t)>& law) {
+  const Rng rng(11, stream);
+  std::vector<float> out(static_cast<size_t>(n));
+  for (size_t i = 0; i < out.size(); ++i) out[i] = static_cast<float>(law(rng, i));
+  return out;
+}
+double gaussian(const Rng& rng, uint64_t i) { return 0.02 * rng.normal(i); }
+/// Student's t with 3 degrees of freedom.
+double heavy(const Rng& rng, uint64_t i) {
+  const double a = rng.normal(4 * i + 1), b = rng.normal(4 * i + 2), c = rng.normal(4 * i + 3);
+  return rng.normal(4 * i) / std::sqrt((a * a + b * b + c * c) / 3);
+}
+
+double seq_error(const std::vector<float>& w, float s) {
+  double sum = 0;
+  for (const float x : w) {
+    const double difference = x - static_cast<double>(kernels::seq_level(kernels::seq_code(x, s), s));
+    sum += difference * difference;
+  }
+  return sum;
+}
+
+double power(const std::vector<float>& w) {
+  double sum = 0;
+  for (const float x : w) sum += static_cast<double>(x) * x;
+  return sum;
+}
+
+float max_abs(const std::vector<float>& w) {
+  float most = 0;
+  for (const float x : w) most = std::max(most, std::fabs(x));
+  return most;
+}
+
+/// The least error over every scale with 6 significant bits up to max|w|, by trying each.
+double least_seq_error(const std::vector<float>& w) {
+  double best = std::numeric_limits<double>::infinity();
+  for (int mantissa = 32; mantissa < 64; ++mantissa) {
+    for (int exponent = -22; exponent <= 9; ++exponent) {
+      const float s = std::ldexp(static_cast<float>(mantissa), exponent);
+      if (s <= max_abs(w)) best = std::min(best, seq_error(w, s));
+    }
+  }
+  return best;
+}
+
+TEST(SeqScale, MseIsTheBestOfAllRepresentableScales) {
+  int rows = 0;
+  for (const auto& law : {gaussian, heavy}) {
+    for (const int64_t n : {1, 2, 3, 16, 33, 128, 2048}) {
+      for (uint64_t stream = 0; stream < 20; ++stream) {
+        const auto w = draw(n, stream, law);
+        const float s = seq_scale(w.data(), n, ScaleInit::mse);
+        EXPECT_EQ(round_scale(s), s);
+        EXPECT_LE(seq_error(w, s), least_seq_error(w) * (1 + 1e-9) + 1e-12 * power(w))
+            << "n = " << n << ", row " << stream;
+        ++rows;
+      }
+    }
+  }
+  EXPECT_EQ(rows, 280);
+}
+
+// One outlier of 200 sigma in 2048: the best scale lies 7 octaves below the maximum.
+TEST(SeqScale, MseFindsTheBulkUnderAnOutlier) {
+  auto w = draw(8192, 3, gaussian);
+  w[100] = 2.0f;
+  const float s = seq_scale(w.data(), 8192, ScaleInit::mse);
+  EXPECT_LT(s, 0.03f);
+  EXPECT_GT(s, 0.015f);
+}
+
+TEST(SeqScale, AbsmaxAndAbsmeanAreTheirFormulas) {
+  const std::vector<float> w = {-3.0f, 1.0f, 2.0f, 0.0f};
+  EXPECT_EQ(seq_scale(w.data(), 4, ScaleInit::absmax), round_scale(1.5f));
+  EXPECT_EQ(seq_scale(w.data(), 4, ScaleInit::absmean), round_scale(1.25f * 1.5f));
+}
+
+TEST(SeqScale, ConstantRowsAreExactWhenTheGridHoldsThem) {
+  const std::vector<float> w(64, -0.75f);
+  const float s = seq_scale(w.data(), 64, ScaleInit::mse);
+  EXPECT_EQ(s, 0.5f);
+  EXPECT_EQ(seq_error(w, s), 0.0);
+}
+
+TEST(SeqScale, RowsOfZerosAndDenormalsGetTheSmallestScale) {
+  for (const float value : {0.0f, -0.0f, 1e-40f, 1e-7f}) {
+    const std::vector<float> w(8, value);
+    for (const auto init : {ScaleInit::absmax, ScaleInit::absmean, ScaleInit::mse})
+      EXPECT_EQ(seq_scale(w.data(), 8, init), kMinScale) << value;
+  }
+}
+
+TEST(SeqScale, HugeWeightsGetTheLargestScale) {
+  const std::vector<float> w(8, 1e30f);
+  for (const auto init : {ScaleInit::absmax, ScaleInit::absmean, ScaleInit::mse})
+    EXPECT_EQ(seq_scale(w.data(), 8, init), kMaxScale);
+}
+
+TEST(SeqScale, DistortionOfAGaussianLiesInItsBand) {
+  constexpr int64_t kRows = 64, kCols = 2048;
+  const auto w = draw(kRows * kCols, 5, gaussian);
+  const auto relative_error = [&](ScaleInit init) {
+    const auto q = round_to_nearest(w.data(), kRows, kCols, QuantFormat{}, init);
+    std::vector<float> values(w.size());
+    q.dequantize(values.data());
+    double sum = 0;
+    for (size_t i = 0; i < w.size(); ++i) sum += std::pow(static_cast<double>(w[i]) - values[i], 2);
+    return sum / power(w);
+  };
+  const double mse = relative_error(ScaleInit::mse), absmean = relative_error(ScaleInit::absmean),
+               absmax = relative_error(ScaleInit::absmax);
+  EXPECT_GT(mse, 0.115);  // the optimum of four levels for a Gaussian is 0.1188
+  EXPECT_LT(mse, 0.125);
+  EXPECT_GT(absmean, mse);
+  EXPECT_LT(absmean, 0.13);
+  EXPECT_GT(absmax, 0.25);
+  EXPECT_LT(absmax, 0.33);
+}
+
+TEST(ScaleInitName, UnknownIsRefusedWithTheKnownOnes) {
+  EXPECT_EQ(scale_init_from_name("absmean"), ScaleInit::absmean);
+  EXPECT_EQ(testing::error_of([] { scale_init_from_name("msq"); }),
+            "method.init: unknown \"msq\"; known: absmax, absmean, mse");
+}
+
+// --- integers
+// ---------------------------------------------------------------------------------------------------------
+
+struct IntCase {
+  int bits;
+  bool symmetric;
+  ScaleInit init;
+  int64_t group_size;
+};
+class IntGrid : public ::testing::TestWithParam<IntCase> {};
+
+TEST_P(IntGrid, EveryCodeIsTheNearestOfTheGrid) {
+  const auto [bits, symmetric, init, group_size] = GetParam();
+  constexpr int64_t kRows = 4, kCols = 132;
+  const auto w = draw(kRows * kCols, 9, heavy);
+  const QuantFormat format{.grid = Grid::intn, .bits = bits, .symmetric = symmetric, .group_size = group_size};
+  const auto q = round_to_nearest(w.data(), kRows, kCols, format, init);
+  std::vector<float> values(w.size());
+  q.dequantize(values.data());
+  const int64_t group_cols = format.group_cols(kCols);
+  ASSERT_EQ(q.scales.size(), static_cast<size_t>(kRows * format.groups(kCols)));
+  ASSERT_EQ(q.zero_points.size(), symmetric ? 0 : q.scales.size());
+  for (size_t i = 0; i < w.size(); ++i) {
+    const size_t group = i / static_cast<size_t>(group_cols);
+    const double s = q.scales[group];
+    const int zero = symmetric ? 1 << (bits - 1) : q.zero_points[group];
+    EXPECT_EQ(round_scale(q.scales[group]), q.scales[group]);
+    ASSERT_LT(q.codes[i], 1 << bits);
+    double best = std::numeric_limits<double>::infinity();
+    for (int code = 0; code < (1 << bits); ++code) best = std::min(best, std::fabs((code - zero) * s - w[i]));
+    EXPECT_LE(std::fabs(static_cast<double>(values[i]) - w[i]), best + 1e-6 * s) << "weight " << i;
+    // inside the grid no error above half a step
+    const bool is_inside = w[i] >= -zero * s && w[i] <= ((1 << bits) - 1 - zero) * s;
+    EXPECT_TRUE(!is_inside || best <= 0.5 * s * (1 + 1e-6)) << "weight " << i;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Grids, IntGrid,
+                         ::testing::Values(IntCase{8, true, ScaleInit::absmax, 0},
+                                           IntCase{8, false, ScaleInit::absmax, 0},
+                                           IntCase{4, true, ScaleInit::mse, 33}, IntCase{4, false, ScaleInit::mse, 0},
+                                           IntCase{4, true, ScaleInit::absmax, 12},
+                                           IntCase{3, false, ScaleInit::mse, 44},
+                                           IntCase{2, true, ScaleInit::mse, 66}));
+
+TEST(IntScale, AbsmaxIsTheLargestWeightOverTheLargestCode) {
+  const std::vector<float> w = {-7.0f, 3.5f, 0.0f};
+  const auto symmetric = int_scale(w.data(), 3, 4, true, ScaleInit::absmax);
+  EXPECT_EQ(symmetric.scale, 1.0f);
+  EXPECT_EQ(symmetric.zero_point, 8);
+  const auto asymmetric = int_scale(w.data(), 3, 4, false, ScaleInit::absmax);
+  EXPECT_EQ(asymmetric.scale, round_scale(10.5f / 15));
+  EXPECT_EQ(asymmetric.zero_point, 10);  // 7 / 0.703125 = 9.96
+}
+
+TEST(IntScale, AsymmetricRangeHoldsZeroForOneSidedRows) {
+  const std::vector<float> w = {5.0f, 6.0f, 7.0f};
+  const auto q =
+      round_to_nearest(w.data(), 1, 3, {.grid = Grid::intn, .bits = 8, .symmetric = false}, ScaleInit::absmax);
+  EXPECT_EQ(q.zero_points[0], 0);
+  const std::vector<float> negative = {-5.0f, -6.0f};
+  EXPECT_EQ(int_scale(negative.data(), 2, 8, false, ScaleInit::absmax).zero_point, 255);
+}
+
+TEST(IntScale, RowsOfZerosStayZero) {
+  const std::vector<float> w(16, 0.0f);
+  for (const bool symmetric : {true, false}) {
+    for (const auto init : {ScaleInit::absmax, ScaleInit::mse}) {
+      const auto q = round_to_nearest(w.data(), 1, 16, {.grid = Grid::intn, .bits = 4, .symmetric = symmetric}, init);
+      std::vector<float> values(16, 1.0f);
+      q.dequantize(values.data());
+      EXPECT_EQ(values, w);
+    }
+  }
+}
+
+TEST(IntScale, MseBeatsAbsmaxOnHeavyTailsAndNeverLosesToIt) {
+  double mse_sum = 0, absmax_sum = 0;
+  for (uint64_t row = 0; row < 16; ++row) {
+    const auto w = draw(512, 20 + row, heavy);
+    const auto error = [&](ScaleInit init) {
+      const auto q = round_to_nearest(w.data(), 1, 512, {.grid = Grid::intn, .bits = 4, .symmetric = true}, init);
+      std::vector<float> values(w.size());
+      q.dequantize(values.data());
+      double sum = 0;
+      for (size_t i = 0; i < w.size(); ++i) sum += std::pow(static_cast<double>(w[i]) - values[i], 2);
+      return sum;
+    };
+    EXPECT_LE(error(ScaleInit::mse), error(ScaleInit::absmax) * (1 + 1e-5));
+    mse_sum += error(ScaleInit::mse);
+    absmax_sum += error(ScaleInit::absmax);
+  }
+  EXPECT_LT(mse_sum, 0.7 * absmax_sum);
+}
+
+// A uniform error of +- s/2 has the power s^2 / 12; rounding of the scale and clipped ends move it by a few percent.
+TEST(IntScale, NoiseOfEightBitsFollowsTheLawOfUniformError) {
+  const auto w = draw(65536, 31, [](const Rng& rng, uint64_t i) { return 2 * rng.uniform(i) - 1; });
+  const auto q =
+      round_to_nearest(w.data(), 16, 4096, {.grid = Grid::intn, .bits = 8, .symmetric = true}, ScaleInit::absmax);
+  std::vector<float> values(w.size());
+  q.dequantize(values.data());
+  double error = 0;
+  for (size_t i = 0; i < w.size(); ++i) error += std::pow(static_cast<double>(w[i]) - values[i], 2);
+  const double law = std::pow(q.scales[0], 2) / 12;
+  EXPECT_GT(error / 65536, 0.95 * law);
+  EXPECT_LT(error / 65536, 1.1 * law);
+}
+
+TEST(IntScale, AbsmeanIsRefused) {
+  const float w = 1;
+  EXPECT_EQ(testing::error_of([&] { int_scale(&w, 1, 4, true, ScaleInit::absmean); }),
+            "method.init: absmean is for grid seq; integer grids know absmax and mse");
+}
+
+TEST(RoundToNearest, GroupsAreQuantizedAsRowsOfTheirOwn) {
+  const auto w = draw(2 * 96, 40, gaussian);
+  const auto grouped = round_to_nearest(w.data(), 2, 96, {.group_size = 32}, ScaleInit::mse);
+  const auto rows = round_to_nearest(w.data(), 6, 32, {}, ScaleInit::mse);
+  EXPECT_EQ(grouped.codes, rows.codes);
+  EXPECT_EQ(grouped.scales, rows.scales);
+}
+
+}  // namespace
+}  // namespace crumb::quant
