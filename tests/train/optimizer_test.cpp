@@ -1,0 +1,100 @@
+#include "train/optimizer.h"
+
+#include <gmock/gmock.h>
+
+#include "tests/testing/testing.h"
+
+namespace crumb::train {
+namespace {
+
+TrainedParameter parameter(const std::string& name, const torch::Tensor& value,
+                           ParameterKind kind = ParameterKind::weight) {
+  return {name, value.clone().set_requires_grad(true), kind, {}};
+}
+
+double largest_difference(const torch::Tensor& a, const torch::Tensor& b) { return (a - b).abs().max().item<double>(); }
+
+TEST(AdamW, EqualsTorchsForTwentySteps) {
+  torch::manual_seed(0);
+  const torch::Tensor start = torch::randn({37, 53}), small = torch::randn({53});
+  const OptimizerOptions options{.betas = {0.9, 0.95}, .weight_decay = 0.1};
+  AdamW ours({parameter("w", start), parameter("b", small, ParameterKind::small)}, options);
+  const torch::Tensor w = start.clone().set_requires_grad(true), b = small.clone().set_requires_grad(true);
+  torch::optim::AdamW theirs({torch::optim::OptimizerParamGroup(
+                                  {w}, std::make_unique<torch::optim::AdamWOptions>(
+                                           torch::optim::AdamWOptions(1e-2).betas({0.9, 0.95}).weight_decay(0.1))),
+                              torch::optim::OptimizerParamGroup(
+                                  {b}, std::make_unique<torch::optim::AdamWOptions>(
+                                           torch::optim::AdamWOptions(1e-2).betas({0.9, 0.95}).weight_decay(0.0)))});
+  for (int step = 0; step < 20; ++step) {
+    w.mutable_grad() = torch::randn_like(w);
+    b.mutable_grad() = torch::randn_like(b);
+    torch::Tensor w_ours = ours.parameters()[0].value, b_ours = ours.parameters()[1].value;
+    w_ours.mutable_grad() = w.grad().clone();
+    b_ours.mutable_grad() = b.grad().clone();
+    theirs.step();
+    ours.step({.lr = 1e-2, .scale_lr = 0}, 1.0);
+  }
+  // Twenty steps of 0.01 in float32: a few ulp of numbers near 1 a step.
+  EXPECT_LT(largest_difference(ours.parameters()[0].value, w), 3e-6);
+  EXPECT_LT(largest_difference(ours.parameters()[1].value, b), 3e-6);
+  EXPECT_GT(largest_difference(start, w), 0.05);
+}
+
+TEST(AdamW, RowFactorsMultiplyTheStepOfTheirRow) {
+  const torch::Tensor start = torch::zeros({3, 40});
+  TrainedParameter p = parameter("w", start);
+  p.row_factor = torch::tensor({0.5F, 1.0F, 2.0F});
+  AdamW optimizer({p}, {});
+  p.value.mutable_grad() = torch::ones({3, 40});
+  optimizer.step({.lr = 0.1, .scale_lr = 0}, 1.0);
+  // The first step of Adam is lr times the sign of the gradient.
+  EXPECT_LT(largest_difference(p.value.detach(), torch::tensor({-0.05F, -0.1F, -0.2F}).view({3, 1}).expand({3, 40})),
+            1e-6);
+}
+
+TEST(AdamW, ScalesHaveTheirOwnRateAndAreNotClipped) {
+  TrainedParameter w = parameter("w", torch::zeros({4})), s = parameter("s", torch::zeros({4}), ParameterKind::scale);
+  AdamW optimizer({w, s}, {});
+  w.value.mutable_grad() = torch::full({4}, 3.0F);
+  s.value.mutable_grad() = torch::full({4}, 100.0F);
+  EXPECT_DOUBLE_EQ(optimizer.gradient_norm(), 6.0);
+  optimizer.step({.lr = 0.0, .scale_lr = 0.01}, 1e-6);
+  EXPECT_LT(largest_difference(s.value.detach(), torch::full({4}, -0.01F)), 1e-7);
+  EXPECT_LT(largest_difference(optimizer.state().at("s.m"), torch::full({4}, 10.0F)), 1e-5);
+  EXPECT_EQ(largest_difference(w.value.detach(), torch::zeros({4})), 0);
+}
+
+TEST(AdamW, NormIsThatOfAllGradientsTogetherForAnySize) {
+  torch::manual_seed(1);
+  TrainedParameter a = parameter("a", torch::zeros({100003})), b = parameter("b", torch::zeros({7}));
+  AdamW optimizer({a, b}, {});
+  a.value.mutable_grad() = torch::randn({100003});
+  b.value.mutable_grad() = torch::randn({7});
+  const double expected = torch::cat({a.value.grad(), b.value.grad()}).to(torch::kFloat64).norm().item<double>();
+  EXPECT_NEAR(optimizer.gradient_norm(), expected, 1e-9 * expected);
+}
+
+TEST(AdamW, GoesOnFromItsStateBitForBit) {
+  torch::manual_seed(2);
+  const torch::Tensor start = torch::randn({8, 8});
+  std::vector<torch::Tensor> gradients;
+  for (int i = 0; i < 6; ++i) gradients.push_back(torch::randn({8, 8}));
+  const auto run = [&](AdamW& optimizer, int first, int last) {
+    for (int i = first; i < last; ++i) {
+      torch::Tensor value = optimizer.parameters()[0].value;
+      value.mutable_grad() = gradients[static_cast<size_t>(i)].clone();
+      optimizer.step({.lr = 1e-2, .scale_lr = 0}, 1.0);
+    }
+  };
+  AdamW whole({parameter("w", start)}, {}), first({parameter("w", start)}, {});
+  run(whole, 0, 6);
+  run(first, 0, 3);
+  AdamW second({parameter("w", first.parameters()[0].value.detach())}, {});
+  second.load_state(first.state(), first.num_steps());
+  run(second, 3, 6);
+  EXPECT_TRUE(torch::equal(second.parameters()[0].value, whole.parameters()[0].value));
+}
+
+}  // namespace
+}  // namespace crumb::train

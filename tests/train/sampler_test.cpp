@@ -1,0 +1,165 @@
+#include "train/sampler.h"
+
+#include <gmock/gmock.h>
+
+#include <set>
+
+#include "tests/train/fixtures.h"
+
+namespace crumb::train {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::vector<MixedStream> streams_of(const std::vector<std::string>& texts, const std::vector<double>& weights,
+                                    const testing::TempDir& dir) {
+  std::vector<MixedStream> streams;
+  for (size_t i = 0; i < texts.size(); ++i) streams.push_back({whole(tokens_of(texts[i], dir)), weights[i]});
+  return streams;
+}
+
+TEST(TokenFile, PutsEosAfterEachDocument) {
+  const testing::TempDir dir;
+  const auto file = tokens_of("ab\n\n\nc", dir);
+  ASSERT_EQ(file->num_documents(), 2);
+  const std::vector<tokenizer::TokenId> expected = {'a', 'b', 256, 'c', 256};
+  EXPECT_EQ(std::vector<tokenizer::TokenId>(file->ids().begin(), file->ids().end()), expected);
+  EXPECT_EQ(file->document_end(0), 3);
+  EXPECT_EQ(file->document_begin(1), 3);
+}
+
+TEST(TokenFile, IsMadeOncePerTextSeparatorAndTokenizer) {
+  const testing::TempDir dir;
+  const ByteTokenizer tokenizer;
+  const auto files = [&] { return std::distance(std::filesystem::directory_iterator(dir / "cache"), {}); };
+  std::filesystem::create_directory(dir / "cache");
+  testing::write_file(dir / "a.txt", "some text");
+  const auto open = [&](const std::string& separator, uint64_t identity) {
+    return open_token_file({dir / "a.txt"}, separator, {&tokenizer, identity}, dir / "cache", serial_for).num_tokens();
+  };
+  EXPECT_EQ(open("\n", 1), 10);
+  EXPECT_EQ(open("\n", 1), 10);
+  EXPECT_EQ(files(), 1);
+  EXPECT_EQ(open(" ", 1), 10);  // two documents of four letters, EOS after each
+  EXPECT_EQ(open("\n", 2), 10);
+  EXPECT_EQ(files(), 3);
+  testing::write_file(dir / "a.txt", "some texts");
+  EXPECT_EQ(open("\n", 1), 11);
+}
+
+TEST(Sampler, PacksDocumentsIntoWindowsWhoseTargetsAreTheNextTokens) {
+  const testing::TempDir dir;
+  Sampler sampler({{whole(tokens_of("abcde\n\n\nfghijkl", dir)), 1.0}}, 4,
+                  0);  // abcde|fghijkl| : windows abcd, e|fg, hijk
+  ASSERT_EQ(sampler.num_windows(), 3);
+  std::set<std::string> windows;
+  for (int64_t i = 0; i < 3; ++i) {
+    const Batch batch = sampler.batch(i, 1);
+    windows.insert(text_of(batch.ids) + ">" + text_of(batch.targets));
+  }
+  EXPECT_EQ(windows, (std::set<std::string>{"abcd>bcde", "e|fg>|fgh", "hijk>ijkl"}));
+}
+
+TEST(Sampler, GivesEveryWindowOnceInEachPassInAnotherOrder) {
+  const testing::TempDir dir;
+  const std::string text = many_documents(40);
+  Sampler sampler({{whole(tokens_of(text, dir)), 1.0}}, 16, 3);
+  const int64_t n = sampler.num_windows();
+  std::vector<int64_t> first, second;
+  for (int64_t i = 0; i < n; ++i) first.push_back(sampler.place(i).window);
+  for (int64_t i = n; i < 2 * n; ++i) second.push_back(sampler.place(i).window);
+  EXPECT_EQ(std::set<int64_t>(first.begin(), first.end()).size(), static_cast<size_t>(n));
+  EXPECT_EQ(std::set<int64_t>(second.begin(), second.end()).size(), static_cast<size_t>(n));
+  EXPECT_NE(first, second);
+}
+
+TEST(Sampler, OrderDependsOnSeedAndIndexOnly) {
+  const testing::TempDir dir;
+  const auto file = tokens_of(many_documents(60), dir);
+  const auto tokens = [&](uint64_t seed, const std::vector<int64_t>& indices) {
+    Sampler sampler({{whole(file), 1.0}}, 8, seed);
+    std::string out;
+    for (const int64_t i : indices) out = text_of(sampler.batch(i, 1).ids) + "/" + out;
+    return out;
+  };
+  EXPECT_EQ(tokens(0, {200, 5, 90}), tokens(0, {200, 5, 90}));
+  Sampler asked_late({{whole(file), 1.0}}, 8, 0), asked_in_order({{whole(file), 1.0}}, 8, 0);
+  for (int64_t i = 0; i < 90; ++i) asked_in_order.batch(i, 1);
+  EXPECT_EQ(text_of(asked_late.batch(90, 1).ids), text_of(asked_in_order.batch(90, 1).ids));
+  EXPECT_NE(tokens(0, {0, 1, 2, 3}), tokens(1, {0, 1, 2, 3}));
+}
+
+TEST(Sampler, MixesByWeightToWithinOneSampleAtEveryMoment) {
+  const testing::TempDir dir;
+  Sampler sampler(streams_of({many_documents(30), many_documents(10), many_documents(50)}, {5, 3, 2}, dir), 8, 0);
+  const double shares[] = {0.5, 0.3, 0.2};
+  double taken[3] = {};
+  for (int64_t i = 0; i < 500; ++i) {
+    taken[sampler.place(i).stream] += 1;
+    for (int s = 0; s < 3; ++s)
+      ASSERT_NEAR(taken[s], shares[s] * static_cast<double>(i + 1), 1.0) << "stream " << s << ", sample " << i;
+  }
+}
+
+TEST(Split, HoldsOutWholeDocumentsOfManyAndNeverTrainsOnThem) {
+  const testing::TempDir dir;
+  const auto split = split_text(tokens_of(many_documents(200), dir), 0.05, 16, 0, "text");
+  const auto documents = [](const TokenStream& stream) {
+    std::vector<int64_t> ids(static_cast<size_t>(stream.size()));
+    stream.copy(0, stream.size(), ids.data());
+    std::set<std::string> out;
+    std::string document;
+    for (const int64_t id : ids) {
+      if (id == 256)
+        out.insert(std::exchange(document, ""));
+      else
+        document += static_cast<char>(id);
+    }
+    EXPECT_EQ(document, "");
+    return out;
+  };
+  const auto train = documents(split.train), valid = documents(split.valid);
+  EXPECT_EQ(valid.size(), 10U);
+  EXPECT_EQ(train.size(), 190U);
+  for (const auto& document : valid) EXPECT_FALSE(train.contains(document)) << document;
+}
+
+TEST(Split, HoldsOutAtLeastAWindow) {
+  const testing::TempDir dir;
+  const auto split = split_text(tokens_of(many_documents(120), dir), 0.001, 100, 0, "text");
+  EXPECT_GE(split.valid.size(), 101);
+}
+
+TEST(Split, OfFewDocumentsHoldsOutTheTailOfTheTokens) {
+  const testing::TempDir dir;
+  const auto file = tokens_of(std::string(1000, 'a') + "\n\n\n" + std::string(999, 'b'), dir);
+  const auto split = split_text(file, 0.1, 16, 0, "text");
+  EXPECT_EQ(split.train.size() + split.valid.size(), file->num_tokens());
+  EXPECT_EQ(split.valid.size(), 200);
+  int64_t first = 0;
+  split.valid.copy(0, 1, &first);
+  EXPECT_EQ(first, 'b');
+}
+
+TEST(Split, ATextShorterThanAWindowIsNamed) {
+  const testing::TempDir dir;
+  const auto file = tokens_of("short", dir);
+  const std::string error = testing::error_of([&] { split_text(file, 0, 16, 0, "short.txt"); });
+  EXPECT_THAT(error, HasSubstr("short.txt: 6 tokens are too few for a window of 16"));
+  EXPECT_THAT(testing::error_of([&] { split_text(tokens_of(std::string(30, 'a'), dir), 0.01, 16, 0, "a"); }),
+              HasSubstr("held out for validation"));
+}
+
+TEST(ValidationSet, SpreadsItsWindowsEvenlyOverAllStreams) {
+  const testing::TempDir dir;
+  const auto a = whole(tokens_of(std::string(400, 'a'), dir)), b = whole(tokens_of(std::string(1200, 'b'), dir));
+  const ValidationSet set({a, b}, 10, 16);
+  ASSERT_EQ(set.num_windows(), 16);
+  const std::string text = text_of(set.batch(0, 16).ids);
+  EXPECT_EQ(std::count(text.begin(), text.end(), 'a'), 40);
+  EXPECT_EQ(std::count(text.begin(), text.end(), 'b'), 120);
+  EXPECT_EQ(ValidationSet({a}, 10, 1000).num_windows(), 40);
+}
+
+}  // namespace
+}  // namespace crumb::train

@@ -1,0 +1,174 @@
+#include "train/trainer.h"
+
+#include <gmock/gmock.h>
+
+#include <csignal>
+
+#include "tests/train/fixtures.h"
+#include "train/metrics.h"
+#include "train/tensor_file.h"
+
+namespace crumb::train {
+namespace {
+
+using ::testing::HasSubstr;
+
+/// Cross-entropy that does something else at one step.
+class Meddling : public Objective {
+ public:
+  explicit Meddling(std::function<void(Loss&, int)> meddle = {}) : meddle_(std::move(meddle)) {}
+  Loss loss(const Batch& batch, const model::DecoderOutput& output, const torch::Tensor& head, double total) override {
+    Loss loss = inner_->loss(batch, output, head, total);
+    if (meddle_) meddle_(loss, calls_);
+    ++calls_;
+    return loss;
+  }
+  EvaluationSums evaluate(const Batch& batch, const model::DecoderOutput& output, const torch::Tensor& head) override {
+    return inner_->evaluate(batch, output, head);
+  }
+
+ private:
+  std::unique_ptr<Objective> inner_ = make_cross_entropy();
+  std::function<void(Loss&, int)> meddle_;
+  int calls_ = 0;
+};
+
+/// Trains the tiny decoder in `output`; returns its embedding at the end.
+struct TinyRun {
+  testing::TempDir text_dir;
+  Path output;
+  TrainerOptions options;
+  TrainSummary summary;
+
+  explicit TinyRun(Path folder) : output(std::move(folder)) {
+    std::filesystem::create_directories(output);
+    options.optimizer.lr = 1e-2;
+    options.optimizer.scale_lr = 1e-3;
+    options.validate = {.every = 5, .windows = 4};
+    options.checkpoint = {.every = 4, .keep = 2};
+    options.plan = {.sequence_length = 16, .tokens = 0, .batch_windows = 3, .micro_windows = 2, .steps = 10};
+  }
+
+  torch::Tensor run(Objective& objective) {
+    model::Decoder decoder(tiny_spec(), model::random_source(tiny_spec(), 7));
+    std::vector<TrainedParameter> parameters;
+    for (const auto& desc : arch::tensor_table(decoder.spec()))
+      parameters.push_back({desc.hf_name, decoder.parameter(desc).set_requires_grad(true), ParameterKind::weight, {}});
+    const auto split = split_text(tokens_of(many_documents(200), text_dir), 0.05, 16, 0, "text");
+    Sampler sampler({{split.train, 1.0}}, 16, 5);
+    const ValidationSet validation({split.valid}, 16, options.validate.windows);
+    const auto save = [&](const Path& folder) {
+      AtomicFolder out(folder);
+      write_tensors(out.temporary_path() / "w.safetensors", {{"w", decoder.head_weight()}});
+      out.commit();
+    };
+    const TrainerParts parts{decoder, objective, parameters, sampler, validation, save, {}};
+    summary = run_training(parts, options, output);
+    return decoder.head_weight().detach().clone();
+  }
+};
+
+std::vector<int64_t> logged_steps(const Path& output) {
+  std::vector<int64_t> steps;
+  for (const auto& line : read_log(output / "log.jsonl")) steps.push_back(line.at("step"));
+  return steps;
+}
+
+std::vector<int64_t> count_to(int64_t last) {
+  std::vector<int64_t> steps(static_cast<size_t>(last + 1));
+  for (int64_t i = 0; i <= last; ++i) steps[static_cast<size_t>(i)] = i;
+  return steps;
+}
+
+TEST(Trainer, LearnsAndWritesDownWhatItDid) {
+  const testing::TempDir dir;
+  TinyRun tiny(dir / "run");
+  tiny.options.plan.steps = 30;
+  Meddling objective;
+  tiny.run(objective);
+  EXPECT_LT(tiny.summary.best_value, tiny.summary.start_value - 0.5);
+  EXPECT_EQ(logged_steps(tiny.output), count_to(30));
+  for (const char* name :
+       {"model/w.safetensors", "last/w.safetensors", "curves.html", "checkpoints/step-000030/state.json"}) {
+    EXPECT_TRUE(std::filesystem::exists(tiny.output / name)) << name;
+  }
+  EXPECT_FALSE(std::filesystem::exists(tiny.output / "checkpoints/step-000004"));
+  EXPECT_THAT(testing::read_file(tiny.output / "curves.html"), HasSubstr("<polyline"));
+}
+
+TEST(Trainer, GoesOnAfterAStopBitForBit) {
+  const testing::TempDir dir;
+  TinyRun whole(dir / "whole"), stopped(dir / "stopped");
+  Meddling plain, signals([](Loss&, int call) {
+    if (call == 12) std::raise(SIGTERM);  // two micro-batches a step: in the seventh step
+  });
+  const torch::Tensor expected = whole.run(plain);
+  stopped.run(signals);
+  EXPECT_TRUE(stopped.summary.is_stopped);
+  EXPECT_EQ(stopped.summary.steps, 7);
+  EXPECT_TRUE(std::filesystem::exists(stopped.output / "checkpoints/step-000007/state.json"));
+  Meddling again;
+  EXPECT_TRUE(torch::equal(stopped.run(again), expected));
+  EXPECT_EQ(logged_steps(stopped.output), count_to(10));
+  EXPECT_EQ(testing::read_file(stopped.output / "model/w.safetensors"),
+            testing::read_file(whole.output / "model/w.safetensors"));
+}
+
+TEST(Trainer, DropsLogLinesAfterTheCheckpointItGoesOnFrom) {
+  const testing::TempDir dir;
+  TinyRun tiny(dir / "run");
+  Meddling objective, again;
+  const torch::Tensor expected = tiny.run(objective);
+  std::filesystem::remove_all(
+      tiny.output / "checkpoints/step-000010");  // as if killed after step 9 was logged, in the middle of a line
+  std::filesystem::create_directories(tiny.output / "checkpoints/.step-000010.tmp-1-1");
+  std::string log = testing::read_file(tiny.output / "log.jsonl");
+  testing::write_file(tiny.output / "log.jsonl", log.substr(0, log.size() - 20));
+  EXPECT_TRUE(torch::equal(tiny.run(again), expected));
+  EXPECT_EQ(logged_steps(tiny.output), count_to(10));
+  EXPECT_FALSE(std::filesystem::exists(tiny.output / "checkpoints/.step-000010.tmp-1-1"));
+}
+
+TEST(Trainer, AFinishedRunRunsNoMoreSteps) {
+  const testing::TempDir dir;
+  TinyRun tiny(dir / "run");
+  Meddling first, second([](Loss&, int) { FAIL() << "a step was run"; });
+  const torch::Tensor expected = tiny.run(first);
+  EXPECT_TRUE(torch::equal(tiny.run(second), expected));
+}
+
+TEST(Trainer, MicroBatchesAddUpToTheBatch) {
+  const testing::TempDir dir;
+  TinyRun one(dir / "one"), three(dir / "three");
+  one.options.plan.micro_windows = 3;
+  three.options.plan.micro_windows = 1;
+  Meddling a, b;
+  const torch::Tensor expected = one.run(a), got = three.run(b);
+  // Ten steps of Adam amplify roundings of the sums where a second moment is near zero; most weights agree closely.
+  EXPECT_LT((expected - got).abs().mean().item<double>(), 1e-5);
+}
+
+TEST(Trainer, StopsAtALossThatIsNotFiniteAndSaysWhatToTry) {
+  const testing::TempDir dir;
+  TinyRun tiny(dir / "run");
+  Meddling objective([](Loss& loss, int call) {
+    if (call == 12) loss.total = loss.total * NAN;
+  });
+  const std::string error = testing::error_of([&] { tiny.run(objective); });
+  EXPECT_THAT(error, HasSubstr("step 7: the loss is not finite; the last good checkpoint is"));
+  EXPECT_THAT(error, HasSubstr("step-000004"));
+  EXPECT_THAT(error, HasSubstr("optimizer.lr"));
+  EXPECT_EQ(error.find('\n'), std::string::npos);
+}
+
+TEST(Trainer, NamesAParameterThatACheckpointLacks) {
+  const testing::TempDir dir;
+  write_tensors(dir / "masters.safetensors", {{"other", torch::ones({2})}});
+  EXPECT_THAT(testing::error_of([&] {
+                load_masters(dir.path(), {{"w", torch::ones({2}), ParameterKind::weight, {}}});
+              }),
+              HasSubstr("no w"));
+}
+
+}  // namespace
+}  // namespace crumb::train

@@ -1,0 +1,40 @@
+// Training checkpoints: OUTPUT/checkpoints/step-000200/{masters,optimizer}.safetensors and state.json.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "train/optimizer.h"
+
+namespace crumb::train {
+
+/// What must go on exactly where it stopped, beside masters and moments.
+struct TrainState {
+  int64_t step = 0;
+  double best_value = 0;   // of the validation measure; lower is better
+  int64_t best_step = -1;  // -1: none yet
+  std::string measure;     // "kl" or "cross_entropy"
+  int64_t threads = 0;
+  std::string isa, torch_version;
+
+  nlohmann::ordered_json to_json() const;
+  static TrainState from_json(const nlohmann::ordered_json& json);
+};
+
+/// Folder of the newest complete checkpoint under `output`, if any.
+std::optional<Path> newest_checkpoint(const Path& output);
+
+/// Writes aside, syncs, renames; then removes all but the newest `keep`.
+void save_checkpoint(const Path& output, const TrainState& state, const AdamW& optimizer, int64_t keep);
+
+/// Loads masters and moments into `optimizer`'s parameters. UserError naming the file for parameters that do not match.
+TrainState load_checkpoint(const Path& folder, AdamW& optimizer);
+
+/// Copies the masters of a finished run into the parameters of the same names; UserError where one is missing or has
+/// another shape.
+void load_masters(const Path& folder, const std::vector<TrainedParameter>& parameters);
+
+/// Removes what a killed run left half written in `folder`.
+void remove_leftovers(const Path& folder);
+
+}  // namespace crumb::train

@@ -1,0 +1,62 @@
+// AdamW (Loshchilov and Hutter, ICLR 2019, arXiv:1711.05101) over groups of parameters, float32 masters.
+//
+//   m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,  w -= lr * wd * w + lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t))
+//   + eps)
+//
+// equal to torch::optim::AdamW up to rounding; on the CPU one pass over memory a parameter.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "train/options.h"
+
+namespace crumb::train {
+
+/// What a parameter is decides its learning rate.
+enum class ParameterKind {
+  weight,  // matrix of a linear, embedding, head: lr, decayed
+  scale,   // logarithm of a scale: scale_lr; outside the gradient norm
+  small    // norm or bias: lr, not decayed
+};
+
+struct TrainedParameter {
+  std::string name;  // unique
+  torch::Tensor value;
+  ParameterKind kind = ParameterKind::weight;
+  /// [rows] or undefined (all 1): multiplies the learning rate of each row.
+  torch::Tensor row_factor;
+};
+
+struct LearningRates {
+  double lr = 0, scale_lr = 0;
+};
+
+class AdamW {
+ public:
+  AdamW(std::vector<TrainedParameter> parameters, const OptimizerOptions& options);
+
+  const std::vector<TrainedParameter>& parameters() const { return parameters_; }
+  /// Norm of all gradients but those of scales.
+  double gradient_norm() const;
+  /// One step with the gradients multiplied by `gradient_factor` (scales' are not). Parameters without a gradient stay.
+  void step(const LearningRates& rates, double gradient_factor);
+  void zero_grad();
+  int64_t num_steps() const { return num_steps_; }
+
+  /// Moments as "NAME.m" and "NAME.v".
+  std::map<std::string, torch::Tensor> state() const;
+  /// Copies the moments in; UserError for one that is missing or has another shape.
+  void load_state(const std::map<std::string, torch::Tensor>& state, int64_t num_steps);
+
+ private:
+  std::vector<TrainedParameter> parameters_;
+  OptimizerOptions options_;
+  std::vector<torch::Tensor> m_, v_;
+  int64_t num_steps_ = 0;
+};
+
+}  // namespace crumb::train

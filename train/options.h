@@ -1,0 +1,141 @@
+// The sections of a job that say how to train. Keys and defaults: docs/config.md.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/common/config.h"
+
+namespace crumb::train {
+
+/// One entry of a mix. `weight` < 0: not given; entries without weights are joined and mixed by their tokens.
+struct TextSource {
+  Path path;
+  double weight = -1;
+
+  bool is_weighted() const { return weight >= 0; }
+};
+
+/// `data.train`: a path, a list of paths, or a list of {path, weight, format}.
+struct TextMix {
+  std::vector<TextSource> sources;
+
+  static const char* type_name() { return "path, list of paths, or list of {path, weight}"; }
+  void from_config(const ConfigValue& value, const std::string& key, ConfigErrors& errors);
+  ConfigValue to_config() const;
+};
+
+/// `data.valid`: a path, or a share of the training documents.
+struct ValidationText {
+  Path path;  // empty: a share
+  double share = 0.01;
+
+  bool is_share() const { return path.empty(); }
+  static const char* type_name() { return "path or share"; }
+  void from_config(const ConfigValue& value, const std::string& key, ConfigErrors& errors);
+  ConfigValue to_config() const;
+};
+
+struct DataOptions {
+  TextMix train;
+  ValidationText valid;
+  std::string separator = "\n\n\n";
+  Auto<int64_t> sequence_length;
+
+  template <class V>
+  void visit(V& v) {
+    v.field("train", train,
+            "texts to train on: .txt cut at the separator, or .jsonl with {\"text\": ...}; a mix gives each its share "
+            "of the tokens: "
+            "[{path: a.jsonl, weight: 0.7}, {path: b.txt, weight: 0.3}]",
+            {.required = true});
+    v.field("valid", valid,
+            "text to validate on: a path, or a share of the training documents, at least one (of fewer than 100 "
+            "documents: the tail of "
+            "the tokens); it is never trained on");
+    v.field("separator", separator, "what stands between documents of a .txt; the model's EOS follows each document");
+    v.field("sequence_length", sequence_length, "tokens a window; auto: 2048, or what the model declares if less",
+            {.min = 2});
+  }
+};
+
+/// The section `train:`: what is trained.
+struct TrainedParts {
+  bool linears = true, norms = true, biases = true, embeddings = false, head = false;
+
+  template <class V>
+  void visit(V& v) {
+    v.field("linears", linears, "the matrices inside the layers, and their scales");
+    v.field("norms", norms, "weights of the norms");
+    v.field("biases", biases, "biases of the linears");
+    v.field("embeddings", embeddings, "the token embedding; a tied head with it");
+    v.field("head", head, "a head of its own");
+  }
+};
+
+struct OptimizerOptions {
+  Auto<double> lr, scale_lr;
+  std::vector<double> betas = {0.9, 0.95};
+  double eps = 1e-8;
+  double weight_decay = 0.0;
+  double grad_clip = 1.0;
+
+  template <class V>
+  void visit(V& v) {
+    v.field("lr", lr,
+            "AdamW's learning rate. Quantized rows move in proportion to their scale, the median row by lr a step. "
+            "auto: 1 % of the median "
+            "scale; without quantization 1e-3 * sqrt(512 / hidden size) from random values, a twentieth of it from a "
+            "checkpoint",
+            {.min = 0});
+    v.field("scale_lr", scale_lr, "learning rate of the logarithms of the scales; auto: 0.001", {.min = 0});
+    v.field("betas", betas, "decay of the two moments", {.min = 0, .max = 0.9999999});
+    v.field("eps", eps, "added to the root of the second moment", {.min = 0});
+    v.field("weight_decay", weight_decay, "decoupled, on matrices only", {.min = 0});
+    v.field("grad_clip", grad_clip, "largest norm of the gradient, scales left out; 0: no limit", {.min = 0});
+  }
+};
+
+struct ScheduleOptions {
+  Auto<int64_t> tokens, batch_tokens, micro_batch;
+  double warmup = 0.03;
+  std::string decay = "cosine";
+  double decay_share = 0.2;
+
+  template <class V>
+  void visit(V& v) {
+    v.field("tokens", tokens, "tokens to train on; auto: one epoch, at most 10M", {.min = 1});
+    v.field("batch_tokens", batch_tokens, "tokens a step; auto: for about 400 steps, from one window up to 64k tokens",
+            {.min = 1});
+    v.field("micro_batch", micro_batch, "windows computed at once; auto: up to 4k tokens", {.min = 1});
+    v.field("warmup", warmup, "share of the steps in which the learning rate rises", {.min = 0, .max = 1});
+    v.field("decay", decay, "how it falls to zero: cosine, linear, or flat and then linear (wsd)",
+            {.choices = {"cosine", "linear", "wsd"}});
+    v.field("decay_share", decay_share, "wsd: share of the steps in which it falls", {.min = 0, .max = 1});
+  }
+};
+
+struct ValidateOptions {
+  int64_t every = 50;
+  int64_t windows = 64;
+
+  template <class V>
+  void visit(V& v) {
+    v.field("every", every, "steps between validations; also before the first and after the last", {.min = 1});
+    v.field("windows", windows, "windows to validate on, spread evenly", {.min = 1});
+  }
+};
+
+struct CheckpointOptions {
+  int64_t every = 200;
+  int64_t keep = 2;
+
+  template <class V>
+  void visit(V& v) {
+    v.field("every", every, "steps between checkpoints; also after the last", {.min = 1});
+    v.field("keep", keep, "checkpoints kept", {.min = 1});
+  }
+};
+
+}  // namespace crumb::train

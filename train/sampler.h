@@ -1,0 +1,95 @@
+// Which tokens a training step sees: documents are packed into windows, windows come in an order that depends on the
+// seed and the global sample index only, texts with weights are mixed by shares of tokens.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "train/objective.h"
+#include "train/token_file.h"
+
+namespace crumb::train {
+
+/// Some runs of a token file as one stream.
+class TokenStream {
+ public:
+  struct Run {
+    int64_t begin = 0, length = 0;
+  };
+  TokenStream(std::shared_ptr<const TokenFile> file, std::vector<Run> runs);
+
+  int64_t size() const { return starts_.back(); }
+  /// Windows of `length` tokens and one more to predict, each beginning where the one before ends.
+  int64_t num_windows(int64_t length) const { return size() > 0 ? (size() - 1) / length : 0; }
+  /// Tokens [begin, begin + count).
+  void copy(int64_t begin, int64_t count, int64_t* out) const;
+
+ private:
+  std::shared_ptr<const TokenFile> file_;
+  std::vector<Run> runs_;
+  std::vector<int64_t> starts_;  // of each run in the stream, and the end
+};
+
+/// The tokens trained on and the tokens held out, of one text.
+struct TextSplit {
+  TokenStream train, valid;
+};
+/// At least 100 documents: a share of them, chosen by the seed, at least one and enough for a window of `length`.
+/// Fewer: the tail of the tokens, at least one window. UserError, naming `name`, when not one window is left to train
+/// on. share = 0: nothing is held out.
+TextSplit split_text(std::shared_ptr<const TokenFile> file, double share, int64_t length, uint64_t seed,
+                     const std::string& name);
+
+/// A stream and its share of the windows.
+struct MixedStream {
+  TokenStream stream;
+  double weight = 1;
+};
+
+class Sampler {
+ public:
+  /// `length`: tokens a window. Every stream must hold a window.
+  Sampler(std::vector<MixedStream> streams, int64_t length, uint64_t seed);
+
+  int64_t length() const { return length_; }
+  /// Windows of one pass over all streams.
+  int64_t num_windows() const;
+  /// Of sample `index`, counted from 0 over the whole run: which stream, and which window of it. Each stream gives all
+  /// of its windows in a new order before any of them again; streams take turns so that after n samples each has its
+  /// share of n, to within one.
+  struct Place {
+    int64_t stream = 0, window = 0;
+  };
+  Place place(int64_t index);
+  /// Samples [begin, begin + count) as ids and targets [count, length].
+  Batch batch(int64_t begin, int64_t count);
+
+ private:
+  void extend_turns(int64_t count);
+  int64_t window_of_turn(int64_t stream, int64_t turn);
+
+  std::vector<MixedStream> streams_;
+  int64_t length_;
+  uint64_t seed_;
+  std::vector<uint32_t> turns_;               // stream of each sample so far
+  std::vector<int64_t> turn_numbers_;         // how many of that stream came before
+  std::vector<int64_t> taken_;                // samples so far by stream
+  std::vector<std::vector<int32_t>> orders_;  // of the current pass, by stream
+  std::vector<int64_t> passes_;               // which pass orders_ holds; -1: none
+};
+
+/// Fixed windows to validate on.
+class ValidationSet {
+ public:
+  /// At most `windows` of the streams' windows, spread evenly.
+  ValidationSet(const std::vector<TokenStream>& streams, int64_t length, int64_t windows);
+  int64_t num_windows() const { return static_cast<int64_t>(windows_.size()); }
+  Batch batch(int64_t begin, int64_t count) const;
+
+ private:
+  int64_t length_;
+  std::vector<std::vector<int64_t>> windows_;  // length + 1 tokens each
+};
+
+}  // namespace crumb::train

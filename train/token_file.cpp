@@ -1,0 +1,164 @@
+#include "train/token_file.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "core/common/error.h"
+#include "core/common/log.h"
+#include "core/common/progress.h"
+#include "core/common/quantity.h"
+#include "core/common/rng.h"
+#include "train/text.h"
+
+namespace crumb::train {
+namespace {
+
+using tokenizer::TokenId;
+
+constexpr char kMagic[8] = {'C', 'R', 'U', 'M', 'B', 'T', 'K', '1'};
+constexpr size_t kBatchBytes = size_t{8} << 20;  // text encoded in parallel at once
+
+struct Header {
+  char magic[8];
+  uint64_t key, documents, tokens;
+};
+
+uint64_t mix(uint64_t h, uint64_t word) {
+  h = (h ^ word) * 0xff51afd7ed558ccd;
+  return h ^ (h >> 32);
+}
+
+uint64_t hash_bytes(uint64_t h, std::string_view bytes) {
+  h = mix(h, bytes.size());
+  for (size_t i = 0; i < bytes.size(); i += 8) {
+    uint64_t word = 0;
+    std::memcpy(&word, bytes.data() + i, std::min<size_t>(8, bytes.size() - i));
+    h = mix(h, word);
+  }
+  return h;
+}
+
+uint64_t hash_file(uint64_t h, const Path& path) {
+  const MappedFile file(path);
+  return hash_bytes(h, {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()});
+}
+
+uint64_t key_of(const std::vector<Path>& texts, const std::string& separator, const TextEncoder& encoder) {
+  uint64_t h = mix(hash_name("crumb token file"), encoder.identity);
+  h = hash_bytes(h, separator);
+  for (const auto& text : texts) h = hash_file(mix(h, text.extension() == ".jsonl" ? 1 : 0), text);
+  return h;
+}
+
+/// Encodes documents in batches, in parallel, and keeps tokens and ends.
+class Encoder {
+ public:
+  Encoder(const tokenizer::Tokenizer& tokenizer, const ParallelFor& parallel_for)
+      : tokenizer_(tokenizer), parallel_for_(parallel_for) {}
+
+  void add(std::string_view document) {
+    batch_.emplace_back(document);
+    batch_bytes_ += document.size();
+    if (batch_bytes_ >= kBatchBytes) flush();
+  }
+  void flush() {
+    std::vector<std::vector<TokenId>> encoded(batch_.size());
+    parallel_for_(static_cast<int64_t>(batch_.size()), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        encoded[static_cast<size_t>(i)] = tokenizer_.encode(batch_[static_cast<size_t>(i)]);
+    });
+    for (const auto& document : encoded) {
+      ids.insert(ids.end(), document.begin(), document.end());
+      if (tokenizer_.special().eos) ids.push_back(*tokenizer_.special().eos);
+      ends.push_back(ids.size());
+    }
+    batch_.clear();
+    batch_bytes_ = 0;
+  }
+
+  std::vector<TokenId> ids;
+  std::vector<uint64_t> ends;
+
+ private:
+  const tokenizer::Tokenizer& tokenizer_;
+  const ParallelFor& parallel_for_;
+  std::vector<std::string> batch_;
+  size_t batch_bytes_ = 0;
+};
+
+void write_token_file(const Path& path, uint64_t key, const Encoder& encoder) {
+  Header header{{}, key, encoder.ends.size(), encoder.ids.size()};
+  std::memcpy(header.magic, kMagic, sizeof kMagic);
+  AtomicFile file(path);
+  file.write(&header, sizeof header);
+  file.write(encoder.ends.data(), static_cast<int64_t>(encoder.ends.size() * sizeof(uint64_t)));
+  file.write(encoder.ids.data(), static_cast<int64_t>(encoder.ids.size() * sizeof(TokenId)));
+  file.commit();
+}
+
+void tokenize(const std::vector<Path>& texts, const std::string& separator, const TextEncoder& encoder,
+              const Path& path, uint64_t key, const ParallelFor& parallel_for) {
+  const Stopwatch clock;
+  Encoder tokens(*encoder.tokenizer, parallel_for);
+  for (const auto& text : texts)
+    for_each_document(text, separator, [&](std::string_view document) { tokens.add(document); });
+  tokens.flush();
+  write_token_file(path, key, tokens);
+  log_info("tokenized {} documents into {} tokens in {:.1f} s", format_count(static_cast<int64_t>(tokens.ends.size())),
+           format_count(static_cast<int64_t>(tokens.ids.size())), clock.seconds());
+}
+
+bool is_writable_folder(const Path& folder) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  return !error && access(folder.c_str(), W_OK | X_OK) == 0;
+}
+
+}  // namespace
+
+TokenFile::TokenFile(const Path& path, uint64_t key) : file_(path) {
+  const auto bytes = file_.bytes();
+  Header header{};
+  if (bytes.size() >= sizeof header) std::memcpy(&header, bytes.data(), sizeof header);
+  const bool is_ours = std::memcmp(header.magic, kMagic, sizeof kMagic) == 0 && header.key == key;
+  const bool fits =
+      is_ours && header.documents < bytes.size() && header.tokens < bytes.size() &&
+      bytes.size() == sizeof header + header.documents * sizeof(uint64_t) + header.tokens * sizeof(TokenId);
+  CRUMB_CHECK(fits, "{}: not a token file of this text; remove it", path.string());
+  ends_ = {reinterpret_cast<const uint64_t*>(bytes.data() + sizeof header), header.documents};
+  ids_ = {reinterpret_cast<const TokenId*>(bytes.data() + sizeof header + header.documents * sizeof(uint64_t)),
+          header.tokens};
+}
+
+uint64_t tokenizer_identity(const Path& folder) {
+  uint64_t h = hash_name("tokenizer");
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "generation_config.json", "config.json"}) {
+    if (std::filesystem::exists(folder / name)) h = hash_file(mix(h, hash_name(name)), folder / name);
+  }
+  return h;
+}
+
+TokenFile open_token_file(const std::vector<Path>& texts, const std::string& separator, const TextEncoder& encoder,
+                          const Path& cache, const ParallelFor& parallel_for) {
+  const uint64_t key = key_of(texts, separator, encoder);
+  const Path path = cache / fmt::format("{:016x}.tokens", key);
+  if (!std::filesystem::exists(path)) tokenize(texts, separator, encoder, path, key, parallel_for);
+  return TokenFile(path, key);
+}
+
+Path token_cache_folder(const Path& fallback) {
+  const auto from = [](const char* variable, const char* inside) {
+    const char* value = std::getenv(variable);
+    return value == nullptr || *value == '\0' ? Path() : Path(value) / inside;
+  };
+  for (const Path& folder : {from("CRUMB_CACHE", ""), from("XDG_CACHE_HOME", "crumb"), from("HOME", ".cache/crumb")}) {
+    if (!folder.empty() && is_writable_folder(folder)) return folder;
+  }
+  make_folders(fallback);
+  return fallback;
+}
+
+}  // namespace crumb::train

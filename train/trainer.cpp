@@ -1,0 +1,234 @@
+#include "train/trainer.h"
+
+#include <ATen/Parallel.h>
+#include <torch/version.h>
+
+#include <cmath>
+#include <optional>
+
+#include "core/common/error.h"
+#include "core/common/log.h"
+#include "core/common/progress.h"
+#include "kernels/cpu_features.h"
+#include "train/metrics.h"
+#include "train/stop_signal.h"
+
+namespace crumb::train {
+namespace {
+
+Batch to_device(Batch batch, torch::Device device) {
+  batch.ids = batch.ids.to(device);
+  batch.targets = batch.targets.to(device);
+  if (batch.mask.defined()) batch.mask = batch.mask.to(device);
+  return batch;
+}
+
+/// Loss and gradient of one step.
+struct StepResult {
+  double loss = 0;
+  std::map<std::string, double> parts;
+  double gradient_norm = 0;
+  bool is_finite() const { return std::isfinite(loss) && std::isfinite(gradient_norm); }
+};
+
+class Run {
+ public:
+  Run(const TrainerParts& parts, const TrainerOptions& options, const Path& output)
+      : parts_(parts), options_(options), output_(output), optimizer_(parts.parameters, options.optimizer) {
+    state_.measure = parts.objective.has_teacher() ? "kl" : "cross_entropy";
+  }
+
+  TrainSummary run() {
+    const StopSignal stop;
+    resume();
+    MetricsLog log(output_ / "log.jsonl", state_.step > 0 ? state_.step : -1);
+    Progress progress(options_.title, options_.plan.tokens, "tokens");
+    progress.set_start(state_.step * options_.plan.batch_tokens());
+    const Stopwatch clock;
+    const int64_t first = state_.step;
+    if (state_.step == 0) log.append(validated({{"step", 0}, {"tokens", 0}}));
+    while (state_.step < options_.plan.steps && !StopSignal::is_set()) {
+      log.append(one_step());
+      progress.update(state_.step * options_.plan.batch_tokens(), note_);
+      if (is_due(options_.checkpoint.every) || StopSignal::is_set()) save(log);
+    }
+    summary_.is_stopped = state_.step < options_.plan.steps;
+    if (!summary_.is_stopped) progress.finish(note_);
+    finish(clock.seconds(), first);
+    return summary_;
+  }
+
+ private:
+  void resume() {
+    remove_leftovers(output_);
+    remove_leftovers(output_ / "checkpoints");
+    const auto folder = newest_checkpoint(output_);
+    const TrainState here = environment();
+    if (!folder) {
+      state_.threads = here.threads, state_.isa = here.isa, state_.torch_version = here.torch_version;
+      return;
+    }
+    last_checkpoint_ = *folder;
+    state_ = load_checkpoint(*folder, optimizer_);
+    if (state_.threads != here.threads || state_.isa != here.isa || state_.torch_version != here.torch_version) {
+      log_warning(
+          "the run began with {} threads, {} and torch {}, and goes on with {}, {} and {}: it will not be bit for bit "
+          "the same",
+          state_.threads, state_.isa, state_.torch_version, here.threads, here.isa, here.torch_version);
+    }
+    if (state_.step < options_.plan.steps) log_info("going on from {}", folder->string());
+  }
+
+  TrainState environment() const {
+    TrainState state;
+    state.threads = at::get_num_threads();
+    state.isa = kernels::isa_name(kernels::best_isa());
+    state.torch_version = TORCH_VERSION;
+    return state;
+  }
+
+  /// Every `every` steps, and after the last.
+  bool is_due(int64_t every) const { return state_.step % every == 0 || state_.step == options_.plan.steps; }
+
+  Json one_step() {
+    const Stopwatch clock;
+    const LearningRates rates = current_rates();
+    const StepResult result = forward_backward();
+    if (!result.is_finite()) fail_not_finite(result);
+    const double clip = options_.optimizer.grad_clip;
+    optimizer_.step(rates, clip > 0 && result.gradient_norm > clip ? clip / result.gradient_norm : 1.0);
+    optimizer_.zero_grad();
+    ++state_.step;
+    Json line{{"step", state_.step}, {"tokens", state_.step * options_.plan.batch_tokens()}, {"loss", result.loss}};
+    for (const auto& [name, value] : result.parts) line[name] = value;
+    line["lr"] = rates.lr;
+    line["scale_lr"] = rates.scale_lr;
+    line["gradient_norm"] = result.gradient_norm;
+    line["tokens_per_second"] = static_cast<double>(options_.plan.batch_tokens()) / clock.seconds();
+    note_ = fmt::format("loss {:.4f}", result.loss) + valid_note_;
+    return is_due(options_.validate.every) ? validated(std::move(line)) : line;
+  }
+
+  LearningRates current_rates() const {
+    const double factor = lr_factor(options_.schedule, state_.step, options_.plan.steps);
+    return {.lr = factor * options_.optimizer.lr.value_or(0),
+            .scale_lr = factor * options_.optimizer.scale_lr.value_or(0)};
+  }
+
+  StepResult forward_backward() {
+    const Plan& plan = options_.plan;
+    const int64_t first = state_.step * plan.batch_windows;
+    const auto total = static_cast<double>(plan.batch_tokens());
+    StepResult result;
+    for (int64_t done = 0; done < plan.batch_windows; done += plan.micro_windows) {
+      const int64_t count = std::min(plan.micro_windows, plan.batch_windows - done);
+      const Batch batch = to_device(parts_.sampler.batch(first + done, count), options_.device);
+      const auto output = parts_.decoder.forward(batch.ids, parts_.objective.wanted_layers());
+      const Loss loss = parts_.objective.loss(batch, output, parts_.decoder.head_weight(), total);
+      result.loss += loss.total.item<double>();
+      for (const auto& [name, value] : loss.parts) result.parts[name] += value;
+      if (!std::isfinite(result.loss)) return result;
+      loss.total.backward();
+    }
+    result.gradient_norm = optimizer_.gradient_norm();
+    return result;
+  }
+
+  [[noreturn]] void fail_not_finite(const StepResult& result) const {
+    const char* what = std::isfinite(result.loss) ? "the gradient" : "the loss";
+    const std::string last = last_checkpoint_.empty() ? "there is no checkpoint yet"
+                                                      : "the last good checkpoint is " + last_checkpoint_.string();
+    run_error(
+        "step {}: {} is not finite; {}; try a lower optimizer.lr, a longer schedule.warmup, optimizer.grad_clip, or "
+        "compute: fp32",
+        state_.step + 1, what, last);
+  }
+
+  EvaluationSums validate() {
+    const torch::NoGradGuard no_grad;
+    EvaluationSums sums;
+    const int64_t windows = parts_.validation.num_windows();
+    for (int64_t begin = 0; begin < windows; begin += options_.plan.micro_windows) {
+      const Batch batch = to_device(
+          parts_.validation.batch(begin, std::min(options_.plan.micro_windows, windows - begin)), options_.device);
+      sums += parts_.objective.evaluate(batch, parts_.decoder.forward(batch.ids), parts_.decoder.head_weight());
+    }
+    return sums;
+  }
+
+  /// Adds the validation to a line of the log and keeps the model if it is the best so far.
+  Json validated(Json line) {
+    const EvaluationSums sums = validate();
+    const double cross_entropy = sums.cross_entropy / sums.tokens, kl = sums.kl / sums.tokens;
+    const double value = state_.measure == "kl" ? kl : cross_entropy;
+    if (!std::isfinite(value))
+      run_error("step {}: the validation is not finite; try a lower optimizer.lr", state_.step);
+    line["valid_cross_entropy"] = cross_entropy;
+    line["valid_perplexity"] = std::exp(cross_entropy);
+    if (state_.measure == "kl") line["valid_kl"] = kl;
+    line["valid_top1"] = sums.top1 / sums.tokens;
+    if (parts_.movement) {
+      for (const auto& [name, number] : parts_.movement()) line[name] = number;
+    }
+    valid_note_ = fmt::format(", validation {} {:.4f}", state_.measure == "kl" ? "KL" : "loss", value);
+    if (state_.best_step < 0 || value < state_.best_value) {
+      state_.best_value = value;
+      state_.best_step = state_.step;
+      save_model("model");
+    }
+    return line;
+  }
+
+  void save_model(const char* name) const {
+    const torch::NoGradGuard no_grad;
+    parts_.save_model(output_ / name);
+  }
+
+  void save(MetricsLog& log) {
+    log.sync();  // the log must not end before the checkpoint that goes on from it
+    save_checkpoint(output_, state_, optimizer_, options_.checkpoint.keep);
+    last_checkpoint_ = output_ / "checkpoints" / fmt::format("step-{:06d}", state_.step);
+    write_curves();
+  }
+
+  void write_curves() const {
+    write_text(output_ / "curves.html", curves_page(read_log(output_ / "log.jsonl"), options_.title));
+  }
+
+  void finish(double seconds, int64_t first_step) {
+    summary_.steps = state_.step;
+    summary_.tokens = state_.step * options_.plan.batch_tokens();
+    summary_.best_step = state_.best_step;
+    summary_.start_value = start_value();
+    summary_.best_value = state_.best_value;
+    summary_.measure = state_.measure;
+    summary_.seconds = seconds;
+    summary_.tokens_per_second =
+        seconds > 0 ? static_cast<double>((state_.step - first_step) * options_.plan.batch_tokens()) / seconds : 0;
+    if (summary_.is_stopped) return;
+    write_curves();
+    save_model("last");
+  }
+
+  /// The first line of the log, also of a run that went on.
+  double start_value() const {
+    const auto log = read_log(output_ / "log.jsonl");
+    return log.empty() ? 0.0 : log.front().value("valid_" + state_.measure, 0.0);
+  }
+
+  const TrainerParts& parts_;
+  const TrainerOptions& options_;
+  Path output_, last_checkpoint_;
+  AdamW optimizer_;
+  TrainState state_;
+  TrainSummary summary_;
+  std::string note_, valid_note_;
+};
+
+}  // namespace
+
+TrainSummary run_training(const TrainerParts& parts, const TrainerOptions& options, const Path& output) {
+  return Run(parts, options, output).run();
+}
+
+}  // namespace crumb::train

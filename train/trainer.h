@@ -1,0 +1,57 @@
+// The training loop. It knows a decoder, an objective and the parameters to move; what is quantized and how a model is
+// saved, it is told.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "model/decoder.h"
+#include "train/checkpoint.h"
+#include "train/objective.h"
+#include "train/optimizer.h"
+#include "train/options.h"
+#include "train/sampler.h"
+#include "train/schedule.h"
+
+namespace crumb::train {
+
+struct TrainerOptions {
+  OptimizerOptions optimizer;  // lr and scale_lr are given
+  ScheduleOptions schedule;
+  ValidateOptions validate;
+  CheckpointOptions checkpoint;
+  Plan plan;
+  torch::Device device = torch::kCPU;
+  std::string title = "training";  // of progress and curves
+};
+
+/// What is joined for a run.
+struct TrainerParts {
+  model::Decoder& decoder;
+  Objective& objective;
+  std::vector<TrainedParameter> parameters;
+  Sampler& sampler;
+  const ValidationSet& validation;
+  /// Writes the model as it is now as a folder, atomically, replacing one that exists.
+  std::function<void(const Path&)> save_model;
+  /// Numbers for the log of how far the model is from its start ("flipped_share", "weight_distance"); may be empty.
+  std::function<std::map<std::string, double>()> movement;
+};
+
+struct TrainSummary {
+  int64_t steps = 0, tokens = 0;
+  std::string measure;  // what "best" goes by: "kl" or "cross_entropy" on the validation text, nats a token
+  double start_value = 0, best_value = 0;
+  int64_t best_step = 0;
+  double seconds = 0, tokens_per_second = 0;  // of this call
+  bool is_stopped = false;                    // by a signal: a checkpoint was saved
+};
+
+/// Runs in `output`: log.jsonl, curves.html, checkpoints/, model/ (the best by validation), last/. Goes on from the
+/// newest checkpoint. RunError when the loss or the gradient is not finite: says the step, the last checkpoint, and
+/// what to try.
+TrainSummary run_training(const TrainerParts& parts, const TrainerOptions& options, const Path& output);
+
+}  // namespace crumb::train
