@@ -1,0 +1,62 @@
+#include "cli/float_model.h"
+
+#include "core/common/error.h"
+#include "core/formats/safetensors.h"
+
+namespace crumb::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using formats::DType;
+
+constexpr int64_t kShardBytes = int64_t{5'000'000'000};
+
+DType stored_dtype(const nlohmann::json& config) {
+  const std::string name = config.value("dtype", config.value("torch_dtype", "bfloat16"));
+  return name == "float32" ? DType::f32 : DType::bf16;
+}
+
+}  // namespace
+
+void save_float_model(const Path& folder, model::Decoder& decoder, const nlohmann::json& config,
+                      const std::vector<Path>& companions) {
+  const DType dtype = stored_dtype(config);
+  AtomicFolder out(folder);
+  formats::SafetensorsWriter writer;
+  const auto tensors = arch::tensor_table(decoder.spec());
+  for (const auto& desc : tensors) writer.declare(desc.hf_name, dtype, desc.shape);
+  writer.begin_folder(out.temporary_path(), kShardBytes);
+  std::vector<uint8_t> bytes;
+  for (const auto& desc : tensors) {
+    const torch::Tensor values = decoder.value(desc).to(torch::kCPU).contiguous();
+    bytes.resize(static_cast<size_t>(values.numel() * formats::dtype_bytes(dtype)));
+    formats::from_float(dtype, values.data_ptr<float>(), values.numel(), bytes.data());
+    writer.write(bytes.data(), static_cast<int64_t>(bytes.size()));
+  }
+  writer.finish();
+  write_text(out.temporary_path() / "config.json", config.dump(2) + "\n");
+  for (const auto& file : companions) {
+    std::error_code error;
+    fs::copy_file(file, out.temporary_path() / file.filename(), error);
+    if (error) run_error("{}: cannot be copied to {}: {}", file.string(), folder.string(), error.message());
+  }
+  out.commit();
+}
+
+nlohmann::json read_hf_config(const Path& path) {
+  const Path file = fs::is_directory(path) ? path / "config.json" : path;
+  auto config = nlohmann::json::parse(read_text(file), nullptr, false);
+  CRUMB_CHECK(config.is_object(), "{}: not a JSON object", file.string());
+  return config;
+}
+
+std::vector<Path> tokenizer_files(const Path& folder) {
+  std::vector<Path> files;
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                           "generation_config.json", "chat_template.jinja", "LICENSE"}) {
+    if (fs::exists(folder / name)) files.push_back(folder / name);
+  }
+  return files;
+}
+
+}  // namespace crumb::cli

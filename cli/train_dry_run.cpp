@@ -1,0 +1,254 @@
+#include "cli/train_dry_run.h"
+
+#include <ATen/Parallel.h>
+#include <torch/torch.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "cli/train_run.h"
+#include "core/arch/hf_config.h"
+#include "core/common/error.h"
+#include "core/common/progress.h"
+#include "core/common/thread_pool.h"
+#include "qat/linear_factory.h"
+
+namespace crumb::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using arch::TensorRole;
+using exporting::ExportPlan;
+
+constexpr int64_t kFloat = 4;
+constexpr int64_t kLogitsAtOnce = int64_t{4} << 20;  // chunk of the losses
+constexpr double kShareOfPeak = 0.5;                 // of a plain matrix product's speed, that a training step reaches
+
+/// Runs `part`; a UserError becomes a line of what is unknown.
+template <class Part>
+void unless_missing(DryRun& run, const char* what, const Part& part) {
+  try {
+    part();
+  } catch (const UserError& e) {
+    run.unknown.push_back(fmt::format("{}: {}", what, e.what()));
+  }
+}
+
+int64_t count_quantized(const arch::DecoderSpec& spec, const std::map<std::string, quant::QuantFormat>& formats) {
+  int64_t weights = 0;
+  for (const auto& desc : arch::tensor_table(spec)) weights += formats.contains(desc.hf_name) ? desc.elements() : 0;
+  return weights;
+}
+
+bool has_teacher(const TrainJob& job) { return job.quantizes() || distill::needs_teacher(job.objective); }
+
+/// Floats that the backward pass of one layer keeps for each token.
+int64_t activations_of(const arch::LayerSpec& layer, int64_t hidden) {
+  const auto& attention = layer.gqa();
+  const int64_t heads = (2 * attention.heads + 2 * attention.kv_heads) * attention.head_dim;
+  return 6 * hidden + 2 * heads + 4 * layer.mlp().intermediate;
+}
+
+MemoryEstimate estimate_memory(const TrainJob& job, const arch::DecoderSpec& spec, const DryRun& run) {
+  MemoryEstimate memory{.masters = kFloat * run.parameters,
+                        .gradients = kFloat * run.trained,
+                        .moments = 2 * kFloat * run.trained,
+                        .quantized = kFloat * run.quantized,
+                        .teacher = has_teacher(job) ? kFloat * run.parameters : 0};
+  const int64_t tokens = run.plan->micro_windows * run.plan->sequence_length;
+  for (const auto& layer : spec.layers) memory.activations += kFloat * tokens * activations_of(layer, spec.hidden_size);
+  memory.logits = (has_teacher(job) ? 3 : 2) * kFloat *
+                  std::min(std::max(kLogitsAtOnce, 256 * spec.vocab_size), tokens * spec.vocab_size);
+  return memory;
+}
+
+/// Multiplications and additions of one token's forward pass.
+double forward_operations(const arch::DecoderSpec& spec, int64_t length) {
+  double weights = static_cast<double>(spec.vocab_size * spec.hidden_size), attention = 0;
+  for (const auto& desc : arch::tensor_table(spec))
+    weights += desc.role == TensorRole::linear ? static_cast<double>(desc.elements()) : 0.0;
+  for (const auto& layer : spec.layers)
+    attention += static_cast<double>(layer.gqa().heads * layer.gqa().head_dim * length);
+  return 2.0 * (weights + attention);
+}
+
+/// Operations a second of a float32 matrix product here.
+double measure_speed(int64_t threads) {
+  const torch::NoGradGuard no_grad;
+  at::set_num_threads(static_cast<int>(threads));
+  const torch::Tensor a = torch::ones({512, 512}), b = torch::ones({512, 512});
+  torch::mm(a, b);
+  const Stopwatch clock;
+  int64_t products = 0;
+  for (; products < 4 || clock.seconds() < 0.05; ++products) torch::mm(a, b);
+  return 2.0 * 512 * 512 * 512 * static_cast<double>(products) / clock.seconds();
+}
+
+double estimate_seconds(const TrainJob& job, const arch::DecoderSpec& spec, const train::Plan& plan) {
+  const double passes = 3.0 + (has_teacher(job) ? 1.0 : 0.0);  // forward, backward by two, teacher
+  const double speed = measure_speed(job.threads.value_or(available_processors()));
+  return passes * forward_operations(spec, plan.sequence_length) * static_cast<double>(plan.tokens) /
+         (kShareOfPeak * speed);
+}
+
+int64_t weight_bytes(const Path& folder) {
+  int64_t bytes = 0;
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator(folder, none)) {
+    if (entry.path().extension() == ".safetensors") bytes += static_cast<int64_t>(entry.file_size());
+  }
+  CRUMB_CHECK(bytes > 0, "{} holds no *.safetensors", folder.string());
+  return bytes;
+}
+
+void check_output(const Path& output) {
+  Path folder = output;
+  while (!folder.empty() && !fs::exists(folder)) folder = folder.parent_path();
+  CRUMB_CHECK(fs::is_directory(folder) && access(folder.c_str(), W_OK | X_OK) == 0, "{} cannot be written",
+              output.string());
+}
+
+arch::DecoderSpec read_spec(const TrainJob& job) {
+  const Path& path = job.model.path;
+  CRUMB_CHECK(path.extension() != ".gguf", "model: {}: training starts from an HF folder, not from a GGUF",
+              path.string());
+  return arch::load_hf_spec(path);
+}
+
+/// Without a list in the job: what the model is for.
+std::vector<std::string> targets_of(const TrainJob& job) {
+  if (!job.export_targets.empty()) return job.export_targets;
+  return job.quantizes() ? std::vector<std::string>{"gguf-q2_k"} : std::vector<std::string>{};
+}
+
+std::string bytes_text(const std::optional<int64_t>& bytes) {
+  return bytes ? fmt::format("{} ({})", format_count(*bytes), format_bytes(*bytes)) : "unknown";
+}
+
+void row(std::string& out, const std::string& name, const std::string& value) {
+  out += fmt::format("  {:<22} {}\n", name, value);
+}
+
+std::string plan_text(const DryRun& run) {
+  std::string out = "training\n";
+  row(out, "windows of text", run.available_windows ? format_count(*run.available_windows) : "unknown");
+  if (!run.plan) {
+    row(out, "steps, tokens", "unknown");
+    return out;
+  }
+  row(out, "tokens", format_count(run.plan->tokens));
+  row(out, "steps",
+      fmt::format("{} of {} windows of {}, {} at once", format_count(run.plan->steps), run.plan->batch_windows,
+                  run.plan->sequence_length, run.plan->micro_windows));
+  row(out, "time on this CPU", fmt::format("about {}", format_duration(*run.seconds)));
+  return out;
+}
+
+std::string memory_text(const MemoryEstimate& memory) {
+  std::string out = fmt::format("memory, about {}\n", format_bytes(memory.total()));
+  const auto line = [&out](const char* name, int64_t bytes) {
+    if (bytes > 0) row(out, name, format_bytes(bytes));
+  };
+  line("masters", memory.masters);
+  line("gradients", memory.gradients);
+  line("AdamW's moments", memory.moments);
+  line("quantized weights", memory.quantized);
+  line("teacher", memory.teacher);
+  line("activations", memory.activations);
+  line("logits", memory.logits);
+  return out;
+}
+
+constexpr std::pair<TensorRole, const char*> kRoles[] = {{TensorRole::linear, "linears"},
+                                                         {TensorRole::embedding, "embedding"},
+                                                         {TensorRole::head, "head"},
+                                                         {TensorRole::norm, "norms"},
+                                                         {TensorRole::bias, "biases"}};
+
+std::string export_text(const ExportPlan& plan) {
+  std::string out = fmt::format("{}: {} bytes of tensors ({}), and metadata: unknown\n", plan.target,
+                                format_count(plan.data_bytes), format_bytes(plan.data_bytes));
+  for (const auto& [role, name] : kRoles) {
+    const int64_t bytes = plan.bytes_of(role);
+    if (bytes > 0) row(out, name, fmt::format("{} ({})", format_count(bytes), format_bytes(bytes)));
+  }
+  return out;
+}
+
+}  // namespace
+
+int64_t count_trained(const arch::DecoderSpec& spec, const train::TrainedParts& parts) {
+  int64_t weights = 0;
+  for (const auto& desc : arch::tensor_table(spec))
+    weights += is_trained(desc.role, parts, spec.tied_head) ? desc.elements() : 0;
+  return weights;
+}
+
+DryRun plan_train_job(const TrainJob& job) {
+  DryRun run;
+  const arch::DecoderSpec spec = read_spec(job);
+  const auto formats = planned_formats(job, spec);
+  qat::check_group_size(job.method, spec);
+  run.architecture = arch::architecture_name(spec.architecture);
+  run.parameters = arch::parameter_count(spec);
+  run.trained = count_trained(spec, job.train);
+  run.quantized = count_quantized(spec, formats);
+  if (!job.model.is_random) unless_missing(run, "weights", [&] { run.source_bytes = weight_bytes(job.model.path); });
+  const int64_t length = train::choose_sequence_length(job.data, spec.context_length);
+  unless_missing(run, "text", [&] { run.available_windows = count_windows(job, length); });
+  unless_missing(run, "steps",
+                 [&] { run.plan = train::make_plan(job.schedule, length, run.available_windows.value_or(0)); });
+  if (run.plan) {
+    run.memory = estimate_memory(job, spec, run);
+    run.seconds = estimate_seconds(job, spec, *run.plan);
+  }
+  unless_missing(run, "output", [&] { check_output(job.output); });
+  for (const auto& target : targets_of(job)) {
+    run.exports.push_back(exporting::plan_export(
+        spec, formats, {.target = target, .embedding_type = "", .head_type = "", .force = false, .threads = 0}));
+  }
+  return run;
+}
+
+std::string to_text(const DryRun& run) {
+  std::string out = fmt::format("model: {}\n", run.architecture);
+  row(out, "parameters", format_count(run.parameters));
+  row(out, "trained", format_count(run.trained));
+  row(out, "quantized", format_count(run.quantized));
+  row(out, "bytes of its files", bytes_text(run.source_bytes));
+  out += plan_text(run);
+  if (run.memory) out += memory_text(*run.memory);
+  for (const auto& plan : run.exports) out += export_text(plan);
+  if (!run.unknown.empty()) out += "unknown\n";
+  for (const auto& line : run.unknown) out += "  " + line + "\n";
+  return out;
+}
+
+nlohmann::ordered_json to_json(const DryRun& run) {
+  using Json = nlohmann::ordered_json;
+  Json json{{"architecture", run.architecture},
+            {"parameters", run.parameters},
+            {"trained", run.trained},
+            {"quantized", run.quantized}};
+  json["source_bytes"] = run.source_bytes ? Json(*run.source_bytes) : Json();
+  json["available_windows"] = run.available_windows ? Json(*run.available_windows) : Json();
+  json["plan"] = run.plan ? Json{{"tokens", run.plan->tokens},
+                                 {"steps", run.plan->steps},
+                                 {"batch_tokens", run.plan->batch_tokens()},
+                                 {"sequence_length", run.plan->sequence_length},
+                                 {"micro_batch", run.plan->micro_windows}}
+                          : Json();
+  json["memory_bytes"] = run.memory ? Json(run.memory->total()) : Json();
+  json["seconds"] = run.seconds ? Json(*run.seconds) : Json();
+  json["exports"] = Json::array();
+  for (const auto& plan : run.exports) {
+    Json entry{{"target", plan.target}, {"data_bytes", plan.data_bytes}};
+    for (const auto& [role, name] : kRoles) entry[std::string(name) + "_bytes"] = plan.bytes_of(role);
+    entry["metadata_bytes"] = Json();
+    json["exports"].push_back(entry);
+  }
+  json["unknown"] = run.unknown;
+  return json;
+}
+
+}  // namespace crumb::cli

@@ -1,0 +1,42 @@
+// What a training job would do, from config.json alone: whatever else is missing is told as unknown.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cli/train_job.h"
+#include "export/export.h"
+#include "train/schedule.h"
+
+namespace crumb::cli {
+
+/// Bytes a training run holds at once; estimates.
+struct MemoryEstimate {
+  int64_t masters = 0, gradients = 0, moments = 0, quantized = 0, teacher = 0, activations = 0, logits = 0;
+  int64_t total() const { return masters + gradients + moments + quantized + teacher + activations + logits; }
+};
+
+struct DryRun {
+  std::string architecture;
+  int64_t parameters = 0, trained = 0, quantized = 0;
+  std::optional<int64_t> source_bytes;       // of the weights' files
+  std::optional<int64_t> available_windows;  // of the text
+  std::optional<train::Plan> plan;
+  std::optional<MemoryEstimate> memory;
+  std::optional<double> seconds;
+  std::vector<exporting::ExportPlan> exports;
+  std::vector<std::string> unknown;  // "what: why", one a missing thing
+};
+
+/// UserError for mistakes of the job; nothing is written but a token file in the cache.
+DryRun plan_train_job(const TrainJob& job);
+
+/// Parameters that `parts` names; scales not counted.
+int64_t count_trained(const arch::DecoderSpec& spec, const train::TrainedParts& parts);
+
+std::string to_text(const DryRun& run);
+nlohmann::ordered_json to_json(const DryRun& run);
+
+}  // namespace crumb::cli

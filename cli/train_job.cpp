@@ -1,0 +1,155 @@
+#include "cli/train_job.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <functional>
+#include <set>
+
+#include "core/common/error.h"
+#include "export/export.h"
+
+namespace crumb::cli {
+namespace {
+
+struct RandomModel {
+  Path config, tokenizer;
+  std::string init = "random";
+
+  template <class V>
+  void visit(V& v) {
+    v.field("config", config, "folder with config.json, or the file", {.required = true});
+    v.field("init", init, "first values", {.choices = {"random"}});
+    v.field("tokenizer", tokenizer, "folder of the tokenizer files, if not that of the configuration");
+  }
+};
+
+Path to_absolute(const Path& path) { return path.empty() ? path : std::filesystem::absolute(path).lexically_normal(); }
+
+/// A job is stored in its output folder, where relative paths would mean something else.
+void make_paths_absolute(TrainJob& job) {
+  for (Path* path : {&job.model.path, &job.model.tokenizer, &job.output, &job.data.valid.path, &job.teacher.path,
+                     &job.init_from.path})
+    *path = to_absolute(*path);
+  for (auto& source : job.data.train.sources) source.path = to_absolute(source.path);
+  for (auto& text : job.evaluate.texts) text = to_absolute(text);
+}
+
+void check(const TrainJob& job) {
+  const bool trains = job.method.name == "qat" || job.method.name == "none";
+  CRUMB_CHECK(trains, "method.name: {} does not train (crumb quantize does it); known here: none, qat",
+              job.method.name);
+  CRUMB_CHECK(!job.quantizes() || job.method.grid == "seq", "method.grid: training knows seq only, got {}",
+              job.method.grid);
+  if (job.quantizes()) static_cast<void>(job.method.format());  // refuses combinations that do not exist
+  CRUMB_CHECK(job.optimizer.betas.size() == 2, "optimizer.betas: expected two numbers, got {}",
+              job.optimizer.betas.size());
+  CRUMB_CHECK(!job.quantizes() || !job.model.is_random, "model.init: random values are trained with method.name: none");
+  const bool needs_other_teacher =
+      job.model.is_random && job.teacher.path.empty() && distill::needs_teacher(job.objective);
+  CRUMB_CHECK(!needs_other_teacher,
+              "teacher: a model of random values cannot teach itself; set objective: {{kl: 0, cross_entropy: 1}}, or "
+              "name another teacher");
+  for (const auto& target : job.export_targets) {
+    const auto& known = exporting::target_names();
+    CRUMB_CHECK(std::find(known.begin(), known.end(), target) != known.end(),
+                "export: unknown target \"{}\"; known: {}", target, fmt::join(known, ", "));
+  }
+  CRUMB_CHECK(!job.evaluate.max_drop.size() || !job.evaluate.texts.empty(), "evaluate.max_drop: needs evaluate.text");
+}
+
+std::string text_of(const ConfigValue& value) {
+  std::string text = to_yaml(value);
+  for (char& c : text) c = c == '\n' ? ' ' : c;
+  const size_t begin = text.find_first_not_of(' '), end = text.find_last_not_of(' ');
+  return begin == std::string::npos ? "" : text.substr(begin, end - begin + 1);
+}
+
+bool is_auto(const ConfigValue& value) {
+  return value.kind == ConfigValue::Kind::scalar && !value.quoted && value.text == "auto";
+}
+bool is_auto_word(const std::string& key, const ConfigValue& value) {
+  return is_auto(value) || ((key == "device" || key == "compute") && value.text == "auto");
+}
+
+/// Calls `visit` for each leaf of `now` with the stored value of the same key, if any.
+void for_each_leaf(const ConfigValue* stored, ConfigValue& now, const std::string& prefix,
+                   const std::function<void(const std::string&, const ConfigValue*, ConfigValue&)>& visit) {
+  for (auto& [key, value] : now.entries) {
+    const ConfigValue* old = stored != nullptr ? stored->find(key) : nullptr;
+    const bool is_section = value.kind == ConfigValue::Kind::map && prefix.empty() && key != "model";
+    if (is_section) {
+      for_each_leaf(old, value, key + ".", visit);
+    } else {
+      visit(prefix + key, old, value);
+    }
+  }
+}
+
+}  // namespace
+
+void ModelChoice::from_config(const ConfigValue& value, const std::string& key, ConfigErrors& errors) {
+  *this = {};
+  if (value.kind != ConfigValue::Kind::map) {
+    config_detail::read_value(value, key, path, {}, errors);
+    return;
+  }
+  RandomModel random;
+  ConfigReader reader(value, key + ".", errors);
+  random.visit(reader);
+  reader.finish();
+  path = random.config;
+  tokenizer = random.tokenizer;
+  is_random = true;
+}
+
+ConfigValue ModelChoice::to_config() const {
+  if (!is_random) return config_detail::write_value(path);
+  auto map = ConfigValue::map({{"config", config_detail::write_value(path)}, {"init", ConfigValue::scalar("random")}});
+  if (!tokenizer.empty()) map.entries.emplace_back("tokenizer", config_detail::write_value(tokenizer));
+  return map;
+}
+
+Path ModelChoice::config_folder() const { return path.extension() == ".json" ? path.parent_path() : path; }
+
+TrainJob load_train_job(const Path& file, const std::vector<std::string>& overrides) {
+  ConfigValue tree = parse_yaml_file(file);
+  for (const auto& assignment : overrides) apply_override(tree, assignment);
+  auto job = read_config<TrainJob>(tree);
+  make_paths_absolute(job);
+  check(job);
+  return job;
+}
+
+std::vector<std::string> changes_not_allowed(const ConfigValue& stored, const ConfigValue& now) {
+  static const std::set<std::string> allowed = {"schedule.tokens", "validate.every", "checkpoint.every",
+                                                "checkpoint.keep", "threads"};
+  std::vector<std::string> changes;
+  ConfigValue copy = now;
+  for_each_leaf(&stored, copy, "", [&](const std::string& key, const ConfigValue* old, ConfigValue& value) {
+    if (is_auto_word(key, value) || allowed.contains(key)) return;
+    const std::string before = old != nullptr ? text_of(*old) : "nothing", after = text_of(value);
+    if (before != after) changes.push_back(fmt::format("{}: {}, now {}", key, before, after));
+  });
+  return changes;
+}
+
+ConfigValue with_stored_autos(const ConfigValue& stored, const ConfigValue& now) {
+  ConfigValue merged = now;
+  for_each_leaf(&stored, merged, "", [](const std::string& key, const ConfigValue* old, ConfigValue& value) {
+    if (is_auto_word(key, value) && old != nullptr) value = *old;
+  });
+  return merged;
+}
+
+std::map<std::string, quant::QuantFormat> planned_formats(const TrainJob& job, const arch::DecoderSpec& spec) {
+  std::map<std::string, quant::QuantFormat> formats;
+  if (!job.quantizes()) return formats;
+  for (const auto& desc : arch::tensor_table(spec)) {
+    if (desc.role == arch::TensorRole::linear && !quant::matches_any(desc.module_name(), job.method.exclude))
+      formats[desc.hf_name] = job.method.format();
+  }
+  return formats;
+}
+
+}  // namespace crumb::cli

@@ -1,0 +1,110 @@
+// The job file of `crumb train`: every section in one struct, and what may change when a run goes on.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/arch/decoder_spec.h"
+#include "core/common/config.h"
+#include "distill/objective.h"
+#include "eval/evaluate.h"
+#include "quant/method_options.h"
+#include "train/options.h"
+
+namespace crumb::cli {
+
+/// `model`: an HF folder, or {config, init: random, tokenizer} to train from random values.
+struct ModelChoice {
+  Path path;       // folder with config.json (random: that folder, or the file)
+  Path tokenizer;  // random: the folder of the tokenizer files, if not that of config.json
+  bool is_random = false;
+
+  static const char* type_name() { return "path or {config, init, tokenizer}"; }
+  void from_config(const ConfigValue& value, const std::string& key, ConfigErrors& errors);
+  ConfigValue to_config() const;
+  Path config_folder() const;  // where config.json lies
+  Path tokenizer_folder() const { return tokenizer.empty() ? config_folder() : tokenizer; }
+};
+
+/// A path or one word that stands for no path ("self", "none").
+template <char First>
+struct PathOrWord {
+  Path path;  // empty: the word
+
+  static const char* word() { return First == 's' ? "self" : "none"; }
+  static const char* type_name() { return First == 's' ? "self or path" : "none or path"; }
+  void from_config(const ConfigValue& value, const std::string& key, ConfigErrors& errors) {
+    path.clear();
+    if (value.kind == ConfigValue::Kind::scalar && !value.quoted && value.text == word()) return;
+    config_detail::read_value(value, key, path, {}, errors);
+  }
+  ConfigValue to_config() const {
+    return path.empty() ? ConfigValue::scalar(word()) : config_detail::write_value(path);
+  }
+};
+
+struct TrainJob {
+  ModelChoice model;
+  Path output;
+  int64_t seed = 0;
+  quant::MethodOptions method;
+  train::TrainedParts train;
+  train::DataOptions data;
+  distill::ObjectiveOptions objective;
+  PathOrWord<'s'> teacher;
+  train::OptimizerOptions optimizer;
+  train::ScheduleOptions schedule;
+  train::ValidateOptions validate;
+  train::CheckpointOptions checkpoint;
+  PathOrWord<'n'> init_from;
+  std::string device = "auto";
+  Auto<int64_t> threads;
+  std::string compute = "auto";
+  std::vector<std::string> export_targets;
+  eval::EvalOptions evaluate;
+
+  template <class V>
+  void visit(V& v) {
+    v.field("model", model,
+            "HF folder to start from; {config: DIR_OR_FILE, init: random, tokenizer: DIR}: from random values",
+            {.required = true});
+    v.field("output", output, "folder of the run", {.required = true});
+    v.field("seed", seed, "of the order of the data and of random values", {.min = 0});
+    v.section("method", method, "What the linears become");
+    v.section("train", train, "What is trained");
+    v.section("data", data, "What it is trained on");
+    v.section("objective", objective, "What is minimised");
+    v.field("teacher", teacher, "the model that kl and hidden_mse compare with; self: the model the run starts from");
+    v.section("optimizer", optimizer, "AdamW");
+    v.section("schedule", schedule, "How long, in what steps");
+    v.section("validate", validate, "Held-out text; the best model by it is kept in OUTPUT/model");
+    v.section("checkpoint", checkpoint, "What a stopped run goes on from");
+    v.field("init_from", init_from,
+            "output folder of a finished run with the same method, whose trained values this run starts from");
+    v.field("device", device, "where to compute; auto: cuda where Torch sees one",
+            {.choices = {"auto", "cpu", "cuda"}});
+    v.field("threads", threads, "threads of the CPU; auto: one per processor", {.min = 1});
+    v.field("compute", compute, "type of the matrix products; auto: bf16 where the hardware has it",
+            {.choices = {"auto", "fp32", "bf16"}});
+    v.field("export", export_targets, "targets written to OUTPUT/export at the end, such as gguf-q2_k");
+    v.section("evaluate", evaluate,
+              "Texts that OUTPUT/model is judged by at the end, against the model it was made from");
+  }
+
+  bool quantizes() const { return method.name == "qat"; }
+};
+
+/// Reads the file, applies "key=value" arguments. UserError with every mistake, also those between sections.
+TrainJob load_train_job(const Path& file, const std::vector<std::string>& overrides);
+
+/// Settings that differ between the stored job of a run and the same job asked for now, as "key: old, now new". What is
+/// `auto` now is taken from the stored one; schedule.tokens, validate.every, checkpoint.every, checkpoint.keep and
+/// threads may change.
+std::vector<std::string> changes_not_allowed(const ConfigValue& stored, const ConfigValue& now);
+/// `now` with the stored value of everything that is auto.
+ConfigValue with_stored_autos(const ConfigValue& stored, const ConfigValue& now);
+
+/// Formats of the linears that the method quantizes, by hf_name.
+std::map<std::string, quant::QuantFormat> planned_formats(const TrainJob& job, const arch::DecoderSpec& spec);
+
+}  // namespace crumb::cli
