@@ -1,5 +1,7 @@
 #include "distill/hidden_mse.h"
 
+#include <optional>
+
 namespace crumb::distill {
 namespace {
 
@@ -20,9 +22,10 @@ torch::Tensor window_weights(const torch::Tensor& teacher, const torch::Tensor& 
 
 /// The gradient is made in the forward pass: it is the difference times the window's weight, so the difference itself need not be kept.
 struct HiddenMse : torch::autograd::Function<HiddenMse> {
-  static torch::Tensor forward(AutogradContext* ctx, const torch::Tensor& student, const torch::Tensor& teacher, const torch::Tensor& mask,
-                               bool normalize) {
-    const torch::Tensor shares = mask.defined() ? mask.to(student.scalar_type()) : mask;
+  /// `mask` as an optional: autograd refuses an undefined tensor among the arguments.
+  static torch::Tensor forward(AutogradContext* ctx, const torch::Tensor& student, const torch::Tensor& teacher,
+                               const std::optional<torch::Tensor>& mask, bool normalize) {
+    const torch::Tensor shares = mask ? mask->to(student.scalar_type()) : torch::Tensor();
     const auto supervised = [&](const torch::Tensor& x) { return shares.defined() ? x * shares.unsqueeze(2) : x; };
     torch::Tensor difference = student - teacher;
     if (shares.defined()) difference.mul_(shares.unsqueeze(2));
@@ -41,7 +44,7 @@ struct HiddenMse : torch::autograd::Function<HiddenMse> {
 }  // namespace
 
 torch::Tensor hidden_mse(const torch::Tensor& student, const torch::Tensor& teacher, const torch::Tensor& mask, bool normalize) {
-  return HiddenMse::apply(student, teacher, mask, normalize);
+  return HiddenMse::apply(student, teacher, mask.defined() ? std::optional(mask) : std::nullopt, normalize);
 }
 
 }  // namespace crumb::distill
