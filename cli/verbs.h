@@ -26,9 +26,8 @@ Verb add_export(CLI::App& program, const Globals& globals);
 Verb add_generate(CLI::App& program, const Globals& globals);
 Verb add_inspect(CLI::App& program, const Globals& globals);
 Verb add_tokenize(CLI::App& program, const Globals& globals);
-#ifdef CRUMB_WITH_TORCH
+// In builds with LibTorch:
 Verb add_quantize(CLI::App& program, const Globals& globals);
 Verb add_train(CLI::App& program, const Globals& globals);
-#endif
 
 }  // namespace crumb::cli

@@ -39,6 +39,7 @@ endfunction()
 
 # The first target that asks for it owns the precompiled Torch header; the others reuse it.
 function(crumb_use_torch_pch target)
+  target_compile_options(${target} PRIVATE -fPIC)   # programs are -fPIE otherwise and could not share the header of the libraries
   get_property(owner GLOBAL PROPERTY CRUMB_TORCH_PCH_OWNER)
   if(owner)
     target_precompile_headers(${target} REUSE_FROM ${owner})
