@@ -24,7 +24,7 @@ struct ObjectiveOptions {
   double hidden_mse = 0.0;
   double cross_entropy = 0.0;
   double temperature = 1.0;
-  std::vector<std::string> hidden_layers;  // "student:teacher", counted from 0
+  std::vector<std::string> hidden_layers = {};  // "student:teacher", counted from 0
   bool hidden_normalize = true;
   int64_t chunk_tokens = 0;
 

@@ -101,7 +101,7 @@ TEST(LogitLossRows, EqualLogitsHaveNoDivergence) {
   std::vector<LogitLossRow> losses(2);
   logit_loss(rows.student.data(), rows.teacher.data(), rows.targets.data(), rows.weights.data(), 2, 300, kKl, losses.data(), serial_for);
   for (const auto& row : losses) EXPECT_NEAR(row.kl, 0, 1e-12);
-  for (const float g : rows.student) EXPECT_EQ(g, 0.0f);
+  for (const float g : rows.student) EXPECT_NEAR(g, 0, 1e-7);  // the rounding of one product of two below 1
 }
 
 TEST(LogitLossRows, ANanLogitGivesANanLoss) {
