@@ -58,19 +58,18 @@ struct Sums {
 Sums composite_losses(torch::Tensor& student, const torch::Tensor& teacher, const torch::Tensor& targets, const torch::Tensor& row_weights,
                       const LogitLossWeights& w) {
   Sums sums;
-  const torch::Tensor weights = row_weights.to(student.scalar_type());
   torch::Tensor gradient = torch::zeros_like(student);
   if (w.kl != 0) {
     const torch::Tensor log_p = (teacher / w.temperature).log_softmax(-1), log_q = (student / w.temperature).log_softmax(-1), p = log_p.exp();
-    sums.kl = ((p * (log_p - log_q)).sum(-1) * weights).sum().item<double>() * w.temperature * w.temperature;
+    sums.kl = ((p * (log_p - log_q)).sum(-1) * row_weights).sum().item<double>() * w.temperature * w.temperature;
     gradient += (log_q.exp() - p) * (w.kl * w.temperature);
   }
   if (w.cross_entropy != 0) {
     const torch::Tensor log_q = student.log_softmax(-1), at = targets.unsqueeze(1);
-    sums.cross_entropy = -(log_q.gather(1, at).squeeze(1) * weights).sum().item<double>();
+    sums.cross_entropy = -(log_q.gather(1, at).squeeze(1) * row_weights).sum().item<double>();
     gradient += log_q.exp().scatter_add(1, at, -torch::ones_like(at, student.options())) * w.cross_entropy;
   }
-  student.copy_(gradient * weights.unsqueeze(1));
+  student.copy_(gradient * row_weights.unsqueeze(1));
   return sums;
 }
 
@@ -91,7 +90,7 @@ Sums kernel_losses(torch::Tensor& student, const torch::Tensor& teacher, const t
 struct Job {
   HeadLossInput input;
   LogitLossWeights weights;
-  torch::Tensor row_weights;  // [n] float32
+  torch::Tensor row_weights;  // [n], dtype of hidden
   int64_t chunk = 0;
   bool train_hidden = false, train_head = false;
   Sums sums;
@@ -165,8 +164,8 @@ HeadLoss head_loss(const HeadLossInput& input, const LogitLossWeights& weights, 
   CRUMB_ASSERT(input.hidden.dim() == 2 && (weights.kl == 0 || input.teacher_hidden.defined()));
   Job job{.input = supervised_only(input), .weights = weights, .row_weights = {}, .sums = {}};
   const HeadLossInput& in = job.input;
-  const torch::Tensor mask = in.mask.defined() ? in.mask : torch::ones({in.hidden.size(0)}, in.hidden.options().dtype(torch::kFloat32));
-  job.row_weights = (mask / total_supervised).to(torch::kFloat32).contiguous();
+  const torch::Tensor mask = in.mask.defined() ? in.mask : torch::ones({in.hidden.size(0)}, in.hidden.options());
+  job.row_weights = (mask.to(in.hidden.scalar_type()) / total_supervised).contiguous();
   job.input.targets = in.targets.contiguous();
   job.chunk = chunk_size(chunk_tokens, in.head.size(0));
   job.train_hidden = torch::GradMode::is_enabled() && in.hidden.requires_grad();

@@ -245,10 +245,13 @@ TEST(Decoder, Bfloat16ComputeStaysNearFloat) {
     // 8 bits of mantissa, a few dozen roundings: two-sided, for exact results would mean that float32 was used.
     EXPECT_LT(relative_distance(coarse, logits), 0.03) << name;
     EXPECT_GT(relative_distance(coarse, logits), 1e-4) << name;
+    std::vector<torch::Tensor> mine, expected;  // all as one vector: the gradient of a key's bias alone is a small rest of a cancellation
     for (const auto& [parameter, gradient] : gradients(*decoder, ids)) {
       EXPECT_EQ(gradient.scalar_type(), torch::kFloat32) << parameter;
-      EXPECT_LT(relative_distance(gradient, exact.at(parameter)), 0.1) << name << " " << parameter;
+      mine.push_back(gradient.flatten());
+      expected.push_back(exact.at(parameter).flatten());
     }
+    EXPECT_LT(relative_distance(torch::cat(mine), torch::cat(expected)), 0.05) << name;
   }
 }
 
