@@ -1,0 +1,355 @@
+// crumb train as its user sees it.
+#include <gmock/gmock.h>
+
+#include <algorithm>
+
+#include "tests/cli/train_fixture.h"
+
+namespace crumb::testing {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+fs::path config(const std::string& name) { return source_dir() / "configs" / name; }
+fs::path fixture(const std::string& name) { return source_dir() / "tests/cli/fixtures" / name; }
+
+bool is_one_line(const std::string& text) { return std::count(text.begin(), text.end(), '\n') == 1; }
+
+/// A trained blank model and a text, made once for all tests of the file.
+class TrainVerb : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    shared_ = new TempDir;
+    setenv("CRUMB_CACHE", (*shared_ / "cache").c_str(), 1);
+    write_file(*shared_ / "text.txt", sentences(300));
+    make_blank_model(*shared_ / "blank");
+    const auto made = run_command(pretrain() + " output=" + (*shared_ / "teacher").string());
+    ASSERT_EQ(made.exit_code, 0) << made.err;
+  }
+  static void TearDownTestSuite() {
+    delete shared_;
+    shared_ = nullptr;
+  }
+
+  static std::string words(const std::vector<std::string>& list) {
+    std::string out;
+    for (const auto& word : list) out += " '" + word + "'";
+    return out;
+  }
+  static std::string pretrain() {
+    return program().string() + " train " + config("pretrain/teacher.yaml").string() +
+           words({"model.config=" + (*shared_ / "blank").string(), "data.train=" + text(),
+                  "data.separator=\"\\n\\n\\n\"", "data.sequence_length=32", "schedule.tokens=9600",
+                  "schedule.batch_tokens=128", "optimizer.lr=5e-3", "validate.every=25", "validate.windows=8",
+                  "threads=2"});
+  }
+  static std::string text() { return (*shared_ / "text.txt").string(); }
+  static fs::path teacher() { return *shared_ / "teacher" / "model"; }
+
+  /// Arguments of a quantization-aware run of 60 steps with checkpoints every 10.
+  static std::vector<std::string> qat(const fs::path& output, const std::vector<std::string>& more = {}) {
+    std::vector<std::string> arguments = {"train",
+                                          config("qat/seq_w2.yaml").string(),
+                                          "model=" + teacher().string(),
+                                          "data.train=" + text(),
+                                          "output=" + output.string(),
+                                          "schedule.tokens=1920",
+                                          "validate.every=15",
+                                          "validate.windows=8",
+                                          "checkpoint.every=10",
+                                          "threads=2",
+                                          "compute=fp32",
+                                          "--quiet"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+  }
+  static CommandResult run_qat(const fs::path& output, const std::vector<std::string>& more = {}) {
+    return run_crumb(words(qat(output, more)));
+  }
+
+  static std::vector<int64_t> steps_of(const fs::path& run) {
+    std::vector<int64_t> steps;
+    for (const auto& line : log_of(run)) steps.push_back(line.is_object() ? line.at("step").get<int64_t>() : -1);
+    return steps;
+  }
+  static void expect_same_run(const fs::path& run, const fs::path& expected) {
+    EXPECT_EQ(steps_of(run), steps_of(expected));
+    for (const char* name :
+         {"checkpoints/step-000060/masters.safetensors", "checkpoints/step-000060/optimizer.safetensors",
+          "model/model.safetensors", "last/model.safetensors", "model/config.json", "job.yaml"}) {
+      const bool is_job = std::string(name) == "job.yaml";  // holds the output's own name
+      if (!is_job) EXPECT_TRUE(read_file(run / name) == read_file(expected / name)) << name;
+      EXPECT_TRUE(fs::exists(run / name)) << name;
+    }
+    const auto ours = log_of(run), theirs = log_of(expected);
+    for (size_t i = 0; i < std::min(ours.size(), theirs.size()); ++i)
+      EXPECT_EQ(ours[i].value("loss", 0.0), theirs[i].value("loss", 0.0)) << "line " << i;
+  }
+
+  static TempDir* shared_;
+};
+TempDir* TrainVerb::shared_ = nullptr;
+
+TEST_F(TrainVerb, EveryShippedJobOfTrainingLoads) {
+  int loaded = 0;
+  for (const char* folder : {"qat", "pretrain", "distill"}) {
+    if (!fs::exists(config(folder))) continue;
+    for (const auto& entry : fs::recursive_directory_iterator(config(folder))) {
+      if (entry.path().extension() != ".yaml") continue;
+      const bool is_random = std::string(folder) == "pretrain";
+      const auto result =
+          run_crumb("train " + entry.path().string() +
+                    words({is_random ? "model.config=m" : "model=m", "data.train=a.txt", "output=o", "teacher=t"}) +
+                    " --print-config");
+      EXPECT_EQ(result.exit_code, 0) << entry.path() << ": " << result.err;
+      EXPECT_THAT(result.out, HasSubstr("schedule:"));
+      ++loaded;
+    }
+  }
+  EXPECT_GE(loaded, 5);
+}
+
+TEST_F(TrainVerb, ATypoNamesFileLineKeyAndNearestName) {
+  const TempDir dir;
+  write_file(dir / "job.yaml",
+             "model: m\noutput: o\ndata: {train: a.txt}\noptimizer:\n  learning_rate: 1\n  weight_decy: 0.1\n");
+  const auto result = run_crumb("train " + (dir / "job.yaml").string() + " schedule.decay=cosin");
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err,
+              HasSubstr("job.yaml:6:3: optimizer.weight_decy: unknown key; did you mean \"weight_decay\"?"));
+  EXPECT_THAT(result.err, HasSubstr("job.yaml:5:3: optimizer.learning_rate: unknown key"));
+  EXPECT_THAT(result.err, HasSubstr("schedule.decay: unknown value \"cosin\"; did you mean \"cosine\"?"));
+}
+
+TEST_F(TrainVerb, TrainsFromRandomValuesToAnOrdinaryModel) {
+  const auto log = log_of(*shared_ / "teacher");
+  EXPECT_LT(log.back().at("valid_cross_entropy").get<double>(),
+            log.front().at("valid_cross_entropy").get<double>() - 1.0);
+  const Json written = Json::parse(read_file(teacher() / "config.json"));
+  EXPECT_FALSE(written.contains("quantization_config"));
+  EXPECT_TRUE(fs::exists(teacher() / "tokenizer.json"));
+  EXPECT_EQ(run_crumb("inspect " + teacher().string()).exit_code, 0);
+}
+
+TEST_F(TrainVerb, TrainingToTwoBitsLowersTheDivergence) {
+  const TempDir dir;
+  const auto result = run_qat(dir / "run", {"--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const Json json = Json::parse(result.out);
+  EXPECT_LT(json.at("best").get<double>(), 0.8 * json.at("start").get<double>());
+  EXPECT_GT(json.at("lr").get<double>(), 0);
+  const auto log = log_of(dir / "run");
+  EXPECT_EQ(log.size(), 61U);
+  EXPECT_EQ(log.front().at("flipped_share").get<double>(), 0);
+  EXPECT_GT(log.back().at("flipped_share").get<double>(), 0);
+  EXPECT_GT(log.back().at("weight_distance").get<double>(), 0);
+  EXPECT_THAT(read_file(dir / "run/curves.html"), HasSubstr("<svg"));
+  EXPECT_TRUE(Json::parse(read_file(dir / "run/model/config.json")).contains("quantization_config"));
+}
+
+TEST_F(TrainVerb, KilledAtAnyMomentItEndsBitForBitAsIfNothingHappened) {
+  const TempDir dir;
+  ASSERT_EQ(run_qat(dir / "whole").exit_code, 0);
+  const fs::path run = dir / "killed", log = run / "log.jsonl";
+  const Rng rng(static_cast<uint64_t>(getpid()));
+  int kills = 0;
+  for (uint64_t attempt = 0; attempt < 5; ++attempt) {
+    RunningCrumb crumb(qat(run), dir / "err");
+    if (!crumb.wait_for_lines(log, 1 + rng.below(attempt, 60))) continue;  // it was done first
+    std::this_thread::sleep_for(std::chrono::microseconds(rng.below(100 + attempt, 20000)));
+    crumb.end(SIGKILL);
+    ++kills;
+  }
+  EXPECT_GT(kills, 0);
+  const auto last = run_qat(run);
+  ASSERT_EQ(last.exit_code, 0) << last.err;
+  expect_same_run(run, dir / "whole");
+  for (const auto& entry : fs::recursive_directory_iterator(run))
+    EXPECT_THAT(entry.path().filename().string(), Not(HasSubstr(".tmp-")));
+}
+
+TEST_F(TrainVerb, ATerminatedRunSavesAndGoesOn) {
+  const TempDir dir;
+  ASSERT_EQ(run_qat(dir / "whole").exit_code, 0);
+  const fs::path run = dir / "stopped";
+  RunningCrumb crumb(qat(run), dir / "err");
+  ASSERT_TRUE(crumb.wait_for_lines(run / "log.jsonl", 14)) << read_file(dir / "err");
+  EXPECT_EQ(crumb.end(SIGTERM), 1);
+  const int64_t step = steps_of(run).back();
+  EXPECT_THAT(read_file(dir / "err"), HasSubstr("stopped by a signal after step " + std::to_string(step)));
+  EXPECT_TRUE(fs::exists(run / "checkpoints" / ("step-0000" + std::to_string(step)) / "state.json")) << step;
+  ASSERT_EQ(run_qat(run).exit_code, 0);
+  expect_same_run(run, dir / "whole");
+}
+
+TEST_F(TrainVerb, AChangedJobIsRefusedAndALongerOneGoesOn) {
+  const TempDir dir;
+  ASSERT_EQ(run_qat(dir / "run").exit_code, 0);
+  const auto changed = run_qat(dir / "run", {"optimizer.weight_decay=0.5", "seed=3"});
+  EXPECT_EQ(changed.exit_code, 2);
+  EXPECT_THAT(changed.err, HasSubstr("optimizer.weight_decay: 0, now 0.5"));
+  EXPECT_THAT(changed.err, HasSubstr("seed: 0, now 3"));
+  EXPECT_TRUE(is_one_line(changed.err)) << changed.err;
+  EXPECT_EQ(log_of(dir / "run").size(), 61U);
+  const auto longer =
+      run_qat(dir / "run", {"schedule.tokens=2240", "checkpoint.keep=1", "checkpoint.every=20", "validate.every=10"});
+  EXPECT_EQ(longer.exit_code, 0) << longer.err;
+  EXPECT_EQ(steps_of(dir / "run").back(), 70);
+  EXPECT_EQ(log_of(dir / "run").size(), 71U);
+}
+
+TEST_F(TrainVerb, OutputThatIsNotARunIsLeftAlone) {
+  const TempDir dir;
+  fs::create_directories(dir / "mine");
+  write_file(dir / "mine/notes.txt", "keep");
+  const auto refused = run_qat(dir / "mine");
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_THAT(refused.err, HasSubstr("exists and is not a training run"));
+  EXPECT_THAT(refused.err, HasSubstr("--force"));
+  EXPECT_FALSE(fs::exists(dir / "mine/job.yaml"));
+  const auto forced = run_qat(dir / "mine", {"--force", "schedule.tokens=64"});
+  EXPECT_EQ(forced.exit_code, 0) << forced.err;
+  EXPECT_EQ(read_file(dir / "mine/notes.txt"), "keep");
+  write_file(dir / "file", "");
+  EXPECT_THAT(run_qat(dir / "file/run").err, HasSubstr("is not a folder"));
+}
+
+TEST_F(TrainVerb, BadTextsAreNamed) {
+  const TempDir dir;
+  const auto error_with = [&](const std::string& name, const std::string& content,
+                              const std::vector<std::string>& more = {}) {
+    write_file(dir / name, content);
+    auto arguments = qat(dir / "run", more);
+    arguments[3] = "data.train=" + (dir / name).string();
+    const auto result = run_crumb(words(arguments));
+    EXPECT_EQ(result.exit_code, 2);
+    EXPECT_TRUE(is_one_line(result.err)) << result.err;
+    return result.err;
+  };
+  EXPECT_THAT(error_with("empty.txt", ""), HasSubstr("empty.txt: the text is empty"));
+  EXPECT_THAT(error_with("short.txt", "only this"), HasSubstr("too few for a window of 32"));
+  EXPECT_THAT(error_with("chat.jsonl", "{\"messages\": []}\n"), HasSubstr("chat.jsonl:1: chat data"));
+  EXPECT_FALSE(fs::exists(dir / "run/job.yaml"));
+}
+
+TEST_F(TrainVerb, BadModelsAreNamed) {
+  const TempDir dir;
+  const auto error_with = [&](const std::string& model) {
+    auto arguments = qat(dir / "run");
+    arguments[2] = "model=" + model;
+    const auto result = run_crumb(words(arguments));
+    EXPECT_EQ(result.exit_code, 2);
+    EXPECT_TRUE(is_one_line(result.err)) << result.err;
+    return result.err;
+  };
+  write_file(dir / "model.gguf", "GGUF");
+  EXPECT_THAT(error_with((dir / "model.gguf").string()), HasSubstr("not from a GGUF"));
+  EXPECT_THAT(error_with((dir / "absent").string()), HasSubstr("does not exist"));
+  EXPECT_THAT(error_with((*shared_ / "blank").string()), HasSubstr("safetensors"));
+}
+
+TEST_F(TrainVerb, ALossThatIsNotFiniteStopsTheRun) {
+  const TempDir dir;
+  const auto result = run_qat(dir / "run", {"optimizer.lr=1e30", "optimizer.grad_clip=0", "schedule.warmup=0"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, HasSubstr("is not finite"));
+  EXPECT_THAT(result.err, HasSubstr("optimizer.lr"));
+  EXPECT_TRUE(is_one_line(result.err)) << result.err;
+}
+
+TEST_F(TrainVerb, InitFromGoesOnFromAFinishedRun) {
+  const TempDir dir;
+  ASSERT_EQ(run_qat(dir / "first").exit_code, 0);
+  ASSERT_EQ(run_qat(dir / "second", {"init_from=" + (dir / "first").string()}).exit_code, 0);
+  const double end = log_of(dir / "first").back().at("valid_kl"), start = log_of(dir / "second").front().at("valid_kl");
+  EXPECT_DOUBLE_EQ(start, end);
+  EXPECT_THAT(run_qat(dir / "third", {"init_from=" + (dir / "absent").string()}).err,
+              HasSubstr("holds no training checkpoint"));
+}
+
+TEST_F(TrainVerb, ExportsAndJudgesAtTheEnd) {
+  const TempDir dir;
+  const auto result =
+      run_qat(dir / "run", {"export=[gguf-q4_0, hf-bf16]", "evaluate.text=" + text(), "evaluate.max_windows=8"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_TRUE(fs::exists(dir / "run/export/gguf-q4_0.gguf"));
+  EXPECT_TRUE(fs::exists(dir / "run/export/hf-bf16/config.json"));
+  EXPECT_TRUE(fs::exists(dir / "run/report.md"));
+  EXPECT_TRUE(Json::parse(read_file(dir / "run/report.json")).is_object());
+  EXPECT_EQ(run_qat(dir / "strict", {"schedule.tokens=64", "evaluate.text=" + text(), "evaluate.max_windows=8",
+                                     "evaluate.max_drop={kl: 1e-9}"})
+                .exit_code,
+            3);
+}
+
+TEST_F(TrainVerb, MixesByWeight) {
+  const TempDir dir;
+  write_file(dir / "a.txt", sentences(150));
+  write_file(dir / "b.jsonl", "{\"text\": \"" + std::string(2000, 'z') + "\"}\n");
+  auto arguments = qat(dir / "run", {"schedule.tokens=320"});
+  arguments[3] = "data.train=[{path: " + (dir / "a.txt").string() +
+                 ", weight: 0.75}, {path: " + (dir / "b.jsonl").string() + ", weight: 0.25}]";
+  EXPECT_EQ(run_crumb(words(arguments)).exit_code, 0);
+  arguments[3] = "data.train=[{path: a.txt, weight: 1}, b.txt]";
+  EXPECT_THAT(run_crumb(words(arguments)).err, HasSubstr("either every entry has a weight or none"));
+}
+
+class DryRun : public ::testing::Test {
+ protected:
+  static Json plan(const std::string& recipe, const std::string& fixture_name,
+                   const std::vector<std::string>& more = {}) {
+    const auto result = run_crumb(command(recipe, fixture_name, more) + " --json");
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return Json::parse(result.out, nullptr, false);
+  }
+  static std::string command(const std::string& recipe, const std::string& fixture_name,
+                             const std::vector<std::string>& more = {}) {
+    std::string out = "train " + config(recipe).string() + " model=" + fixture(fixture_name).string() +
+                      " data.train=absent.txt output=" + fixture(fixture_name).string() + "/run --dry-run";
+    for (const auto& word : more) out += " '" + word + "'";
+    return out;
+  }
+};
+
+TEST_F(DryRun, Of18BillionParametersShowsTheBytesOfThePublishedFile) {
+  const Json json = plan("qat/hy_1.8b_seq_w2.yaml", "hy_1.8b.json");
+  const Json target = json.at("exports").at(0);
+  EXPECT_EQ(target.at("target"), "gguf-q2_0c");
+  // The data section of Tencent's 600,534,880-byte file: 224 linears in Q2_0C, the embedding in Q6_K, 129 norms in F32.
+  EXPECT_EQ(target.at("data_bytes"), 595444768);
+  EXPECT_EQ(target.at("embedding_bytes"), 120818LL * 1680);
+  EXPECT_NEAR(target.at("linears_bytes").get<double>(), 0.39e9, 0.005e9);
+  EXPECT_TRUE(target.at("metadata_bytes").is_null());
+  EXPECT_EQ(json.at("plan").at("tokens").get<int64_t>(), (100LL << 20) / 65536 * 65536);
+  EXPECT_GT(json.at("memory_bytes").get<double>(), 1.79e9 * 4 * 5);
+}
+
+TEST_F(DryRun, TellsWhatIsUnknown) {
+  const auto result = run_crumb(command("qat/hy_1.8b_seq_w2.yaml", "hy_1.8b.json"));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("bytes of its files     unknown"));
+  EXPECT_THAT(result.out, HasSubstr("windows of text        unknown"));
+  EXPECT_THAT(result.out, HasSubstr("metadata: unknown"));
+  EXPECT_THAT(result.out, HasSubstr("\n  weights: "));
+  EXPECT_THAT(result.out, HasSubstr("\n  text: "));
+  EXPECT_THAT(result.out, HasSubstr("\n  output: "));
+}
+
+TEST_F(DryRun, OfOtherRecipesNeedsTheirConfigurationOnly) {
+  const Json llama = plan("qat/llama_3.2_1b_seq_w2.yaml", "llama_3.2_1b.json");
+  EXPECT_EQ(llama.at("parameters"), 1235814400);
+  EXPECT_EQ(llama.at("exports").size(), 2U);
+  const Json qwen = plan("qat/qwen3_1.7b_seq_w2.yaml", "qwen3_1.7b.json");
+  EXPECT_EQ(qwen.at("parameters"), 1720574976);
+}
+
+TEST_F(DryRun, WithoutTextAutoTokensAreUnknown) {
+  const Json json = plan("qat/seq_w2.yaml", "llama_3.2_1b.json");
+  EXPECT_TRUE(json.at("plan").is_null());
+  EXPECT_TRUE(json.at("memory_bytes").is_null());
+}
+
+}  // namespace
+}  // namespace crumb::testing
