@@ -117,6 +117,24 @@ std::tuple<Tensor, Tensor> backward_composite(const Tensor& weight, const Tensor
   return {grad_w.reshape(weight.sizes()), grad_log_scale};
 }
 
+// --- shapes alone, for tracing --------------------------------------------------------------------------------------
+
+Tensor forward_meta(const Tensor& weight, const Tensor& scale, int64_t group_size) {
+  checked_group_cols(weight, scale, group_size);
+  return at::empty_like(weight);
+}
+
+Tensor codes_meta(const Tensor& weight, const Tensor& scale, int64_t group_size) {
+  checked_group_cols(weight, scale, group_size);
+  return at::empty_like(weight, weight.options().dtype(at::kByte));
+}
+
+std::tuple<Tensor, Tensor> backward_meta(const Tensor& weight, const Tensor& scale, const Tensor& /*grad*/,
+                                         int64_t group_size, c10::string_view /*outside*/) {
+  checked_group_cols(weight, scale, group_size);
+  return {at::empty_like(weight), at::empty_like(scale)};
+}
+
 // --- autograd -------------------------------------------------------------------------------------------------------
 
 struct SeqFakeQuantize : torch::autograd::Function<SeqFakeQuantize> {
@@ -202,6 +220,12 @@ TORCH_LIBRARY_IMPL(crumb, CPU, m) {
   m.impl("seq_forward", forward_cpu);
   m.impl("seq_backward", backward_cpu);
   m.impl("seq_codes", codes_cpu);
+}
+
+TORCH_LIBRARY_IMPL(crumb, Meta, m) {
+  m.impl("seq_forward", forward_meta);
+  m.impl("seq_backward", backward_meta);
+  m.impl("seq_codes", codes_meta);
 }
 
 TORCH_LIBRARY_IMPL(crumb, CompositeExplicitAutograd, m) {

@@ -90,7 +90,7 @@ TEST(SeqLinear, GroupSizeThatDoesNotDivideIsRefused) {
 
 TEST(WithSeqLinears, SwapsLinearsOfASequentialAndSharesTheRest) {
   torch::nn::Sequential net(torch::nn::Linear(16, 16), torch::nn::Tanh(), torch::nn::Linear(16, 2));
-  const auto swapped = with_seq_linears(net, {}, {"2"});
+  auto swapped = with_seq_linears(net, {}, {"2"});
   EXPECT_NE(swapped->ptr(0)->as<SeqLinearImpl>(), nullptr);
   EXPECT_EQ(swapped->ptr(1), net->ptr(1));
   EXPECT_EQ(swapped->ptr(2), net->ptr(2)) << "excluded";
