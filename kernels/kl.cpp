@@ -9,8 +9,9 @@
 namespace crumb::kernels {
 namespace {
 
-constexpr int64_t kBlock = 512;      // values summed in float before they join the double
-constexpr float kLow = -1e30f;       // stands for "no logit" in the lanes beyond the row's end; finite, so that differences are 0
+constexpr int64_t kBlock = 512;  // values summed in float before they join the double
+constexpr float kLow =
+    -1e30f;  // stands for "no logit" in the lanes beyond the row's end; finite, so that differences are 0
 
 float row_max(const float* x, int64_t n) {
   Vec8 m = broadcast(kLow);
@@ -77,7 +78,8 @@ void scale_row(float* x, int64_t n, float factor) {
 /// student = student * student_factor - teacher * teacher_factor
 void subtract_row(float* student, const float* teacher, int64_t n, float student_factor, float teacher_factor) {
   for_each8(n, [&](int64_t i, int64_t count) {
-    store(student + i, load(student + i, count, 0) * student_factor - load(teacher + i, count, 0) * teacher_factor, count);
+    store(student + i, load(student + i, count, 0) * student_factor - load(teacher + i, count, 0) * teacher_factor,
+          count);
   });
 }
 
@@ -91,7 +93,8 @@ LogitLossRow cross_entropy_row(float* student, int64_t target, float weight, int
 }
 
 /// KL and, if weighted, cross-entropy at temperature 1: both gradients are multiples of the student's probabilities.
-LogitLossRow kl_row(float* student, float* teacher, int64_t target, float weight, int64_t n, const LogitLossWeights& w) {
+LogitLossRow kl_row(float* student, float* teacher, int64_t target, float weight, int64_t n,
+                    const LogitLossWeights& w) {
   const float peak = row_max(student, n);
   const double shifted_target = static_cast<double>(student[target]) - peak;
   const KlSums sums = kl_sums<true>(student, teacher, n, peak, row_max(teacher, n), 1.0f);
@@ -102,14 +105,17 @@ LogitLossRow kl_row(float* student, float* teacher, int64_t target, float weight
   return {.kl = sums.kl(), .cross_entropy = std::log(sums.student) - shifted_target};
 }
 
-/// The general case: the student's exponentials at temperature T and at 1 differ, so they are made again for the gradient.
-LogitLossRow tempered_row(float* student, float* teacher, int64_t target, float weight, int64_t n, const LogitLossWeights& w) {
+/// The general case: the student's exponentials at temperature T and at 1 differ, so they are made again for the
+/// gradient.
+LogitLossRow tempered_row(float* student, float* teacher, int64_t target, float weight, int64_t n,
+                          const LogitLossWeights& w) {
   const auto rate = static_cast<float>(1.0 / w.temperature);
   const float peak = row_max(student, n), teacher_peak = row_max(teacher, n);
   const double shifted_target = static_cast<double>(student[target]) - peak;
   const KlSums sums = kl_sums<false>(student, teacher, n, peak, teacher_peak, rate);
   const double plain_sum = w.cross_entropy == 0 ? 1.0 : exp_sum<false>(student, n, peak, 1.0f);
-  const auto s_factor = static_cast<float>(weight * w.kl * w.temperature / sums.student);  // T^2 / T: the inner derivative
+  const auto s_factor =
+      static_cast<float>(weight * w.kl * w.temperature / sums.student);  // T^2 / T: the inner derivative
   const auto t_factor = static_cast<float>(weight * w.kl * w.temperature / sums.teacher);
   const auto plain_factor = static_cast<float>(weight * w.cross_entropy / plain_sum);
   for_each8(n, [&](int64_t i, int64_t count) {
@@ -145,21 +151,24 @@ LogitScoreRow score_row(float* student, float* teacher, int64_t target, int64_t 
 
 }  // namespace
 
-void logit_loss(float* student, float* teacher, const int64_t* targets, const float* row_weights, int64_t rows, int64_t vocab,
-                const LogitLossWeights& weights, LogitLossRow* losses, const ParallelFor& parallel_for) {
+void logit_loss(float* student, float* teacher, const int64_t* targets, const float* row_weights, int64_t rows,
+                int64_t vocab, const LogitLossWeights& weights, LogitLossRow* losses, const ParallelFor& parallel_for) {
   parallel_for(rows, 1, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       float* s = student + r * vocab;
       float* t = weights.kl == 0 ? nullptr : teacher + r * vocab;
-      if (t == nullptr) losses[r] = cross_entropy_row(s, targets[r], row_weights[r], vocab, weights.cross_entropy);
-      else if (weights.temperature == 1.0) losses[r] = kl_row(s, t, targets[r], row_weights[r], vocab, weights);
-      else losses[r] = tempered_row(s, t, targets[r], row_weights[r], vocab, weights);
+      if (t == nullptr)
+        losses[r] = cross_entropy_row(s, targets[r], row_weights[r], vocab, weights.cross_entropy);
+      else if (weights.temperature == 1.0)
+        losses[r] = kl_row(s, t, targets[r], row_weights[r], vocab, weights);
+      else
+        losses[r] = tempered_row(s, t, targets[r], row_weights[r], vocab, weights);
     }
   });
 }
 
-void logit_scores(float* student, float* teacher, const int64_t* targets, int64_t rows, int64_t vocab, LogitScoreRow* scores,
-                  const ParallelFor& parallel_for) {
+void logit_scores(float* student, float* teacher, const int64_t* targets, int64_t rows, int64_t vocab,
+                  LogitScoreRow* scores, const ParallelFor& parallel_for) {
   parallel_for(rows, 1, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       scores[r] = score_row(student + r * vocab, teacher == nullptr ? nullptr : teacher + r * vocab, targets[r], vocab);
@@ -181,14 +190,15 @@ std::vector<double> log_softmax(const double* x, int64_t n, double temperature) 
 
 }  // namespace
 
-void logit_loss(double* student, const double* teacher, const int64_t* targets, const double* row_weights, int64_t rows, int64_t vocab,
-                const LogitLossWeights& weights, LogitLossRow* losses) {
+void logit_loss(double* student, const double* teacher, const int64_t* targets, const double* row_weights, int64_t rows,
+                int64_t vocab, const LogitLossWeights& weights, LogitLossRow* losses) {
   for (int64_t r = 0; r < rows; ++r) {
     double* s = student + r * vocab;
     std::vector<double> gradient(static_cast<size_t>(vocab), 0.0);
     losses[r] = {};
     if (weights.kl != 0) {
-      const auto log_p = log_softmax(teacher + r * vocab, vocab, weights.temperature), log_q = log_softmax(s, vocab, weights.temperature);
+      const auto log_p = log_softmax(teacher + r * vocab, vocab, weights.temperature),
+                 log_q = log_softmax(s, vocab, weights.temperature);
       for (size_t i = 0; i < gradient.size(); ++i) {
         losses[r].kl += weights.temperature * weights.temperature * std::exp(log_p[i]) * (log_p[i] - log_q[i]);
         gradient[i] += weights.kl * weights.temperature * (std::exp(log_q[i]) - std::exp(log_p[i]));
@@ -198,7 +208,8 @@ void logit_loss(double* student, const double* teacher, const int64_t* targets, 
       const auto log_q = log_softmax(s, vocab, 1.0);
       const auto target = static_cast<size_t>(targets[r]);
       losses[r].cross_entropy = -log_q[target];
-      for (size_t i = 0; i < gradient.size(); ++i) gradient[i] += weights.cross_entropy * (std::exp(log_q[i]) - (i == target ? 1.0 : 0.0));
+      for (size_t i = 0; i < gradient.size(); ++i)
+        gradient[i] += weights.cross_entropy * (std::exp(log_q[i]) - (i == target ? 1.0 : 0.0));
     }
     for (int64_t i = 0; i < vocab; ++i) s[i] = row_weights[r] * gradient[static_cast<size_t>(i)];
   }

@@ -21,10 +21,13 @@ float inverse_rms(const T* x, int64_t cols, float eps) {
 
 /// Of one row; adds its share to grad_weight.
 template <class In, class Out>
-void backward_row(const In* x, const float* weight, const Out* grad_y, float eps, int64_t cols, In* grad_x, float* grad_weight) {
+void backward_row(const In* x, const float* weight, const Out* grad_y, float eps, int64_t cols, In* grad_x,
+                  float* grad_weight) {
   const float inverse = inverse_rms(x, cols, eps);
   Vec8 products = broadcast(0);
-  for_each8(cols, [&](int64_t i, int64_t count) { products += load(x + i, count, 0) * load(grad_y + i, count, 0) * load(weight + i, count, 0); });
+  for_each8(cols, [&](int64_t i, int64_t count) {
+    products += load(x + i, count, 0) * load(grad_y + i, count, 0) * load(weight + i, count, 0);
+  });
   const float pull = sum(products) / static_cast<float>(cols) * inverse * inverse;
   for_each8(cols, [&](int64_t i, int64_t count) {
     const Vec8 v = load(x + i, count, 0), g = load(grad_y + i, count, 0);
@@ -36,20 +39,23 @@ void backward_row(const In* x, const float* weight, const Out* grad_y, float eps
 }  // namespace
 
 template <class In, class Out>
-void rms_norm_forward(const In* x, const float* weight, float eps, int64_t rows, int64_t cols, Out* y, const ParallelFor& parallel_for) {
+void rms_norm_forward(const In* x, const float* weight, float eps, int64_t rows, int64_t cols, Out* y,
+                      const ParallelFor& parallel_for) {
   parallel_for(rows, std::max<int64_t>(1, 16384 / cols), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const In* in = x + r * cols;
       Out* out = y + r * cols;
       const float inverse = inverse_rms(in, cols, eps);
-      for_each8(cols, [&](int64_t i, int64_t count) { store(out + i, load(in + i, count, 0) * inverse * load(weight + i, count, 0), count); });
+      for_each8(cols, [&](int64_t i, int64_t count) {
+        store(out + i, load(in + i, count, 0) * inverse * load(weight + i, count, 0), count);
+      });
     }
   });
 }
 
 template <class In, class Out>
-void rms_norm_backward(const In* x, const float* weight, const Out* grad_y, float eps, int64_t rows, int64_t cols, In* grad_x,
-                       float* grad_weight, const ParallelFor& parallel_for) {
+void rms_norm_backward(const In* x, const float* weight, const Out* grad_y, float eps, int64_t rows, int64_t cols,
+                       In* grad_x, float* grad_weight, const ParallelFor& parallel_for) {
   const int64_t blocks = (rows + kRowsPerSum - 1) / kRowsPerSum;
   std::vector<float> sums(grad_weight == nullptr ? 0 : static_cast<size_t>(blocks * cols), 0.0f);
   parallel_for(blocks, 1, [&](int64_t begin, int64_t end) {
@@ -66,9 +72,10 @@ void rms_norm_backward(const In* x, const float* weight, const Out* grad_y, floa
   }
 }
 
-#define CRUMB_RMS_NORM(In, Out)                                                                                          \
-  template void rms_norm_forward(const In*, const float*, float, int64_t, int64_t, Out*, const ParallelFor&);            \
-  template void rms_norm_backward(const In*, const float*, const Out*, float, int64_t, int64_t, In*, float*, const ParallelFor&);
+#define CRUMB_RMS_NORM(In, Out)                                                                               \
+  template void rms_norm_forward(const In*, const float*, float, int64_t, int64_t, Out*, const ParallelFor&); \
+  template void rms_norm_backward(const In*, const float*, const Out*, float, int64_t, int64_t, In*, float*,  \
+                                  const ParallelFor&);
 CRUMB_RMS_NORM(float, float)
 CRUMB_RMS_NORM(float, Bf16)
 CRUMB_RMS_NORM(Bf16, Bf16)

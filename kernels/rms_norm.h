@@ -1,5 +1,5 @@
-// Root-mean-square normalisation, forward and backward. y = x / sqrt(mean(x^2) + eps) * weight over rows of `cols` values.
-// Data is float or Bf16, arithmetic is float. Zhang and Sennrich, arXiv:1910.07467.
+// Root-mean-square normalisation, forward and backward. y = x / sqrt(mean(x^2) + eps) * weight over rows of `cols`
+// values. Data is float or Bf16, arithmetic is float. Zhang and Sennrich, arXiv:1910.07467.
 #pragma once
 
 #include <cstdint>
@@ -11,11 +11,13 @@ namespace crumb::kernels {
 
 /// x, y [rows, cols]; weight [cols]. Instances (In, Out): (float, float), (float, Bf16), (Bf16, Bf16).
 template <class In, class Out>
-void rms_norm_forward(const In* x, const float* weight, float eps, int64_t rows, int64_t cols, Out* y, const ParallelFor& parallel_for);
+void rms_norm_forward(const In* x, const float* weight, float eps, int64_t rows, int64_t cols, Out* y,
+                      const ParallelFor& parallel_for);
 
-/// grad_x [rows, cols] and grad_weight [cols] (may be null) from grad_y. The sum over rows is made in a fixed order for any number of threads.
+/// grad_x [rows, cols] and grad_weight [cols] (may be null) from grad_y. The sum over rows is made in a fixed order for
+/// any number of threads.
 template <class In, class Out>
-void rms_norm_backward(const In* x, const float* weight, const Out* grad_y, float eps, int64_t rows, int64_t cols, In* grad_x,
-                       float* grad_weight, const ParallelFor& parallel_for);
+void rms_norm_backward(const In* x, const float* weight, const Out* grad_y, float eps, int64_t rows, int64_t cols,
+                       In* grad_x, float* grad_weight, const ParallelFor& parallel_for);
 
 }  // namespace crumb::kernels

@@ -18,8 +18,8 @@ void turn(const T* x, const float* cos, const float* sin, int64_t half, float di
 }  // namespace
 
 template <class T>
-void rope(const T* x, const float* cos, const float* sin, int64_t batch, int64_t tokens, int64_t heads, int64_t head_dim, int64_t half,
-          bool inverse, T* y, const ParallelFor& parallel_for) {
+void rope(const T* x, const float* cos, const float* sin, int64_t batch, int64_t tokens, int64_t heads,
+          int64_t head_dim, int64_t half, bool inverse, T* y, const ParallelFor& parallel_for) {
   parallel_for(batch * tokens, std::max<int64_t>(1, 16384 / (heads * head_dim)), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const int64_t position = r % tokens;
@@ -33,8 +33,9 @@ void rope(const T* x, const float* cos, const float* sin, int64_t batch, int64_t
   });
 }
 
-#define CRUMB_ROPE(T) \
-  template void rope(const T*, const float*, const float*, int64_t, int64_t, int64_t, int64_t, int64_t, bool, T*, const ParallelFor&);
+#define CRUMB_ROPE(T)                                                                                             \
+  template void rope(const T*, const float*, const float*, int64_t, int64_t, int64_t, int64_t, int64_t, bool, T*, \
+                     const ParallelFor&);
 CRUMB_ROPE(float)
 CRUMB_ROPE(Bf16)
 #undef CRUMB_ROPE

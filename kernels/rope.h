@@ -1,5 +1,5 @@
-// Rotary position embedding with half-split pairs: (x_i, x_{i+half}) is turned by the angle of pair i at the row's position.
-// Data is float or Bf16, arithmetic is float. Su et al., arXiv:2104.09864.
+// Rotary position embedding with half-split pairs: (x_i, x_{i+half}) is turned by the angle of pair i at the row's
+// position. Data is float or Bf16, arithmetic is float. Su et al., arXiv:2104.09864.
 #pragma once
 
 #include <cstdint>
@@ -9,10 +9,10 @@
 
 namespace crumb::kernels {
 
-/// x, y [batch * tokens, heads, head_dim]; cos, sin [tokens, half], 2 * half <= head_dim, components beyond 2 * half are copied. `inverse`
-/// turns the other way, which is the gradient. Instances: float, Bf16.
+/// x, y [batch * tokens, heads, head_dim]; cos, sin [tokens, half], 2 * half <= head_dim, components beyond 2 * half
+/// are copied. `inverse` turns the other way, which is the gradient. Instances: float, Bf16.
 template <class T>
-void rope(const T* x, const float* cos, const float* sin, int64_t batch, int64_t tokens, int64_t heads, int64_t head_dim, int64_t half,
-          bool inverse, T* y, const ParallelFor& parallel_for);
+void rope(const T* x, const float* cos, const float* sin, int64_t batch, int64_t tokens, int64_t heads,
+          int64_t head_dim, int64_t half, bool inverse, T* y, const ParallelFor& parallel_for);
 
 }  // namespace crumb::kernels

@@ -12,7 +12,8 @@ inline Vec8 sigmoid(Vec8 x) { return 1.0f / (1.0f + exp(-x)); }
 /// body(begin, length) over pieces of [0, n).
 template <class Body>
 void for_pieces(int64_t n, const ParallelFor& parallel_for, const Body& body) {
-  parallel_for((n + kPiece - 1) / kPiece, 1, [&](int64_t begin, int64_t end) { body(begin * kPiece, std::min(end * kPiece, n) - begin * kPiece); });
+  parallel_for((n + kPiece - 1) / kPiece, 1,
+               [&](int64_t begin, int64_t end) { body(begin * kPiece, std::min(end * kPiece, n) - begin * kPiece); });
 }
 
 }  // namespace
@@ -30,7 +31,8 @@ void swiglu_forward(const T* gate, const T* up, int64_t n, T* y, const ParallelF
 }
 
 template <class T>
-void swiglu_backward(const T* gate, const T* up, const T* grad_y, int64_t n, T* grad_gate, T* grad_up, const ParallelFor& parallel_for) {
+void swiglu_backward(const T* gate, const T* up, const T* grad_y, int64_t n, T* grad_gate, T* grad_up,
+                     const ParallelFor& parallel_for) {
   for_pieces(n, parallel_for, [&](int64_t begin, int64_t length) {
     const T *g_in = gate + begin, *u_in = up + begin, *d_in = grad_y + begin;
     T *g_out = grad_gate + begin, *u_out = grad_up + begin;
@@ -42,8 +44,8 @@ void swiglu_backward(const T* gate, const T* up, const T* grad_y, int64_t n, T* 
   });
 }
 
-#define CRUMB_SWIGLU(T)                                                                       \
-  template void swiglu_forward(const T*, const T*, int64_t, T*, const ParallelFor&);          \
+#define CRUMB_SWIGLU(T)                                                              \
+  template void swiglu_forward(const T*, const T*, int64_t, T*, const ParallelFor&); \
   template void swiglu_backward(const T*, const T*, const T*, int64_t, T*, T*, const ParallelFor&);
 CRUMB_SWIGLU(float)
 CRUMB_SWIGLU(Bf16)

@@ -15,6 +15,7 @@ void swiglu_forward(const T* gate, const T* up, int64_t n, T* y, const ParallelF
 
 /// grad_gate [n] and grad_up [n] from grad_y [n].
 template <class T>
-void swiglu_backward(const T* gate, const T* up, const T* grad_y, int64_t n, T* grad_gate, T* grad_up, const ParallelFor& parallel_for);
+void swiglu_backward(const T* gate, const T* up, const T* grad_y, int64_t n, T* grad_gate, T* grad_up,
+                     const ParallelFor& parallel_for);
 
 }  // namespace crumb::kernels

@@ -1,5 +1,6 @@
-// Eight floats at a time through the compiler's vector types: AVX2 on x86-64-v3, whatever the machine has elsewhere. For the element-wise
-// kernels, whose speed is that of memory; bfloat16 data is widened on loading and rounded to nearest even on storing.
+// Eight floats at a time through the compiler's vector types: AVX2 on x86-64-v3, whatever the machine has elsewhere.
+// For the element-wise kernels, whose speed is that of memory; bfloat16 data is widened on loading and rounded to
+// nearest even on storing.
 #pragma once
 
 #include <bit>
@@ -61,8 +62,10 @@ inline Vec8 load(const T* p, int64_t count, float fill) {
 }
 template <class T>
 inline void store(T* p, Vec8 v, int64_t count) {
-  if (count == 8) store(p, v);
-  else store_first(p, v, count);
+  if (count == 8)
+    store(p, v);
+  else
+    store_first(p, v, count);
 }
 
 /// body(i, count) for i = 0, 8, 16 ... below n; count is 8 but for a shorter last piece.
@@ -78,8 +81,8 @@ inline Vec8 max(Vec8 a, Vec8 b) { return a < b ? b : a; }
 /// In a fixed order, so that a row's sum does not depend on where it is computed.
 inline float sum(Vec8 v) { return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7])); }
 
-/// e^x to about one unit in the last place for x in [-87, 88], clamped to that range; NaN stays NaN. Cephes' expf: x = n ln 2 + r, a
-/// polynomial of degree 7 in r, the exponent n added to the bits.
+/// e^x to about one unit in the last place for x in [-87, 88], clamped to that range; NaN stays NaN. Cephes' expf: x =
+/// n ln 2 + r, a polynomial of degree 7 in r, the exponent n added to the bits.
 inline Vec8 exp(Vec8 x) {
   constexpr float kMagic = 0x1.8p23f;  // adding it rounds to an integer, which then stands in the low bits
   x = x < -87.0f ? broadcast(-87.0f) : x;
@@ -93,7 +96,8 @@ inline Vec8 exp(Vec8 x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   const Vec8 e = (p * (r * r) + r) + 1.0f;
-  const VecInt8 exponent = std::bit_cast<VecInt8>(shifted) - (0x4B400000 - 127);  // the magic number's own bits, and the bias
+  const VecInt8 exponent =
+      std::bit_cast<VecInt8>(shifted) - (0x4B400000 - 127);  // the magic number's own bits, and the bias
   return e * std::bit_cast<Vec8>(exponent << 23);
 }
 
