@@ -9,7 +9,9 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 /// Squared norm of each window, [batch], without a temporary of x's size.
-torch::Tensor window_squares(const torch::Tensor& x) { return at::linalg_vector_norm(x, 2, at::IntArrayRef{1, 2}).square(); }
+torch::Tensor window_squares(const torch::Tensor& x) {
+  return at::linalg_vector_norm(x, 2, at::IntArrayRef{1, 2}).square();
+}
 
 /// Weight of each window's squared distance, [batch].
 torch::Tensor window_weights(const torch::Tensor& teacher, const torch::Tensor& mask, bool normalize) {
@@ -20,7 +22,8 @@ torch::Tensor window_weights(const torch::Tensor& teacher, const torch::Tensor& 
   return torch::where(squares > 0, count / squares, torch::zeros_like(squares));
 }
 
-/// The gradient is made in the forward pass: it is the difference times the window's weight, so the difference itself need not be kept.
+/// The gradient is made in the forward pass: it is the difference times the window's weight, so the difference itself
+/// need not be kept.
 struct HiddenMse : torch::autograd::Function<HiddenMse> {
   /// `mask` as an optional: autograd refuses an undefined tensor among the arguments.
   static torch::Tensor forward(AutogradContext* ctx, const torch::Tensor& student, const torch::Tensor& teacher,
@@ -43,7 +46,8 @@ struct HiddenMse : torch::autograd::Function<HiddenMse> {
 
 }  // namespace
 
-torch::Tensor hidden_mse(const torch::Tensor& student, const torch::Tensor& teacher, const torch::Tensor& mask, bool normalize) {
+torch::Tensor hidden_mse(const torch::Tensor& student, const torch::Tensor& teacher, const torch::Tensor& mask,
+                         bool normalize) {
   return HiddenMse::apply(student, teacher, mask.defined() ? std::optional(mask) : std::nullopt, normalize);
 }
 

@@ -14,7 +14,8 @@ int parse_layer(std::string_view text, const std::string& pair, const char* whos
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), layer);
   CRUMB_CHECK(error == std::errc() && end == text.data() + text.size(),
               "objective.hidden_layers: \"{}\" is not a pair of layers such as \"0:3\" (student:teacher)", pair);
-  CRUMB_CHECK(layer >= 0 && layer < layers, "objective.hidden_layers: \"{}\": the {} has layers 0 to {}", pair, whose, layers - 1);
+  CRUMB_CHECK(layer >= 0 && layer < layers, "objective.hidden_layers: \"{}\": the {} has layers 0 to {}", pair, whose,
+              layers - 1);
   return layer;
 }
 
@@ -23,7 +24,8 @@ class DistillObjective : public train::Objective {
   DistillObjective(const ObjectiveOptions& options, const arch::DecoderSpec& student, std::shared_ptr<Teacher> teacher)
       : options_(options), teacher_(std::move(teacher)) {
     if (options_.hidden_mse == 0) return;
-    for (const auto& [mine, teachers] : hidden_layer_map(options_, student.num_layers(), teacher_->spec().num_layers())) {
+    for (const auto& [mine, teachers] :
+         hidden_layer_map(options_, student.num_layers(), teacher_->spec().num_layers())) {
       student_layers_.push_back(mine);
       teacher_layers_.push_back(teachers);
     }
@@ -32,12 +34,16 @@ class DistillObjective : public train::Objective {
   std::vector<int> wanted_layers() const override { return student_layers_; }
   bool has_teacher() const override { return teacher_ != nullptr; }
 
-  train::Loss loss(const train::Batch& batch, const model::DecoderOutput& output, const torch::Tensor& head, double total_supervised) override {
-    const model::DecoderOutput taught = needs_teacher(options_) ? teacher_->forward(batch.ids, teacher_layers_) : model::DecoderOutput{};
-    const kernels::LogitLossWeights weights{.kl = options_.kl, .cross_entropy = options_.cross_entropy, .temperature = options_.temperature};
+  train::Loss loss(const train::Batch& batch, const model::DecoderOutput& output, const torch::Tensor& head,
+                   double total_supervised) override {
+    const model::DecoderOutput taught =
+        needs_teacher(options_) ? teacher_->forward(batch.ids, teacher_layers_) : model::DecoderOutput{};
+    const kernels::LogitLossWeights weights{
+        .kl = options_.kl, .cross_entropy = options_.cross_entropy, .temperature = options_.temperature};
     train::Loss result{.total = torch::zeros({}, output.final_hidden.options()), .parts = {}};
     if (options_.kl != 0 || options_.cross_entropy != 0) {
-      const auto logits = model::head_loss(head_input(batch, output, head, taught), weights, total_supervised, options_.chunk_tokens);
+      const auto logits =
+          model::head_loss(head_input(batch, output, head, taught), weights, total_supervised, options_.chunk_tokens);
       result.total = logits.total;
       if (options_.kl != 0) result.parts["kl"] = logits.kl;
       if (options_.cross_entropy != 0) result.parts["cross_entropy"] = logits.cross_entropy;
@@ -50,16 +56,19 @@ class DistillObjective : public train::Objective {
     return result;
   }
 
-  train::EvaluationSums evaluate(const train::Batch& batch, const model::DecoderOutput& output, const torch::Tensor& head) override {
+  train::EvaluationSums evaluate(const train::Batch& batch, const model::DecoderOutput& output,
+                                 const torch::Tensor& head) override {
     const model::DecoderOutput taught = teacher_ != nullptr ? teacher_->forward(batch.ids) : model::DecoderOutput{};
     const auto scores = model::head_scores(head_input(batch, output, head, taught), options_.chunk_tokens);
-    return {.tokens = scores.tokens, .cross_entropy = scores.cross_entropy, .kl = scores.kl,
+    return {.tokens = scores.tokens,
+            .cross_entropy = scores.cross_entropy,
+            .kl = scores.kl,
             .top1 = teacher_ != nullptr ? scores.same_top : scores.top_is_target};
   }
 
  private:
-  model::HeadLossInput head_input(const train::Batch& batch, const model::DecoderOutput& output, const torch::Tensor& head,
-                                  const model::DecoderOutput& taught) const {
+  model::HeadLossInput head_input(const train::Batch& batch, const model::DecoderOutput& output,
+                                  const torch::Tensor& head, const model::DecoderOutput& taught) const {
     model::HeadLossInput input;
     input.hidden = output.final_hidden.flatten(0, 1);
     input.head = head;
@@ -74,10 +83,12 @@ class DistillObjective : public train::Objective {
   }
 
   /// Sum over supervised tokens.
-  torch::Tensor hidden_distance(const train::Batch& batch, const model::DecoderOutput& output, const model::DecoderOutput& taught) const {
+  torch::Tensor hidden_distance(const train::Batch& batch, const model::DecoderOutput& output,
+                                const model::DecoderOutput& taught) const {
     torch::Tensor sum = torch::zeros({}, output.final_hidden.options());
     for (size_t i = 0; i < student_layers_.size(); ++i) {
-      sum = sum + hidden_mse(output.hidden.at(student_layers_[i]), taught.hidden.at(teacher_layers_[i]), batch.mask, options_.hidden_normalize);
+      sum = sum + hidden_mse(output.hidden.at(student_layers_[i]), taught.hidden.at(teacher_layers_[i]), batch.mask,
+                             options_.hidden_normalize);
     }
     return options_.hidden_normalize ? sum / static_cast<double>(student_layers_.size()) : sum;
   }
@@ -91,17 +102,20 @@ class DistillObjective : public train::Objective {
 
 bool needs_teacher(const ObjectiveOptions& options) { return options.kl != 0 || options.hidden_mse != 0; }
 
-std::vector<std::pair<int, int>> hidden_layer_map(const ObjectiveOptions& options, int64_t student_layers, int64_t teacher_layers) {
+std::vector<std::pair<int, int>> hidden_layer_map(const ObjectiveOptions& options, int64_t student_layers,
+                                                  int64_t teacher_layers) {
   std::map<int, int> map;
   for (const std::string& pair : options.hidden_layers) {
     const size_t colon = std::min(pair.find(':'), pair.size());
     const std::string_view text = pair;
     const int mine = parse_layer(text.substr(0, colon), pair, "model", student_layers);
     const int teachers = parse_layer(text.substr(std::min(colon + 1, pair.size())), pair, "teacher", teacher_layers);
-    CRUMB_CHECK(map.emplace(mine, teachers).second, "objective.hidden_layers: layer {} of the model appears twice", mine);
+    CRUMB_CHECK(map.emplace(mine, teachers).second, "objective.hidden_layers: layer {} of the model appears twice",
+                mine);
   }
   if (options.hidden_layers.empty()) {
-    // The k-th of n layers ends the same share of the network as layer k * m / n of m, rounded up: the last meets the last.
+    // The k-th of n layers ends the same share of the network as layer k * m / n of m, rounded up: the last meets the
+    // last.
     for (int64_t k = 1; k <= student_layers; ++k) {
       map[static_cast<int>(k - 1)] = static_cast<int>((k * teacher_layers + student_layers - 1) / student_layers - 1);
     }
@@ -113,12 +127,14 @@ std::unique_ptr<train::Objective> distill_objective(const ObjectiveOptions& opti
                                                     std::shared_ptr<Teacher> teacher) {
   CRUMB_CHECK(options.kl != 0 || options.hidden_mse != 0 || options.cross_entropy != 0,
               "objective: all weights are 0; give at least one of kl, hidden_mse, cross_entropy");
-  CRUMB_CHECK(!needs_teacher(options) || teacher != nullptr, "objective: kl and hidden_mse need a teacher; set teacher: self or a folder, or use cross_entropy: 1 with kl: 0");
+  CRUMB_CHECK(
+      !needs_teacher(options) || teacher != nullptr,
+      "objective: kl and hidden_mse need a teacher; set teacher: self or a folder, or use cross_entropy: 1 with kl: 0");
   if (teacher != nullptr) {
     check_vocabulary_size(student, teacher->spec());
     CRUMB_CHECK(options.hidden_mse == 0 || student.hidden_size == teacher->spec().hidden_size,
-                "objective.hidden_mse: the teacher's hidden size is {}, the model's {}; set it to 0 for this teacher", teacher->spec().hidden_size,
-                student.hidden_size);
+                "objective.hidden_mse: the teacher's hidden size is {}, the model's {}; set it to 0 for this teacher",
+                teacher->spec().hidden_size, student.hidden_size);
   }
   return std::make_unique<DistillObjective>(options, student, std::move(teacher));
 }

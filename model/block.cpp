@@ -10,7 +10,8 @@ RotaryTable make_rotary_table(const arch::RopeSpec& rope, int64_t tokens, torch:
   const int64_t half = rope.dim / 2;
   const auto f64 = torch::TensorOptions().dtype(torch::kFloat64);
   const torch::Tensor divisors = torch::tensor(rope.divisors, f64);
-  const torch::Tensor rates = torch::pow(rope.base, torch::arange(half, f64) * (-2.0 / static_cast<double>(rope.dim))) / divisors;
+  const torch::Tensor rates =
+      torch::pow(rope.base, torch::arange(half, f64) * (-2.0 / static_cast<double>(rope.dim))) / divisors;
   const torch::Tensor angles = torch::outer(torch::arange(tokens, f64), rates);  // [tokens, half]
   const auto to_float = [&](const torch::Tensor& x) { return x.to(torch::kFloat32).to(device); };
   return {to_float(angles.cos()), to_float(angles.sin())};
@@ -20,11 +21,12 @@ torch::Tensor make_window_mask(int64_t window, int64_t tokens, torch::Device dev
   if (window == 0 || window >= tokens) return {};
   const torch::Tensor i = torch::arange(tokens, device);
   const torch::Tensor age = i.unsqueeze(1) - i;  // query minus key
-  return torch::zeros({tokens, tokens}, device).masked_fill_((age < 0).logical_or(age >= window), -std::numeric_limits<float>::infinity());
+  return torch::zeros({tokens, tokens}, device)
+      .masked_fill_((age < 0).logical_or(age >= window), -std::numeric_limits<float>::infinity());
 }
 
-Block::Block(const arch::LayerSpec& spec, double rms_norm_eps, const std::string& prefix, const std::vector<arch::TensorDesc>& tensors,
-             const TensorSource& source, const LinearFactory& make_linear)
+Block::Block(const arch::LayerSpec& spec, double rms_norm_eps, const std::string& prefix,
+             const std::vector<arch::TensorDesc>& tensors, const TensorSource& source, const LinearFactory& make_linear)
     : spec_(spec), eps_(rms_norm_eps) {
   std::map<std::string, const arch::TensorDesc*> mine;
   for (const auto& desc : tensors) {
@@ -38,7 +40,8 @@ Block::Block(const arch::LayerSpec& spec, double rms_norm_eps, const std::string
   };
   const auto add_linear = [&](std::shared_ptr<LinearModule>& linear, const std::string& path) {
     const auto bias = mine.find(path + ".bias");
-    linear = make_linear(prefix + path, source(*mine.at(path + ".weight")), bias == mine.end() ? torch::Tensor() : source(*bias->second));
+    linear = make_linear(prefix + path, source(*mine.at(path + ".weight")),
+                         bias == mine.end() ? torch::Tensor() : source(*bias->second));
     add_module(*this, path, linear);
     linears_.emplace_back(prefix + path, linear);
     parameters_by_name_[prefix + path + ".weight"] = linear->weight;
@@ -66,14 +69,18 @@ torch::Tensor Block::forward(const torch::Tensor& x, const BlockContext& context
   return after_attention + feed_forward(norm(after_attention, post_norm_));
 }
 
-torch::Tensor Block::rotated(const torch::Tensor& heads, const torch::Tensor& norm_weight, const BlockContext& context) const {
+torch::Tensor Block::rotated(const torch::Tensor& heads, const torch::Tensor& norm_weight,
+                             const BlockContext& context) const {
   const auto norm = [&](const torch::Tensor& x) {
     return rms_norm(x, context.round_small_tensors ? round_to_bf16(norm_weight) : norm_weight, eps_, context.compute);
   };
   switch (spec_.gqa().qk_norm) {
-    case arch::QkNorm::before_rope: return rope(norm(heads), context.rotary.cos, context.rotary.sin);
-    case arch::QkNorm::after_rope: return norm(rope(heads, context.rotary.cos, context.rotary.sin));
-    case arch::QkNorm::none: break;
+    case arch::QkNorm::before_rope:
+      return rope(norm(heads), context.rotary.cos, context.rotary.sin);
+    case arch::QkNorm::after_rope:
+      return norm(rope(heads, context.rotary.cos, context.rotary.sin));
+    case arch::QkNorm::none:
+      break;
   }
   return rope(heads, context.rotary.cos, context.rotary.sin);
 }
@@ -81,12 +88,19 @@ torch::Tensor Block::rotated(const torch::Tensor& heads, const torch::Tensor& no
 torch::Tensor Block::attention(const torch::Tensor& x, const BlockContext& context) {
   const arch::GqaSpec& gqa = spec_.gqa();
   const int64_t batch = x.size(0), tokens = x.size(1), share = gqa.heads / gqa.kv_heads;
-  const auto split = [&](const torch::Tensor& y, int64_t heads) { return y.view({batch, tokens, heads, gqa.head_dim}); };
-  // Every group of query heads gets its own copy of the shared head: the fused kernel takes equal numbers of heads only.
-  const auto shared = [&](const torch::Tensor& y) {  // [batch, tokens, kv_heads, head_dim] -> [batch, heads, tokens, head_dim]
-    const torch::Tensor copies = share == 1 ? y : y.unsqueeze(3).expand({-1, -1, -1, share, -1}).reshape({batch, tokens, gqa.heads, gqa.head_dim});
-    return copies.transpose(1, 2);
+  const auto split = [&](const torch::Tensor& y, int64_t heads) {
+    return y.view({batch, tokens, heads, gqa.head_dim});
   };
+  // Every group of query heads gets its own copy of the shared head: the fused kernel takes equal numbers of heads
+  // only.
+  const auto shared =
+      [&](const torch::Tensor& y) {  // [batch, tokens, kv_heads, head_dim] -> [batch, heads, tokens, head_dim]
+        const torch::Tensor copies =
+            share == 1
+                ? y
+                : y.unsqueeze(3).expand({-1, -1, -1, share, -1}).reshape({batch, tokens, gqa.heads, gqa.head_dim});
+        return copies.transpose(1, 2);
+      };
   const torch::Tensor q = rotated(split(q_->forward(x), gqa.heads), q_norm_, context).transpose(1, 2);
   const torch::Tensor k = shared(rotated(split(k_->forward(x), gqa.kv_heads), k_norm_, context));
   const torch::Tensor v = shared(split(v_->forward(x), gqa.kv_heads));
@@ -96,6 +110,8 @@ torch::Tensor Block::attention(const torch::Tensor& x, const BlockContext& conte
   return o_->forward(mixed.transpose(1, 2).reshape({batch, tokens, gqa.heads * gqa.head_dim}));
 }
 
-torch::Tensor Block::feed_forward(const torch::Tensor& x) { return down_->forward(swiglu(gate_->forward(x), up_->forward(x))); }
+torch::Tensor Block::feed_forward(const torch::Tensor& x) {
+  return down_->forward(swiglu(gate_->forward(x), up_->forward(x)));
+}
 
 }  // namespace crumb::model

@@ -11,8 +11,8 @@ struct RotaryTable {
 };
 RotaryTable make_rotary_table(const arch::RopeSpec& rope, int64_t tokens, torch::Device device = torch::kCPU);
 
-/// Mask of a sliding window: [tokens, tokens] float32, 0 where query i sees key j (i - window < j <= i), else -infinity.
-/// Undefined when the window hides nothing: attention is then plainly causal.
+/// Mask of a sliding window: [tokens, tokens] float32, 0 where query i sees key j (i - window < j <= i), else
+/// -infinity. Undefined when the window hides nothing: attention is then plainly causal.
 torch::Tensor make_window_mask(int64_t window, int64_t tokens, torch::Device device = torch::kCPU);
 
 /// What a block needs beside its input; the same for all blocks of one forward pass with equal LayerSpecs.
@@ -26,8 +26,8 @@ struct BlockContext {
 class Block : public torch::nn::Module {
  public:
   /// `prefix` is "model.layers.N."; reads the tensors of `tensors` that begin with it.
-  Block(const arch::LayerSpec& spec, double rms_norm_eps, const std::string& prefix, const std::vector<arch::TensorDesc>& tensors,
-        const TensorSource& source, const LinearFactory& make_linear);
+  Block(const arch::LayerSpec& spec, double rms_norm_eps, const std::string& prefix,
+        const std::vector<arch::TensorDesc>& tensors, const TensorSource& source, const LinearFactory& make_linear);
 
   /// x [batch, tokens, hidden] float32, the residual stream -> the same after this block.
   torch::Tensor forward(const torch::Tensor& x, const BlockContext& context);
@@ -40,7 +40,8 @@ class Block : public torch::nn::Module {
 
  private:
   /// Rotary embedding, with the norm of queries or keys before or after it where the model has one.
-  torch::Tensor rotated(const torch::Tensor& heads, const torch::Tensor& norm_weight, const BlockContext& context) const;
+  torch::Tensor rotated(const torch::Tensor& heads, const torch::Tensor& norm_weight,
+                        const BlockContext& context) const;
   torch::Tensor attention(const torch::Tensor& x, const BlockContext& context);
   torch::Tensor feed_forward(const torch::Tensor& x);
 

@@ -11,8 +11,13 @@ namespace crumb::model {
 namespace {
 
 struct RoundToBf16 : torch::autograd::Function<RoundToBf16> {
-  static torch::Tensor forward(torch::autograd::AutogradContext*, const torch::Tensor& x) { return x.to(torch::kBFloat16).to(x.scalar_type()); }
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext*, torch::autograd::variable_list grads) { return grads; }
+  static torch::Tensor forward(torch::autograd::AutogradContext*, const torch::Tensor& x) {
+    return x.to(torch::kBFloat16).to(x.scalar_type());
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext*,
+                                                 torch::autograd::variable_list grads) {
+    return grads;
+  }
 };
 
 class FloatLinear : public LinearModule {
@@ -28,15 +33,19 @@ class FloatLinear : public LinearModule {
 };
 
 /// Layers that share rotary table and window share a context; a pass builds each once.
-std::vector<BlockContext> make_contexts(const std::vector<arch::LayerSpec>& layers, int64_t tokens, const BlockContext& common, torch::Device device) {
+std::vector<BlockContext> make_contexts(const std::vector<arch::LayerSpec>& layers, int64_t tokens,
+                                        const BlockContext& common, torch::Device device) {
   std::vector<BlockContext> contexts(layers.size(), common);
   for (size_t i = 0; i < layers.size(); ++i) {
     const arch::RopeSpec& rope = layers[i].rope;
     size_t same_rope = 0, same_window = 0;  // first layers with the same settings
-    while (layers[same_rope].rope.dim != rope.dim || layers[same_rope].rope.base != rope.base || layers[same_rope].rope.divisors != rope.divisors) ++same_rope;
+    while (layers[same_rope].rope.dim != rope.dim || layers[same_rope].rope.base != rope.base ||
+           layers[same_rope].rope.divisors != rope.divisors)
+      ++same_rope;
     while (layers[same_window].window != layers[i].window) ++same_window;
     contexts[i].rotary = same_rope < i ? contexts[same_rope].rotary : make_rotary_table(rope, tokens, device);
-    contexts[i].mask = same_window < i ? contexts[same_window].mask : make_window_mask(layers[i].window, tokens, device);
+    contexts[i].mask =
+        same_window < i ? contexts[same_window].mask : make_window_mask(layers[i].window, tokens, device);
   }
   return contexts;
 }
@@ -54,7 +63,8 @@ std::shared_ptr<LinearModule> make_float_linear(const std::string& /*name*/, tor
   return std::make_shared<FloatLinear>(std::move(weight), std::move(bias));
 }
 
-Decoder::Decoder(arch::DecoderSpec spec, const TensorSource& source, const LinearFactory& make_linear) : spec_(std::move(spec)) {
+Decoder::Decoder(arch::DecoderSpec spec, const TensorSource& source, const LinearFactory& make_linear)
+    : spec_(std::move(spec)) {
   const std::vector<arch::TensorDesc> tensors = arch::tensor_table(spec_);
   const auto add_weight = [&](const arch::TensorDesc& desc) {
     const torch::Tensor weight = add_parameter(*this, desc.module_name(), "weight", source(desc));
@@ -80,7 +90,9 @@ Decoder::Decoder(arch::DecoderSpec spec, const TensorSource& source, const Linea
   for (const auto& desc : tensors) CRUMB_ASSERT(parameters_by_name_.contains(desc.hf_name));
 }
 
-torch::Tensor Decoder::small(const torch::Tensor& parameter) const { return round_small_tensors ? round_to_bf16(parameter) : parameter; }
+torch::Tensor Decoder::small(const torch::Tensor& parameter) const {
+  return round_small_tensors ? round_to_bf16(parameter) : parameter;
+}
 
 DecoderOutput Decoder::forward(const torch::Tensor& ids, const std::vector<int>& wanted_layers) {
   CRUMB_ASSERT(ids.dim() == 2 && ids.scalar_type() == torch::kInt64);

@@ -16,7 +16,9 @@ using torch::autograd::variable_list;
 constexpr int64_t kLogitsAtOnce = int64_t{1} << 22;
 constexpr int64_t kMinChunk = 256;  // fewer rows would read the head too often for the work done
 
-int64_t chunk_size(int64_t asked, int64_t vocab) { return asked > 0 ? asked : std::max(kMinChunk, kLogitsAtOnce / vocab); }
+int64_t chunk_size(int64_t asked, int64_t vocab) {
+  return asked > 0 ? asked : std::max(kMinChunk, kLogitsAtOnce / vocab);
+}
 
 HeadLossInput supervised_only(HeadLossInput input) {
   if (!input.mask.defined()) return input;
@@ -38,8 +40,10 @@ class LogitMaker {
     const torch::Tensor part = hidden_.narrow(0, begin, count).to(transposed_.scalar_type());
     if (!buffer_.defined()) buffer_ = torch::empty({count, transposed_.size(1)}, hidden_.options());
     torch::Tensor out = buffer_.narrow(0, 0, count);
-    if (part.scalar_type() == out.scalar_type()) torch::mm_out(out, part, transposed_);
-    else out.copy_(torch::mm(part, transposed_));
+    if (part.scalar_type() == out.scalar_type())
+      torch::mm_out(out, part, transposed_);
+    else
+      out.copy_(torch::mm(part, transposed_));
     return out;
   }
   static torch::ScalarType operand_type(const torch::Tensor& hidden, torch::ScalarType compute) {
@@ -55,12 +59,13 @@ struct Sums {
 };
 
 /// student [rows, vocab] becomes the gradient, by Torch operations: other devices and dtypes.
-Sums composite_losses(torch::Tensor& student, const torch::Tensor& teacher, const torch::Tensor& targets, const torch::Tensor& row_weights,
-                      const LogitLossWeights& w) {
+Sums composite_losses(torch::Tensor& student, const torch::Tensor& teacher, const torch::Tensor& targets,
+                      const torch::Tensor& row_weights, const LogitLossWeights& w) {
   Sums sums;
   torch::Tensor gradient = torch::zeros_like(student);
   if (w.kl != 0) {
-    const torch::Tensor log_p = (teacher / w.temperature).log_softmax(-1), log_q = (student / w.temperature).log_softmax(-1), p = log_p.exp();
+    const torch::Tensor log_p = (teacher / w.temperature).log_softmax(-1),
+                        log_q = (student / w.temperature).log_softmax(-1), p = log_p.exp();
     sums.kl = ((p * (log_p - log_q)).sum(-1) * row_weights).sum().item<double>() * w.temperature * w.temperature;
     gradient += (log_q.exp() - p) * (w.kl * w.temperature);
   }
@@ -73,12 +78,13 @@ Sums composite_losses(torch::Tensor& student, const torch::Tensor& teacher, cons
   return sums;
 }
 
-Sums kernel_losses(torch::Tensor& student, const torch::Tensor& teacher, const torch::Tensor& targets, const torch::Tensor& row_weights,
-                   const LogitLossWeights& w) {
+Sums kernel_losses(torch::Tensor& student, const torch::Tensor& teacher, const torch::Tensor& targets,
+                   const torch::Tensor& row_weights, const LogitLossWeights& w) {
   std::vector<kernels::LogitLossRow> rows(static_cast<size_t>(student.size(0)));
   const float* weight = row_weights.data_ptr<float>();
-  kernels::logit_loss(student.data_ptr<float>(), teacher.defined() ? teacher.data_ptr<float>() : nullptr, targets.data_ptr<int64_t>(), weight,
-                      student.size(0), student.size(1), w, rows.data(), torch_parallel_for);
+  kernels::logit_loss(student.data_ptr<float>(), teacher.defined() ? teacher.data_ptr<float>() : nullptr,
+                      targets.data_ptr<int64_t>(), weight, student.size(0), student.size(1), w, rows.data(),
+                      torch_parallel_for);
   Sums sums;
   for (size_t i = 0; i < rows.size(); ++i) {
     sums.kl += rows[i].kl * weight[i];
@@ -97,13 +103,17 @@ struct Job {
 };
 
 void multiply_into(torch::Tensor out, const torch::Tensor& a, const torch::Tensor& b) {
-  if (out.scalar_type() == a.scalar_type()) torch::mm_out(out, a, b);
-  else out.copy_(torch::mm(a, b));
+  if (out.scalar_type() == a.scalar_type())
+    torch::mm_out(out, a, b);
+  else
+    out.copy_(torch::mm(a, b));
 }
 
 void multiply_add(torch::Tensor& sum, const torch::Tensor& a, const torch::Tensor& b) {
-  if (sum.scalar_type() == a.scalar_type()) sum.addmm_(a, b);
-  else sum += torch::mm(a, b);
+  if (sum.scalar_type() == a.scalar_type())
+    sum.addmm_(a, b);
+  else
+    sum += torch::mm(a, b);
 }
 
 /// Gradients of hidden and head (undefined where not wanted); fills job.sums.
@@ -140,7 +150,8 @@ torch::Tensor chained(const torch::Tensor& grad, const torch::Tensor& outer) {
 }
 
 struct HeadLossFunction : torch::autograd::Function<HeadLossFunction> {
-  static torch::Tensor forward(AutogradContext* ctx, const torch::Tensor& hidden, const torch::Tensor& /*head*/, Job* job) {
+  static torch::Tensor forward(AutogradContext* ctx, const torch::Tensor& hidden, const torch::Tensor& /*head*/,
+                               Job* job) {
     const auto [grad_hidden, grad_head] = run(*job);
     if (grad_hidden.defined()) ctx->saved_data["hidden"] = grad_hidden;
     if (grad_head.defined()) ctx->saved_data["head"] = grad_head;
@@ -160,7 +171,8 @@ struct HeadLossFunction : torch::autograd::Function<HeadLossFunction> {
 
 }  // namespace
 
-HeadLoss head_loss(const HeadLossInput& input, const LogitLossWeights& weights, double total_supervised, int64_t chunk_tokens) {
+HeadLoss head_loss(const HeadLossInput& input, const LogitLossWeights& weights, double total_supervised,
+                   int64_t chunk_tokens) {
   CRUMB_ASSERT(input.hidden.dim() == 2 && (weights.kl == 0 || input.teacher_hidden.defined()));
   Job job{.input = supervised_only(input), .weights = weights, .row_weights = {}, .sums = {}};
   const HeadLossInput& in = job.input;
@@ -190,8 +202,8 @@ HeadScores head_scores(const HeadLossInput& input, int64_t chunk_tokens) {
     const torch::Tensor targets = in.targets.narrow(0, begin, count).cpu().contiguous();
     const int64_t* target = targets.data_ptr<int64_t>();
     std::vector<kernels::LogitScoreRow> rows(static_cast<size_t>(count));
-    kernels::logit_scores(logits.data_ptr<float>(), has_teacher ? teacher_logits.data_ptr<float>() : nullptr, target, count, logits.size(1),
-                          rows.data(), torch_parallel_for);
+    kernels::logit_scores(logits.data_ptr<float>(), has_teacher ? teacher_logits.data_ptr<float>() : nullptr, target,
+                          count, logits.size(1), rows.data(), torch_parallel_for);
     for (size_t i = 0; i < rows.size(); ++i) {
       sums.cross_entropy += rows[i].cross_entropy;
       sums.kl += rows[i].kl;

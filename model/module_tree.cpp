@@ -9,7 +9,8 @@ torch::nn::Module& module_at(torch::nn::Module& root, const std::string& path) {
   const std::string first = path.substr(0, dot);
   const auto children = root.named_children();
   const auto* found = children.find(first);
-  torch::nn::Module& child = found != nullptr ? **found : *root.register_module(first, std::make_shared<torch::nn::Module>());
+  torch::nn::Module& child =
+      found != nullptr ? **found : *root.register_module(first, std::make_shared<torch::nn::Module>());
   return dot == std::string::npos ? child : module_at(child, path.substr(dot + 1));
 }
 
@@ -21,7 +22,8 @@ void add_module(torch::nn::Module& root, const std::string& path, std::shared_pt
   parent.register_module(dot == std::string::npos ? path : path.substr(dot + 1), std::move(child));
 }
 
-torch::Tensor add_parameter(torch::nn::Module& root, const std::string& path, const std::string& name, torch::Tensor value) {
+torch::Tensor add_parameter(torch::nn::Module& root, const std::string& path, const std::string& name,
+                            torch::Tensor value) {
   return module_at(root, path).register_parameter(name, std::move(value));
 }
 

@@ -1,4 +1,5 @@
-// Modules and parameters under dotted names ("model.layers.0.self_attn"), so that named_parameters() gives a checkpoint's names.
+// Modules and parameters under dotted names ("model.layers.0.self_attn"), so that named_parameters() gives a
+// checkpoint's names.
 #pragma once
 
 #include <torch/torch.h>
@@ -11,6 +12,7 @@ namespace crumb::model {
 /// Registers `child` under root's `path`; the modules on the way are made when absent.
 void add_module(torch::nn::Module& root, const std::string& path, std::shared_ptr<torch::nn::Module> child);
 /// Registers `value` as parameter `name` of the module at `path` and returns the parameter.
-torch::Tensor add_parameter(torch::nn::Module& root, const std::string& path, const std::string& name, torch::Tensor value);
+torch::Tensor add_parameter(torch::nn::Module& root, const std::string& path, const std::string& name,
+                            torch::Tensor value);
 
 }  // namespace crumb::model

@@ -19,7 +19,8 @@ torch::Tensor rms_norm(const torch::Tensor& x, const torch::Tensor& weight, doub
 torch::Tensor rope(const torch::Tensor& x, const torch::Tensor& cos, const torch::Tensor& sin) {
   const int64_t half = cos.size(1);
   const torch::Tensor c = cos.unsqueeze(1), s = sin.unsqueeze(1);  // [tokens, 1, half]
-  const torch::Tensor a = x.narrow(-1, 0, half), b = x.narrow(-1, half, half), rest = x.narrow(-1, 2 * half, x.size(-1) - 2 * half);
+  const torch::Tensor a = x.narrow(-1, 0, half), b = x.narrow(-1, half, half),
+                      rest = x.narrow(-1, 2 * half, x.size(-1) - 2 * half);
   return torch::cat({(a * c - b * s).to(x.scalar_type()), (b * c + a * s).to(x.scalar_type()), rest}, -1);
 }
 
@@ -45,25 +46,30 @@ T* data(const torch::Tensor& x) {
 /// Calls body(T{}) with the storage type of `dtype`.
 template <class Body>
 void with_type(torch::ScalarType dtype, const Body& body) {
-  if (dtype == kF32) body(float{});
-  else body(Bf16{});
+  if (dtype == kF32)
+    body(float{});
+  else
+    body(Bf16{});
 }
 
 /// Calls body(In{}, Out{}); bf16 in and float out does not occur.
 template <class Body>
 void with_types(torch::ScalarType in, torch::ScalarType out, const Body& body) {
-  if (in == kBf16) body(Bf16{}, Bf16{});
-  else with_type(out, [&](auto out_type) { body(float{}, out_type); });
+  if (in == kBf16)
+    body(Bf16{}, Bf16{});
+  else
+    with_type(out, [&](auto out_type) { body(float{}, out_type); });
 }
 
 struct RmsNorm : torch::autograd::Function<RmsNorm> {
-  static torch::Tensor forward(AutogradContext* ctx, const torch::Tensor& x, const torch::Tensor& weight, double eps, torch::ScalarType out) {
+  static torch::Tensor forward(AutogradContext* ctx, const torch::Tensor& x, const torch::Tensor& weight, double eps,
+                               torch::ScalarType out) {
     const torch::Tensor in = x.contiguous();
     torch::Tensor y = torch::empty_like(in, in.options().dtype(out));
     const int64_t cols = in.size(-1);
     with_types(in.scalar_type(), out, [&](auto in_type, auto out_type) {
-      kernels::rms_norm_forward(data<decltype(in_type)>(in), data<float>(weight), static_cast<float>(eps), in.numel() / cols, cols,
-                                data<decltype(out_type)>(y), torch_parallel_for);
+      kernels::rms_norm_forward(data<decltype(in_type)>(in), data<float>(weight), static_cast<float>(eps),
+                                in.numel() / cols, cols, data<decltype(out_type)>(y), torch_parallel_for);
     });
     ctx->save_for_backward({in, weight});
     ctx->saved_data["eps"] = eps;
@@ -78,7 +84,8 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
     const int64_t cols = in.size(-1);
     with_types(in.scalar_type(), grad_y.scalar_type(), [&](auto in_type, auto out_type) {
       kernels::rms_norm_backward(data<decltype(in_type)>(in), data<float>(weight), data<decltype(out_type)>(grad_y),
-                                 static_cast<float>(ctx->saved_data["eps"].toDouble()), in.numel() / cols, cols, data<decltype(in_type)>(grad_x),
+                                 static_cast<float>(ctx->saved_data["eps"].toDouble()), in.numel() / cols, cols,
+                                 data<decltype(in_type)>(grad_x),
                                  grad_weight.defined() ? data<float>(grad_weight) : nullptr, torch_parallel_for);
     });
     return {grad_x, grad_weight, {}, {}};
@@ -89,14 +96,15 @@ torch::Tensor turned(const torch::Tensor& x, const torch::Tensor& cos, const tor
   torch::Tensor y = torch::empty_like(x);
   with_type(x.scalar_type(), [&](auto type) {
     using T = decltype(type);
-    kernels::rope(data<T>(x), data<float>(cos), data<float>(sin), x.size(0), x.size(1), x.size(2), x.size(3), cos.size(1), inverse, data<T>(y),
-                  torch_parallel_for);
+    kernels::rope(data<T>(x), data<float>(cos), data<float>(sin), x.size(0), x.size(1), x.size(2), x.size(3),
+                  cos.size(1), inverse, data<T>(y), torch_parallel_for);
   });
   return y;
 }
 
 struct Rope : torch::autograd::Function<Rope> {
-  static torch::Tensor forward(AutogradContext* ctx, const torch::Tensor& x, const torch::Tensor& cos, const torch::Tensor& sin) {
+  static torch::Tensor forward(AutogradContext* ctx, const torch::Tensor& x, const torch::Tensor& cos,
+                               const torch::Tensor& sin) {
     ctx->save_for_backward({cos, sin});
     return turned(x.contiguous(), cos, sin, false);
   }
@@ -123,7 +131,8 @@ struct Swiglu : torch::autograd::Function<Swiglu> {
     torch::Tensor grad_gate = torch::empty_like(g), grad_up = torch::empty_like(u);
     with_type(g.scalar_type(), [&](auto type) {
       using T = decltype(type);
-      kernels::swiglu_backward(data<T>(g), data<T>(u), data<T>(grad_y), g.numel(), data<T>(grad_gate), data<T>(grad_up), torch_parallel_for);
+      kernels::swiglu_backward(data<T>(g), data<T>(u), data<T>(grad_y), g.numel(), data<T>(grad_gate), data<T>(grad_up),
+                               torch_parallel_for);
     });
     return {grad_gate, grad_up};
   }
@@ -132,7 +141,8 @@ struct Swiglu : torch::autograd::Function<Swiglu> {
 }  // namespace
 
 torch::Tensor rms_norm(const torch::Tensor& x, const torch::Tensor& weight, double eps, torch::ScalarType out) {
-  const bool fits = has_kernel(x) && weight.scalar_type() == kF32 && (out == kBf16 || (out == kF32 && x.scalar_type() == kF32));
+  const bool fits =
+      has_kernel(x) && weight.scalar_type() == kF32 && (out == kBf16 || (out == kF32 && x.scalar_type() == kF32));
   return fits ? RmsNorm::apply(x, weight.contiguous(), eps, out) : composite::rms_norm(x, weight, eps, out);
 }
 

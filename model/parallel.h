@@ -7,6 +7,8 @@
 
 namespace crumb::model {
 
-inline void torch_parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) { at::parallel_for(0, n, grain, body); }
+inline void torch_parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) {
+  at::parallel_for(0, n, grain, body);
+}
 
 }  // namespace crumb::model

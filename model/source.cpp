@@ -13,7 +13,9 @@ constexpr double kInitialDeviation = 0.02;
 constexpr int64_t kRowsAtOnce = 4096;
 
 /// The two linears whose output is added to the residual stream.
-bool feeds_residual(const std::string& name) { return name.ends_with(".o_proj.weight") || name.ends_with(".down_proj.weight"); }
+bool feeds_residual(const std::string& name) {
+  return name.ends_with(".o_proj.weight") || name.ends_with(".down_proj.weight");
+}
 
 torch::Tensor normal_values(const std::vector<int64_t>& shape, double deviation, const Rng& rng) {
   torch::Tensor values = torch::empty(shape);

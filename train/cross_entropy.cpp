@@ -16,7 +16,8 @@ model::HeadLossInput head_input(const Batch& batch, const model::DecoderOutput& 
 
 class CrossEntropy : public Objective {
  public:
-  Loss loss(const Batch& batch, const model::DecoderOutput& output, const torch::Tensor& head, double total_supervised) override {
+  Loss loss(const Batch& batch, const model::DecoderOutput& output, const torch::Tensor& head,
+            double total_supervised) override {
     const kernels::LogitLossWeights weights{.kl = 0.0, .cross_entropy = 1.0, .temperature = 1.0};
     const model::HeadLoss result = model::head_loss(head_input(batch, output, head), weights, total_supervised);
     return {.total = result.total, .parts = {{"cross_entropy", result.cross_entropy}}};

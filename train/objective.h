@@ -1,6 +1,7 @@
 // What training minimises. The trainer knows this interface only; distill/ holds the teacher-student losses.
 //
-// An objective never sees logits: it gets the final hidden states and the head, and makes logits for a few tokens at a time.
+// An objective never sees logits: it gets the final hidden states and the head, and makes logits for a few tokens at a
+// time.
 #pragma once
 
 #include <torch/torch.h>
@@ -21,13 +22,16 @@ struct Batch {
   torch::Tensor mask;     // [batch, tokens] float32, 1 where the position is supervised, else 0; undefined: all are
 
   /// Supervised positions.
-  double num_supervised() const { return mask.defined() ? mask.sum(torch::kFloat64).item<double>() : static_cast<double>(ids.numel()); }
+  double num_supervised() const {
+    return mask.defined() ? mask.sum(torch::kFloat64).item<double>() : static_cast<double>(ids.numel());
+  }
 };
 
 /// Loss of one micro-batch.
 struct Loss {
-  torch::Tensor total;                  // scalar with gradient: sum over supervised positions / total_supervised
-  std::map<std::string, double> parts;  // unweighted terms by their keys ("kl", "hidden_mse", "cross_entropy"), divided alike
+  torch::Tensor total;  // scalar with gradient: sum over supervised positions / total_supervised
+  std::map<std::string, double>
+      parts;  // unweighted terms by their keys ("kl", "hidden_mse", "cross_entropy"), divided alike
 };
 
 /// Sums over supervised positions, to be added over batches and divided by `tokens` once.
@@ -35,7 +39,8 @@ struct EvaluationSums {
   double tokens = 0;
   double cross_entropy = 0;  // nats
   double kl = 0;             // KL(teacher || student), nats, at temperature 1; 0 without a teacher
-  double top1 = 0;           // positions where student and teacher have the same argmax (without a teacher: where the argmax is the target)
+  double top1 = 0;  // positions where student and teacher have the same argmax (without a teacher: where the argmax is
+                    // the target)
 
   EvaluationSums& operator+=(const EvaluationSums& other) {
     tokens += other.tokens;
@@ -54,11 +59,14 @@ class Objective {
   virtual std::vector<int> wanted_layers() const { return {}; }
   virtual bool has_teacher() const { return false; }
 
-  /// `total_supervised`: supervised positions of the whole optimizer step over all its micro-batches and processes, so that the losses and
-  /// gradients of micro-batches add up to those of one batch. `head` [vocab, hidden] is Decoder::head_weight().
-  virtual Loss loss(const Batch& batch, const model::DecoderOutput& output, const torch::Tensor& head, double total_supervised) = 0;
+  /// `total_supervised`: supervised positions of the whole optimizer step over all its micro-batches and processes, so
+  /// that the losses and gradients of micro-batches add up to those of one batch. `head` [vocab, hidden] is
+  /// Decoder::head_weight().
+  virtual Loss loss(const Batch& batch, const model::DecoderOutput& output, const torch::Tensor& head,
+                    double total_supervised) = 0;
   /// Without gradients; needs no wanted layers.
-  virtual EvaluationSums evaluate(const Batch& batch, const model::DecoderOutput& output, const torch::Tensor& head) = 0;
+  virtual EvaluationSums evaluate(const Batch& batch, const model::DecoderOutput& output,
+                                  const torch::Tensor& head) = 0;
 };
 
 /// Plain next-token cross-entropy.

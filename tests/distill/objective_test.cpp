@@ -15,10 +15,13 @@ using testing::small_spec;
 
 constexpr int64_t kVocab = 61;
 
-std::shared_ptr<Teacher> make_teacher(uint64_t seed = 2, int64_t layers = 2) { return std::make_shared<Teacher>(small_spec(layers), lively_source(seed)); }
+std::shared_ptr<Teacher> make_teacher(uint64_t seed = 2, int64_t layers = 2) {
+  return std::make_shared<Teacher>(small_spec(layers), lively_source(seed));
+}
 
 train::Batch random_batch(int64_t rows, int64_t tokens, bool with_mask) {
-  train::Batch batch{.ids = random_ids(rows, tokens, kVocab, 1), .targets = random_ids(rows, tokens, kVocab, 2), .mask = {}};
+  train::Batch batch{
+      .ids = random_ids(rows, tokens, kVocab, 1), .targets = random_ids(rows, tokens, kVocab, 2), .mask = {}};
   if (with_mask) batch.mask = (random_ids(rows, tokens, 3, 3) > 0).to(torch::kFloat32);
   return batch;
 }
@@ -40,12 +43,14 @@ torch::Tensor gradient_vector(model::Decoder& decoder) {
 }
 
 /// The loss by its definition, on all logits, with autograd through plain operations.
-torch::Tensor plain_loss(const ObjectiveOptions& o, model::Decoder& student, Teacher& teacher, const train::Batch& batch) {
+torch::Tensor plain_loss(const ObjectiveOptions& o, model::Decoder& student, Teacher& teacher,
+                         const train::Batch& batch) {
   const auto mine = student.forward(batch.ids, {0, 1});
   const auto taught = teacher.forward(batch.ids, {0, 1});
   const torch::Tensor mask = batch.mask.defined() ? batch.mask : torch::ones(batch.ids.sizes());
   const torch::Tensor logits = torch::matmul(mine.final_hidden, student.head_weight().t());
-  const torch::Tensor log_p = (torch::matmul(taught.final_hidden, teacher.head_weight().t()) / o.temperature).log_softmax(-1);
+  const torch::Tensor log_p =
+      (torch::matmul(taught.final_hidden, teacher.head_weight().t()) / o.temperature).log_softmax(-1);
   const torch::Tensor log_q = (logits / o.temperature).log_softmax(-1);
   const torch::Tensor kl = (log_p.exp() * (log_p - log_q)).sum(-1) * o.temperature * o.temperature;
   const torch::Tensor ce = -logits.log_softmax(-1).gather(2, batch.targets.unsqueeze(2)).squeeze(2);
@@ -77,7 +82,8 @@ TEST(DistillObjective, EqualsItsDefinition) {
       expected.backward();
       EXPECT_NEAR(loss.total.item<double>(), expected.item<double>(), 2e-6 * expected.item<double>());
       EXPECT_LT(relative_distance(gradient, gradient_vector(student)), 1e-5);
-      const double sum = 0.7 * loss.parts.at("kl") + 0.3 * loss.parts.at("hidden_mse") + 0.4 * loss.parts.at("cross_entropy");
+      const double sum =
+          0.7 * loss.parts.at("kl") + 0.3 * loss.parts.at("hidden_mse") + 0.4 * loss.parts.at("cross_entropy");
       EXPECT_NEAR(loss.total.item<double>(), sum, 2e-6 * sum);
     }
   }
@@ -130,9 +136,13 @@ TEST(DistillObjective, EvaluationGivesSumsAtTemperatureOne) {
   EXPECT_TRUE(objective->has_teacher());
   EXPECT_EQ(sums.tokens, tokens);
   EXPECT_NEAR(sums.kl / tokens, plain_loss({.kl = 1}, student, *teacher, batch).item<double>(), 1e-5);
-  EXPECT_NEAR(sums.cross_entropy / tokens, plain_loss({.kl = 0, .cross_entropy = 1}, student, *teacher, batch).item<double>(), 1e-5);
-  const auto top = [](const torch::Tensor& hidden, const torch::Tensor& head) { return torch::matmul(hidden, head.t()).argmax(-1); };
-  const torch::Tensor same = top(output.final_hidden, student.head_weight()) == top(teacher->forward(batch.ids).final_hidden, teacher->head_weight());
+  EXPECT_NEAR(sums.cross_entropy / tokens,
+              plain_loss({.kl = 0, .cross_entropy = 1}, student, *teacher, batch).item<double>(), 1e-5);
+  const auto top = [](const torch::Tensor& hidden, const torch::Tensor& head) {
+    return torch::matmul(hidden, head.t()).argmax(-1);
+  };
+  const torch::Tensor same = top(output.final_hidden, student.head_weight()) ==
+                             top(teacher->forward(batch.ids).final_hidden, teacher->head_weight());
   EXPECT_EQ(sums.top1, (same.to(torch::kFloat32) * batch.mask).sum().item<double>());
 }
 
@@ -168,13 +178,17 @@ TEST(DistillObjective, TheTeacherStaysAsItIs) {
 
 TEST(DistillObjective, WrongOptionsSaySo) {
   const auto spec = small_spec();
-  EXPECT_NE(error_of([&] { distill_objective({.kl = 0}, spec, make_teacher()); }).find("all weights are 0"), std::string::npos);
+  EXPECT_NE(error_of([&] { distill_objective({.kl = 0}, spec, make_teacher()); }).find("all weights are 0"),
+            std::string::npos);
   EXPECT_NE(error_of([&] { distill_objective({.kl = 1}, spec, nullptr); }).find("need a teacher"), std::string::npos);
   const auto other = std::make_shared<Teacher>(small_spec(2, 62), lively_source(1));
   EXPECT_EQ(error_of([&] { distill_objective({.kl = 1}, spec, other); }),
             "teacher: its vocabulary has 62 ids, the model's 61; a teacher must share the model's vocabulary");
   const auto wide = std::make_shared<Teacher>(small_spec(2, kVocab, 26), lively_source(1));
-  EXPECT_NE(error_of([&] { distill_objective({.kl = 1, .hidden_mse = 1}, spec, wide); }).find("hidden size is 26, the model's 24"), std::string::npos);
+  EXPECT_NE(error_of([&] {
+              distill_objective({.kl = 1, .hidden_mse = 1}, spec, wide);
+            }).find("hidden size is 26, the model's 24"),
+            std::string::npos);
   EXPECT_EQ(error_of([&] { distill_objective({.kl = 1}, spec, wide); }), "");
 }
 
@@ -197,7 +211,8 @@ TEST(HiddenLayerMap, WrongPairsSaySo) {
     });
   };
   EXPECT_EQ(message({"1"}), "objective.hidden_layers: \"1\" is not a pair of layers such as \"0:3\" (student:teacher)");
-  EXPECT_EQ(message({"a:1"}), "objective.hidden_layers: \"a:1\" is not a pair of layers such as \"0:3\" (student:teacher)");
+  EXPECT_EQ(message({"a:1"}),
+            "objective.hidden_layers: \"a:1\" is not a pair of layers such as \"0:3\" (student:teacher)");
   EXPECT_EQ(message({"3:1"}), "objective.hidden_layers: \"3:1\": the model has layers 0 to 2");
   EXPECT_EQ(message({"1:6"}), "objective.hidden_layers: \"1:6\": the teacher has layers 0 to 5");
   EXPECT_EQ(message({"1:2", "1:3"}), "objective.hidden_layers: layer 1 of the model appears twice");
@@ -207,11 +222,14 @@ TEST(HiddenMse, GradientMatchesFiniteDifferences) {
   torch::manual_seed(1);
   const auto f64 = torch::TensorOptions().dtype(torch::kFloat64);
   torch::Tensor student = torch::randn({3, 5, 4}, f64).requires_grad_(true);
-  const torch::Tensor teacher = torch::randn({3, 5, 4}, f64), mask = (torch::arange(15) % 4 > 0).to(torch::kFloat32).view({3, 5});
+  const torch::Tensor teacher = torch::randn({3, 5, 4}, f64),
+                      mask = (torch::arange(15) % 4 > 0).to(torch::kFloat32).view({3, 5});
   for (const bool normalize : {true, false}) {
     const torch::Tensor gradient = torch::autograd::grad({hidden_mse(student, teacher, mask, normalize)}, {student})[0];
     const torch::Tensor direction = torch::randn_like(student) * 1e-5;
-    const auto value = [&](double step) { return hidden_mse(student.detach() + step * direction, teacher, mask, normalize).item<double>(); };
+    const auto value = [&](double step) {
+      return hidden_mse(student.detach() + step * direction, teacher, mask, normalize).item<double>();
+    };
     const double expected = (gradient * direction).sum().item<double>();
     EXPECT_NEAR((value(1) - value(-1)) / 2, expected, 1e-8 * std::abs(expected));
   }
@@ -224,7 +242,8 @@ TEST(HiddenMse, AWindowWithoutSupervisionCountsNothing) {
   mask[1].zero_();
   const torch::Tensor value = hidden_mse(student, teacher, mask, true);
   value.backward();
-  EXPECT_FLOAT_EQ(value.item<float>(), hidden_mse(student.narrow(0, 0, 1), teacher.narrow(0, 0, 1), {}, true).item<float>());
+  EXPECT_FLOAT_EQ(value.item<float>(),
+                  hidden_mse(student.narrow(0, 0, 1), teacher.narrow(0, 0, 1), {}, true).item<float>());
   EXPECT_EQ(student.grad()[1].abs().max().item<float>(), 0.0f);
 }
 
@@ -240,7 +259,8 @@ TEST(DistillConfigs, TheirObjectivesAreUnderstood) {
 }
 
 TEST(DistillConfigs, ATypoNamesTheNearestKey) {
-  const std::string message = error_of([] { read_config<ObjectiveOptions>(parse_yaml_text("{hiden_mse: 4}", "job.yaml")); });
+  const std::string message =
+      error_of([] { read_config<ObjectiveOptions>(parse_yaml_text("{hiden_mse: 4}", "job.yaml")); });
   EXPECT_NE(message.find("hidden_mse"), std::string::npos) << message;
 }
 

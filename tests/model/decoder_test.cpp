@@ -22,7 +22,8 @@ constexpr double kGoldenShare = 1e-4;  // of the range of the logits: float32 su
 
 std::vector<testing::fs::path> golden_folders() {
   std::vector<testing::fs::path> folders;
-  for (const auto& entry : testing::fs::directory_iterator(testing::source_dir() / "tests/runtime/goldens")) folders.push_back(entry.path());
+  for (const auto& entry : testing::fs::directory_iterator(testing::source_dir() / "tests/runtime/goldens"))
+    folders.push_back(entry.path());
   std::sort(folders.begin(), folders.end());
   return folders;
 }
@@ -52,7 +53,8 @@ TEST(Decoder, MatchesTransformersOnEveryArchitecture) {
   }
 }
 
-TEST(Decoder, TheGoldensTellAnOptionLeftOut) {  // a test that cannot fail is none: without its window, mistral's logits are others
+TEST(Decoder, TheGoldensTellAnOptionLeftOut) {  // a test that cannot fail is none: without its window, mistral's logits
+                                                // are others
   const auto folder = testing::source_dir() / "tests/runtime/goldens/mistral";
   const auto checkpoint = quant::open_checkpoint(folder);
   arch::DecoderSpec spec = checkpoint->spec();
@@ -102,8 +104,10 @@ TEST(Decoder, LaterTokensDoNotReachEarlierOnes) {
     EXPECT_LT(difference.narrow(0, 0, 12).max().item<double>(), 1e-5);
     EXPECT_GT(difference[12].item<double>(), 1e-2);
     // Two layers with a window of 4 see back 6 tokens.
-    if (window > 0) EXPECT_LT(difference.narrow(0, 12 + 7, 1).max().item<double>(), 1e-5);
-    else EXPECT_GT(difference.narrow(0, 12 + 7, 1).max().item<double>(), 1e-5);
+    if (window > 0)
+      EXPECT_LT(difference.narrow(0, 12 + 7, 1).max().item<double>(), 1e-5);
+    else
+      EXPECT_GT(difference.narrow(0, 12 + 7, 1).max().item<double>(), 1e-5);
   }
 }
 
@@ -132,11 +136,12 @@ TEST(Decoder, ParametersBearTheCheckpointsNamesAndShapes) {
 TEST(Decoder, TheFactoryMakesEveryLinearInTableOrder) {
   const auto checkpoint = quant::open_checkpoint(testing::source_dir() / "tests/runtime/goldens/llama_bias");
   std::vector<std::string> made, expected, listed;
-  Decoder decoder(checkpoint->spec(), checkpoint_source(*checkpoint), [&](const std::string& name, torch::Tensor weight, torch::Tensor bias) {
-    made.push_back(name);
-    EXPECT_TRUE(bias.defined()) << name;
-    return make_float_linear(name, weight, bias);
-  });
+  Decoder decoder(checkpoint->spec(), checkpoint_source(*checkpoint),
+                  [&](const std::string& name, torch::Tensor weight, torch::Tensor bias) {
+                    made.push_back(name);
+                    EXPECT_TRUE(bias.defined()) << name;
+                    return make_float_linear(name, weight, bias);
+                  });
   for (const auto& desc : arch::tensor_table(checkpoint->spec())) {
     if (desc.role == arch::TensorRole::linear) expected.push_back(desc.module_name());
   }
@@ -160,7 +165,8 @@ TEST(Decoder, ABlockRunsAlone) {
   const auto spec = small_spec(1);
   Decoder decoder(spec, lively_source(1));
   const Block& reference = *decoder.blocks()[0];
-  Block block(spec.layers[0], spec.rms_norm_eps, "model.layers.0.", arch::tensor_table(spec), lively_source(1), make_float_linear);
+  Block block(spec.layers[0], spec.rms_norm_eps, "model.layers.0.", arch::tensor_table(spec), lively_source(1),
+              make_float_linear);
   const torch::Tensor ids = random_ids(2, 9, 61);
   const torch::Tensor x = torch::embedding(decoder.named_parameters()["model.embed_tokens.weight"], ids);
   const BlockContext context{.rotary = make_rotary_table(reference.spec().rope, 9), .mask = {}};
@@ -185,7 +191,8 @@ TEST(Decoder, FloatGradientsMatchDoublePrecision) {  // the kernels against Torc
     decoder->to(torch::kFloat64);
     decoder->compute = torch::kFloat64;
     const auto doubles = gradients(*decoder, ids);
-    for (const auto& [parameter, gradient] : doubles) EXPECT_LT(relative_distance(floats.at(parameter), gradient), 3e-5) << name << " " << parameter;
+    for (const auto& [parameter, gradient] : doubles)
+      EXPECT_LT(relative_distance(floats.at(parameter), gradient), 3e-5) << name << " " << parameter;
   }
 }
 
@@ -216,7 +223,9 @@ TEST(Decoder, DoublePrecisionGradientsMatchFiniteDifferences) {
 
 TEST(Decoder, RoundsSmallTensorsStraightThrough) {
   const auto checkpoint = quant::open_checkpoint(testing::source_dir() / "tests/runtime/goldens/qwen3_bias");
-  const TensorSource off_grid = [&](const arch::TensorDesc& desc) { return checkpoint_source(*checkpoint)(desc) * 1.001; };
+  const TensorSource off_grid = [&](const arch::TensorDesc& desc) {
+    return checkpoint_source(*checkpoint)(desc) * 1.001;
+  };
   Decoder rounding(checkpoint->spec(), off_grid);
   rounding.round_small_tensors = true;
   Decoder rounded(checkpoint->spec(), [&](const arch::TensorDesc& desc) {
@@ -245,7 +254,8 @@ TEST(Decoder, Bfloat16ComputeStaysNearFloat) {
     // 8 bits of mantissa, a few dozen roundings: two-sided, for exact results would mean that float32 was used.
     EXPECT_LT(relative_distance(coarse, logits), 0.03) << name;
     EXPECT_GT(relative_distance(coarse, logits), 1e-4) << name;
-    std::vector<torch::Tensor> mine, expected;  // all as one vector: the gradient of a key's bias alone is a small rest of a cancellation
+    std::vector<torch::Tensor> mine,
+        expected;  // all as one vector: the gradient of a key's bias alone is a small rest of a cancellation
     for (const auto& [parameter, gradient] : gradients(*decoder, ids)) {
       EXPECT_EQ(gradient.scalar_type(), torch::kFloat32) << parameter;
       mine.push_back(gradient.flatten());

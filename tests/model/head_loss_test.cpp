@@ -27,8 +27,10 @@ HeadLossInput random_input(torch::ScalarType dtype, bool with_mask) {
 
 /// The same loss on all logits at once, by Torch's operations and autograd.
 torch::Tensor plain_loss(const HeadLossInput& in, const LogitLossWeights& w, double total) {
-  const torch::Tensor student = torch::mm(in.hidden, in.head.t()), teacher = torch::mm(in.teacher_hidden, in.teacher_head.t());
-  const torch::Tensor log_p = (teacher / w.temperature).log_softmax(-1), log_q = (student / w.temperature).log_softmax(-1);
+  const torch::Tensor student = torch::mm(in.hidden, in.head.t()),
+                      teacher = torch::mm(in.teacher_hidden, in.teacher_head.t());
+  const torch::Tensor log_p = (teacher / w.temperature).log_softmax(-1),
+                      log_q = (student / w.temperature).log_softmax(-1);
   const torch::Tensor kl = (log_p.exp() * (log_p - log_q)).sum(-1) * (w.temperature * w.temperature);
   const torch::Tensor ce = torch::nll_loss(student.log_softmax(-1), in.targets, {}, at::Reduction::None);
   const torch::Tensor mask = in.mask.defined() ? in.mask.to(kl.scalar_type()) : torch::ones_like(kl);
@@ -55,7 +57,8 @@ const std::vector<LogitLossWeights> kWeights{{1, 0, 1}, {0, 1, 1}, {0.7, 0.4, 1}
 TEST(HeadLoss, EqualsAutogradOnAllLogits) {
   for (const auto& weights : kWeights) {
     for (const bool with_mask : {false, true}) {
-      const HeadLossInput exact = random_input(torch::kFloat64, with_mask), in = random_input(torch::kFloat32, with_mask);
+      const HeadLossInput exact = random_input(torch::kFloat64, with_mask),
+                          in = random_input(torch::kFloat32, with_mask);
       const Result expected = differentiate(exact, plain_loss(exact, weights, 29.0));
       expect_near(differentiate(exact, head_loss(exact, weights, 29.0, 10).total), expected, 1e-12);
       expect_near(differentiate(in, head_loss(in, weights, 29.0, 10).total), expected, 3e-6);
@@ -92,7 +95,8 @@ TEST(HeadLoss, PartsAddUpToTheTotal) {
 TEST(HeadLoss, ChunkSizeDoesNotMatter) {
   const HeadLossInput in = random_input(torch::kFloat32, true);
   const Result whole = differentiate(in, head_loss(in, {0.7, 0.4, 1}, 20.0).total);
-  for (const int64_t chunk : {1, 5, 16, 1000}) expect_near(differentiate(in, head_loss(in, {0.7, 0.4, 1}, 20.0, chunk).total), whole, 1e-6);
+  for (const int64_t chunk : {1, 5, 16, 1000})
+    expect_near(differentiate(in, head_loss(in, {0.7, 0.4, 1}, 20.0, chunk).total), whole, 1e-6);
 }
 
 TEST(HeadLoss, MaskedPositionsTakeNoPart) {
@@ -120,7 +124,8 @@ TEST(HeadLoss, PartsOfABatchAddUpToTheWhole) {
   torch::Tensor sum;
   for (const auto& [begin, count] : {std::pair{0, 11}, std::pair{11, 26}}) {
     HeadLossInput part = in;
-    for (torch::Tensor* t : {&part.hidden, &part.teacher_hidden, &part.targets, &part.mask}) *t = t->narrow(0, begin, count);
+    for (torch::Tensor* t : {&part.hidden, &part.teacher_hidden, &part.targets, &part.mask})
+      *t = t->narrow(0, begin, count);
     const torch::Tensor loss = head_loss(part, {0.7, 0.4, 1}, 20.0).total;
     sum = sum.defined() ? sum + loss : loss;
   }
@@ -158,7 +163,8 @@ TEST(HeadScores, EqualPlainSums) {
   const HeadLossInput in = random_input(torch::kFloat32, true);
   const torch::NoGradGuard no_grad;
   const torch::Tensor rows = in.mask.nonzero().squeeze(1);
-  const torch::Tensor student = torch::mm(in.hidden, in.head.t()).index_select(0, rows), teacher = torch::mm(in.teacher_hidden, in.teacher_head.t()).index_select(0, rows);
+  const torch::Tensor student = torch::mm(in.hidden, in.head.t()).index_select(0, rows),
+                      teacher = torch::mm(in.teacher_hidden, in.teacher_head.t()).index_select(0, rows);
   const torch::Tensor targets = in.targets.index_select(0, rows);
   const HeadScores scores = head_scores(in, 7);
   EXPECT_EQ(scores.tokens, static_cast<double>(rows.numel()));

@@ -26,21 +26,27 @@ void expect_equal(const Op& fused, const Op& plain, const std::vector<torch::Ten
   std::vector<torch::Tensor> doubles;
   for (const auto& x : inputs) doubles.push_back(x.to(torch::kFloat64));
   const auto actual = value_and_gradients(fused, inputs), expected = value_and_gradients(plain, doubles);
-  for (size_t i = 0; i < actual.size(); ++i) EXPECT_LT(relative_distance(actual[i], expected[i]), tolerance) << (i == 0 ? "value" : "gradient ") << i;
+  for (size_t i = 0; i < actual.size(); ++i)
+    EXPECT_LT(relative_distance(actual[i], expected[i]), tolerance) << (i == 0 ? "value" : "gradient ") << i;
 }
 
-constexpr double kFloatTolerance = 1e-6, kBf16Tolerance = 6e-3;  // a few units in the last place, as a norm over all values
+constexpr double kFloatTolerance = 1e-6,
+                 kBf16Tolerance = 6e-3;  // a few units in the last place, as a norm over all values
 
-class Ops : public ::testing::TestWithParam<int64_t> {};  // the size of a row: vectors of 8, ragged tails, less than one vector
+class Ops : public ::testing::TestWithParam<int64_t> {
+};  // the size of a row: vectors of 8, ragged tails, less than one vector
 INSTANTIATE_TEST_SUITE_P(RowSizes, Ops, ::testing::Values(1, 7, 8, 24, 100, 512));
 
 TEST_P(Ops, RmsNormMatchesDouble) {
   torch::manual_seed(1);
   const torch::Tensor x = 3 * torch::randn({5, 30, GetParam()}), weight = torch::randn(GetParam());
   const Op plain = [](const auto& in) { return composite::rms_norm(in[0], in[1], 1e-3, torch::kFloat64); };
-  expect_equal([](const auto& in) { return rms_norm(in[0], in[1], 1e-3, torch::kFloat32); }, plain, {x, weight}, kFloatTolerance);
-  expect_equal([](const auto& in) { return rms_norm(in[0], in[1], 1e-3, torch::kBFloat16); }, plain, {x, weight}, kBf16Tolerance);
-  expect_equal([](const auto& in) { return rms_norm(in[0], in[1], 1e-3, torch::kBFloat16); }, plain, {x.to(torch::kBFloat16), weight}, kBf16Tolerance);
+  expect_equal([](const auto& in) { return rms_norm(in[0], in[1], 1e-3, torch::kFloat32); }, plain, {x, weight},
+               kFloatTolerance);
+  expect_equal([](const auto& in) { return rms_norm(in[0], in[1], 1e-3, torch::kBFloat16); }, plain, {x, weight},
+               kBf16Tolerance);
+  expect_equal([](const auto& in) { return rms_norm(in[0], in[1], 1e-3, torch::kBFloat16); }, plain,
+               {x.to(torch::kBFloat16), weight}, kBf16Tolerance);
 }
 
 TEST_P(Ops, SwigluMatchesDouble) {
@@ -48,13 +54,15 @@ TEST_P(Ops, SwigluMatchesDouble) {
   const torch::Tensor gate = 4 * torch::randn({37, GetParam()}), up = torch::randn({37, GetParam()});
   const Op plain = [](const auto& in) { return composite::swiglu(in[0], in[1]); };
   expect_equal([](const auto& in) { return swiglu(in[0], in[1]); }, plain, {gate, up}, kFloatTolerance);
-  expect_equal([](const auto& in) { return swiglu(in[0], in[1]); }, plain, {gate.to(torch::kBFloat16), up.to(torch::kBFloat16)}, kBf16Tolerance);
+  expect_equal([](const auto& in) { return swiglu(in[0], in[1]); }, plain,
+               {gate.to(torch::kBFloat16), up.to(torch::kBFloat16)}, kBf16Tolerance);
 }
 
 TEST_P(Ops, RopeMatchesDouble) {
   torch::manual_seed(3);
   const int64_t half = GetParam(), rest = 3;  // three components that are not turned
-  const RotaryTable table = make_rotary_table({.dim = 2 * half, .base = 100.0, .divisors = std::vector<double>(static_cast<size_t>(half), 1.0)}, 13);
+  const RotaryTable table = make_rotary_table(
+      {.dim = 2 * half, .base = 100.0, .divisors = std::vector<double>(static_cast<size_t>(half), 1.0)}, 13);
   const torch::Tensor x = torch::randn({2, 13, 3, 2 * half + rest});
   const Op plain = [&](const auto& in) { return composite::rope(in[0], table.cos, table.sin); };
   const Op fused = [&](const auto& in) { return rope(in[0], table.cos, table.sin); };
@@ -66,11 +74,14 @@ TEST(Ops, NonContiguousInputsAreTakenAsTheyAre) {
   torch::manual_seed(4);
   const torch::Tensor x = torch::randn({16, 12}).t(), y = torch::randn({16, 12}).t(), weight = torch::randn(16);
   EXPECT_LT(relative_distance(swiglu(x, y), composite::swiglu(x, y)), kFloatTolerance);
-  EXPECT_LT(relative_distance(rms_norm(x, weight, 1e-5, torch::kFloat32), composite::rms_norm(x, weight, 1e-5, torch::kFloat32)), kFloatTolerance);
+  EXPECT_LT(relative_distance(rms_norm(x, weight, 1e-5, torch::kFloat32),
+                              composite::rms_norm(x, weight, 1e-5, torch::kFloat32)),
+            kFloatTolerance);
 }
 
 TEST(Ops, SwigluOfHugeGatesIsFinite) {
-  const torch::Tensor gate = torch::tensor({-1e4f, -100.0f, 0.0f, 100.0f, 1e4f, -88.0f, 88.0f, 1e30f}), up = torch::ones(8);
+  const torch::Tensor gate = torch::tensor({-1e4f, -100.0f, 0.0f, 100.0f, 1e4f, -88.0f, 88.0f, 1e30f}),
+                      up = torch::ones(8);
   const auto out = value_and_gradients([](const auto& in) { return swiglu(in[0], in[1]); }, {gate, up});
   for (const auto& x : out) EXPECT_TRUE(x.isfinite().all().item<bool>());
   EXPECT_EQ(out[0][4].item<float>(), 1e4f);

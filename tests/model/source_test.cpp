@@ -52,7 +52,8 @@ TEST(CheckpointSource, GivesTheStoredValues) {
     const torch::Tensor values = source(stored.desc);
     EXPECT_EQ(values.sizes().vec(), stored.desc.shape);
     const std::vector<float> expected = quant::read_all(*checkpoint, stored);
-    EXPECT_EQ(std::vector<float>(values.data_ptr<float>(), values.data_ptr<float>() + values.numel()), expected) << stored.desc.hf_name;
+    EXPECT_EQ(std::vector<float>(values.data_ptr<float>(), values.data_ptr<float>() + values.numel()), expected)
+        << stored.desc.hf_name;
   }
 }
 

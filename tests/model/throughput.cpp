@@ -42,7 +42,8 @@ void step(const Options& o, crumb::model::Decoder& student, crumb::model::Decode
     in.teacher_head = teacher->head_weight();
   }
   const bool kl = teacher != nullptr;
-  crumb::model::head_loss(in, {kl ? 1.0 : 0.0, kl ? 0.0 : 1.0, 1.0}, static_cast<double>(o.windows * o.tokens)).total.backward();
+  crumb::model::head_loss(in, {kl ? 1.0 : 0.0, kl ? 0.0 : 1.0, 1.0}, static_cast<double>(o.windows * o.tokens))
+      .total.backward();
   student.zero_grad();
 }
 
@@ -52,7 +53,8 @@ int main(int argc, char** argv) {
   const Options o = parse(argc, argv);
   const auto checkpoint = crumb::quant::open_checkpoint(o.model);
   const auto load = [&] {
-    auto decoder = std::make_unique<crumb::model::Decoder>(checkpoint->spec(), crumb::model::checkpoint_source(*checkpoint));
+    auto decoder =
+        std::make_unique<crumb::model::Decoder>(checkpoint->spec(), crumb::model::checkpoint_source(*checkpoint));
     if (o.compute == "bfloat16") decoder->compute = torch::kBFloat16;
     return decoder;
   };
@@ -63,6 +65,8 @@ int main(int argc, char** argv) {
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  std::printf("{\"loss\": \"%s\", \"compute\": \"%s\", \"threads\": %d, \"tokens_per_s\": %.0f, \"peak_rss_mb\": %ld}\n", o.loss.c_str(), o.compute.c_str(),
-              torch::get_num_threads(), static_cast<double>(o.steps * o.windows * o.tokens) / seconds, usage.ru_maxrss / 1024);
+  std::printf(
+      "{\"loss\": \"%s\", \"compute\": \"%s\", \"threads\": %d, \"tokens_per_s\": %.0f, \"peak_rss_mb\": %ld}\n",
+      o.loss.c_str(), o.compute.c_str(), torch::get_num_threads(),
+      static_cast<double>(o.steps * o.windows * o.tokens) / seconds, usage.ru_maxrss / 1024);
 }
