@@ -38,10 +38,10 @@ struct ValidationText {
 };
 
 struct DataOptions {
-  TextMix train;
-  ValidationText valid;
+  TextMix train = {};
+  ValidationText valid = {};
   std::string separator = "\n\n\n";
-  Auto<int64_t> sequence_length;
+  Auto<int64_t> sequence_length = {};
 
   template <class V>
   void visit(V& v) {
@@ -75,7 +75,7 @@ struct TrainedParts {
 };
 
 struct OptimizerOptions {
-  Auto<double> lr, scale_lr;
+  Auto<double> lr = {}, scale_lr = {};
   std::vector<double> betas = {0.9, 0.95};
   double eps = 1e-8;
   double weight_decay = 0.0;
@@ -98,7 +98,7 @@ struct OptimizerOptions {
 };
 
 struct ScheduleOptions {
-  Auto<int64_t> tokens, batch_tokens, micro_batch;
+  Auto<int64_t> tokens = {}, batch_tokens = {}, micro_batch = {};
   double warmup = 0.03;
   std::string decay = "cosine";
   double decay_share = 0.2;
