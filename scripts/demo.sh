@@ -7,6 +7,10 @@ cd "$(dirname "$0")/.."
 out=${1:-runs/demo}
 teacher=examples/teacher
 
+if [ ! -f "$teacher/model.safetensors" ]; then
+  echo "demo: $teacher/model.safetensors is not in this tree yet; examples/teacher/README.md says how the model is made" >&2
+  exit 1
+fi
 scripts/setup.sh
 scripts/build.sh release
 crumb=build/bin/crumb
