@@ -1,10 +1,12 @@
 // Tokens a second and memory of a training step without optimizer: forward and backward of the float decoder.
 //   train_step_throughput MODEL [ce|kl] [steps] [windows] [tokens] [float32|bfloat16]
-// Prints one JSON object. throughput_peer.py does the same with transformers.
+// Prints one JSON object; processor time is what to compare on a machine that others use too. throughput_peer.py does
+// the same with transformers.
 #include <sys/resource.h>
 
 #include <chrono>
 #include <cstdio>
+#include <ctime>
 
 #include "model/decoder.h"
 #include "model/head_loss.h"
@@ -61,12 +63,16 @@ int main(int argc, char** argv) {
   const auto student = load(), teacher = o.loss == "kl" ? load() : nullptr;
   for (int i = 0; i < 2; ++i) step(o, *student, teacher.get());
   const auto start = std::chrono::steady_clock::now();
+  const std::clock_t cpu_start = std::clock();
   for (int64_t i = 0; i < o.steps; ++i) step(o, *student, teacher.get());
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double cpu_seconds = static_cast<double>(std::clock() - cpu_start) / CLOCKS_PER_SEC;
+  const auto tokens = static_cast<double>(o.steps * o.windows * o.tokens);
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   std::printf(
-      "{\"loss\": \"%s\", \"compute\": \"%s\", \"threads\": %d, \"tokens_per_s\": %.0f, \"peak_rss_mb\": %ld}\n",
-      o.loss.c_str(), o.compute.c_str(), torch::get_num_threads(),
-      static_cast<double>(o.steps * o.windows * o.tokens) / seconds, usage.ru_maxrss / 1024);
+      "{\"loss\": \"%s\", \"compute\": \"%s\", \"threads\": %d, \"tokens_per_s\": %.0f, \"cpu_ms_per_token\": %.3f, "
+      "\"peak_rss_mb\": %ld}\n",
+      o.loss.c_str(), o.compute.c_str(), torch::get_num_threads(), tokens / seconds, 1e3 * cpu_seconds / tokens,
+      usage.ru_maxrss / 1024);
 }

@@ -35,12 +35,14 @@ def main():
     student, teacher = load(), load() if loss == "kl" else None
     for _ in range(2):
         step(student, teacher, windows, tokens)
-    start = time.time()
+    start, cpu_start = time.time(), time.process_time()
     for _ in range(steps):
         step(student, teacher, windows, tokens)
-    rate = steps * windows * tokens / (time.time() - start)
+    count = steps * windows * tokens
+    rate, cpu = count / (time.time() - start), 1e3 * (time.process_time() - cpu_start) / count
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(json.dumps(dict(loss=loss, compute=compute, threads=torch.get_num_threads(), tokens_per_s=round(rate), peak_rss_mb=memory)))
+    result = dict(loss=loss, compute=compute, threads=torch.get_num_threads(), tokens_per_s=round(rate))
+    print(json.dumps(dict(result, cpu_ms_per_token=round(cpu, 3), peak_rss_mb=memory)))
 
 
 if __name__ == "__main__":
