@@ -18,20 +18,13 @@ void check_source(const quant::Checkpoint& checkpoint) {
 
 /// --force must not take away what is being read, nor a folder that is no model.
 void check_output(const Path& source, const Path& output, const ExportOptions& options) {
+  if (!is_gguf(options.target)) return quant::require_model_output(output, options.force, source);
   require_new_output(output, options.force);
   if (!fs::exists(output)) return;
-  const Path from = fs::canonical(source), to = fs::canonical(output);
-  const Path common = from.lexically_relative(to);
-  CRUMB_CHECK(common.empty() || *common.begin() == "..", "{} holds the model that is exported; give another output",
-              output.string());
-  if (is_gguf(options.target)) {
-    CRUMB_CHECK(!fs::is_directory(output), "{} is a folder; {} writes a file", output.string(), options.target);
-    CRUMB_CHECK(to.parent_path() != from || to.extension() == ".gguf",
-                "{} belongs to the model that is exported; give another output", output.string());
-  } else {
-    CRUMB_CHECK(fs::is_directory(output) && (fs::exists(output / "config.json") || fs::is_empty(output)),
-                "{} is no model folder; --force does not replace it", output.string());
-  }
+  require_apart(output, {source});
+  CRUMB_CHECK(!fs::is_directory(output), "{} is a folder; {} writes a file", output.string(), options.target);
+  CRUMB_CHECK(fs::canonical(output).parent_path() != fs::canonical(source) || output.extension() == ".gguf",
+              "{} belongs to the model that is exported; give another output", output.string());
 }
 
 std::map<std::string, quant::QuantFormat> quantized_formats(const quant::Checkpoint& checkpoint) {

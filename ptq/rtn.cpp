@@ -188,7 +188,7 @@ double RtnReport::bits_per_weight() const {
 RtnReport quantize_rtn(const QuantizeJob& job, bool force, ThreadPool& pool) {
   check_method(job.method);
   job.method.format();  // combinations that do not exist
-  require_new_output(job.output, force);
+  quant::require_model_output(job.output, force, job.model);
   const auto model = quant::open_checkpoint(job.model);
   check_source(*model);
   RtnWalk walk(*model, job.method, pool);

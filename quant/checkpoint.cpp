@@ -46,6 +46,15 @@ void check_vocabulary(const Checkpoint& checkpoint, const tokenizer::Tokenizer& 
               checkpoint.path().string(), tokenizer.vocab_size(), checkpoint.spec().vocab_size);
 }
 
+void require_model_output(const Path& output, bool force, const Path& source) {
+  namespace fs = std::filesystem;
+  require_new_output(output, force);
+  if (!fs::exists(output)) return;
+  require_apart(output, {source});
+  CRUMB_CHECK(fs::is_directory(output) && (fs::exists(output / "config.json") || fs::is_empty(output)),
+              "{} is no model folder; --force does not replace it", output.string());
+}
+
 std::vector<float> read_all(const Checkpoint& checkpoint, const StoredTensor& tensor) {
   std::vector<float> values(static_cast<size_t>(tensor.desc.elements()));
   checkpoint.read_rows(tensor, 0, tensor.desc.rows(), values.data());

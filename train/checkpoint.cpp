@@ -85,14 +85,4 @@ TrainState load_checkpoint(const Path& folder, AdamW& optimizer) {
   return state;
 }
 
-void remove_leftovers(const Path& folder) {
-  std::error_code none;
-  std::vector<Path> leftovers;
-  for (const auto& entry : fs::directory_iterator(folder, none)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with(".") && name.find(".tmp-") != std::string::npos) leftovers.push_back(entry.path());
-  }
-  for (const auto& path : leftovers) fs::remove_all(path, none);
-}
-
 }  // namespace crumb::train

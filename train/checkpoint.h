@@ -34,7 +34,4 @@ TrainState load_checkpoint(const Path& folder, AdamW& optimizer);
 /// another shape.
 void load_masters(const Path& folder, const std::vector<TrainedParameter>& parameters);
 
-/// Removes what a killed run left half written in `folder`.
-void remove_leftovers(const Path& folder);
-
 }  // namespace crumb::train

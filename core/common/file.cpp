@@ -187,6 +187,30 @@ void require_new_output(const Path& path, bool force) {
   make_folders(parent_of(path));
 }
 
+void require_apart(const Path& output, const std::vector<Path>& inputs) {
+  if (!fs::exists(output)) return;
+  const Path to = fs::canonical(output);
+  for (const Path& input : inputs) {
+    std::error_code absent;
+    const Path from = input.empty() ? Path() : fs::canonical(input, absent);
+    if (from.empty() || absent) continue;
+    CRUMB_CHECK(*from.lexically_relative(to).begin() == "..",
+                "{} is or holds {}, which is read; choose another output", output.string(), input.string());
+  }
+}
+
+void remove_leftovers(const Path& folder, std::chrono::seconds age) {
+  std::error_code none;
+  std::vector<Path> leftovers;
+  for (const auto& entry : fs::directory_iterator(folder, none)) {
+    const std::string name = entry.path().filename().string();
+    const bool is_temporary = name.starts_with(".") && name.find(".tmp-") != std::string::npos;
+    if (is_temporary && fs::file_time_type::clock::now() - entry.last_write_time(none) >= age)
+      leftovers.push_back(entry.path());
+  }
+  for (const auto& path : leftovers) fs::remove_all(path, none);
+}
+
 void sync_folder(const Path& path) {
   for (const auto& entry : fs::recursive_directory_iterator(path)) {
     if (entry.is_regular_file())

@@ -2,12 +2,14 @@
 // so that a killed or failed run leaves the old file or the new one, never half of one.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace crumb {
 
@@ -94,6 +96,11 @@ void make_folders(const Path& path);
 /// Throws UserError("PATH exists ...; use --force to replace it") unless it is absent or `force` is given, and if its
 /// parent folder does not exist or cannot be written. Call it before the work, not after.
 void require_new_output(const Path& path, bool force);
+/// Throws UserError when writing `output` would take away one of `inputs`: it is that file or folder, or holds it. Empty
+/// paths and absent files are passed over.
+void require_apart(const Path& output, const std::vector<Path>& inputs);
+/// Removes what a killed run left half written in `folder`: temporary files and folders at least this old.
+void remove_leftovers(const Path& folder, std::chrono::seconds age = std::chrono::seconds(0));
 /// fsync of every file of a folder and of the folder itself.
 void sync_folder(const Path& path);
 

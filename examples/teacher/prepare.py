@@ -4,7 +4,8 @@
   python examples/teacher/prepare.py --corpus tech-train.txt tech-valid.txt --out DIR
 
 The corpus files hold documents separated by a line with U+001E. Documents of the book Pro Git (CC BY-NC-SA) are left out, so that the
-weights carry no such terms; they are recognised by their AsciiDoc markup: lines beginning with "=== ", with "[[", with "(((", or "[source,".
+weights carry no such terms; they are recognised by their AsciiDoc markup: lines beginning with "=== ",
+with "[[", with "(((", with "[source," or with "[preface]".
 Writes DIR/train.txt, DIR/valid.txt and DIR/model/{config.json,generation_config.json,tokenizer.json,tokenizer_config.json}.
 """
 import argparse
@@ -15,7 +16,7 @@ import re
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 SEPARATOR = "\n\x1e\n"
-ASCIIDOC = re.compile(r"^(=== |\[\[|\(\(\(|\[source,)", re.MULTILINE)
+ASCIIDOC = re.compile(r"^(=== |\[\[|\(\(\(|\[source,|\[preface\])", re.MULTILINE)
 # The Llama-3 split.
 SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 END = "<|endoftext|>"

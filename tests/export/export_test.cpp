@@ -223,8 +223,8 @@ TEST(Export, NeverReplacesItsOwnSourceOrAFolderThatIsNoModel) {
   const auto message = [&](const fs::path& out, const std::string& target) {
     return error_of([&] { run(model, out, target, true); });
   };
-  EXPECT_THAT(message(model, "hf-bf16"), HasSubstr("holds the model that is exported"));
-  EXPECT_THAT(message(dir / "run", "hf-bf16"), HasSubstr("holds the model that is exported"));
+  EXPECT_THAT(message(model, "hf-bf16"), HasSubstr("which is read; choose another output"));
+  EXPECT_THAT(message(dir / "run", "hf-bf16"), HasSubstr("which is read; choose another output"));
   EXPECT_THAT(message(model / "model.safetensors", "gguf-bf16"), HasSubstr("belongs to the model"));
   fs::create_directories(dir / "photos");
   testing::write_file(dir / "photos" / "a.jpg", "jpg");
