@@ -5,8 +5,8 @@
 
 Same objective (KL from the model itself), float32, windows a step, threads, and the same trained tensors (weights, scales, norms,
 embedding). SCRIPT takes the options of the ParetoQ peer (--model --train --steps --batch --seq --loss --init --eval-windows) and prints a
-JSON line with tokens_per_s and peak_rss_mb at the end. crumb's rate is the median of its steps' rates without the first two; its memory
-is the peak resident size of the process.
+JSON line with tokens_per_s and peak_rss_mb at the end. Both rates are tokens by seconds over all steps; both memories are the peak
+resident size of the process. Ends with exit code 1 if crumb is slower or larger in the median of the rounds.
 """
 import argparse
 import json
@@ -14,6 +14,7 @@ import pathlib
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -36,7 +37,7 @@ def run_crumb(args, folder):
                        f"schedule.micro_batch={args.micro_batch or args.windows}", "train.embeddings=true", "objective={kl: 1.0}", "compute=fp32",
                        "validate.every=1000000", "validate.windows=1", f"threads={args.threads}"])
     rates = [line["tokens_per_second"] for line in map(json.loads, (folder / "log.jsonl").open()) if "tokens_per_second" in line]
-    return statistics.median(rates[2:]), peak
+    return len(rates) / sum(1 / rate for rate in rates), peak  # steps of equal size
 
 
 def run_peer(args):
@@ -69,8 +70,10 @@ def main():
     print("| program | tokens/s | peak memory, MB |\n|---|---|---|")
     for name, runs in results.items():
         print(f"| {name} | {statistics.median(r[0] for r in runs):.0f} | {statistics.median(r[1] for r in runs):.0f} |")
-    ratios = [c[0] / p[0] for c, p in zip(results["crumb"], results["peer"])]
-    print(f"\nspeed, crumb / peer: {statistics.median(ratios):.2f} (rounds: {', '.join(f'{r:.2f}' for r in ratios)})")
+    ratios = {what: [c[i] / p[i] for c, p in zip(results["crumb"], results["peer"])] for i, what in enumerate(("speed", "peak memory"))}
+    for what, rounds in ratios.items():
+        print(f"\n{what}, crumb / peer: {statistics.median(rounds):.2f} (rounds: {', '.join(f'{r:.2f}' for r in rounds)})")
+    sys.exit(statistics.median(ratios["speed"]) < 1 or statistics.median(ratios["peak memory"]) > 1)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ constexpr int64_t kShardBytes = int64_t{5'000'000'000};
 
 DType stored_dtype(const nlohmann::json& config) {
   const std::string name = config.value("dtype", config.value("torch_dtype", "bfloat16"));
-  return name == "float32" ? DType::f32 : DType::bf16;
+  return name == "float32" ? DType::f32 : name == "float16" ? DType::f16 : DType::bf16;
 }
 
 }  // namespace

@@ -88,7 +88,7 @@ struct TrainJob {
             {.choices = {"auto", "fp32", "bf16"}});
     v.field("export", export_targets, "targets written to OUTPUT/export at the end, such as gguf-q2_k");
     v.section("evaluate", evaluate,
-              "Texts that OUTPUT/model is judged by at the end, against the model it was made from");
+              "Texts that OUTPUT/model and the exports are judged by at the end, against the model it was made from");
   }
 
   bool quantizes() const { return method.name == "qat"; }

@@ -10,9 +10,13 @@
 #include <memory>
 
 #include "cli/float_model.h"
+#include "cli/train_data.h"
+#include "cli/train_output.h"
 #include "core/arch/hf_config.h"
 #include "core/common/error.h"
+#include "core/common/hash.h"
 #include "core/common/log.h"
+#include "core/common/rng.h"
 #include "core/common/thread_pool.h"
 #include "distill/objective.h"
 #include "distill/teacher.h"
@@ -36,34 +40,6 @@ using train::TrainedParameter;
 constexpr double kScaleShare = 0.01;  // auto: a step of the median row as a share of its scale
 constexpr double kAutoScaleRate = 1e-3;
 constexpr double kRandomRate = 1e-3;  // auto without quantization, at 512 hidden units
-
-/// What a run makes in its output folder.
-constexpr const char* kOwnFiles[] = {"job.yaml", "log.jsonl", "curves.html", "checkpoints", "model",
-                                     "last",     "export",    "report.json", "report.md",   "tokens"};
-
-bool is_empty_folder(const Path& folder) { return fs::is_directory(folder) && fs::is_empty(folder); }
-
-/// Takes over an output folder: a run of this job goes on, an empty place is a new run, anything else is refused.
-void claim_output(TrainJob& job, bool force) {
-  const Path stored_path = job.output / "job.yaml";
-  if (force) {
-    for (const char* name : kOwnFiles) fs::remove_all(job.output / name);
-  }
-  if (fs::exists(stored_path)) {
-    const ConfigValue stored = parse_yaml_file(stored_path), now = write_config(job);
-    const auto changes = changes_not_allowed(stored, now);
-    CRUMB_CHECK(changes.empty(), "{} holds a run of another job ({}); choose another output, or --force to start again",
-                job.output.string(), fmt::join(changes, "; "));
-    job = read_config<TrainJob>(with_stored_autos(stored, now));
-    return;
-  }
-  const bool is_free = !fs::exists(job.output) || is_empty_folder(job.output);
-  if (!is_free && !force)
-    user_error("{} exists and is not a training run; choose another output, or --force to use it", job.output.string());
-  require_new_output(job.output, true);
-  make_folders(job.output);
-  require_new_output(job.output / "job.yaml", true);  // tells an unwritable folder before the work
-}
 
 /// The model a run starts from.
 struct Start {
@@ -120,46 +96,8 @@ torch::ScalarType choose_compute(TrainJob& job) {
 
 void choose_threads(TrainJob& job) {
   if (job.threads.is_auto()) job.threads = static_cast<int64_t>(available_processors());
-  setenv("MKL_DYNAMIC", "FALSE", 0);  // else MKL may use fewer threads than asked, and sums would change
+  setenv("MKL_DYNAMIC", "FALSE", 1);  // else MKL may use fewer threads than asked, and sums would change
   at::set_num_threads(static_cast<int>(*job.threads.value));
-}
-
-/// Texts as token streams, split into what is trained on and what is held out.
-struct Data {
-  std::vector<train::MixedStream> train;
-  std::vector<train::TokenStream> valid;
-};
-
-std::string names_of(const std::vector<Path>& paths) {
-  return paths.size() == 1 ? paths[0].string() : fmt::format("{} and {} more", paths[0].string(), paths.size() - 1);
-}
-
-Data open_data(const TrainJob& job, const train::TextEncoder& encoder, int64_t length) {
-  ThreadPool pool(static_cast<int>(job.threads.value_or(0)));
-  const Path cache = train::token_cache_folder(job.output / "tokens");
-  const double share = job.data.valid.is_share() ? job.data.valid.share : 0.0;
-  const auto open = [&](const std::vector<Path>& texts) {
-    return std::make_shared<const train::TokenFile>(
-        train::open_token_file(texts, job.data.separator, encoder, cache, pool.as_parallel_for()));
-  };
-  Data data;
-  const auto add = [&](const std::vector<Path>& texts, double weight) {
-    auto split = train::split_text(open(texts), share, length, static_cast<uint64_t>(job.seed), names_of(texts));
-    data.train.push_back({std::move(split.train), weight});
-    if (split.valid.size() > 0) data.valid.push_back(std::move(split.valid));
-  };
-  std::vector<Path> unweighted;
-  for (const auto& source : job.data.train.sources) {
-    if (source.is_weighted() && source.weight > 0) add({source.path}, source.weight);
-    if (!source.is_weighted()) unweighted.push_back(source.path);
-  }
-  if (!unweighted.empty()) add(unweighted, 1.0);
-  if (!job.data.valid.is_share()) {
-    data.valid.push_back(
-        train::split_text(open({job.data.valid.path}), 0, length, 0, job.data.valid.path.string()).train);
-  }
-  CRUMB_CHECK(!data.valid.empty(), "data.valid: a share of 0 leaves nothing to validate on");
-  return data;
 }
 
 /// Scales of the SEQ linears at this moment, one number a row.
@@ -187,31 +125,74 @@ void resolve_schedule(TrainJob& job, const train::Plan& plan) {
   if (job.schedule.tokens.is_auto()) job.schedule.tokens = plan.tokens;
 }
 
-std::shared_ptr<distill::Teacher> make_teacher(const TrainJob& job, const Start& start, torch::Device device,
-                                               torch::ScalarType compute) {
-  if (!job.quantizes() && !distill::needs_teacher(job.objective)) return nullptr;
-  std::unique_ptr<quant::Checkpoint> other;
-  if (!job.teacher.path.empty()) {
-    other = quant::open_checkpoint(job.teacher.path);
+/// What the student learns from, and what validation compares it with: the model it was made from, which is the teacher
+/// unless the job names another.
+struct Teachers {
+  std::shared_ptr<distill::Teacher> teacher, baseline;
+};
+
+Teachers make_teachers(const TrainJob& job, const Start& start, torch::Device device, torch::ScalarType compute) {
+  const auto make = [&](const arch::DecoderSpec& spec, const model::TensorSource& source) {
+    auto teacher = std::make_shared<distill::Teacher>(spec, source);
+    teacher->decoder().to(device);
+    teacher->decoder().compute = compute;
+    return teacher;
+  };
+  Teachers teachers;
+  if (job.quantizes() || (job.teacher.path.empty() && distill::needs_teacher(job.objective)))
+    teachers.baseline = make(start.spec, start.source);
+  if (!job.teacher.path.empty() && distill::needs_teacher(job.objective)) {
+    const auto other = quant::open_checkpoint(job.teacher.path);
     distill::check_same_pieces(*start.tokenizer, *other->load_tokenizer());
+    teachers.teacher = make(other->spec(), model::checkpoint_source(*other));
+  } else {
+    teachers.teacher = teachers.baseline;
   }
-  auto teacher = other ? std::make_shared<distill::Teacher>(other->spec(), model::checkpoint_source(*other))
-                       : std::make_shared<distill::Teacher>(start.spec, start.source);
-  teacher->decoder().to(device);
-  teacher->decoder().compute = compute;
-  return teacher;
+  if (!teachers.baseline) teachers.baseline = teachers.teacher;
+  return teachers;
 }
 
 std::unique_ptr<train::Objective> make_objective(const TrainJob& job, const Start& start, torch::Device device,
                                                  torch::ScalarType compute) {
-  return distill::distill_objective(job.objective, start.spec, make_teacher(job, start, device, compute));
+  const Teachers teachers = make_teachers(job, start, device, compute);
+  return distill::distill_objective(job.objective, start.spec, teachers.teacher, teachers.baseline);
 }
 
-void load_earlier_run(const TrainJob& job, const std::vector<TrainedParameter>& parameters) {
-  if (job.init_from.path.empty()) return;
-  const auto folder = train::newest_checkpoint(job.init_from.path);
-  CRUMB_CHECK(folder.has_value(), "init_from: {} holds no training checkpoint", job.init_from.path.string());
-  train::load_masters(*folder, parameters);
+/// Every value that the earlier run trained, whether this one trains it or not.
+void load_earlier_run(const TrainJob& job, model::Decoder& decoder) {
+  const Path& run = job.init_from.path;
+  if (run.empty()) return;
+  const auto folder = train::newest_checkpoint(run);
+  CRUMB_CHECK(folder.has_value(), "init_from: {} holds no training checkpoint", run.string());
+  CRUMB_CHECK(fs::exists(run / "last"), "init_from: the run in {} has not finished", run.string());
+  const train::TrainedParts all{.linears = true, .norms = true, .biases = true, .embeddings = true, .head = true};
+  train::load_masters(*folder, trained_parameters(decoder, all));
+}
+
+/// Tells other weights under the same path.
+std::string model_fingerprint(const Path& folder) {
+  uint64_t h = hash_name("model");
+  std::vector<Path> files;
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator(folder, none)) {
+    if (entry.path().extension() == ".safetensors") files.push_back(entry.path());
+  }
+  if (files.empty()) files.push_back(folder);  // a GGUF, or config.json
+  std::sort(files.begin(), files.end());
+  for (const auto& file : files) {
+    if (fs::is_regular_file(file)) h = hash_file_sample(hash_word(h, hash_name(file.filename().string())), file);
+  }
+  return fmt::format("{:016x}", h);
+}
+
+/// What must be the same when the run goes on, beside the job itself.
+std::map<std::string, std::string> fingerprints(const TrainJob& job, const TrainData& data) {
+  std::map<std::string, std::string> out{{"text", fmt::format("{:016x}", data.key)},
+                                         {"model", model_fingerprint(job.model.path)}};
+  if (!job.teacher.path.empty()) out["teacher"] = model_fingerprint(job.teacher.path);
+  if (!job.init_from.path.empty())
+    out["run of init_from"] = model_fingerprint(train::newest_checkpoint(job.init_from.path).value());
+  return out;
 }
 
 /// Larger scales take larger steps: quantized rows move in proportion to their scale, the median row by the learning
@@ -232,11 +213,12 @@ std::function<void(const Path&)> model_saver(const TrainJob& job, model::Decoder
   return [&](const Path& folder) { save_float_model(folder, decoder, start.config, start.companions); };
 }
 
-std::function<std::map<std::string, double>()> movement_observer(const TrainJob& job, const model::Decoder& decoder) {
-  if (!job.quantizes()) return {};
-  const auto movement = std::make_shared<qat::Movement>(decoder);
+std::function<std::map<std::string, double>()> movement_observer(const model::Decoder& decoder,
+                                                                 const std::vector<TrainedParameter>& parameters) {
+  const auto movement = std::make_shared<qat::Movement>(decoder, parameters);
   return [movement]() -> std::map<std::string, double> {
     const auto report = movement->report();
+    if (!movement->has_codes()) return {{"weight_distance", report.weight_distance}};
     return {{"flipped_share", report.flipped_share},
             {"weight_distance", report.weight_distance},
             {"scale_distance", report.scale_distance}};
@@ -247,27 +229,57 @@ Path export_path(const TrainJob& job, const std::string& target) {
   return job.output / "export" / (target.starts_with("gguf-") ? target + ".gguf" : target);
 }
 
-void export_and_judge(TrainResult& result) {
+exporting::ExportOptions export_options(const TrainJob& job, const std::string& target) {
+  return {.target = target,
+          .embedding_type = "",
+          .head_type = "",
+          .force = true,
+          .threads = static_cast<int>(job.threads.value_or(0))};
+}
+
+/// What would fail after the training is told before it.
+void check_ending(const TrainJob& job, const arch::DecoderSpec& spec) {
+  const auto formats = planned_formats(job, spec);
+  for (const auto& target : job.export_targets) exporting::plan_export(spec, formats, export_options(job, target));
+  for (const auto& text : job.evaluate.texts)
+    CRUMB_CHECK(fs::is_regular_file(text), "evaluate.text: {} is not a file", text.string());
+  CRUMB_CHECK(!job.model.is_random || job.evaluate.max_drop.size() == 0,
+              "evaluate.max_drop: a model of random values has no baseline to drop from");
+}
+
+void export_all(TrainResult& result) {
   const TrainJob& job = result.job;
   for (const auto& target : job.export_targets) {
     make_folders(job.output / "export");
     const auto checkpoint = quant::open_checkpoint(job.output / "model");
-    const exporting::ExportOptions options{.target = target,
-                                           .embedding_type = "",
-                                           .head_type = "",
-                                           .force = true,
-                                           .threads = static_cast<int>(job.threads.value_or(0))};
     result.exports.push_back(export_path(job, target));
-    exporting::export_checkpoint(*checkpoint, result.exports.back(), options);
+    exporting::export_checkpoint(*checkpoint, result.exports.back(), export_options(job, target));
   }
-  if (job.evaluate.texts.empty()) return;
+}
+
+/// Judges `model` by the job's texts; the report goes to `report` with .json and .md.
+eval::EvalResult judge(const TrainJob& job, const Path& model, const Path& report) {
   eval::EvalOptions options = job.evaluate;
-  options.model = job.output / "model";
+  options.model = model;
   if (!job.model.is_random) options.baseline = job.model.path;
   options.threads = job.threads.value_or(0);
-  result.evaluation = eval::evaluate(options);
-  write_text(job.output / "report.json", eval::to_json(*result.evaluation).dump(2) + "\n");
-  write_text(job.output / "report.md", eval::to_markdown(*result.evaluation));
+  auto result = eval::evaluate(options);
+  write_text(report.string() + ".json", eval::to_json(result).dump(2) + "
+");
+  write_text(report.string() + ".md", eval::to_markdown(result));
+  return result;
+}
+
+/// model/ and every exported file: what a file keeps its embedding in is a loss of its own.
+void export_and_judge(TrainResult& result) {
+  const TrainJob& job = result.job;
+  export_all(result);
+  if (job.evaluate.texts.empty()) return;
+  result.evaluations.push_back(judge(job, job.output / "model", job.output / "report"));
+  for (const auto& file : result.exports) {
+    const Path report = file.parent_path() / (file.stem().string() + ".report");
+    result.evaluations.push_back(judge(job, file, report));
+  }
 }
 
 }  // namespace
@@ -291,7 +303,8 @@ bool is_trained(arch::TensorRole role, const train::TrainedParts& parts, bool ti
 int64_t count_windows(const TrainJob& job, int64_t length) {
   const Path folder = job.model.tokenizer_folder();
   const auto tokenizer = tokenizer::load_tokenizer(folder);
-  auto data = open_data(job, {tokenizer.get(), train::tokenizer_identity(folder)}, length);
+  const train::TextEncoder encoder{tokenizer.get(), train::tokenizer_identity(folder)};
+  auto data = open_train_data(job, encoder, length, fs::temp_directory_path() / "crumb-tokens");
   return train::Sampler(std::move(data.train), length, 0).num_windows();
 }
 
@@ -317,14 +330,15 @@ std::vector<TrainedParameter> trained_parameters(model::Decoder& decoder, const 
 }
 
 TrainResult run_train_job(TrainJob job, bool force) {
-  claim_output(job, force);
+  check_train_output(job, force);
   choose_threads(job);
   const torch::Device device = choose_device(job);
   const torch::ScalarType compute = choose_compute(job);
   const Start start = open_start(job);
+  check_ending(job, start.spec);
   const int64_t length = train::choose_sequence_length(job.data, start.spec.context_length);
   const train::TextEncoder encoder{start.tokenizer.get(), train::tokenizer_identity(job.model.tokenizer_folder())};
-  Data data = open_data(job, encoder, length);
+  TrainData data = open_train_data(job, encoder, length, job.output / "tokens");
   train::Sampler sampler(std::move(data.train), length, static_cast<uint64_t>(job.seed));
   const train::ValidationSet validation(data.valid, length, job.validate.windows);
   const train::Plan plan = train::make_plan(job.schedule, length, sampler.num_windows());
@@ -335,29 +349,32 @@ TrainResult run_train_job(TrainJob job, bool force) {
   decoder.to(device);
   decoder.compute = compute;
   decoder.round_small_tensors = true;
+  load_earlier_run(job, decoder);
   auto parameters = trained_parameters(decoder, job.train);
-  load_earlier_run(job, parameters);
   TrainResult result;
   result.median_scale = median_scale(decoder);
   resolve_rates(job, result.median_scale, start.spec.hidden_size);
   if (job.quantizes()) set_row_factors(parameters, decoder, result.median_scale);
+  const auto objective = make_objective(job, start, device, compute);
+  quant::warn_unmatched_excludes(start.spec, job.method);
+  claim_train_output(job, force);
   write_text(job.output / "job.yaml", to_yaml(write_config(job)));
 
-  const auto objective = make_objective(job, start, device, compute);
   const train::TrainerParts parts{decoder,
                                   *objective,
                                   parameters,
                                   sampler,
                                   validation,
                                   model_saver(job, decoder, start),
-                                  movement_observer(job, decoder)};
+                                  movement_observer(decoder, parameters)};
   const train::TrainerOptions options{.optimizer = job.optimizer,
                                       .schedule = job.schedule,
                                       .validate = job.validate,
                                       .checkpoint = job.checkpoint,
                                       .plan = plan,
                                       .device = device,
-                                      .title = "train " + job.output.filename().string()};
+                                      .title = "train " + job.output.filename().string(),
+                                      .inputs = fingerprints(job, data)};
   log_info("{} steps of {} tokens, learning rate {:.3g}, {} threads, {}", format_count(plan.steps),
            format_count(plan.batch_tokens()), *job.optimizer.lr.value, *job.threads.value, job.compute);
   result.summary = train::run_training(parts, options, job.output);

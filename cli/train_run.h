@@ -11,11 +11,11 @@ struct TrainResult {
   train::TrainSummary summary;
   double median_scale = 0;  // at the start; 0 without quantization
   std::vector<Path> exports;
-  std::optional<eval::EvalResult> evaluation;
+  std::vector<eval::EvalResult> evaluations;  // of model/, then of the exports
 };
 
-/// Runs the job, or goes on with it, in job.output. `force`: removes what an earlier run left there.
-/// UserError when the output holds something else or the job has changed.
+/// Runs the job, or goes on with it, in job.output. `force`: removes what an earlier run left there, once everything
+/// the job names has been opened. UserError when the output holds something else or the job has changed.
 TrainResult run_train_job(TrainJob job, bool force);
 
 /// Whether the section `train:` names tensors of this role; a tied head goes with the embedding.

@@ -28,7 +28,7 @@ void print_summary(const TrainResult& result) {
   fmt::print("  model/: best by validation, {} {:.4f} nats a token at step {} ({:.4f} at the start)\n", measure,
              summary.best_value, summary.best_step, summary.start_value);
   for (const auto& path : result.exports) fmt::print("  {}\n", path.string());
-  if (result.evaluation) fmt::print("\n{}", eval::to_table(*result.evaluation));
+  for (const auto& evaluation : result.evaluations) fmt::print("\n{}", eval::to_table(evaluation));
 }
 
 nlohmann::ordered_json to_json(const TrainResult& result) {
@@ -47,7 +47,8 @@ nlohmann::ordered_json to_json(const TrainResult& result) {
                               {"tokens_per_second", summary.tokens_per_second}};
   json["exports"] = nlohmann::ordered_json::array();
   for (const auto& path : result.exports) json["exports"].push_back(path.string());
-  if (result.evaluation) json["evaluation"] = eval::to_json(*result.evaluation);
+  json["evaluations"] = nlohmann::ordered_json::array();
+  for (const auto& evaluation : result.evaluations) json["evaluations"].push_back(eval::to_json(evaluation));
   return json;
 }
 
@@ -61,10 +62,14 @@ int finish(const TrainResult& result, const Globals& globals) {
   } else {
     print_summary(result);
   }
-  if (!result.evaluation || !result.evaluation->exceeded()) return kExitOk;
   std::fflush(stdout);
-  std::fprintf(stderr, "crumb: %s\n", eval::exceeded_text(*result.evaluation).c_str());
-  return kExitMaxDrop;
+  int code = kExitOk;
+  for (const auto& evaluation : result.evaluations) {
+    if (!evaluation.exceeded()) continue;
+    std::fprintf(stderr, "crumb: %s\n", eval::exceeded_text(evaluation).c_str());
+    code = kExitMaxDrop;
+  }
+  return code;
 }
 
 int run(const Arguments& arguments, const Globals& globals) {

@@ -1,7 +1,7 @@
 # LibTorch as the PyPI wheel installs it. find_package(Torch) of that wheel insists on a CUDA toolkit; the CPU libraries need none.
 # CRUMB_TORCH_ROOT: the folder that holds torch/ (a site-packages folder). Default: the virtual environment of scripts/setup.sh.
 if(NOT CRUMB_TORCH_ROOT)
-  file(GLOB candidates ${CMAKE_SOURCE_DIR}/.venv/lib/python3*/site-packages)
+  file(GLOB candidates ${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages)
   foreach(candidate IN LISTS candidates)
     if(EXISTS ${candidate}/torch/lib/libtorch_cpu.so)
       set(CRUMB_TORCH_ROOT ${candidate} CACHE PATH "folder that holds torch/" FORCE)
@@ -22,7 +22,13 @@ target_link_libraries(crumb_torch INTERFACE
   ${torch_lib}/libc10.so ${torch_lib}/libtorch_cpu.so Threads::Threads)
 target_link_options(crumb_torch INTERFACE
   LINKER:-rpath,${torch_lib} LINKER:-rpath,${CRUMB_TORCH_ROOT}/nvidia/cu13/lib LINKER:--allow-shlib-undefined)
-if(EXISTS ${CRUMB_TORCH_ROOT}/torch/lib/libtorch_cuda.so AND CRUMB_CUDA)
+
+# The CPU environment of scripts/setup.sh has libtorch_cuda.so too, but not what it needs: cuBLAS tells the full one.
+file(GLOB cublas ${CRUMB_TORCH_ROOT}/nvidia/cu13/lib/libcublas.so*)
+if(CRUMB_CUDA STREQUAL "ON" AND NOT cublas)
+  message(FATAL_ERROR "no CUDA libraries beside LibTorch in ${CRUMB_TORCH_ROOT}: run scripts/setup.sh --cuda")
+endif()
+if(cublas AND NOT CRUMB_CUDA STREQUAL "OFF")
   # Nothing of ours names a symbol of libtorch_cuda: without --no-as-needed the linker would drop it and no GPU would be seen.
   target_link_options(crumb_torch INTERFACE LINKER:--no-as-needed ${torch_lib}/libtorch_cuda.so ${torch_lib}/libc10_cuda.so LINKER:--as-needed)
 endif()

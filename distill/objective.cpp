@@ -21,8 +21,9 @@ int parse_layer(std::string_view text, const std::string& pair, const char* whos
 
 class DistillObjective : public train::Objective {
  public:
-  DistillObjective(const ObjectiveOptions& options, const arch::DecoderSpec& student, std::shared_ptr<Teacher> teacher)
-      : options_(options), teacher_(std::move(teacher)) {
+  DistillObjective(const ObjectiveOptions& options, const arch::DecoderSpec& student, std::shared_ptr<Teacher> teacher,
+                   std::shared_ptr<Teacher> baseline)
+      : options_(options), teacher_(std::move(teacher)), baseline_(baseline ? std::move(baseline) : teacher_) {
     if (options_.hidden_mse == 0) return;
     for (const auto& [mine, teachers] :
          hidden_layer_map(options_, student.num_layers(), teacher_->spec().num_layers())) {
@@ -32,7 +33,7 @@ class DistillObjective : public train::Objective {
   }
 
   std::vector<int> wanted_layers() const override { return student_layers_; }
-  bool has_teacher() const override { return teacher_ != nullptr; }
+  bool has_teacher() const override { return baseline_ != nullptr; }
 
   train::Loss loss(const train::Batch& batch, const model::DecoderOutput& output, const torch::Tensor& head,
                    double total_supervised) override {
@@ -42,8 +43,8 @@ class DistillObjective : public train::Objective {
         .kl = options_.kl, .cross_entropy = options_.cross_entropy, .temperature = options_.temperature};
     train::Loss result{.total = torch::zeros({}, output.final_hidden.options()), .parts = {}};
     if (options_.kl != 0 || options_.cross_entropy != 0) {
-      const auto logits =
-          model::head_loss(head_input(batch, output, head, taught), weights, total_supervised, options_.chunk_tokens);
+      const auto logits = model::head_loss(head_input(batch, output, head, taught, teacher_), weights, total_supervised,
+                                           options_.chunk_tokens);
       result.total = logits.total;
       if (options_.kl != 0) result.parts["kl"] = logits.kl;
       if (options_.cross_entropy != 0) result.parts["cross_entropy"] = logits.cross_entropy;
@@ -58,23 +59,24 @@ class DistillObjective : public train::Objective {
 
   train::EvaluationSums evaluate(const train::Batch& batch, const model::DecoderOutput& output,
                                  const torch::Tensor& head) override {
-    const model::DecoderOutput taught = teacher_ != nullptr ? teacher_->forward(batch.ids) : model::DecoderOutput{};
-    const auto scores = model::head_scores(head_input(batch, output, head, taught), options_.chunk_tokens);
+    const model::DecoderOutput taught = baseline_ != nullptr ? baseline_->forward(batch.ids) : model::DecoderOutput{};
+    const auto scores = model::head_scores(head_input(batch, output, head, taught, baseline_), options_.chunk_tokens);
     return {.tokens = scores.tokens,
             .cross_entropy = scores.cross_entropy,
             .kl = scores.kl,
-            .top1 = teacher_ != nullptr ? scores.same_top : scores.top_is_target};
+            .top1 = baseline_ != nullptr ? scores.same_top : scores.top_is_target};
   }
 
  private:
   model::HeadLossInput head_input(const train::Batch& batch, const model::DecoderOutput& output,
-                                  const torch::Tensor& head, const model::DecoderOutput& taught) const {
+                                  const torch::Tensor& head, const model::DecoderOutput& taught,
+                                  const std::shared_ptr<Teacher>& teacher) const {
     model::HeadLossInput input;
     input.hidden = output.final_hidden.flatten(0, 1);
     input.head = head;
     if (taught.final_hidden.defined()) {
       input.teacher_hidden = taught.final_hidden.flatten(0, 1);
-      input.teacher_head = teacher_->head_weight();
+      input.teacher_head = teacher->head_weight();
     }
     input.targets = batch.targets.flatten();
     if (batch.mask.defined()) input.mask = batch.mask.flatten();
@@ -94,7 +96,7 @@ class DistillObjective : public train::Objective {
   }
 
   ObjectiveOptions options_;
-  std::shared_ptr<Teacher> teacher_;
+  std::shared_ptr<Teacher> teacher_, baseline_;
   std::vector<int> student_layers_, teacher_layers_;  // pairs by position
 };
 
@@ -124,19 +126,21 @@ std::vector<std::pair<int, int>> hidden_layer_map(const ObjectiveOptions& option
 }
 
 std::unique_ptr<train::Objective> distill_objective(const ObjectiveOptions& options, const arch::DecoderSpec& student,
-                                                    std::shared_ptr<Teacher> teacher) {
+                                                    std::shared_ptr<Teacher> teacher,
+                                                    std::shared_ptr<Teacher> baseline) {
   CRUMB_CHECK(options.kl != 0 || options.hidden_mse != 0 || options.cross_entropy != 0,
               "objective: all weights are 0; give at least one of kl, hidden_mse, cross_entropy");
   CRUMB_CHECK(
       !needs_teacher(options) || teacher != nullptr,
       "objective: kl and hidden_mse need a teacher; set teacher: self or a folder, or use cross_entropy: 1 with kl: 0");
+  if (baseline != nullptr) check_vocabulary_size(student, baseline->spec());
   if (teacher != nullptr) {
     check_vocabulary_size(student, teacher->spec());
     CRUMB_CHECK(options.hidden_mse == 0 || student.hidden_size == teacher->spec().hidden_size,
                 "objective.hidden_mse: the teacher's hidden size is {}, the model's {}; set it to 0 for this teacher",
                 teacher->spec().hidden_size, student.hidden_size);
   }
-  return std::make_unique<DistillObjective>(options, student, std::move(teacher));
+  return std::make_unique<DistillObjective>(options, student, std::move(teacher), std::move(baseline));
 }
 
 }  // namespace crumb::distill

@@ -54,9 +54,11 @@ bool needs_teacher(const ObjectiveOptions& options);
 std::vector<std::pair<int, int>> hidden_layer_map(const ObjectiveOptions& options, int64_t student_layers,
                                                   int64_t teacher_layers);
 
-/// `teacher` may be null if !needs_teacher(options); if given, evaluation reports the divergence from it whatever the
-/// weights. UserError: a teacher is needed and absent, vocabularies or hidden sizes differ, all weights are 0.
+/// `teacher` may be null if !needs_teacher(options). Evaluation reports the divergence from `baseline`, or without one
+/// from the teacher, whatever the weights. UserError: a teacher is needed and absent, vocabularies or hidden sizes
+/// differ, all weights are 0.
 std::unique_ptr<train::Objective> distill_objective(const ObjectiveOptions& options, const arch::DecoderSpec& student,
-                                                    std::shared_ptr<Teacher> teacher);
+                                                    std::shared_ptr<Teacher> teacher,
+                                                    std::shared_ptr<Teacher> baseline = nullptr);
 
 }  // namespace crumb::distill

@@ -43,23 +43,28 @@ double sum_of_squares(const torch::Tensor& x) { return x.square().sum(torch::kFl
 
 }  // namespace
 
-Movement::Movement(const model::Decoder& decoder) {
+Movement::Movement(const model::Decoder& decoder, const std::vector<train::TrainedParameter>& parameters) {
   for (const auto& [name, linear] : decoder.linears()) {
     if (auto seq = std::dynamic_pointer_cast<SeqLinearImpl>(linear))
-      starts_.push_back({seq, packed_codes(*seq), sample(seq->weight), seq->log_scale.detach().clone()});
+      linears_.push_back({seq, packed_codes(*seq), seq->log_scale.detach().clone()});
+  }
+  for (const auto& p : parameters) {
+    if (p.kind == train::ParameterKind::weight) matrices_.push_back({p.value, sample(p.value)});
   }
 }
 
 MovementReport Movement::report() const {
   const torch::NoGradGuard no_grad;
   double flipped = 0, codes = 0, moved = 0, size = 0, scale_moved = 0, scales = 0;
-  for (const auto& start : starts_) {
+  for (const auto& start : linears_) {
     flipped += static_cast<double>(count_different(packed_codes(*start.linear), start.codes));
     codes += static_cast<double>(start.linear->weight.numel());
-    moved += sum_of_squares(sample(start.linear->weight) - start.weights);
-    size += sum_of_squares(start.weights);
     scale_moved += sum_of_squares(start.linear->log_scale - start.log_scale);
     scales += static_cast<double>(start.log_scale.numel());
+  }
+  for (const auto& start : matrices_) {
+    moved += sum_of_squares(sample(start.weight) - start.sample);
+    size += sum_of_squares(start.sample);
   }
   const auto share = [](double part, double whole) { return whole > 0 ? part / whole : 0.0; };
   return {share(flipped, codes), std::sqrt(share(moved, size)), std::sqrt(share(scale_moved, scales))};

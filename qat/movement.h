@@ -9,30 +9,37 @@
 
 #include "model/decoder.h"
 #include "qat/seq_linear.h"
+#include "train/optimizer.h"
 
 namespace crumb::qat {
 
 struct MovementReport {
   double flipped_share = 0;    // of the codes, those that differ from the start
-  double weight_distance = 0;  // ||w - w0|| / ||w0|| of the masters, on an even sample of at most 64k weights a linear
+  double weight_distance = 0;  // ||w - w0|| / ||w0|| of the trained matrices, on an even sample of at most 64k of each
   double scale_distance = 0;   // root mean square of ln s - ln s0
 };
 
-/// Remembers the start of a decoder's SEQ linears: codes packed (2 bits a weight), scales, and the sampled weights.
-/// Make it before a checkpoint of a resumed run is loaded, so that the start is that of the whole run.
+/// Remembers the start of a decoder: of its SEQ linears the codes, packed (2 bits a weight), and the scales; of every
+/// trained matrix a sample. Make it before a checkpoint of a resumed run is loaded, so that the start is that of the
+/// whole run.
 class Movement {
  public:
-  explicit Movement(const model::Decoder& decoder);
-  /// One pass over the weights; all zero for a decoder without SEQ linears.
+  Movement(const model::Decoder& decoder, const std::vector<train::TrainedParameter>& parameters);
+  bool has_codes() const { return !linears_.empty(); }
+  /// One pass over the weights.
   MovementReport report() const;
 
  private:
-  struct Start {
+  struct LinearStart {
     std::shared_ptr<SeqLinearImpl> linear;
-    std::vector<uint8_t> codes;        // packed rows
-    torch::Tensor weights, log_scale;  // the sample; all scales
+    std::vector<uint8_t> codes;  // packed rows
+    torch::Tensor log_scale;
   };
-  std::vector<Start> starts_;
+  struct MatrixStart {
+    torch::Tensor weight, sample;
+  };
+  std::vector<LinearStart> linears_;
+  std::vector<MatrixStart> matrices_;
 };
 
 }  // namespace crumb::qat

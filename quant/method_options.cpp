@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/common/error.h"
+#include "core/common/log.h"
 
 namespace crumb::quant {
 namespace {
@@ -57,6 +58,18 @@ QuantFormat MethodOptions::format() const {
 bool matches_any(const std::string& module_name, const std::vector<std::string>& patterns) {
   return std::any_of(patterns.begin(), patterns.end(),
                      [&](const std::string& pattern) { return matches(module_name, pattern); });
+}
+
+void warn_unmatched_excludes(const arch::DecoderSpec& spec, const MethodOptions& method) {
+  const auto usual = MethodOptions().exclude;  // a model with a tied head has no lm_head
+  for (const auto& pattern : method.exclude) {
+    const auto tensors = arch::tensor_table(spec);
+    const bool matches_one = std::any_of(tensors.begin(), tensors.end(), [&](const arch::TensorDesc& desc) {
+      return matches(desc.module_name(), pattern);
+    });
+    if (!matches_one && std::find(usual.begin(), usual.end(), pattern) == usual.end())
+      log_warning("method.exclude: \"{}\" matches no tensor of the model", pattern);
+  }
 }
 
 bool is_quantized(const arch::TensorDesc& desc, const MethodOptions& method) {

@@ -45,6 +45,9 @@ struct MethodOptions {
 /// of the name.
 bool matches_any(const std::string& module_name, const std::vector<std::string>& patterns);
 
+/// Warns of patterns that match no tensor of the model: a mistyped one would leave a matrix quantized that should stay.
+void warn_unmatched_excludes(const arch::DecoderSpec& spec, const MethodOptions& method);
+
 /// Linears that are not excluded.
 bool is_quantized(const arch::TensorDesc& desc, const MethodOptions& method);
 /// UserError naming the linear unless group_size (0: a row) divides `cols`.

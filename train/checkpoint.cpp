@@ -1,6 +1,7 @@
 #include "train/checkpoint.h"
 
 #include <algorithm>
+#include <charconv>
 
 #include "core/common/error.h"
 #include "train/tensor_file.h"
@@ -11,16 +12,32 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-/// Complete checkpoints, oldest first.
-std::vector<Path> checkpoints(const Path& output) {
-  std::vector<Path> found;
+constexpr std::string_view kStep = "step-";
+
+/// The step in the name of a checkpoint's folder; -1 for other names.
+int64_t step_of(const Path& folder) {
+  const std::string name = folder.filename().string();
+  int64_t step = -1;
+  if (name.starts_with(kStep)) std::from_chars(name.data() + kStep.size(), name.data() + name.size(), step);
+  return step;
+}
+
+/// Complete checkpoints by step, oldest first.
+std::map<int64_t, Path> checkpoints(const Path& output) {
+  std::map<int64_t, Path> found;
   std::error_code none;
   for (const auto& entry : fs::directory_iterator(output / "checkpoints", none)) {
-    if (entry.path().filename().string().starts_with("step-") && fs::exists(entry.path() / "state.json"))
-      found.push_back(entry.path());
+    const int64_t step = step_of(entry.path());
+    if (step >= 0 && fs::exists(entry.path() / "state.json")) found[step] = entry.path();
   }
-  std::sort(found.begin(), found.end());
   return found;
+}
+
+/// A kill must not leave half a checkpoint under its name.
+void remove_checkpoint(const Path& folder) {
+  const Path aside = folder.parent_path() / fmt::format(".{}.tmp-old", folder.filename().string());
+  fs::rename(folder, aside);
+  fs::remove_all(aside);
 }
 
 }  // namespace
@@ -32,7 +49,8 @@ nlohmann::ordered_json TrainState::to_json() const {
           {"measure", measure},
           {"threads", threads},
           {"isa", isa},
-          {"torch_version", torch_version}};
+          {"torch_version", torch_version},
+          {"inputs", inputs}};
 }
 
 TrainState TrainState::from_json(const Json& json) {
@@ -42,12 +60,13 @@ TrainState TrainState::from_json(const Json& json) {
           .measure = json.at("measure"),
           .threads = json.at("threads"),
           .isa = json.at("isa"),
-          .torch_version = json.at("torch_version")};
+          .torch_version = json.at("torch_version"),
+          .inputs = json.value("inputs", std::map<std::string, std::string>{})};
 }
 
 std::optional<Path> newest_checkpoint(const Path& output) {
   const auto all = checkpoints(output);
-  return all.empty() ? std::nullopt : std::optional<Path>(all.back());
+  return all.empty() ? std::nullopt : std::optional<Path>(all.rbegin()->second);
 }
 
 void save_checkpoint(const Path& output, const TrainState& state, const AdamW& optimizer, int64_t keep) {
@@ -59,28 +78,40 @@ void save_checkpoint(const Path& output, const TrainState& state, const AdamW& o
   write_tensors(folder.temporary_path() / "optimizer.safetensors", optimizer.state());
   write_text(folder.temporary_path() / "state.json", state.to_json().dump(2) + "\n");
   folder.commit();
-  const auto all = checkpoints(output);
-  for (size_t i = 0; i + static_cast<size_t>(keep) < all.size(); ++i) fs::remove_all(all[i]);
+  auto all = checkpoints(output);
+  for (; static_cast<int64_t>(all.size()) > keep; all.erase(all.begin())) remove_checkpoint(all.begin()->second);
 }
 
 void load_masters(const Path& folder, const std::vector<TrainedParameter>& parameters) {
   const torch::NoGradGuard no_grad;
   const Path path = folder / "masters.safetensors";
-  const auto masters = read_tensors(path);
+  auto masters = read_tensors(path);
   for (const auto& p : parameters) {
     const auto found = masters.find(p.name);
-    CRUMB_CHECK(found != masters.end(), "{}: no {}: the run trained other parameters", path.string(), p.name);
+    // Scales belong to the weights they were trained with.
+    CRUMB_CHECK(found != masters.end() || p.kind != ParameterKind::scale,
+                "{}: no {}: the run did not quantize this matrix", path.string(), p.name);
+    if (found == masters.end()) continue;
     CRUMB_CHECK(found->second.sizes() == p.value.sizes(), "{}: {} has another shape", path.string(), p.name);
     torch::Tensor value = p.value;
     value.copy_(found->second);
+    masters.erase(found);
+  }
+  CRUMB_CHECK(masters.empty(), "{}: {} has no place in this model: the run quantized other matrices", path.string(),
+              masters.begin()->first);
+}
+
+static TrainState read_state(const Path& path) {
+  try {
+    return TrainState::from_json(Json::parse(read_text(path)));
+  } catch (const nlohmann::json::exception&) {
+    user_error("{}: not a training state; remove its folder to go on from the checkpoint before it", path.string());
   }
 }
 
 TrainState load_checkpoint(const Path& folder, AdamW& optimizer) {
   load_masters(folder, optimizer.parameters());
-  const Json json = Json::parse(read_text(folder / "state.json"), nullptr, false);
-  CRUMB_CHECK(json.is_object() && json.contains("step"), "{}: not a training state", (folder / "state.json").string());
-  const TrainState state = TrainState::from_json(json);
+  const TrainState state = read_state(folder / "state.json");
   optimizer.load_state(read_tensors(folder / "optimizer.safetensors"), state.step);
   return state;
 }

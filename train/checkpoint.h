@@ -16,6 +16,8 @@ struct TrainState {
   std::string measure;     // "kl" or "cross_entropy"
   int64_t threads = 0;
   std::string isa, torch_version;
+  /// Fingerprints of what the run reads ("text", "model", ...): it goes on only with the same.
+  std::map<std::string, std::string> inputs;
 
   nlohmann::ordered_json to_json() const;
   static TrainState from_json(const nlohmann::ordered_json& json);
@@ -30,8 +32,8 @@ void save_checkpoint(const Path& output, const TrainState& state, const AdamW& o
 /// Loads masters and moments into `optimizer`'s parameters. UserError naming the file for parameters that do not match.
 TrainState load_checkpoint(const Path& folder, AdamW& optimizer);
 
-/// Copies the masters of a finished run into the parameters of the same names; UserError where one is missing or has
-/// another shape.
+/// Copies the masters of a checkpoint into the parameters of the same names. UserError for a master that has no
+/// parameter or another shape, and for a scale without a master; other parameters may be absent and stay.
 void load_masters(const Path& folder, const std::vector<TrainedParameter>& parameters);
 
 }  // namespace crumb::train

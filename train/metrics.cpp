@@ -148,7 +148,8 @@ std::string curves_page(const std::vector<Json>& log, const std::string& title) 
   body += chart("Learning rate", {curve("lr", "weights", "#3b6fb6")});
   body += chart("Gradient norm", {curve("gradient_norm", "before clipping", "#7a5ba6")});
   body += chart("Codes that differ from the start", {curve("flipped_share", "share", "#b6803b")});
-  body += chart("Distance of the weights from the start", {curve("weight_distance", "relative", "#b6803b")});
+  body += chart("Distance from the start", {curve("weight_distance", "weights, relative", "#b6803b"),
+                                            curve("scale_distance", "logarithms of the scales", "#3b6fb6")});
   return fmt::format(
       "<!doctype html>\n<html><head><meta charset='utf-8'><title>{0}</title><style>\nbody{{font:15px "
       "sans-serif;max-width:900px;margin:2em auto;"

@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/common/error.h"
@@ -59,10 +60,10 @@ void update_composite(const AdamWStep& step, const TrainedParameter& p, const to
   p.value.sub_(change);
 }
 
-double squared_norm(const torch::Tensor& gradient) {
-  if (!gradient.is_cpu()) return gradient.to(torch::kFloat64).pow(2).sum().item<double>();
-  const float* g = gradient.data_ptr<float>();
-  const int64_t n = gradient.numel(), blocks = (n + kGrain - 1) / kGrain;
+double squared_norm(const torch::Tensor& values) {
+  if (!values.is_cpu()) return values.to(torch::kFloat64).pow(2).sum().item<double>();
+  const float* g = values.data_ptr<float>();
+  const int64_t n = values.numel(), blocks = (n + kGrain - 1) / kGrain;
   std::vector<double> sums(static_cast<size_t>(blocks), 0.0);
   at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
@@ -101,12 +102,21 @@ AdamW::AdamW(std::vector<TrainedParameter> parameters, const OptimizerOptions& o
   }
 }
 
-double AdamW::gradient_norm() const {
+double AdamW::gradient_norm() const { return norm_of(/*scales=*/false); }
+double AdamW::scale_gradient_norm() const { return norm_of(/*scales=*/true); }
+
+double AdamW::norm_of(bool scales) const {
   double sum = 0;
   for (const auto& p : parameters_) {
-    if (p.kind != ParameterKind::scale && p.value.grad().defined()) sum += squared_norm(p.value.grad().contiguous());
+    const bool is_asked = (p.kind == ParameterKind::scale) == scales;
+    if (is_asked && p.value.grad().defined()) sum += squared_norm(p.value.grad().contiguous());
   }
   return std::sqrt(sum);
+}
+
+bool AdamW::is_finite() const {
+  return std::all_of(parameters_.begin(), parameters_.end(),
+                     [](const TrainedParameter& p) { return std::isfinite(squared_norm(p.value.detach())); });
 }
 
 void AdamW::step(const LearningRates& rates, double gradient_factor) {

@@ -42,6 +42,9 @@ class AdamW {
   const std::vector<TrainedParameter>& parameters() const { return parameters_; }
   /// Norm of all gradients but those of scales.
   double gradient_norm() const;
+  double scale_gradient_norm() const;
+  /// No NaN and no infinity in any parameter.
+  bool is_finite() const;
   /// One step with the gradients multiplied by `gradient_factor` (scales' are not). Parameters without a gradient stay.
   void step(const LearningRates& rates, double gradient_factor);
   void zero_grad();
@@ -53,6 +56,9 @@ class AdamW {
   void load_state(const std::map<std::string, torch::Tensor>& state, int64_t num_steps);
 
  private:
+  /// Norm of the gradients of scales, or of all others.
+  double norm_of(bool scales) const;
+
   std::vector<TrainedParameter> parameters_;
   OptimizerOptions options_;
   std::vector<torch::Tensor> m_, v_;

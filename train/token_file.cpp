@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "core/common/error.h"
+#include "core/common/hash.h"
 #include "core/common/log.h"
 #include "core/common/progress.h"
 #include "core/common/quantity.h"
@@ -26,30 +27,10 @@ struct Header {
   uint64_t key, documents, tokens;
 };
 
-uint64_t mix(uint64_t h, uint64_t word) {
-  h = (h ^ word) * 0xff51afd7ed558ccd;
-  return h ^ (h >> 32);
-}
-
-uint64_t hash_bytes(uint64_t h, std::string_view bytes) {
-  h = mix(h, bytes.size());
-  for (size_t i = 0; i < bytes.size(); i += 8) {
-    uint64_t word = 0;
-    std::memcpy(&word, bytes.data() + i, std::min<size_t>(8, bytes.size() - i));
-    h = mix(h, word);
-  }
-  return h;
-}
-
-uint64_t hash_file(uint64_t h, const Path& path) {
-  const MappedFile file(path);
-  return hash_bytes(h, {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()});
-}
-
 uint64_t key_of(const std::vector<Path>& texts, const std::string& separator, const TextEncoder& encoder) {
-  uint64_t h = mix(hash_name("crumb token file"), encoder.identity);
+  uint64_t h = hash_word(hash_name("crumb token file"), encoder.identity);
   h = hash_bytes(h, separator);
-  for (const auto& text : texts) h = hash_file(mix(h, text.extension() == ".jsonl" ? 1 : 0), text);
+  for (const auto& text : texts) h = hash_file(hash_word(h, text.extension() == ".jsonl" ? 1 : 0), text);
   return h;
 }
 
@@ -101,6 +82,8 @@ void write_token_file(const Path& path, uint64_t key, const Encoder& encoder) {
 
 void tokenize(const std::vector<Path>& texts, const std::string& separator, const TextEncoder& encoder,
               const Path& path, uint64_t key, const ParallelFor& parallel_for) {
+  if (!encoder.tokenizer->special().eos)
+    log_warning("the tokenizer names no EOS: documents follow each other without a token between them");
   const Stopwatch clock;
   Encoder tokens(*encoder.tokenizer, parallel_for);
   for (const auto& text : texts)
@@ -119,7 +102,7 @@ bool is_writable_folder(const Path& folder) {
 
 }  // namespace
 
-TokenFile::TokenFile(const Path& path, uint64_t key) : file_(path) {
+TokenFile::TokenFile(const Path& path, uint64_t key) : file_(path), key_(key) {
   const auto bytes = file_.bytes();
   Header header{};
   if (bytes.size() >= sizeof header) std::memcpy(&header, bytes.data(), sizeof header);
@@ -136,7 +119,7 @@ TokenFile::TokenFile(const Path& path, uint64_t key) : file_(path) {
 uint64_t tokenizer_identity(const Path& folder) {
   uint64_t h = hash_name("tokenizer");
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "generation_config.json", "config.json"}) {
-    if (std::filesystem::exists(folder / name)) h = hash_file(mix(h, hash_name(name)), folder / name);
+    if (std::filesystem::exists(folder / name)) h = hash_file(hash_word(h, hash_name(name)), folder / name);
   }
   return h;
 }
@@ -145,6 +128,7 @@ TokenFile open_token_file(const std::vector<Path>& texts, const std::string& sep
                           const Path& cache, const ParallelFor& parallel_for) {
   const uint64_t key = key_of(texts, separator, encoder);
   const Path path = cache / fmt::format("{:016x}.tokens", key);
+  remove_leftovers(cache, std::chrono::hours(24));  // of killed runs; a younger one may be a run beside this
   if (!std::filesystem::exists(path)) tokenize(texts, separator, encoder, path, key, parallel_for);
   return TokenFile(path, key);
 }

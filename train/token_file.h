@@ -20,6 +20,8 @@ class TokenFile {
   /// UserError if the file is not one of ours, or not of this key.
   TokenFile(const Path& path, uint64_t key);
 
+  /// A hash of the texts, the separator and the tokenizer.
+  uint64_t key() const { return key_; }
   int64_t num_tokens() const { return static_cast<int64_t>(ids_.size()); }
   int64_t num_documents() const { return static_cast<int64_t>(ends_.size()); }
   int64_t document_begin(int64_t i) const { return i == 0 ? 0 : document_end(i - 1); }
@@ -28,6 +30,7 @@ class TokenFile {
 
  private:
   MappedFile file_;
+  uint64_t key_;
   std::span<const uint64_t> ends_;
   std::span<const tokenizer::TokenId> ids_;
 };

@@ -4,6 +4,7 @@
 #include <torch/version.h>
 
 #include <cmath>
+#include <limits>
 #include <optional>
 
 #include "core/common/error.h"
@@ -27,8 +28,7 @@ Batch to_device(Batch batch, torch::Device device) {
 struct StepResult {
   double loss = 0;
   std::map<std::string, double> parts;
-  double gradient_norm = 0;
-  bool is_finite() const { return std::isfinite(loss) && std::isfinite(gradient_norm); }
+  double gradient_norm = 0, scale_gradient_norm = 0;
 };
 
 class Run {
@@ -46,13 +46,14 @@ class Run {
     progress.set_start(state_.step * options_.plan.batch_tokens());
     const Stopwatch clock;
     const int64_t first = state_.step;
-    if (state_.step == 0) log.append(validated({{"step", 0}, {"tokens", 0}}));
+    if (state_.step == 0) validate(log, {{"step", 0}, {"tokens", 0}});
     while (state_.step < options_.plan.steps && !StopSignal::is_set()) {
-      log.append(one_step());
+      one_step(log);
       progress.update(state_.step * options_.plan.batch_tokens(), note_);
-      if (is_due(options_.checkpoint.every) || StopSignal::is_set()) save(log);
+      if (is_due(options_.checkpoint.every)) save(log);
     }
-    summary_.is_stopped = state_.step < options_.plan.steps;
+    summary_.is_stopped = StopSignal::is_set();
+    if (summary_.is_stopped && saved_step_ != state_.step) save(log);
     if (!summary_.is_stopped) progress.finish(note_);
     finish(clock.seconds(), first);
     return summary_;
@@ -66,10 +67,19 @@ class Run {
     const TrainState here = environment();
     if (!folder) {
       state_.threads = here.threads, state_.isa = here.isa, state_.torch_version = here.torch_version;
+      state_.inputs = options_.inputs;
       return;
     }
     last_checkpoint_ = *folder;
     state_ = load_checkpoint(*folder, optimizer_);
+    saved_step_ = state_.step;
+    for (const auto& [name, fingerprint] : state_.inputs) {
+      const auto found = options_.inputs.find(name);
+      CRUMB_CHECK(found != options_.inputs.end() && found->second == fingerprint,
+                  "{}: the {} has changed since the run began; choose another output, or --force to start again",
+                  output_.string(), name);
+    }
+    forget_best_of_dropped_steps();
     if (state_.threads != here.threads || state_.isa != here.isa || state_.torch_version != here.torch_version) {
       log_warning(
           "the run began with {} threads, {} and torch {}, and goes on with {}, {} and {}: it will not be bit for bit "
@@ -79,10 +89,21 @@ class Run {
     if (state_.step < options_.plan.steps) log_info("going on from {}", folder->string());
   }
 
+  /// A kill between a validation and the next checkpoint leaves a model/ of a later step than the state. The same job
+  /// makes it again; one that validates at other steps might not, so the next validation writes model/ in any case.
+  void forget_best_of_dropped_steps() {
+    if (!std::filesystem::exists(output_ / "log.jsonl")) return;
+    for (const Json& line : read_log(output_ / "log.jsonl")) {
+      const double value = line.value("valid_" + state_.measure, std::numeric_limits<double>::infinity());
+      if (line.value("step", int64_t{0}) > state_.step && value < state_.best_value) state_.best_step = -1;
+    }
+  }
+
   TrainState environment() const {
     TrainState state;
     state.threads = at::get_num_threads();
-    state.isa = kernels::isa_name(kernels::best_isa());
+    // The library's choice decides the order of its sums, too.
+    state.isa = fmt::format("{} ({})", kernels::isa_name(kernels::best_isa()), at::get_cpu_capability());
     state.torch_version = TORCH_VERSION;
     return state;
   }
@@ -90,11 +111,12 @@ class Run {
   /// Every `every` steps, and after the last.
   bool is_due(int64_t every) const { return state_.step % every == 0 || state_.step == options_.plan.steps; }
 
-  Json one_step() {
+  void one_step(MetricsLog& log) {
     const Stopwatch clock;
     const LearningRates rates = current_rates();
     const StepResult result = forward_backward();
-    if (!result.is_finite()) fail_not_finite(result);
+    require_finite(result.loss, state_.step + 1, "the loss");
+    require_finite(result.gradient_norm + result.scale_gradient_norm, state_.step + 1, "the gradient");
     const double clip = options_.optimizer.grad_clip;
     optimizer_.step(rates, clip > 0 && result.gradient_norm > clip ? clip / result.gradient_norm : 1.0);
     optimizer_.zero_grad();
@@ -106,7 +128,10 @@ class Run {
     line["gradient_norm"] = result.gradient_norm;
     line["tokens_per_second"] = static_cast<double>(options_.plan.batch_tokens()) / clock.seconds();
     note_ = fmt::format("loss {:.4f}", result.loss) + valid_note_;
-    return is_due(options_.validate.every) ? validated(std::move(line)) : line;
+    if (is_due(options_.validate.every))
+      validate(log, std::move(line));
+    else
+      log.append(line);
   }
 
   LearningRates current_rates() const {
@@ -131,20 +156,21 @@ class Run {
       loss.total.backward();
     }
     result.gradient_norm = optimizer_.gradient_norm();
+    result.scale_gradient_norm = optimizer_.scale_gradient_norm();
     return result;
   }
 
-  [[noreturn]] void fail_not_finite(const StepResult& result) const {
-    const char* what = std::isfinite(result.loss) ? "the gradient" : "the loss";
+  void require_finite(double value, int64_t step, const char* what) const {
+    if (std::isfinite(value)) return;
     const std::string last = last_checkpoint_.empty() ? "there is no checkpoint yet"
                                                       : "the last good checkpoint is " + last_checkpoint_.string();
     run_error(
         "step {}: {} is not finite; {}; try a lower optimizer.lr, a longer schedule.warmup, optimizer.grad_clip, or "
-        "compute: fp32",
-        state_.step + 1, what, last);
+        "compute: fp32, in another output or with --force",
+        step, what, last);
   }
 
-  EvaluationSums validate() {
+  EvaluationSums validation_sums() {
     const torch::NoGradGuard no_grad;
     EvaluationSums sums;
     const int64_t windows = parts_.validation.num_windows();
@@ -156,13 +182,13 @@ class Run {
     return sums;
   }
 
-  /// Adds the validation to a line of the log and keeps the model if it is the best so far.
-  Json validated(Json line) {
-    const EvaluationSums sums = validate();
+  /// Logs a line with the validation, then keeps the model if it is the best so far: in this order, so that a log
+  /// without the step means a model/ without it.
+  void validate(MetricsLog& log, Json line) {
+    const EvaluationSums sums = validation_sums();
     const double cross_entropy = sums.cross_entropy / sums.tokens, kl = sums.kl / sums.tokens;
     const double value = state_.measure == "kl" ? kl : cross_entropy;
-    if (!std::isfinite(value))
-      run_error("step {}: the validation is not finite; try a lower optimizer.lr", state_.step);
+    require_finite(value, state_.step, "the validation");
     line["valid_cross_entropy"] = cross_entropy;
     line["valid_perplexity"] = std::exp(cross_entropy);
     if (state_.measure == "kl") line["valid_kl"] = kl;
@@ -170,13 +196,13 @@ class Run {
     if (parts_.movement) {
       for (const auto& [name, number] : parts_.movement()) line[name] = number;
     }
+    log.append(line);
     valid_note_ = fmt::format(", validation {} {:.4f}", state_.measure == "kl" ? "KL" : "loss", value);
     if (state_.best_step < 0 || value < state_.best_value) {
       state_.best_value = value;
       state_.best_step = state_.step;
       save_model("model");
     }
-    return line;
   }
 
   void save_model(const char* name) const {
@@ -185,9 +211,11 @@ class Run {
   }
 
   void save(MetricsLog& log) {
+    require_finite(optimizer_.is_finite() ? 0.0 : NAN, state_.step, "a weight");
     log.sync();  // the log must not end before the checkpoint that goes on from it
     save_checkpoint(output_, state_, optimizer_, options_.checkpoint.keep);
     last_checkpoint_ = output_ / "checkpoints" / fmt::format("step-{:06d}", state_.step);
+    saved_step_ = state_.step;
     write_curves();
   }
 
@@ -223,6 +251,7 @@ class Run {
   TrainState state_;
   TrainSummary summary_;
   std::string note_, valid_note_;
+  int64_t saved_step_ = -1;
 };
 
 }  // namespace

@@ -24,7 +24,8 @@ struct TrainerOptions {
   CheckpointOptions checkpoint;
   Plan plan;
   torch::Device device = torch::kCPU;
-  std::string title = "training";  // of progress and curves
+  std::string title = "training";                  // of progress and curves
+  std::map<std::string, std::string> inputs = {};  // TrainState::inputs
 };
 
 /// What is joined for a run.
@@ -50,8 +51,8 @@ struct TrainSummary {
 };
 
 /// Runs in `output`: log.jsonl, curves.html, checkpoints/, model/ (the best by validation), last/. Goes on from the
-/// newest checkpoint. RunError when the loss or the gradient is not finite: says the step, the last checkpoint, and
-/// what to try.
+/// newest checkpoint; UserError when options.inputs differ from those it began with. RunError when the loss, the
+/// gradient, the validation or a weight is not finite: says the step, the last checkpoint, and what to try.
 TrainSummary run_training(const TrainerParts& parts, const TrainerOptions& options, const Path& output);
 
 }  // namespace crumb::train

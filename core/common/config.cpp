@@ -373,6 +373,13 @@ void ConfigReader::finish() {
   }
 }
 
+/// A bar would end the cell.
+static std::string escaped(std::string_view cell) {
+  std::string out;
+  for (const char c : cell) out += c == '|' ? "\\|" : std::string(1, c);
+  return out;
+}
+
 void ConfigDocs::row(const std::string& key, const std::string& type, const ConfigValue& value, const char* help,
                      const FieldLimits& limits) {
   const std::string fallback = limits.required ? "must be given" : "`" + flow_text(value) + "`";
@@ -385,12 +392,12 @@ void ConfigDocs::row(const std::string& key, const std::string& type, const Conf
     range = fmt::format("at least {}", *limits.min);
   else if (limits.max)
     range = fmt::format("at most {}", *limits.max);
-  text_ += fmt::format("| `{}` | {} | {} | {} | {} |\n", key, type, fallback, range, help);
+  rows_ += fmt::format("| `{}` | {} | {} | {} | {} |\n", key, type, escaped(fallback), range, escaped(help));
 }
 
-void ConfigDocs::heading(const std::string& key, const char* help) {
-  text_ +=
-      fmt::format("\n### {}\n\n{}\n\n| key | type | default | allowed | meaning |\n|---|---|---|---|---|\n", key, help);
+std::string ConfigDocs::heading(const std::string& key, const char* help) {
+  return fmt::format("\n### {}\n\n{}\n\n| key | type | default | allowed | meaning |\n|---|---|---|---|---|\n", key,
+                     help);
 }
 
 }  // namespace crumb

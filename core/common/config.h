@@ -293,7 +293,7 @@ class ConfigWriter {
   ConfigValue map_ = ConfigValue::map({});
 };
 
-/// Visitor that writes the reference page: one Markdown table row a field.
+/// Visitor that writes the reference page: one Markdown table row a field; the keys of a struct, then its sections.
 class ConfigDocs {
  public:
   template <class T>
@@ -302,19 +302,19 @@ class ConfigDocs {
   }
   template <class T>
   void section(const char* name, T& options, const char* help) {
-    heading(prefix_ + name, help);
-    const std::string outer = std::exchange(prefix_, prefix_ + name + ".");
-    options.visit(*this);
-    prefix_ = outer;
+    ConfigDocs inner;
+    inner.prefix_ = prefix_ + name + ".";
+    options.visit(inner);
+    sections_ += heading(prefix_ + name, help) + inner.markdown();
   }
-  const std::string& markdown() const { return text_; }
+  std::string markdown() const { return rows_ + sections_; }
 
  private:
   void row(const std::string& key, const std::string& type, const ConfigValue& value, const char* help,
            const FieldLimits& limits);
-  void heading(const std::string& key, const char* help);
+  static std::string heading(const std::string& key, const char* help);
 
-  std::string text_, prefix_;
+  std::string rows_, sections_, prefix_;
 };
 
 /// Throws UserError with every mistake.

@@ -86,8 +86,10 @@ class TrainVerb : public ::testing::Test {
       EXPECT_TRUE(fs::exists(run / name)) << name;
     }
     const auto ours = log_of(run), theirs = log_of(expected);
-    for (size_t i = 0; i < std::min(ours.size(), theirs.size()); ++i)
-      EXPECT_EQ(ours[i].value("loss", 0.0), theirs[i].value("loss", 0.0)) << "line " << i;
+    for (size_t i = 0; i < std::min(ours.size(), theirs.size()); ++i) {
+      for (const char* key : {"loss", "valid_kl", "weight_distance"})
+        EXPECT_EQ(ours[i].value(key, 0.0), theirs[i].value(key, 0.0)) << key << " in line " << i;
+    }
   }
 
   static TempDir* shared_;
@@ -155,7 +157,9 @@ TEST_F(TrainVerb, KilledAtAnyMomentItEndsBitForBitAsIfNothingHappened) {
   const TempDir dir;
   ASSERT_EQ(run_qat(dir / "whole").exit_code, 0);
   const fs::path run = dir / "killed", log = run / "log.jsonl";
-  const Rng rng(static_cast<uint64_t>(getpid()));
+  const auto seed = static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+  SCOPED_TRACE("moments of the kills by seed " + std::to_string(seed));
+  const Rng rng(seed);
   int kills = 0;
   for (uint64_t attempt = 0; attempt < 5; ++attempt) {
     RunningCrumb crumb(qat(run), dir / "err");
@@ -172,18 +176,30 @@ TEST_F(TrainVerb, KilledAtAnyMomentItEndsBitForBitAsIfNothingHappened) {
     EXPECT_THAT(entry.path().filename().string(), Not(HasSubstr(".tmp-")));
 }
 
-TEST_F(TrainVerb, ATerminatedRunSavesAndGoesOn) {
+TEST_F(TrainVerb, AnInterruptedRunSavesAndGoesOn) {
   const TempDir dir;
   ASSERT_EQ(run_qat(dir / "whole").exit_code, 0);
   const fs::path run = dir / "stopped";
-  RunningCrumb crumb(qat(run), dir / "err");
-  ASSERT_TRUE(crumb.wait_for_lines(run / "log.jsonl", 14)) << read_file(dir / "err");
-  EXPECT_EQ(crumb.end(SIGTERM), 1);
-  const int64_t step = steps_of(run).back();
-  EXPECT_THAT(read_file(dir / "err"), HasSubstr("stopped by a signal after step " + std::to_string(step)));
-  EXPECT_TRUE(fs::exists(run / "checkpoints" / ("step-0000" + std::to_string(step)) / "state.json")) << step;
+  size_t lines = 14;
+  for (const int signal : {SIGTERM, SIGINT}) {
+    RunningCrumb crumb(qat(run), dir / "err");
+    ASSERT_TRUE(crumb.wait_for_lines(run / "log.jsonl", lines)) << read_file(dir / "err");
+    EXPECT_EQ(crumb.end(signal), 1);
+    const int64_t step = steps_of(run).back();
+    EXPECT_THAT(read_file(dir / "err"), HasSubstr("stopped by a signal after step " + std::to_string(step)));
+    EXPECT_TRUE(fs::exists(run / "checkpoints" / ("step-0000" + std::to_string(step)) / "state.json")) << step;
+    lines += 20;
+  }
   ASSERT_EQ(run_qat(run).exit_code, 0);
   expect_same_run(run, dir / "whole");
+}
+
+TEST_F(TrainVerb, OtherThreadsWarnThatTheEndWillDiffer) {
+  const TempDir dir;
+  ASSERT_EQ(run_qat(dir / "run", {"schedule.tokens=320"}).exit_code, 0);
+  const auto other = run_qat(dir / "run", {"schedule.tokens=640", "threads=1"});
+  EXPECT_EQ(other.exit_code, 0);
+  EXPECT_THAT(other.err, HasSubstr("began with 2 threads"));
 }
 
 TEST_F(TrainVerb, AChangedJobIsRefusedAndALongerOneGoesOn) {
@@ -211,11 +227,121 @@ TEST_F(TrainVerb, OutputThatIsNotARunIsLeftAlone) {
   EXPECT_THAT(refused.err, HasSubstr("exists and is not a training run"));
   EXPECT_THAT(refused.err, HasSubstr("--force"));
   EXPECT_FALSE(fs::exists(dir / "mine/job.yaml"));
+  write_file(dir / "mine/job.yaml", "services: {web: {image: nginx}}\n");
+  EXPECT_THAT(run_qat(dir / "mine").err, HasSubstr("job.yaml is not the job of a training run"));
   const auto forced = run_qat(dir / "mine", {"--force", "schedule.tokens=64"});
   EXPECT_EQ(forced.exit_code, 0) << forced.err;
   EXPECT_EQ(read_file(dir / "mine/notes.txt"), "keep");
   write_file(dir / "file", "");
   EXPECT_THAT(run_qat(dir / "file/run").err, HasSubstr("is not a folder"));
+}
+
+TEST_F(TrainVerb, ARunKilledBeforeItsFirstStepStartsAgain) {
+  const TempDir dir;
+  fs::create_directories(dir / "run/tokens");
+  write_file(dir / "run/tokens/.0123.tokens.tmp-1-0", "half");
+  write_file(dir / "run/.job.yaml.tmp-1-1", "half");
+  const auto result = run_qat(dir / "run", {"schedule.tokens=64"});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_FALSE(fs::exists(dir / "run/.job.yaml.tmp-1-1"));
+  EXPECT_FALSE(fs::exists(dir / "run/tokens/.0123.tokens.tmp-1-0"));
+}
+
+TEST_F(TrainVerb, ADryRunLeavesTheOutputAlone) {
+  const TempDir dir;
+  write_file(dir / "file", "");  // neither cache nor home can be written: tokens go elsewhere
+  const std::string nowhere = (dir / "file/x").string();
+  const auto result = run_command("env CRUMB_CACHE=" + nowhere + " XDG_CACHE_HOME=" + nowhere + " HOME=" + nowhere +
+                                  " " + program().string() + words(qat(dir / "run", {"--dry-run"})));
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("steps"));
+  EXPECT_FALSE(fs::exists(dir / "run"));
+}
+
+TEST_F(TrainVerb, ForceTakesAwayNothingBeforeTheJobHasBeenOpened) {
+  const TempDir dir;
+  ASSERT_EQ(run_qat(dir / "run", {"schedule.tokens=64"}).exit_code, 0);
+  const auto log = read_file(dir / "run/log.jsonl");
+  const auto mistyped = run_qat(dir / "run", {"--force", "teacher=" + (dir / "absent").string()});
+  EXPECT_EQ(mistyped.exit_code, 2);
+  EXPECT_EQ(read_file(dir / "run/log.jsonl"), log);
+  EXPECT_TRUE(fs::exists(dir / "run/model/config.json"));
+}
+
+TEST_F(TrainVerb, AnOutputThatHoldsTheModelIsRefused) {
+  const TempDir dir;
+  fs::create_directories(dir / "mine");
+  fs::copy(teacher(), dir / "mine/model", fs::copy_options::recursive);
+  auto arguments = qat(dir / "mine", {"--force"});
+  arguments[2] = "model=" + (dir / "mine/model").string();
+  const auto result = run_crumb(words(arguments));
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("which is read; choose another output"));
+  EXPECT_TRUE(fs::exists(dir / "mine/model/model.safetensors"));
+}
+
+TEST_F(TrainVerb, AMistakeThatIsCorrectedDoesNotMakeAnotherJob) {
+  const TempDir dir;
+  const auto wrong = run_qat(dir / "run", {"teacher=" + (dir / "absent").string()});
+  EXPECT_EQ(wrong.exit_code, 2);
+  const auto corrected = run_qat(dir / "run", {"schedule.tokens=64"});
+  EXPECT_EQ(corrected.exit_code, 0) << corrected.err;
+}
+
+TEST_F(TrainVerb, WhatFailsAtTheEndIsToldAtTheStart) {
+  const TempDir dir;
+  const auto absent = run_qat(dir / "run", {"evaluate.text=" + (dir / "absent.txt").string()});
+  EXPECT_EQ(absent.exit_code, 2);
+  EXPECT_THAT(absent.err, HasSubstr("absent.txt is not a file"));
+  const auto export_of_float =
+      run_crumb("train " + config("qat/seq_w2.yaml").string() +
+                words({"model=" + teacher().string(), "data.train=" + text(), "output=" + (dir / "float").string(),
+                       "method.name=none", "export=[gguf-q2_k]", "schedule.tokens=64"}));
+  EXPECT_EQ(export_of_float.exit_code, 2);
+  EXPECT_FALSE(fs::exists(dir / "run/job.yaml"));
+  EXPECT_FALSE(fs::exists(dir / "float/job.yaml"));
+}
+
+TEST_F(TrainVerb, AChangedTextOrModelIsRefusedWhenTheRunGoesOn) {
+  const TempDir dir;
+  write_file(dir / "text.txt", sentences(300));
+  fs::copy(teacher(), dir / "model", fs::copy_options::recursive);
+  auto arguments = qat(dir / "run");
+  arguments[2] = "model=" + (dir / "model").string();
+  arguments[3] = "data.train=" + (dir / "text.txt").string();
+  arguments[5] = "schedule.tokens=320";
+  ASSERT_EQ(run_crumb(words(arguments)).exit_code, 0);
+  arguments[5] = "schedule.tokens=640";
+  write_file(dir / "text.txt", sentences(301));
+  EXPECT_THAT(run_crumb(words(arguments)).err, HasSubstr("the text has changed since the run began"));
+  write_file(dir / "text.txt", sentences(300));
+  std::string weights = read_file(dir / "model/model.safetensors");
+  weights[weights.size() - 100] ^= 1;
+  write_file(dir / "model/model.safetensors", weights);
+  EXPECT_THAT(run_crumb(words(arguments)).err, HasSubstr("the model has changed since the run began"));
+  weights[weights.size() - 100] ^= 1;
+  write_file(dir / "model/model.safetensors", weights);
+  EXPECT_EQ(run_crumb(words(arguments)).exit_code, 0);
+}
+
+TEST_F(TrainVerb, ValidationTextIsNeverTrainedOn) {
+  const TempDir dir;
+  EXPECT_THAT(run_qat(dir / "run", {"data.valid=" + text()}).err, HasSubstr("is trained on, too"));
+  auto arguments = qat(dir / "run");
+  arguments[3] = "data.train=[" + text() + ", " + text() + "]";
+  EXPECT_THAT(run_crumb(words(arguments)).err, HasSubstr("is given twice"));
+}
+
+TEST_F(TrainVerb, ValidationComparesWithTheModelItselfWhoeverTeaches) {
+  const TempDir dir;
+  const auto first_kl = [&](const std::string& run) { return log_of(dir / run).front().at("valid_kl").get<double>(); };
+  ASSERT_EQ(run_qat(dir / "self", {"schedule.tokens=64"}).exit_code, 0);
+  // A teacher that has learned less: its predictions are others.
+  ASSERT_EQ(run_command(pretrain() + " schedule.tokens=640 output=" + (dir / "young").string()).exit_code, 0);
+  const auto taught = run_qat(dir / "taught", {"schedule.tokens=64", "teacher=" + (dir / "young/model").string()});
+  ASSERT_EQ(taught.exit_code, 0) << taught.err;
+  EXPECT_EQ(first_kl("taught"), first_kl("self"));
+  EXPECT_NE(log_of(dir / "taught").at(1).at("kl"), log_of(dir / "self").at(1).at("kl"));
 }
 
 TEST_F(TrainVerb, BadTextsAreNamed) {
@@ -252,6 +378,20 @@ TEST_F(TrainVerb, BadModelsAreNamed) {
   EXPECT_THAT(error_with((*shared_ / "blank").string()), HasSubstr("safetensors"));
 }
 
+TEST_F(TrainVerb, WeightsThatAreNotNumbersAreNamed) {
+  const TempDir dir;
+  fs::copy(teacher(), dir / "model", fs::copy_options::recursive);
+  std::string weights = read_file(dir / "model/model.safetensors");
+  weights.replace(weights.size() - 8, 8, std::string(8, '\xff'));  // NaN in float32
+  write_file(dir / "model/model.safetensors", weights);
+  auto arguments = qat(dir / "run");
+  arguments[2] = "model=" + (dir / "model").string();
+  const auto result = run_crumb(words(arguments));
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("holds NaN or infinite values"));
+  EXPECT_FALSE(fs::exists(dir / "run/job.yaml"));
+}
+
 TEST_F(TrainVerb, ALossThatIsNotFiniteStopsTheRun) {
   const TempDir dir;
   const auto result = run_qat(dir / "run", {"optimizer.lr=1e30", "optimizer.grad_clip=0", "schedule.warmup=0"});
@@ -269,6 +409,9 @@ TEST_F(TrainVerb, InitFromGoesOnFromAFinishedRun) {
   EXPECT_DOUBLE_EQ(start, end);
   EXPECT_THAT(run_qat(dir / "third", {"init_from=" + (dir / "absent").string()}).err,
               HasSubstr("holds no training checkpoint"));
+  fs::remove_all(dir / "first/last");
+  EXPECT_THAT(run_qat(dir / "third", {"init_from=" + (dir / "first").string()}).err, HasSubstr("has not finished"));
+  EXPECT_FALSE(fs::exists(dir / "third/job.yaml"));
 }
 
 TEST_F(TrainVerb, ExportsAndJudgesAtTheEnd) {
@@ -279,7 +422,8 @@ TEST_F(TrainVerb, ExportsAndJudgesAtTheEnd) {
   EXPECT_TRUE(fs::exists(dir / "run/export/gguf-q4_0.gguf"));
   EXPECT_TRUE(fs::exists(dir / "run/export/hf-bf16/config.json"));
   EXPECT_TRUE(fs::exists(dir / "run/report.md"));
-  EXPECT_TRUE(Json::parse(read_file(dir / "run/report.json")).is_object());
+  for (const char* report : {"report.json", "export/gguf-q4_0.report.json", "export/hf-bf16.report.json"})
+    EXPECT_TRUE(Json::parse(read_file(dir / "run" / report)).is_object()) << report;
   EXPECT_EQ(run_qat(dir / "strict", {"schedule.tokens=64", "evaluate.text=" + text(), "evaluate.max_windows=8",
                                      "evaluate.max_drop={kl: 1e-9}"})
                 .exit_code,
@@ -293,7 +437,9 @@ TEST_F(TrainVerb, MixesByWeight) {
   auto arguments = qat(dir / "run", {"schedule.tokens=320"});
   arguments[3] = "data.train=[{path: " + (dir / "a.txt").string() +
                  ", weight: 0.75}, {path: " + (dir / "b.jsonl").string() + ", weight: 0.25}]";
-  EXPECT_EQ(run_crumb(words(arguments)).exit_code, 0);
+  ASSERT_EQ(run_crumb(words(arguments)).exit_code, 0);
+  ASSERT_EQ(run_qat(dir / "unmixed", {"schedule.tokens=320"}).exit_code, 0);
+  EXPECT_NE(log_of(dir / "run").back().at("loss"), log_of(dir / "unmixed").back().at("loss"));
   arguments[3] = "data.train=[{path: a.txt, weight: 1}, b.txt]";
   EXPECT_THAT(run_crumb(words(arguments)).err, HasSubstr("either every entry has a weight or none"));
 }

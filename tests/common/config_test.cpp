@@ -36,6 +36,7 @@ struct Job {
   bool tied = false;
   int64_t seed = 0;
   Schedule schedule;
+  double alpha = 0;
   template <class V>
   void visit(V& v) {
     v.field("model", model, "the model", {.required = true});
@@ -46,6 +47,7 @@ struct Job {
     v.field("tied", tied, "whether");
     v.field("seed", seed, "seed", {.min = 0});
     v.section("schedule", schedule, "how long");
+    v.field("alpha", alpha, "weight of KL(p || q)");
   }
 };
 
@@ -271,6 +273,8 @@ TEST(ConfigDocs, ListsEveryFieldWithTypeDefaultAndRange) {
       HasSubstr("\n### schedule\n\nhow long\n\n| key | type | default | allowed | meaning |\n|---|---|---|---|---|\n"
                 "| `schedule.tokens` | whole number or auto | `auto` | at least 1 | tokens to train on; auto: one "
                 "epoch |\n"));
+  // A key after a section belongs to the job's own table; a bar inside a cell would end it.
+  EXPECT_THAT(docs.markdown(), HasSubstr("| `alpha` | number | `0` |  | weight of KL(p \\|\\| q) |\n\n### schedule"));
   EXPECT_THAT(docs.markdown(),
               HasSubstr("| `schedule.decay` | text | `\"cosine\"` | cosine, linear, wsd | shape of the decay |\n"));
   EXPECT_THAT(docs.markdown(),

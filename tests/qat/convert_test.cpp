@@ -70,10 +70,17 @@ TEST(SaveModel, DecoderBuiltFromTheFolderGivesTheSameLogits) {
   EXPECT_TRUE(torch::equal(plain.forward(ids).final_hidden, t.decoder->forward(ids).final_hidden));
 }
 
+std::vector<train::TrainedParameter> weights_of(model::Decoder& decoder) {
+  std::vector<train::TrainedParameter> out;
+  for (const auto& [name, linear] : decoder.linears())
+    out.push_back({name, linear->weight, train::ParameterKind::weight, {}});
+  return out;
+}
+
 TEST(Movement, IsZeroAtTheStartAndCountsFlippedCodes) {
   CRUMB_NEED_DATA(folder, "models/stories260K-hf");
   const Trained t = load(folder, 0);
-  const Movement movement(*t.decoder);
+  const Movement movement(*t.decoder, weights_of(*t.decoder));
   const auto start = movement.report();
   EXPECT_EQ(start.flipped_share, 0);
   EXPECT_EQ(start.weight_distance, 0);
@@ -98,11 +105,16 @@ TEST(Movement, IsZeroAtTheStartAndCountsFlippedCodes) {
   EXPECT_GT(moved.scale_distance, 0);
 }
 
-TEST(Movement, OfADecoderWithoutSeqLinearsIsZero) {
+TEST(Movement, OfAFloatDecoderIsOfItsWeightsAlone) {
   CRUMB_NEED_DATA(folder, "models/stories260K-hf");
   const auto base = quant::open_checkpoint(folder);
   model::Decoder decoder(base->spec(), model::checkpoint_source(*base));
-  EXPECT_EQ(Movement(decoder).report().flipped_share, 0);
+  const Movement movement(decoder, weights_of(decoder));
+  EXPECT_FALSE(movement.has_codes());
+  const torch::NoGradGuard no_grad;
+  for (const auto& p : weights_of(decoder)) torch::Tensor(p.value).mul_(1.25);
+  EXPECT_EQ(movement.report().flipped_share, 0);
+  EXPECT_NEAR(movement.report().weight_distance, 0.25, 1e-6);
 }
 
 }  // namespace

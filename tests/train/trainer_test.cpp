@@ -161,13 +161,66 @@ TEST(Trainer, StopsAtALossThatIsNotFiniteAndSaysWhatToTry) {
   EXPECT_EQ(error.find('\n'), std::string::npos);
 }
 
-TEST(Trainer, NamesAParameterThatACheckpointLacks) {
+TEST(Trainer, AWeightThatIsNotFiniteIsNotSaved) {
   const testing::TempDir dir;
-  write_tensors(dir / "masters.safetensors", {{"other", torch::ones({2})}});
+  TinyRun tiny(dir / "run");
+  tiny.options.optimizer.lr = 1e30;
+  tiny.options.optimizer.weight_decay = 1e30;  // weights overflow in the first step, whose loss is finite
+  tiny.options.checkpoint.every = 1;
+  Meddling objective;
+  const std::string error = testing::error_of([&] { tiny.run(objective); });
+  EXPECT_THAT(error, HasSubstr("step 1: a weight is not finite; there is no checkpoint yet"));
+  EXPECT_FALSE(newest_checkpoint(tiny.output).has_value());
+}
+
+TEST(Trainer, GoesOnWithTheSameInputsOnly) {
+  const testing::TempDir dir;
+  TinyRun tiny(dir / "run");
+  tiny.options.inputs = {{"text", "a"}};
+  Meddling objective;
+  tiny.run(objective);
+  tiny.options.inputs = {{"text", "b"}};
+  EXPECT_THAT(testing::error_of([&] { tiny.run(objective); }), HasSubstr("the text has changed since the run began"));
+}
+
+TEST(Trainer, ABestModelOfDroppedStepsIsMadeAgain) {
+  const testing::TempDir dir;
+  TinyRun tiny(dir / "run");
+  Meddling objective;
+  tiny.run(objective);
+  // As if killed after the last validation, before the checkpoint of step 10; then validated less often.
+  std::filesystem::remove_all(tiny.output / "checkpoints/step-000010");
+  testing::write_file(tiny.output / "model/w.safetensors", "of step 10");
+  tiny.options.validate.every = 9;
+  tiny.run(objective);
+  EXPECT_EQ(tiny.summary.best_step, 10);
+  EXPECT_NE(testing::read_file(tiny.output / "model/w.safetensors"), "of step 10");
+}
+
+TEST(LoadMasters, TakesWhatWasTrainedAndNamesWhatDoesNotFit) {
+  const testing::TempDir dir;
+  write_tensors(dir / "masters.safetensors", {{"w", torch::full({2}, 3.0)}});
+  const auto ones = [] { return torch::ones({2}); };
+  const TrainedParameter w{"w", ones(), ParameterKind::weight, {}}, other{"o", ones(), ParameterKind::weight, {}},
+      scale{"w.log_scale", ones(), ParameterKind::scale, {}};
+  load_masters(dir.path(), {w, other});
+  EXPECT_TRUE(torch::equal(w.value, torch::full({2}, 3.0)));
+  EXPECT_TRUE(torch::equal(other.value, ones()));
+  EXPECT_THAT(testing::error_of([&] { load_masters(dir.path(), {other}); }), HasSubstr("w has no place in this model"));
+  EXPECT_THAT(testing::error_of([&] { load_masters(dir.path(), {w, scale}); }), HasSubstr("no w.log_scale"));
   EXPECT_THAT(testing::error_of([&] {
-                load_masters(dir.path(), {{"w", torch::ones({2}), ParameterKind::weight, {}}});
+                load_masters(dir.path(), {{"w", torch::ones({3}), ParameterKind::weight, {}}});
               }),
-              HasSubstr("no w"));
+              HasSubstr("another shape"));
+}
+
+TEST(Checkpoints, AreOrderedByStepNotByName) {
+  const testing::TempDir dir;
+  for (const char* name : {"step-999800", "step-1000000", "step-1000200"}) {
+    testing::fs::create_directories(dir / "checkpoints" / name);
+    testing::write_file(dir / "checkpoints" / name / "state.json", "{}");
+  }
+  EXPECT_EQ(newest_checkpoint(dir.path())->filename(), "step-1000200");
 }
 
 }  // namespace

@@ -1,0 +1,70 @@
+#include "cli/train_data.h"
+
+#include <memory>
+
+#include "core/common/error.h"
+#include "core/common/hash.h"
+#include "core/common/thread_pool.h"
+#include "train/token_file.h"
+
+namespace crumb::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string names_of(const std::vector<Path>& paths) {
+  return paths.size() == 1 ? paths[0].string() : fmt::format("{} and {} more", paths[0].string(), paths.size() - 1);
+}
+
+bool is_same_file(const Path& a, const Path& b) {
+  std::error_code absent;
+  return fs::equivalent(a, b, absent) && !absent;
+}
+
+/// Validation text must not be trained on. A text given twice would be split as one, with copies on both sides.
+void check_sources(const train::DataOptions& data) {
+  const auto& sources = data.train.sources;
+  for (size_t i = 0; i < sources.size(); ++i) {
+    const Path& path = sources[i].path;
+    CRUMB_CHECK(data.valid.is_share() || !is_same_file(path, data.valid.path),
+                "data.valid: {} is trained on, too; give another text, or a share such as 1%", path.string());
+    for (size_t j = 0; j < i; ++j)
+      CRUMB_CHECK(!is_same_file(path, sources[j].path), "data.train: {} is given twice", path.string());
+  }
+}
+
+}  // namespace
+
+TrainData open_train_data(const TrainJob& job, const train::TextEncoder& encoder, int64_t length,
+                          const Path& fallback) {
+  check_sources(job.data);
+  ThreadPool pool(static_cast<int>(job.threads.value_or(0)));
+  const Path cache = train::token_cache_folder(fallback);
+  const double share = job.data.valid.is_share() ? job.data.valid.share : 0.0;
+  TrainData data;
+  const auto open = [&](const std::vector<Path>& texts) {
+    const auto file = std::make_shared<const train::TokenFile>(
+        train::open_token_file(texts, job.data.separator, encoder, cache, pool.as_parallel_for()));
+    data.key = hash_word(data.key, file->key());
+    return file;
+  };
+  const auto add = [&](const std::vector<Path>& texts, double weight) {
+    auto split = train::split_text(open(texts), share, length, static_cast<uint64_t>(job.seed), names_of(texts));
+    data.train.push_back({std::move(split.train), weight});
+    if (split.valid.size() > 0) data.valid.push_back(std::move(split.valid));
+  };
+  std::vector<Path> unweighted;
+  for (const auto& source : job.data.train.sources) {
+    if (source.is_weighted() && source.weight > 0) add({source.path}, source.weight);
+    if (!source.is_weighted()) unweighted.push_back(source.path);
+  }
+  if (!unweighted.empty()) add(unweighted, 1.0);
+  if (!job.data.valid.is_share()) {
+    const Path& path = job.data.valid.path;
+    data.valid.push_back(train::split_text(open({path}), 0, length, 0, path.string()).train);
+  }
+  CRUMB_CHECK(!data.valid.empty(), "data.valid: a share of 0 leaves nothing to validate on");
+  return data;
+}
+
+}  // namespace crumb::cli

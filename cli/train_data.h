@@ -1,0 +1,22 @@
+// The texts of a training job as token streams, split into what is trained on and what is held out.
+#pragma once
+
+#include <vector>
+
+#include "cli/train_job.h"
+#include "train/sampler.h"
+
+namespace crumb::cli {
+
+struct TrainData {
+  std::vector<train::MixedStream> train;
+  std::vector<train::TokenStream> valid;
+  uint64_t key = 0;  // a hash of the texts, the separator and the tokenizer
+};
+
+/// Tokenizes the texts, or maps the token files made before; `fallback` keeps them where no cache folder can be
+/// written. UserError: a text that is absent, empty or shorter than a window of `length`, that is given twice, or that
+/// is trained on and validated on.
+TrainData open_train_data(const TrainJob& job, const train::TextEncoder& encoder, int64_t length, const Path& fallback);
+
+}  // namespace crumb::cli

@@ -1,0 +1,66 @@
+#include "cli/train_output.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "core/common/error.h"
+#include "core/common/file.h"
+
+namespace crumb::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kTokens = "tokens";  // where no cache folder can be written
+
+/// What a run makes in its output folder, and what `--force` removes. Token files stay: their names say their content.
+constexpr const char* kRunFiles[] = {"job.yaml", "log.jsonl", "curves.html", "checkpoints", "model",
+                                     "last",     "export",    "report.json", "report.md"};
+
+void require_inputs_apart(const TrainJob& job) {
+  std::vector<Path> inputs = {job.model.path, job.model.tokenizer, job.teacher.path, job.init_from.path,
+                              job.data.valid.path};
+  for (const auto& source : job.data.train.sources) inputs.push_back(source.path);
+  for (const auto& text : job.evaluate.texts) inputs.push_back(text);
+  for (const char* name : kRunFiles) require_apart(job.output / name, inputs);
+}
+
+/// Nothing there but the token files of a run that was killed before its first step.
+bool is_free(const Path& folder) {
+  if (!fs::exists(folder)) return true;
+  return fs::is_directory(folder) && std::all_of(fs::directory_iterator(folder), fs::directory_iterator(),
+                                                 [](const auto& entry) { return entry.path().filename() == kTokens; });
+}
+
+}  // namespace
+
+void check_train_output(TrainJob& job, bool force) {
+  require_inputs_apart(job);
+  for (const char* folder : {"", "export", kTokens}) remove_leftovers(job.output / folder);
+  const Path stored_path = job.output / "job.yaml";
+  if (fs::exists(stored_path) && !force) {
+    const ConfigValue stored = parse_yaml_file(stored_path), now = write_config(job);
+    CRUMB_CHECK(
+        stored.kind == ConfigValue::Kind::map && stored.find("model") != nullptr && stored.find("method") != nullptr,
+        "{} is not the job of a training run; choose another output, or --force to use it", stored_path.string());
+    const auto changes = changes_not_allowed(stored, now);
+    CRUMB_CHECK(changes.empty(), "{} holds a run of another job ({}); choose another output, or --force to start again",
+                job.output.string(), fmt::join(changes, "; "));
+    job = read_config<TrainJob>(with_stored_autos(stored, now));
+    return;
+  }
+  CRUMB_CHECK(force || is_free(job.output),
+              "{} exists and is not a training run; choose another output, or --force to use it", job.output.string());
+  require_new_output(job.output, true);
+  if (fs::exists(job.output)) require_new_output(stored_path, true);  // tells an unwritable folder before the work
+}
+
+void claim_train_output(const TrainJob& job, bool force) {
+  if (force) {
+    for (const char* name : kRunFiles) fs::remove_all(job.output / name);
+  }
+  make_folders(job.output);
+}
+
+}  // namespace crumb::cli

@@ -1,0 +1,20 @@
+// The folder of a training run: whose it is, and what a run may take away in it.
+#pragma once
+
+#include <string>
+
+#include "cli/train_job.h"
+
+namespace crumb::cli {
+
+/// Looks at job.output before any work and changes nothing but leftovers of killed runs. A run of this job goes on:
+/// what is auto in `job` becomes what it was resolved to. An empty place is a new run. UserError: a run of another job
+/// or a folder of something else (unless `force`), a place that cannot be written, or an output that holds what the job
+/// reads.
+void check_train_output(TrainJob& job, bool force);
+
+/// Makes the folder of a new run. With `force`, what an earlier run left there is removed; call it when nothing that
+/// the user can mistype is left to fail.
+void claim_train_output(const TrainJob& job, bool force);
+
+}  // namespace crumb::cli
