@@ -11,6 +11,7 @@
 #include "core/common/error.h"
 #include "core/common/progress.h"
 #include "core/common/thread_pool.h"
+#include "core/formats/safetensors.h"
 #include "qat/linear_factory.h"
 
 namespace crumb::cli {
@@ -91,16 +92,6 @@ double estimate_seconds(const TrainJob& job, const arch::DecoderSpec& spec, cons
   const double speed = measure_speed(job.threads.value_or(available_processors()));
   return passes * forward_operations(spec, plan.sequence_length) * static_cast<double>(plan.tokens) /
          (kShareOfPeak * speed);
-}
-
-int64_t weight_bytes(const Path& folder) {
-  int64_t bytes = 0;
-  std::error_code none;
-  for (const auto& entry : fs::directory_iterator(folder, none)) {
-    if (entry.path().extension() == ".safetensors") bytes += static_cast<int64_t>(entry.file_size());
-  }
-  CRUMB_CHECK(bytes > 0, "{} holds no *.safetensors", folder.string());
-  return bytes;
 }
 
 void check_output(const Path& output) {
@@ -196,7 +187,7 @@ DryRun plan_train_job(const TrainJob& job) {
   run.trained = count_trained(spec, job.train);
   run.quantized = count_quantized(spec, formats);
   if (!job.model.is_random)
-    unless_missing(run, "weights", [&] { run.source_bytes = weight_bytes(job.model.config_folder()); });
+    unless_missing(run, "weights", [&] { run.source_bytes = formats::SafetensorsReader(job.model.config_folder()).file_bytes(); });
   const int64_t length = train::choose_sequence_length(job.data, spec.context_length);
   unless_missing(run, "text", [&] { run.available_windows = count_windows(job, length); });
   unless_missing(run, "steps",

@@ -73,7 +73,7 @@ function(crumb_add_test)
     target_link_libraries(${ARG_NAME} PRIVATE crumb_torch)
     crumb_use_torch_pch(${ARG_NAME})
   endif()
-  # One ctest entry a binary: the closing lines of GoogleTest say what ran and what was skipped.
+  # One ctest entry a binary; scripts/test.sh counts what was skipped.
   add_test(NAME ${ARG_NAME} COMMAND ${ARG_NAME} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
   set_tests_properties(${ARG_NAME} PROPERTIES TIMEOUT 1800)
 endfunction()

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "core/common/progress.h"
+#include "core/formats/safetensors.h"
 #include "eval/documents.h"
 #include "eval/runtime_scorer.h"
 #include "eval/token_stream.h"
@@ -35,11 +36,7 @@ std::string kind_name(quant::CheckpointKind kind) {
 
 int64_t weight_file_bytes(const Path& path) {
   if (fs::is_regular_file(path)) return static_cast<int64_t>(fs::file_size(path));
-  int64_t bytes = 0;
-  for (const auto& entry : fs::directory_iterator(path)) {
-    if (entry.path().extension() == ".safetensors") bytes += static_cast<int64_t>(entry.file_size());
-  }
-  return bytes;
+  return formats::SafetensorsReader(path).file_bytes();
 }
 
 bool is_embedding(const quant::StoredTensor& t) {

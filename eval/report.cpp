@@ -101,7 +101,7 @@ std::string windows_text(const Protocol& p) {
   const std::string which =
       all ? "all " + format_count(p.windows) : format_count(p.windows) + " of " + format_count(p.windows_in_text);
   const std::string overlap = p.stride == p.context
-                                  ? "disjoint, every token scored"
+                                  ? "without overlap"
                                   : fmt::format("stride {}, the last {} tokens of each scored", p.stride, p.stride);
   return fmt::format("{} windows of {} tokens{}; {}; {} of {} tokens scored; {} arithmetic", which, p.context,
                      all ? "" : ", spread evenly", overlap, format_count(p.scored_tokens), format_count(p.text_tokens),

@@ -50,6 +50,7 @@ void warn_about_rounding(const ExportJob& job, ExportPlan& plan) {
 
 ExportResult export_checkpoint(const quant::Checkpoint& checkpoint, const Path& output, const ExportOptions& options) {
   check_source(checkpoint);
+  quant::check_vocabulary(checkpoint);
   ExportResult result;
   result.plan = plan_export(checkpoint.spec(), quantized_formats(checkpoint), options);
   check_output(checkpoint.path(), output, options);

@@ -53,9 +53,7 @@ void set_metadata(const ExportJob& job, formats::GgufWriter& writer) {
   const bool has_blocks = std::ranges::any_of(
       job.plan.tensors, [](const PlannedTensor& tensor) { return formats::block_size(tensor.type) > 1; });
   if (has_blocks) writer.set_u32("general.quantization_version", kQuantizationVersion);
-  const auto tokenizer = job.checkpoint.load_tokenizer();
-  quant::check_vocabulary(job.checkpoint, *tokenizer);
-  tokenizer->set_gguf_metadata(spec.vocab_size, writer);
+  job.checkpoint.load_tokenizer()->set_gguf_metadata(spec.vocab_size, writer);
 }
 
 void write_tensor(ExportJob& job, const PlannedTensor& planned, formats::GgufWriter& writer) {
@@ -94,6 +92,18 @@ void check_tensor(ExportJob& job, const PlannedTensor& planned, const formats::G
   }
 }
 
+/// What the metadata say must be the model and the vocabulary that were written.
+void check_metadata(const ExportJob& job, const Path& file) {
+  const auto written = quant::open_checkpoint(file);
+  if (arch::parameter_count(written->spec()) != arch::parameter_count(job.checkpoint.spec()))
+    run_error("read-back: the metadata describe another model than the one written");
+  const auto source = job.checkpoint.load_tokenizer(), tokenizer = written->load_tokenizer();
+  for (tokenizer::TokenId id = 0; id < source->vocab_size(); ++id) {
+    if (tokenizer->token_bytes(id) != source->token_bytes(id))
+      run_error("read-back: token {} of the vocabulary differs from what was written", id);
+  }
+}
+
 }  // namespace
 
 void write_gguf(ExportJob& job) {
@@ -111,6 +121,7 @@ void write_gguf(ExportJob& job) {
     job.checked_tensors = static_cast<int64_t>(file.tensors().size());
     job.file_bytes = file.file_bytes();
   }
+  check_metadata(job, writer.temporary_path());
   writer.commit();
 }
 

@@ -80,6 +80,8 @@ void write_hf(ExportJob& job) {
   copy_companions(job.checkpoint, folder.temporary_path());
   write_weights(job, folder.temporary_path());
   check_weights(job, folder.temporary_path());
+  quant::check_vocabulary(
+      *quant::open_checkpoint(folder.temporary_path()));  // config.json and the tokenizer read again
   job.file_bytes = folder_bytes(folder.temporary_path());
   folder.commit();
 }

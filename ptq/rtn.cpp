@@ -191,6 +191,7 @@ RtnReport quantize_rtn(const QuantizeJob& job, bool force, ThreadPool& pool) {
   quant::require_model_output(job.output, force, job.model);
   const auto model = quant::open_checkpoint(job.model);
   check_source(*model);
+  quant::check_vocabulary(*model);
   quant::warn_unmatched_excludes(model->spec(), job.method);
   RtnWalk walk(*model, job.method, pool);
   AtomicFolder output(job.output);

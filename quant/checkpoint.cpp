@@ -1,6 +1,7 @@
 #include "quant/checkpoint.h"
 
 #include <fmt/ranges.h>
+#include <algorithm>
 #include <bit>
 #include <fstream>
 
@@ -44,6 +45,13 @@ void check_vocabulary(const Checkpoint& checkpoint, const tokenizer::Tokenizer& 
   CRUMB_CHECK(tokenizer.vocab_size() <= checkpoint.spec().vocab_size,
               "{}: the tokenizer has {} tokens, but the embedding has only {} rows: they are not of the same model",
               checkpoint.path().string(), tokenizer.vocab_size(), checkpoint.spec().vocab_size);
+}
+
+void check_vocabulary(const Checkpoint& checkpoint) {
+  const auto files = checkpoint.companion_files();
+  const bool has_tokenizer = std::any_of(files.begin(), files.end(),
+                                         [](const Path& file) { return file.filename() == "tokenizer.json"; });
+  if (has_tokenizer) check_vocabulary(checkpoint, *checkpoint.load_tokenizer());
 }
 
 void require_model_output(const Path& output, bool force, const Path& source) {

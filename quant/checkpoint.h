@@ -59,6 +59,9 @@ std::unique_ptr<Checkpoint> open_checkpoint(const Path& path);
 /// UserError when the tokenizer has ids the embedding has no rows for.
 void check_vocabulary(const Checkpoint& checkpoint, const tokenizer::Tokenizer& tokenizer);
 
+/// The same with the tokenizer beside the weights; a folder without one passes.
+void check_vocabulary(const Checkpoint& checkpoint);
+
 /// For a verb that writes a model folder from the model `source`, before the work: require_new_output(), and UserError
 /// when `force` would take away the source or a folder that is no model.
 void require_model_output(const Path& output, bool force, const Path& source);

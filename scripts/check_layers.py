@@ -4,14 +4,17 @@
   scripts/check_layers.py [ROOT]
 
 Reads ROOT/cmake/layers.txt: lines "FOLDER: ALLOWED ..." where the longest folder that is a prefix of a file's path decides, an allowed
-entry is a folder with all below it or a single header, and "torch" allows Torch's headers.
+entry is a folder with all below it or a single header, and "torch" allows Torch's headers. Sources in a folder without a rule, and
+quoted includes of one, are errors; tests/, bench/ and examples/ may use everything and be used by nothing.
 """
 import pathlib
 import re
+import subprocess
 import sys
 
 TORCH = re.compile(r"^(torch|ATen|c10|caffe2)/")
-INCLUDE = re.compile(r'^\s*#\s*include\s+["<]([^">]+)[">]')
+INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]')
+USERS = {"tests", "bench", "examples"}
 
 
 def read_rules(path):
@@ -37,12 +40,14 @@ def check_file(root, name, rules):
         match = INCLUDE.match(line)
         if not match:
             continue
-        included = match[1]
+        included = match[2]
         if TORCH.match(included):
             if "torch" not in rules[folder]:
                 yield f"{name}:{number}: {folder}/ may not include Torch (cmake/layers.txt)"
         else:
             target = folder_of(included, rules)
+            if target is None and match[1] == '"':
+                yield f"{name}:{number}: {included} lies in no folder of cmake/layers.txt"
             if target is None or target == folder:
                 continue
             # kernels/torch is below kernels/ as a path, not as a layer: "kernels" alone does not allow it, save where Torch is allowed.
@@ -59,6 +64,9 @@ def main():
     files = [p.relative_to(root).as_posix() for suffix in ("h", "cpp", "cu", "cuh") for f in {r.split("/")[0] for r in rules}
              for p in sorted((root / f).rglob(f"*.{suffix}"))]
     problems = [problem for name in files for problem in check_file(root, name, rules)]
+    tracked = subprocess.run(["git", "-C", root, "ls-files"], check=True, capture_output=True, text=True).stdout.splitlines()
+    problems += [f"{name}: no rule for its folder in cmake/layers.txt" for name in tracked
+                 if name.endswith((".h", ".cpp", ".cu", ".cuh")) and name.split("/")[0] not in USERS and folder_of(name, rules) is None]
     print("\n".join(problems) or f"layers: {len(files)} files ok")
     sys.exit(bool(problems))
 

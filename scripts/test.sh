@@ -1,12 +1,29 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds, runs every test: first everything, then the parts that need no LibTorch built and tested alone.
-#   scripts/test.sh [--quick]      --quick: without the second build
+# Installs what is missing, builds, runs every test: first everything, then the parts that need no LibTorch built and tested alone, then
+# what reads files and text again under the address and undefined-behaviour sanitizers.
+#   scripts/test.sh [--quick]      --quick: the first of the three
+# Tests that compare with other programs or need the data set in ../shared/data (CRUMB_DATA) are skipped, and counted, where that is absent.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/setup.sh --peers
-scripts/build.sh release
-ctest --test-dir build --output-on-failure
+export CRUMB_REQUIRE_PEERS=1                                                       # they were just installed: a skip would be a defect
+if [ -d "${CRUMB_DATA:-../shared/data}" ]; then export CRUMB_REQUIRE_DATA=1; fi
+
+# run_tests BUILD_FOLDER [CTEST-OPTION ...]
+run_tests() {
+  local folder=$1
+  shift
+  ctest --test-dir "$folder" --output-on-failure "$@"
+  echo "$folder: $(grep -c '^\[       OK \]' "$folder/Testing/Temporary/LastTest.log") tests passed, $(grep -c '^\[  SKIPPED \] .*(' "$folder/Testing/Temporary/LastTest.log" || true) skipped"
+}
+
+scripts/build.sh release -DCRUMB_BENCH=ON
+scripts/make_docs.sh --check
+run_tests build
 if [ "${1:-}" != "--quick" ]; then
   scripts/build.sh no-torch
-  ctest --test-dir build-no-torch --output-on-failure
+  run_tests build-no-torch
+  readers=(common_tests formats_tests arch_tests tokenizer_tests quant_tests)
+  scripts/build.sh asan --targets "${readers[@]}"
+  run_tests build-asan -R "^($(IFS='|'; echo "${readers[*]}"))$"
 fi

@@ -255,6 +255,12 @@ std::vector<Path> SafetensorsReader::files() const {
   return paths;
 }
 
+int64_t SafetensorsReader::file_bytes() const {
+  int64_t total = 0;
+  for (const auto& shard : shards_) total += shard.file.size();
+  return total;
+}
+
 int64_t SafetensorsReader::total_bytes() const {
   int64_t total = 0;
   for (const auto& t : tensors_) total += t.bytes;

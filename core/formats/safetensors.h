@@ -53,6 +53,7 @@ class SafetensorsReader {
   /// Files read, in shard order.
   std::vector<Path> files() const;
   int64_t total_bytes() const;  // of all tensors
+  int64_t file_bytes() const;   // of the files read; a folder may hold others
 
  private:
   struct Shard {

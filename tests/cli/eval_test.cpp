@@ -21,7 +21,8 @@ class EvalVerb : public ::testing::Test {
   void SetUp() override {
     model_ = crumb::testing::data("models/stories260K-hf");
     other_ = crumb::testing::data("models/ref-llama-15m");
-    if (model_.empty() || other_.empty()) GTEST_SKIP() << "needs the data files models/* (set CRUMB_DATA)";
+    if (model_.empty() || other_.empty())
+      CRUMB_CANNOT_RUN("CRUMB_REQUIRE_DATA", "needs the data files models/*; set CRUMB_DATA");
     std::string text;
     for (int i = 0; i < 60; ++i)
       text += "Once upon a time there was a little cat. She liked to play.\n--\nTom had a red ball.\n--\n";

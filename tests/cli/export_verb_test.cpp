@@ -98,6 +98,30 @@ TEST_F(ExportVerb, RefusesToReplaceWithoutForce) {
   EXPECT_EQ(run("plain", "--to gguf-bf16 --force", "mine").exit_code, 0);
 }
 
+TEST_F(ExportVerb, TheFileIsJudgedAndRunLikeTheFolderItWasMadeFrom) {
+  write_codes("codes", 256);
+  ASSERT_EQ(run("codes", "--to gguf-q2_k --embedding-type f32", "a.gguf").exit_code, 0);
+  std::string text;
+  for (int i = 0; i < 40; ++i) text += "the cat and the dog number " + std::to_string(i * 7919 % 1000) + ". ";
+  testing::write_file(dir_ / "text.txt", text);
+  const std::string file = (dir_ / "a.gguf").string(), folder = (dir_ / "codes").string();
+  const auto judged = run_crumb("-q eval " + file + " --baseline " + folder + " --text " +
+                                (dir_ / "text.txt").string() + " --context 64 --json");
+  ASSERT_EQ(judged.exit_code, 0) << judged.err;
+  const auto report = nlohmann::json::parse(judged.out);
+  EXPECT_EQ(report["model"]["kind"], "GGUF");
+  EXPECT_EQ(report["baseline"]["kind"], "codes and scales");
+  EXPECT_EQ(report["model"]["file_bytes"], fs::file_size(dir_ / "a.gguf"));
+  EXPECT_EQ(report["pooled"]["kl"]["value"], 0);
+  EXPECT_EQ(report["pooled"]["top1"]["value"], 1);
+  EXPECT_EQ(report["pooled"]["perplexity"]["value"], report["pooled"]["baseline_perplexity"]["value"]);
+  const std::string prompt = " --prompt 'the cat' --max-tokens 12 --json";
+  const auto of_file = run_crumb("-q generate " + file + prompt),
+             of_folder = run_crumb("-q generate " + folder + prompt);
+  ASSERT_EQ(of_file.exit_code, 0) << of_file.err;
+  EXPECT_EQ(nlohmann::json::parse(of_file.out)["tokens"], nlohmann::json::parse(of_folder.out)["tokens"]);
+}
+
 TEST_F(ExportVerb, EndsWithOneAndLeavesNothingWhenTheDiskIsFull) {
   testing::write_model(dir_ / "plain", small_spec(Architecture::llama, 256));
   fs::create_directories(dir_ / "place");

@@ -21,7 +21,8 @@ class GenerateVerb : public ::testing::Test {
  protected:
   void SetUp() override {
     model_ = crumb::testing::data("models/stories260K-hf");
-    if (model_.empty()) GTEST_SKIP() << "needs the data file models/stories260K-hf (set CRUMB_DATA)";
+    if (model_.empty())
+      CRUMB_CANNOT_RUN("CRUMB_REQUIRE_DATA", "needs the data file models/stories260K-hf; set CRUMB_DATA");
   }
   testing::CommandResult generate(const std::string& arguments) {
     return run_crumb("generate -q " + model_.string() + " " + arguments);

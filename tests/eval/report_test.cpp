@@ -40,7 +40,7 @@ TEST(Report, TableSaysModelProtocolAndNumbersWithTheirErrors) {
       "model      m.gguf (GGUF: linears Q2_K, embedding Q6_K), 5.50 MB, 2.996 bits a weight, 2.125 without embeddings\n"
       "baseline   ref (HF folder: BF16), 29.37 MB, 16.000 bits a weight, 16.000 without embeddings\n"
       "documents  plain files split at \"\\n\\u001e\\n\"; EOS after each document, no BOS\n"
-      "windows    96 of 1,084 windows of 512 tokens, spread evenly; disjoint, every token scored; 49,152 of 555,257 "
+      "windows    96 of 1,084 windows of 512 tokens, spread evenly; without overlap; 49,152 of 555,257 "
       "tokens scored; "
       "float32 arithmetic\n"
       "\n"

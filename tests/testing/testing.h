@@ -95,12 +95,24 @@ inline std::string error_of(const std::function<void()>& body) {
 
 }  // namespace crumb::testing
 
-/// Skips with a reason when a file of the shared data set is absent.
+/// Ends a test that cannot run here: skipped with the reason, or failed where `require` is set in the environment,
+/// as scripts/test.sh does for what it has installed.
+#define CRUMB_CANNOT_RUN(require, reason)     \
+  do {                                        \
+    if (std::getenv(require) != nullptr) {    \
+      FAIL() << (reason) << " (" require ")"; \
+    }                                         \
+    GTEST_SKIP() << (reason);                 \
+  } while (0)
+
+/// Needs a file of the shared data set.
 #define CRUMB_NEED_DATA(variable, name)               \
   const auto variable = ::crumb::testing::data(name); \
-  if (variable.empty()) GTEST_SKIP() << "needs the data file " << (name) << " (set CRUMB_DATA)"
+  if (variable.empty())                               \
+  CRUMB_CANNOT_RUN("CRUMB_REQUIRE_DATA", "needs the data file " + std::string(name) + "; set CRUMB_DATA")
 
-/// Skips with a reason when the peers' Python environment is absent.
+/// Needs the peers' Python environment.
 #define CRUMB_NEED_PEERS(variable)                       \
   const auto variable = ::crumb::testing::peer_python(); \
-  if (variable.empty()) GTEST_SKIP() << "needs the Python peers in .venv-peers (scripts/setup.sh --peers)"
+  if (variable.empty())                                  \
+  CRUMB_CANNOT_RUN("CRUMB_REQUIRE_PEERS", "needs the Python peers in .venv-peers (scripts/setup.sh --peers)")
