@@ -17,7 +17,7 @@ using testing::relative_distance;
 using testing::share_of_range;
 using testing::small_spec;
 
-constexpr size_t kGoldens = 12;
+constexpr size_t kGoldens = 14;
 constexpr double kGoldenShare = 1e-4;  // of the range of the logits: float32 sums in another order
 
 std::vector<testing::fs::path> golden_folders() {

@@ -13,9 +13,9 @@
 namespace crumb::testing {
 
 inline const std::vector<std::string>& golden_names() {
-  static const std::vector<std::string> names{"llama",        "llama_tied", "llama_bias", "llama3",
-                                              "llama_linear", "mistral",    "qwen2",      "qwen2_window",
-                                              "qwen3",        "qwen3_bias", "hunyuan",    "hunyuan_untied"};
+  static const std::vector<std::string> names{
+      "llama",        "llama_tied", "llama_bias", "llama3",       "llama_linear", "mistral",        "qwen2",
+      "qwen2_window", "qwen3",      "qwen3_bias", "qwen3_window", "hunyuan",      "hunyuan_untied", "hunyuan_bias"};
   return names;
 }
 inline Path golden_folder(const std::string& name) { return source_dir() / "tests" / "runtime" / "goldens" / name; }

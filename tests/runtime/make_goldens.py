@@ -53,12 +53,18 @@ MODELS = {
     ),
     "qwen3": (Qwen3Config, dict(head_dim=16, tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 1e6}), torch.bfloat16),
     "qwen3_bias": (Qwen3Config, dict(head_dim=8, attention_bias=True), torch.bfloat16),
+    "qwen3_window": (
+        Qwen3Config,
+        dict(head_dim=8, num_hidden_layers=3, use_sliding_window=True, sliding_window=5, max_window_layers=1),
+        torch.bfloat16,
+    ),
     "hunyuan": (
         HunYuanDenseV1Config,
         dict(head_dim=8, tie_word_embeddings=True, rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "alpha": 1000.0, "factor": 1.0}),
         torch.bfloat16,
     ),
     "hunyuan_untied": (HunYuanDenseV1Config, dict(head_dim=16, rms_norm_eps=1e-6), torch.bfloat16),
+    "hunyuan_bias": (HunYuanDenseV1Config, dict(head_dim=8, attention_bias=True), torch.bfloat16),
 }
 
 
