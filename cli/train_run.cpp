@@ -37,7 +37,7 @@ namespace fs = std::filesystem;
 using train::ParameterKind;
 using train::TrainedParameter;
 
-constexpr double kScaleShare = 0.01;  // auto: a step of the median row as a share of its scale
+constexpr double kScaleShare = 0.006;  // auto: a step of the median row as a share of its scale
 constexpr double kAutoScaleRate = 1e-3;
 constexpr double kRandomRate = 1e-3;  // auto without quantization, at 512 hidden units
 
@@ -264,8 +264,7 @@ eval::EvalResult judge(const TrainJob& job, const Path& model, const Path& repor
   if (!job.model.is_random) options.baseline = job.model.path;
   options.threads = job.threads.value_or(0);
   auto result = eval::evaluate(options);
-  write_text(report.string() + ".json", eval::to_json(result).dump(2) + "
-");
+  write_text(report.string() + ".json", eval::to_json(result).dump(2) + "\n");
   write_text(report.string() + ".md", eval::to_markdown(result));
   return result;
 }

@@ -85,7 +85,7 @@ struct OptimizerOptions {
   void visit(V& v) {
     v.field("lr", lr,
             "AdamW's learning rate. Quantized rows move in proportion to their scale, the median row by lr a step. "
-            "auto: 1 % of the median "
+            "auto: 0.6 % of the median "
             "scale; without quantization 1e-3 * sqrt(512 / hidden size) from random values, a twentieth of it from a "
             "checkpoint",
             {.min = 0});

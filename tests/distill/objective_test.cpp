@@ -146,6 +146,19 @@ TEST(DistillObjective, EvaluationGivesSumsAtTemperatureOne) {
   EXPECT_EQ(sums.top1, (same.to(torch::kFloat32) * batch.mask).sum().item<double>());
 }
 
+TEST(DistillObjective, EvaluationComparesWithTheBaselineWhoeverTeaches) {
+  const auto teacher = make_teacher(2), baseline = make_teacher(3);
+  model::Decoder student(small_spec(), lively_source(1));
+  const train::Batch batch = random_batch(3, 11, true);
+  const double tokens = batch.num_supervised();
+  const torch::NoGradGuard no_grad;
+  const auto objective = distill_objective({.kl = 1}, student.spec(), teacher, baseline);
+  EXPECT_NEAR(compute(*objective, student, batch, tokens).total.item<double>(),
+              plain_loss({.kl = 1}, student, *teacher, batch).item<double>(), 1e-5);
+  EXPECT_NEAR(objective->evaluate(batch, student.forward(batch.ids), student.head_weight()).kl / tokens,
+              plain_loss({.kl = 1}, student, *baseline, batch).item<double>(), 1e-5);
+}
+
 TEST(DistillObjective, WithoutATeacherItIsCrossEntropy) {
   model::Decoder student(small_spec(), lively_source(1));
   const train::Batch batch = random_batch(2, 9, true);
