@@ -230,6 +230,34 @@ TEST(RequireNewOutput, RefusesAFolderItMayNotWriteTo) {
             7);
 }
 
+TEST(RequireApart, RefusesAnOutputThatIsOrHoldsAnInput) {
+  const TempDir dir;
+  fs::create_directories(dir / "a/b");
+  write_file(dir / "a/b/file", "");
+  const auto error = [&](const fs::path& output) {
+    return error_of([&] { require_apart(output, {"", dir / "absent", dir / "a/b"}); });
+  };
+  EXPECT_EQ(error(dir / "a"),
+            (dir / "a").string() + " is or holds " + (dir / "a/b").string() + ", which is read; choose another output");
+  EXPECT_NE(error(dir / "a/b"), "");
+  EXPECT_NE(error(dir / "a/b/../b/"), "");
+  EXPECT_EQ(error(dir / "a/b/file"), "") << "an output inside an input takes nothing of it away";
+  EXPECT_EQ(error(dir / "new"), "");
+}
+
+TEST(RemoveLeftovers, TakesTemporaryFilesOfTheAgeAndNothingElse) {
+  const TempDir dir;
+  fs::create_directories(dir / ".model.tmp-12-0/inner");
+  write_file(dir / ".log.tmp-12-1", "half");
+  write_file(dir / ".hidden", "mine");
+  write_file(dir / "a.tmp-1", "mine");
+  remove_leftovers(dir.path(), std::chrono::hours(1));
+  EXPECT_EQ(names_in(dir.path()).size(), 4U);
+  remove_leftovers(dir.path());
+  EXPECT_EQ(names_in(dir.path()), (std::vector<std::string>{".hidden", "a.tmp-1"}));
+  remove_leftovers(dir / "absent");
+}
+
 TEST(WriteText, ReplacesAFileByItsText) {
   const TempDir dir;
   write_text(dir / "a", "one");

@@ -179,9 +179,13 @@ TEST(RtnErrors, ExistingOutputIsKeptUnlessForced) {
   testing::write_file(dir / "out" / "mine.txt", "precious");
   EXPECT_THAT(testing::error_of([&] { run(job_of(folder, dir / "out")); }), ::testing::HasSubstr("--force"));
   EXPECT_TRUE(fs::exists(dir / "out" / "mine.txt"));
-  run(job_of(folder, dir / "out"), /*force=*/true);
-  EXPECT_FALSE(fs::exists(dir / "out" / "mine.txt"));
-  EXPECT_TRUE(fs::exists(dir / "out" / "config.json"));
+  EXPECT_THAT(testing::error_of([&] { run(job_of(folder, dir / "out"), /*force=*/true); }),
+              ::testing::HasSubstr("is no model folder"));
+  EXPECT_TRUE(fs::exists(dir / "out" / "mine.txt"));
+  run(job_of(folder, dir / "model"));
+  testing::write_file(dir / "model" / "config.json", "{}");
+  run(job_of(folder, dir / "model"), /*force=*/true);
+  EXPECT_NE(testing::read_file(dir / "model" / "config.json"), "{}");
 }
 
 }  // namespace
