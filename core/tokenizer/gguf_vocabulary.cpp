@@ -1,6 +1,7 @@
 #include "core/tokenizer/gguf_vocabulary.h"
 
 #include <algorithm>
+#include <initializer_list>
 #include <unordered_map>
 
 #include "core/common/error.h"
@@ -192,14 +193,21 @@ bool prepends_space(const Description& description) {
                      [](const NormalizerStep& step) { return step.kind == NormalizerStep::Kind::prepend; });
 }
 
+bool normalizes(const Description& description, std::initializer_list<NormalizerStep::Kind> kinds) {
+  return std::any_of(
+      description.normalizer.steps.begin(), description.normalizer.steps.end(),
+      [&](const NormalizerStep& step) { return std::find(kinds.begin(), kinds.end(), step.kind) != kinds.end(); });
+}
+
 void warn_about_differences(const Description& description) {
-  for (const NormalizerStep& step : description.normalizer.steps) {
-    using Kind = NormalizerStep::Kind;
-    if (step.kind == Kind::nfkc || step.kind == Kind::nfkd || step.kind == Kind::nfd || step.kind == Kind::lowercase) {
-      log_warning("{}: llama.cpp does not apply the tokenizer's normalizer; texts that it changes give other ids there",
-                  description.source);
-      break;
-    }
+  using Kind = NormalizerStep::Kind;
+  if (normalizes(description, {Kind::nfkc, Kind::nfkd, Kind::nfd, Kind::lowercase})) {
+    log_warning("{}: llama.cpp does not apply the tokenizer's normalizer; texts that it changes give other ids there",
+                description.source);
+  } else if (normalizes(description, {Kind::nfc})) {
+    log_warning(
+        "{}: llama.cpp does not apply the tokenizer's normalizer (NFC); decomposed characters give other ids there",
+        description.source);
   }
   const auto takes_more = [](const AddedToken& token) { return token.lstrip || token.rstrip || token.single_word; };
   if (std::any_of(description.added.begin(), description.added.end(), takes_more)) {
@@ -227,14 +235,25 @@ void set_token_list(const Description& description, int64_t rows, GgufWriter& wr
   writer.set_i32s(kTypes, std::move(types));
 }
 
+/// The file says nothing of normalizers: who reads it with Crumb gets what the name stands for.
+void warn_about_nfc(const Description& description, const NamedSplit* split, bool nfc) {
+  if (split == nullptr || split->nfc == nfc) return;
+  log_warning(
+      "{}: this tokenizer {} texts (NFC), those that GGUF calls \"{}\" {}; decomposed characters give other ids "
+      "with the GGUF file",
+      description.source, nfc ? "normalizes" : "does not normalize", split->name, nfc ? "do not" : "do");
+}
+
 void set_byte_level(const Description& description, GgufWriter& writer) {
-  const NamedSplit* split = name_of_split(description.split, description.ignore_merges);
+  const bool nfc = normalizes(description, {NormalizerStep::Kind::nfc});
+  const NamedSplit* split = name_of_split(description.split, description.ignore_merges, nfc);
   const std::string name = !description.split_name.empty() ? description.split_name
                            : split != nullptr              ? split->name
                                                            : "";
   CRUMB_CHECK(!name.empty(),
               "{}: llama.cpp has no name for this tokenizer's pre_tokenizer, so it cannot be written to GGUF{}",
               description.source, description.split.prefix_space ? " (add_prefix_space)" : "");
+  warn_about_nfc(description, find_named_split(name), nfc);
   std::vector<std::string> merges;
   for (const auto& [left, right] : description.merges) {
     merges.push_back(description.tokens[static_cast<size_t>(left)].piece + " " +

@@ -1,10 +1,12 @@
 // Loading, decoding, GGUF metadata, and what is refused.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
 
+#include "core/tokenizer/split_scanner.h"
 #include "core/tokenizer/tokenizer.h"
 #include "tests/testing/testing.h"
 #include "tests/tokenizer/samples.h"
@@ -14,6 +16,8 @@ namespace {
 
 using Ids = std::vector<TokenId>;
 using nlohmann::json;
+using ::testing::HasSubstr;
+using ::testing::Not;
 using testing::fs::path;
 
 const std::vector<std::string> kAllVocabularies = {"models/ref-llama-15m",
@@ -161,6 +165,46 @@ TEST(GgufVocabulary, RefusesAnEmbeddingThatIsTooSmallAndASplitWithoutAName) {
                           {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}}}}}}};
   const std::string name = testing::error_of([&] { load_json(small_json(split))->set_gguf_metadata(300, writer); });
   EXPECT_NE(name.find("llama.cpp has no name for this tokenizer's pre_tokenizer"), std::string::npos) << name;
+}
+
+/// small_json with the split and normalizer of Qwen2, or without the normalizer.
+json qwen2_json(bool nfc) {
+  json patch = {{"pre_tokenizer",
+                 {{"type", "Sequence"},
+                  {"pretokenizers",
+                   {{{"type", "Split"}, {"pattern", {{"Regex", kQwen2Pattern}}}, {"behavior", "Isolated"}},
+                    {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}}}}}}};
+  if (nfc) patch["normalizer"] = {{"type", "NFC"}};
+  return small_json(patch);
+}
+
+TEST(GgufVocabulary, TheNameOfTheSplitSaysWhetherTextsAreNormalized) {
+  const testing::TempDir dir;
+  for (const bool nfc : {true, false}) {
+    const auto tokenizer = load_json(qwen2_json(nfc));
+    write_gguf(*tokenizer, tokenizer->vocab_size(), dir / "v.gguf");
+    EXPECT_EQ(formats::GgufReader(dir / "v.gguf").get_string("tokenizer.ggml.pre"), nfc ? "qwen2" : "hunyuan");
+    const auto again = load_tokenizer(dir / "v.gguf");
+    for (const char* text : {"Cafe\u0301 the", "\u1100\u1161\u11a8"}) {
+      EXPECT_EQ(again->encode(text), tokenizer->encode(text));
+      EXPECT_EQ(again->decode(again->encode(text)) == text, !nfc);
+    }
+  }
+}
+
+TEST(GgufVocabulary, WarnsWhereTheFileWillGiveOtherIds) {
+  const auto warnings = [](const json& content) {
+    const auto tokenizer = load_json(content);
+    formats::GgufWriter writer;
+    ::testing::internal::CaptureStderr();
+    tokenizer->set_gguf_metadata(tokenizer->vocab_size(), writer);
+    return ::testing::internal::GetCapturedStderr();
+  };
+  EXPECT_EQ(warnings(qwen2_json(false)), "");
+  EXPECT_THAT(warnings(qwen2_json(true)), HasSubstr("llama.cpp does not apply the tokenizer's normalizer (NFC)"));
+  EXPECT_THAT(warnings(qwen2_json(true)), Not(HasSubstr("GGUF calls")));
+  EXPECT_THAT(warnings(small_json({{"normalizer", {{"type", "NFC"}}}})),
+              HasSubstr("this tokenizer normalizes texts (NFC), those that GGUF calls \"gpt-2\" do not"));
 }
 
 TEST(LlamaTwoC, GoldenIdsOfStories260kComeBack) {
