@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <initializer_list>
 #include <unordered_map>
+#include <utility>
 
 #include "core/common/error.h"
 #include "core/common/log.h"
+#include "core/tokenizer/unicode.h"
 
 namespace crumb::tokenizer {
 namespace {
@@ -21,6 +23,19 @@ constexpr const char* kTypes = "tokenizer.ggml.token_type";
 constexpr const char* kScores = "tokenizer.ggml.scores";
 constexpr const char* kMerges = "tokenizer.ggml.merges";
 
+/// Whole numbers must fit, and be whole.
+template <class Out, class In>
+bool can_hold(In value) {
+  if constexpr (std::is_same_v<In, bool>)
+    return false;
+  else if constexpr (std::is_floating_point_v<Out>)
+    return true;
+  else if constexpr (std::is_integral_v<In>)
+    return std::in_range<Out>(value);
+  else
+    return false;
+}
+
 /// An array of numbers, as `Out`; empty if the key is absent.
 template <class Out>
 std::vector<Out> read_numbers(const GgufReader& gguf, const char* key) {
@@ -34,7 +49,11 @@ std::vector<Out> read_numbers(const GgufReader& gguf, const char* key) {
           user_error("{}: {} holds strings, expected numbers", gguf.path().string(), key);
         } else {
           std::vector<Out> out;
-          for (const auto v : values) out.push_back(static_cast<Out>(v));
+          for (const auto v : values) {
+            CRUMB_CHECK(can_hold<Out>(v), "{}: {}: entry {} is {}, expected {}", gguf.path().string(), key, out.size(),
+                        v, std::is_integral_v<Out> ? "a whole number of 32 bits" : "a number");
+            out.push_back(static_cast<Out>(v));
+          }
           return out;
         }
       },
@@ -74,7 +93,9 @@ class Reader {
     for (size_t i = 0; i < pieces.size(); ++i) {
       const int32_t type = types.empty() ? 1 : types[i];
       CRUMB_CHECK(type >= 1 && type <= 6, "{}: token {} has type {}, expected 1..6", name_, i, type);
-      Token token{pieces[i], static_cast<TokenType>(type), scores.empty() ? 0 : scores[i], true};
+      std::string storage;
+      const std::string piece(valid_utf8(pieces[i], storage));
+      Token token{piece, static_cast<TokenType>(type), scores.empty() ? 0 : scores[i], true};
       token.in_model = token.type != TokenType::control && token.type != TokenType::unused;
       if (is_added(token.type)) {
         const bool special = token.type != TokenType::user_defined;
@@ -140,7 +161,10 @@ class Reader {
   void read_special(bool is_sentencepiece) {
     const auto id = [&](const char* key) -> std::optional<TokenId> {
       if (gguf_.find(key) == nullptr) return std::nullopt;
-      return static_cast<TokenId>(gguf_.get_int(key));
+      const int64_t value = gguf_.get_int(key);
+      const auto size = static_cast<int64_t>(out_.tokens.size());
+      CRUMB_CHECK(value >= 0 && value < size, "{}: {} is {}, the vocabulary has {} tokens", name_, key, value, size);
+      return static_cast<TokenId>(value);
     };
     out_.special.bos = id("tokenizer.ggml.bos_token_id");
     out_.special.eos = id("tokenizer.ggml.eos_token_id");

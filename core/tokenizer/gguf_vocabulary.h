@@ -9,6 +9,7 @@ namespace crumb::tokenizer {
 
 /// tokenizer.ggml.model "gpt2" (byte-level BPE with a split that named_splits() knows) and "llama" (SentencePiece).
 /// Throws UserError. "qwen2": the text is normalized (NFC) as the family's own tokenizer does; llama.cpp does not.
+/// Tokens that are no UTF-8 get U+FFFD for what is broken.
 Description read_gguf_vocabulary(const formats::GgufReader& gguf);
 
 /// Sets tokenizer.ggml.* and tokenizer.chat_template. `rows`: rows of the embedding, the length of the token list; ids
