@@ -1,5 +1,6 @@
 // The program `crumb`: one verb a job.
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <cstdio>
 #include <exception>
 #include <vector>
@@ -15,6 +16,14 @@ constexpr const char* kAbout =
     "Models are HF folders (config.json, *.safetensors, tokenizer.json), codes-and-scales folders made by train and "
     "quantize, or GGUF files.";
 
+constexpr int kMostThreads = 1024;
+
+/// A result that did not reach the file or pipe it was sent to is a failure.
+void finish_output() {
+  const int error = std::fflush(stdout) != 0 ? errno : std::ferror(stdout) != 0 ? EIO : 0;
+  if (error != 0) crumb::run_error("cannot write to standard output: {}", crumb::system_error_text(error));
+}
+
 int run(int argc, char** argv) {
   using namespace crumb::cli;
   CLI::App program{kAbout, "crumb"};
@@ -26,7 +35,7 @@ int run(int argc, char** argv) {
   program.add_flag("--force", globals.force, "replace an output that exists");
   program.add_flag("-q,--quiet", globals.quiet, "no progress, warnings only");
   program.add_option("--threads", globals.threads, "threads to use; 0: one per processor")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0, kMostThreads));
 
   std::vector<Verb> verbs;
 #ifdef CRUMB_WITH_TORCH
@@ -48,7 +57,10 @@ int run(int argc, char** argv) {
   }
   if (globals.quiet) crumb::set_log_level(crumb::LogLevel::warning);
   for (const auto& verb : verbs) {
-    if (verb.app->parsed()) return verb.run();
+    if (!verb.app->parsed()) continue;
+    const int exit_code = verb.run();
+    finish_output();
+    return exit_code;
   }
   return crumb::kExitUser;
 }

@@ -77,7 +77,7 @@ QuantizeJob read_job(const CLI::App& app, const Options& options) {
   flags.set("--init", "method.init", options.init);
   flags.set("--exclude", "method.exclude", options.exclude);
   flags.set("--output", "output", options.output);
-  for (const auto& assignment : options.overrides) apply_override(tree, assignment);
+  apply_overrides(tree, options.overrides);
   return read_config<QuantizeJob>(tree);
 }
 

@@ -114,7 +114,7 @@ Path ModelChoice::config_folder() const { return path.extension() == ".json" ? p
 
 TrainJob load_train_job(const Path& file, const std::vector<std::string>& overrides) {
   ConfigValue tree = parse_yaml_file(file);
-  for (const auto& assignment : overrides) apply_override(tree, assignment);
+  apply_overrides(tree, overrides);
   auto job = read_config<TrainJob>(tree);
   make_paths_absolute(job);
   check(job);

@@ -259,21 +259,53 @@ void write_rope(const RopeSpec& rope, json& config) {
       {"original_max_position_embeddings", static_cast<int64_t>(scaling->original_context_length)}};
 }
 
-/// Mistral says one window for all layers; Qwen lists the layers' types.
-void write_windows(const DecoderSpec& spec, json& config) {
+bool has_window(const LayerSpec& layer) { return layer.window > 0; }
+
+/// One switch stands for all biases of attention (Llama, Qwen3, Hunyuan), or none: Qwen2 always has those of q, k and
+/// v, Mistral never has any. Llama alone has a switch for the feed-forward network.
+void refuse_other_biases(Architecture architecture, const LayerSpec& layer) {
+  const auto& gqa = layer.gqa();
+  const bool qwen2 = architecture == Architecture::qwen2, mistral = architecture == Architecture::mistral;
+  const bool fits = qwen2     ? gqa.qkv_bias && !gqa.output_bias
+                    : mistral ? !gqa.qkv_bias && !gqa.output_bias
+                              : gqa.qkv_bias == gqa.output_bias;
+  CRUMB_CHECK(fits,
+              "config.json has no way to say that a {} model has biases of q, k, v: {}, of the attention's output: {}",
+              architecture_name(architecture), gqa.qkv_bias ? "yes" : "no", gqa.output_bias ? "yes" : "no");
+  CRUMB_CHECK(!layer.mlp().bias || architecture == Architecture::llama,
+              "config.json has no way to say that a {} model has biases in its feed-forward network",
+              architecture_name(architecture));
+}
+
+/// The window of the layers that have one; 0: none has.
+int64_t common_window(const DecoderSpec& spec) {
   int64_t window = 0;
-  json types = json::array();
   for (const auto& layer : spec.layers) {
+    CRUMB_CHECK(window == 0 || !has_window(layer) || layer.window == window,
+                "config.json holds one sliding window; this model has {} and {}", window, layer.window);
     window = std::max(window, layer.window);
-    types.push_back(layer.window > 0 ? "sliding_attention" : "full_attention");
   }
-  if (spec.architecture == Architecture::llama || spec.architecture == Architecture::mistral) {
+  return window;
+}
+
+/// Mistral says one window for all layers, or lists the layers' types as Qwen does: transformers' AutoModel takes such
+/// a model for its Ministral, which is Mistral with mixed layers.
+void write_windows(const DecoderSpec& spec, Architecture architecture, json& config) {
+  const int64_t window = common_window(spec);
+  json types = json::array();
+  for (const auto& layer : spec.layers) types.push_back(has_window(layer) ? "sliding_attention" : "full_attention");
+  if (architecture == Architecture::mistral) {
     config["sliding_window"] = window > 0 ? json(window) : json(nullptr);
+    const bool mixed = window > 0 && !std::all_of(spec.layers.begin(), spec.layers.end(), has_window);
+    if (mixed) config["layer_types"] = types;
+  } else if (architecture == Architecture::llama || architecture == Architecture::hunyuan_v1_dense) {
+    CRUMB_CHECK(window == 0, "config.json has no way to say that a {} model has a sliding window",
+                architecture_name(architecture));
   } else if (window > 0) {
     config["use_sliding_window"] = true;
     config["sliding_window"] = window;
     config["layer_types"] = types;
-    const auto first = std::find_if(spec.layers.begin(), spec.layers.end(), [](const auto& l) { return l.window > 0; });
+    const auto first = std::find_if(spec.layers.begin(), spec.layers.end(), has_window);
     config["max_window_layers"] = first - spec.layers.begin();
   } else {
     config["use_sliding_window"] = false;
@@ -322,7 +354,9 @@ json hf_config_from_spec(const DecoderSpec& spec) {
   const auto& gqa = layer.gqa();
   auto architecture = spec.architecture;
   // transformers' Llama has no window; its Mistral is the same model with one.
-  if (architecture == Architecture::llama && layer.window > 0) architecture = Architecture::mistral;
+  const bool has_windows = std::any_of(spec.layers.begin(), spec.layers.end(), has_window);
+  if (architecture == Architecture::llama && has_windows) architecture = Architecture::mistral;
+  refuse_other_biases(architecture, layer);
   json config = {{"architectures", {class_name(architecture)}},
                  {"model_type", architecture_name(architecture)},
                  {"vocab_size", spec.vocab_size},
@@ -339,8 +373,7 @@ json hf_config_from_spec(const DecoderSpec& spec) {
                  {"attention_bias", gqa.output_bias}};
   if (architecture == Architecture::llama) config["mlp_bias"] = layer.mlp().bias;
   write_rope(layer.rope, config);
-  const bool has_windows = architecture != Architecture::llama && architecture != Architecture::hunyuan_v1_dense;
-  if (has_windows) write_windows(spec, config);
+  write_windows(spec, architecture, config);
   return config;
 }
 

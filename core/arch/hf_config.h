@@ -13,7 +13,8 @@ namespace crumb::arch {
 DecoderSpec spec_from_hf_config(const nlohmann::json& config, const std::string& where);
 /// Reads DIR/config.json, or the file itself.
 DecoderSpec load_hf_spec(const Path& path);
-/// config.json that transformers loads as the same model. bos/eos ids are not part of the spec: add them where known.
+/// config.json that transformers' Auto classes load as the same model. bos/eos ids are not part of the spec: add them
+/// where known. UserError where config.json has no way to say it (two sizes of windows, some of the biases).
 nlohmann::json hf_config_from_spec(const DecoderSpec& spec);
 
 }  // namespace crumb::arch

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <functional>
 #include <numeric>
+#include <set>
 
 namespace crumb {
 namespace {
@@ -15,42 +16,56 @@ ConfigMark make_mark(const YAML::Mark& mark, const std::string& name, const Path
   return {name, mark.line + 1, mark.column + 1, folder};  // yaml-cpp counts from 0
 }
 
-ConfigValue convert(const YAML::Node& node, const std::string& name, const Path& folder) {
-  ConfigValue value;
-  value.mark = make_mark(node.Mark(), name, folder);
-  switch (node.Type()) {
-    case YAML::NodeType::Undefined:
-    case YAML::NodeType::Null:
-      break;
-    case YAML::NodeType::Scalar:
+constexpr int kMostLevels = 64;
+constexpr int kMostValues = 100'000;
+
+/// A YAML tree as plain data. An alias stands for a copy of its anchor's value, so that a few lines can mean a tree
+/// without end: depth and size have limits.
+class Converter {
+ public:
+  Converter(const std::string& name, const Path& folder) : name_(name), folder_(folder) {}
+
+  ConfigValue convert(const YAML::Node& node, int level = 0) {
+    ConfigValue value;
+    value.mark = mark_of(node);
+    CRUMB_CHECK(level <= kMostLevels, "{}: nested deeper than {} levels; does an alias stand inside its own anchor?",
+                value.mark.text(), kMostLevels);
+    CRUMB_CHECK(++num_values_ <= kMostValues, "{}: more than {} values, those of aliases included", value.mark.text(),
+                kMostValues);
+    if (node.IsScalar()) {
       value.kind = ConfigValue::Kind::scalar;
       value.text = node.Scalar();
       value.quoted = node.Tag() == "!";
-      break;
-    case YAML::NodeType::Sequence:
+    } else if (node.IsSequence()) {
       value.kind = ConfigValue::Kind::list;
-      for (const auto& item : node) value.items.push_back(convert(item, name, folder));
-      break;
-    case YAML::NodeType::Map:
+      for (const auto& item : node) value.items.push_back(convert(item, level + 1));
+    } else if (node.IsMap()) {
       value.kind = ConfigValue::Kind::map;
-      for (const auto& entry : node) {
-        const ConfigMark mark = make_mark(entry.first.Mark(), name, folder);
-        CRUMB_CHECK(entry.first.IsScalar(), "{}: a key must be plain text", mark.text());
-        const std::string key = entry.first.Scalar();
-        CRUMB_CHECK(key != "<<", "{}: merge keys (<<) are not supported", mark.text());
-        CRUMB_CHECK(value.find(key) == nullptr, "{}: {}: given twice", mark.text(), key);
-        ConfigValue item = convert(entry.second, name, folder);
-        item.key_mark = mark;
-        if (item.kind == ConfigValue::Kind::null) item.mark = mark;
-        value.entries.emplace_back(key, std::move(item));
-        // A message about a key points at the key, one about its value at the value; a missing entry of a map points at
-        // the map.
-        if (value.entries.size() == 1) value.mark = mark;
-      }
-      break;
+      for (const auto& entry : node) value.entries.push_back(convert_entry(entry.first, entry.second, level + 1));
+      // A message about a key points at the key, one about its value at the value; a missing entry of a map points at
+      // the map.
+      if (!value.entries.empty()) value.mark = value.entries[0].second.key_mark;
+    }
+    return value;
   }
-  return value;
-}
+
+ private:
+  ConfigMark mark_of(const YAML::Node& node) const { return make_mark(node.Mark(), name_, folder_); }
+
+  std::pair<std::string, ConfigValue> convert_entry(const YAML::Node& key, const YAML::Node& node, int level) {
+    const ConfigMark mark = mark_of(key);
+    CRUMB_CHECK(key.IsScalar(), "{}: a key must be plain text", mark.text());
+    CRUMB_CHECK(key.Scalar() != "<<", "{}: merge keys (<<) are not supported", mark.text());
+    ConfigValue value = convert(node, level);
+    value.key_mark = mark;
+    if (value.kind == ConfigValue::Kind::null) value.mark = mark;
+    return {key.Scalar(), std::move(value)};
+  }
+
+  std::string name_;
+  Path folder_;
+  int num_values_ = 0;
+};
 
 std::string quote(const std::string& text) {
   std::string out = "\"";
@@ -196,7 +211,12 @@ ConfigValue ConfigValue::map(std::vector<std::pair<std::string, ConfigValue>> en
 
 ConfigValue parse_yaml_text(const std::string& text, const std::string& name, const Path& folder) {
   try {
-    return convert(YAML::Load(text), name, folder);
+    const std::vector<YAML::Node> documents = YAML::LoadAll(text);
+    if (documents.size() > 1) {
+      user_error("{}: a second document (---) begins here; only one is read",
+                 make_mark(documents[1].Mark(), name, folder).text());
+    }
+    return documents.empty() ? ConfigValue() : Converter(name, folder).convert(documents[0]);
   } catch (const YAML::Exception& e) {
     user_error("{}: not valid YAML: {}", make_mark(e.mark, name, folder).text(), e.msg);
   }
@@ -245,6 +265,18 @@ void apply_override(ConfigValue& root, const std::string& assignment) {
     begin = dot + 1;
   }
   *at = std::move(value);
+}
+
+void apply_overrides(ConfigValue& root, const std::vector<std::string>& assignments) {
+  std::vector<std::string> mistakes;
+  for (const auto& assignment : assignments) {
+    try {
+      apply_override(root, assignment);
+    } catch (const UserError& e) {
+      mistakes.emplace_back(e.what());
+    }
+  }
+  if (!mistakes.empty()) throw UserError(fmt::format("{}", fmt::join(mistakes, "\n")));
 }
 
 std::string to_yaml(const ConfigValue& value) {
@@ -342,6 +374,17 @@ void check_limits(const ConfigValue& at, const std::string& key, const std::stri
   errors.add(at.mark, key,
              fmt::format("unknown value \"{}\"{}; known: {}", value, near ? "; did you mean \"" + *near + "\"?" : "",
                          fmt::join(limits.choices, ", ")));
+}
+
+void report_duplicates(const ConfigValue& value, const std::string& prefix, ConfigErrors& errors) {
+  for (size_t i = 0; i < value.items.size(); ++i)
+    report_duplicates(value.items[i], fmt::format("{}[{}]", prefix, i), errors);
+  std::set<std::string_view> seen;
+  for (const auto& [key, entry] : value.entries) {
+    const std::string dotted = prefix.empty() ? key : prefix + "." + key;
+    if (!seen.insert(key).second) errors.add(entry.key_mark, dotted, "given twice");
+    report_duplicates(entry, dotted, errors);
+  }
 }
 
 }  // namespace config_detail

@@ -49,7 +49,8 @@ struct ConfigMark {
   std::string text() const { return line > 0 ? fmt::format("{}:{}:{}", file, line, column) : file; }
 };
 
-/// A YAML document as plain data: anchors resolved, duplicate and merge keys refused.
+/// A YAML document as plain data: anchors resolved, merge keys refused. Duplicate keys are kept; read_config reports
+/// them with the other mistakes.
 struct ConfigValue {
   enum class Kind { null, scalar, list, map };
   Kind kind = Kind::null;
@@ -67,12 +68,15 @@ struct ConfigValue {
   static ConfigValue map(std::vector<std::pair<std::string, ConfigValue>> entries);
 };
 
-/// Throws UserError with file:line:col for text that is not YAML.
+/// Throws UserError with file:line:col for text that is not YAML, holds a second document, or grows beyond all reason
+/// (an alias inside its own anchor).
 ConfigValue parse_yaml_file(const Path& path);
 ConfigValue parse_yaml_text(const std::string& text, const std::string& name, const Path& folder = ".");
 /// "optimizer.lr=1e-4", "data.train=[a.txt, b.txt]": the right side is YAML. Paths are relative to the working
 /// directory.
 void apply_override(ConfigValue& root, const std::string& assignment);
+/// All of them in order; one UserError lists every one that cannot be read.
+void apply_overrides(ConfigValue& root, const std::vector<std::string>& assignments);
 /// Block-style YAML that parses back to the same values.
 std::string to_yaml(const ConfigValue& value);
 
@@ -159,9 +163,12 @@ void check_limits(const ConfigValue& at, const std::string& key, double value, c
 void check_limits(const ConfigValue& at, const std::string& key, const std::string& value, const FieldLimits& limits,
                   ConfigErrors& errors);
 
+/// Keys given twice, in this map and those inside it.
+void report_duplicates(const ConfigValue& value, const std::string& prefix, ConfigErrors& errors);
+
 template <class T>
 void read_value(const ConfigValue& value, const std::string& key, T& out, const FieldLimits& limits,
-                ConfigErrors& errors) {
+                ConfigErrors& errors, const std::string& expected = type_name<T>()) {
   if constexpr (Custom<T>) {
     out.from_config(value, key, errors);
   } else if constexpr (is_auto<T>::value) {
@@ -169,7 +176,7 @@ void read_value(const ConfigValue& value, const std::string& key, T& out, const 
       out.value.reset();
     } else {
       std::remove_reference_t<decltype(*out.value)> inner{};
-      read_value(value, key, inner, limits, errors);
+      read_value(value, key, inner, limits, errors, expected);
       out.value = std::move(inner);
     }
   } else if constexpr (is_vector<T>::value) {
@@ -199,7 +206,7 @@ void read_value(const ConfigValue& value, const std::string& key, T& out, const 
   } else {
     T parsed{};
     if (value.kind != ConfigValue::Kind::scalar || !read_scalar(value, parsed)) {
-      errors.add(value.mark, key, fmt::format("expected {}, got {}", type_name<T>(), describe(value)));
+      errors.add(value.mark, key, fmt::format("expected {}, got {}", expected, describe(value)));
       return;
     }
     out = std::move(parsed);
@@ -256,8 +263,9 @@ class ConfigReader {
   }
   template <class T>
   void section(const char* name, T& options, const char* /*help*/) {
-    static const ConfigValue empty = ConfigValue::map({});
     const ConfigValue* found = take(name);
+    ConfigValue empty = ConfigValue::map({});
+    empty.mark = found != nullptr ? found->mark : map_.mark;
     if (found == nullptr || found->kind == ConfigValue::Kind::null) found = &empty;
     ConfigReader reader(*found, prefix_ + name + ".", errors_);
     options.visit(reader);
@@ -322,6 +330,7 @@ template <class Options>
 Options read_config(const ConfigValue& tree) {
   Options options;
   ConfigErrors errors;
+  config_detail::report_duplicates(tree, "", errors);
   ConfigReader reader(tree, "", errors);
   options.visit(reader);
   reader.finish();

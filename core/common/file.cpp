@@ -20,11 +20,23 @@ namespace crumb {
 namespace fs = std::filesystem;
 namespace {
 
-// Unique within the machine: process id and a counter. A leading dot keeps unfinished work out of globs.
+// Process id and a counter. A leading dot keeps unfinished work out of globs.
 Path temporary_name(const Path& path) {
   static std::atomic<int> counter{0};
   const Path clean = path.has_filename() ? path : path.parent_path();
   return clean.parent_path() / fmt::format(".{}.tmp-{}-{}", clean.filename().string(), getpid(), counter++);
+}
+
+/// Gives `create`, which returns 0 or an error number, new names until one is free: process ids come again, in
+/// containers soon, and then the leftover of a killed process has the name.
+template <class Create>
+Path make_temporary(const Path& path, const Create& create) {
+  for (;;) {
+    Path name = temporary_name(path);
+    const int error = create(name);
+    if (error == 0) return name;
+    if (error != EEXIST) user_error("cannot write {}: {}", path.string(), system_error_text(error));
+  }
 }
 
 void sync_path(const Path& path, int flags) {
@@ -46,7 +58,7 @@ Path parent_of(const Path& path) {
 }  // namespace
 
 MappedFile::MappedFile(const Path& path) : path_(path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe is refused, not waited for
   if (fd < 0) user_error("cannot read {}: {}", path.string(), system_error_text(errno));
   struct stat st {};
   if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
@@ -79,18 +91,18 @@ void MappedFile::release(int64_t offset, int64_t length) const {
   madvise(const_cast<uint8_t*>(data_) + begin, static_cast<size_t>(end - begin), MADV_DONTNEED);
 }
 
-AtomicFile::AtomicFile(const Path& path) : path_(path), temporary_(temporary_name(path)) {
-  file_ = std::fopen(temporary_.c_str(), "wbx");
-  if (file_ == nullptr) user_error("cannot write {}: {}", path.string(), system_error_text(errno));
+AtomicFile::AtomicFile(const Path& path) : path_(path) {
+  temporary_ = make_temporary(path, [&](const Path& name) {
+    file_ = std::fopen(name.c_str(), "wbx");
+    return file_ == nullptr ? errno : 0;
+  });
   std::setvbuf(file_, nullptr, _IOFBF, 1 << 20);
 }
 
 AtomicFile::~AtomicFile() {
-  if (file_ != nullptr) {
-    std::fclose(file_);
-    std::error_code ignored;
-    fs::remove(temporary_, ignored);
-  }
+  if (file_ != nullptr) std::fclose(file_);
+  std::error_code ignored;
+  if (!committed_) fs::remove(temporary_, ignored);
 }
 
 void AtomicFile::fail(const char* what) const {
@@ -123,18 +135,17 @@ void AtomicFile::commit() {
   if (fsync(fileno(file_)) != 0) fail("sync");
   if (std::fclose(std::exchange(file_, nullptr)) != 0) fail("close");
   if (std::rename(temporary_.c_str(), path_.c_str()) != 0) {
-    const int error = errno;
-    std::error_code ignored;
-    fs::remove(temporary_, ignored);
-    run_error("cannot rename to {}: {}", path_.string(), system_error_text(error));
+    run_error("cannot rename to {}: {}", path_.string(), system_error_text(errno));
   }
+  committed_ = true;
   sync_path(parent_of(path_), O_RDONLY | O_DIRECTORY);
 }
 
-AtomicFolder::AtomicFolder(const Path& path) : path_(path), temporary_(temporary_name(path)) {
+AtomicFolder::AtomicFolder(const Path& path) : path_(path) {
   std::error_code error;
-  fs::create_directories(temporary_, error);
+  fs::create_directories(parent_of(path), error);
   if (error) user_error("cannot write {}: {}", path.string(), error.message());
+  temporary_ = make_temporary(path, [](const Path& name) { return mkdir(name.c_str(), 0777) == 0 ? 0 : errno; });
 }
 
 AtomicFolder::~AtomicFolder() {
@@ -177,6 +188,8 @@ void make_folders(const Path& path) {
 
 void require_new_output(const Path& path, bool force) {
   CRUMB_CHECK(!path.empty(), "no output given");
+  const bool replaceable = !fs::exists(path) || fs::is_regular_file(path) || fs::is_directory(path);
+  CRUMB_CHECK(replaceable, "{} is neither a file nor a folder; give another name", path.string());
   if (fs::exists(path) && !force)
     user_error("{} exists and is not this job's; give another name, or --force to replace it", path.string());
   Path folder = parent_of(path);
@@ -194,8 +207,8 @@ void require_apart(const Path& output, const std::vector<Path>& inputs) {
     std::error_code absent;
     const Path from = input.empty() ? Path() : fs::canonical(input, absent);
     if (from.empty() || absent) continue;
-    CRUMB_CHECK(*from.lexically_relative(to).begin() == "..",
-                "{} is or holds {}, which is read; choose another output", output.string(), input.string());
+    CRUMB_CHECK(*from.lexically_relative(to).begin() == "..", "{} is or holds {}, which is read; choose another output",
+                output.string(), input.string());
   }
 }
 

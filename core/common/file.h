@@ -67,6 +67,7 @@ class AtomicFile {
   Path path_, temporary_;
   std::FILE* file_ = nullptr;
   int64_t position_ = 0;
+  bool committed_ = false;
 };
 
 /// A new folder that appears under its name only at commit(); an existing one is exchanged atomically and then removed.
@@ -93,11 +94,12 @@ std::string read_text(const Path& path);
 void write_text(const Path& path, std::string_view text);
 /// mkdir -p; throws UserError when that is not possible.
 void make_folders(const Path& path);
-/// Throws UserError("PATH exists ...; use --force to replace it") unless it is absent or `force` is given, and if its
-/// parent folder does not exist or cannot be written. Call it before the work, not after.
+/// Throws UserError("PATH exists ...; use --force to replace it") unless it is absent or `force` is given, if it is
+/// neither a file nor a folder (a device), and if its parent folder does not exist or cannot be written. Call it before
+/// the work, not after.
 void require_new_output(const Path& path, bool force);
-/// Throws UserError when writing `output` would take away one of `inputs`: it is that file or folder, or holds it. Empty
-/// paths and absent files are passed over.
+/// Throws UserError when writing `output` would take away one of `inputs`: it is that file or folder, or holds it.
+/// Empty paths and absent files are passed over.
 void require_apart(const Path& output, const std::vector<Path>& inputs);
 /// Removes what a killed run left half written in `folder`: temporary files and folders at least this old.
 void remove_leftovers(const Path& folder, std::chrono::seconds age = std::chrono::seconds(0));

@@ -15,6 +15,10 @@ LogLevel log_level();
 
 void log_line(LogLevel level, const std::string& text);
 
+/// While a line that rewrites itself stands on the terminal (Progress), the next message takes its place.
+void set_line_open(bool is_open);
+bool is_line_open();
+
 template <class... Args>
 void log_info(fmt::format_string<Args...> format, Args&&... args) {
   log_line(LogLevel::info, fmt::format(format, std::forward<Args>(args)...));

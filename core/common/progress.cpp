@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <utility>
 
@@ -21,7 +22,9 @@ Progress::Progress(std::string label, int64_t total, std::string unit)
 
 Progress::~Progress() {
   // An exception is on its way: leave the error message a line of its own.
-  if (!finished_ && printed_ && terminal_) std::fputc('\n', stderr);
+  if (finished_ || !terminal_ || !is_line_open()) return;
+  std::fputc('\n', stderr);
+  set_line_open(false);
 }
 
 void Progress::update(int64_t done, const std::string& note) {
@@ -53,14 +56,14 @@ void Progress::print(bool last, const std::string& note) {
   if (last)
     line += ", took " + format_duration(seconds);
   else if (total_ > 0 && rate > 0)
-    line += ", " + format_duration(static_cast<double>(total_ - done_) / rate) + " left";
+    line += ", " + format_duration(static_cast<double>(std::max<int64_t>(0, total_ - done_)) / rate) + " left";
   if (!note.empty()) line += ", " + note;
   if (terminal_)
     std::fprintf(stderr, "\r\033[K%s%s", line.c_str(), last ? "\n" : "");
   else
     std::fprintf(stderr, "%s\n", line.c_str());
   std::fflush(stderr);
-  printed_ = true;
+  if (terminal_) set_line_open(!last);
 }
 
 std::string format_duration(double seconds) {

@@ -28,7 +28,7 @@ class Progress {
 
   std::string label_, unit_;
   int64_t total_, done_ = 0, start_done_ = 0;
-  bool terminal_, finished_ = false, printed_ = false;
+  bool terminal_, finished_ = false;
   std::chrono::steady_clock::time_point start_, last_print_;
 };
 

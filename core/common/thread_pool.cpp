@@ -9,6 +9,8 @@
 #include <thread>
 #include <vector>
 
+#include "core/common/error.h"
+
 namespace crumb {
 namespace {
 thread_local bool t_inside_body = false;
@@ -26,6 +28,17 @@ struct ThreadPool::State {
   uint64_t generation = 0;
   bool stop = false;
   std::exception_ptr error;
+
+  void wait_for_work() {
+    std::unique_lock lock(mutex);
+    uint64_t seen = 0;
+    for (;;) {
+      wake.wait(lock, [&] { return stop || generation != seen; });
+      if (stop) return;
+      seen = generation;
+      work(lock);
+    }
+  }
 
   // Called with the lock held; takes parts until none is left.
   void work(std::unique_lock<std::mutex>& lock) {
@@ -48,32 +61,29 @@ struct ThreadPool::State {
     }
     if (running == 0) done.notify_all();
   }
+
+  void stop_threads() {
+    {
+      const std::lock_guard lock(mutex);
+      stop = true;
+    }
+    wake.notify_all();
+    for (auto& t : threads) t.join();
+  }
 };
 
 ThreadPool::ThreadPool(int num_threads) : state_(std::make_unique<State>()) {
   if (num_threads <= 0) num_threads = available_processors();
-  for (int i = 1; i < num_threads; ++i) {
-    state_->threads.emplace_back([s = state_.get()] {
-      std::unique_lock lock(s->mutex);
-      uint64_t seen = 0;
-      for (;;) {
-        s->wake.wait(lock, [&] { return s->stop || s->generation != seen; });
-        if (s->stop) return;
-        seen = s->generation;
-        s->work(lock);
-      }
-    });
+  try {
+    for (int i = 1; i < num_threads; ++i) state_->threads.emplace_back([s = state_.get()] { s->wait_for_work(); });
+  } catch (const std::exception& e) {  // no memory, or a limit on processes
+    state_->stop_threads();
+    run_error("cannot start {} threads: {}; {} could be started, give fewer with --threads", num_threads, e.what(),
+              state_->threads.size() + 1);
   }
 }
 
-ThreadPool::~ThreadPool() {
-  {
-    const std::lock_guard lock(state_->mutex);
-    state_->stop = true;
-  }
-  state_->wake.notify_all();
-  for (auto& t : state_->threads) t.join();
-}
+ThreadPool::~ThreadPool() { state_->stop_threads(); }
 
 int ThreadPool::num_threads() const { return static_cast<int>(state_->threads.size()) + 1; }
 

@@ -13,7 +13,8 @@ using ParallelFor = std::function<void(int64_t n, int64_t grain, const std::func
 
 class ThreadPool {
  public:
-  /// num_threads counts the caller's thread; <= 0: one per available processor.
+  /// num_threads counts the caller's thread; <= 0: one per available processor. Throws RunError where the system does
+  /// not give that many.
   explicit ThreadPool(int num_threads = 0);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;

@@ -1,6 +1,7 @@
 #include "core/tokenizer/bpe_tokenizer.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/common/error.h"
 #include "core/tokenizer/byte_alphabet.h"
@@ -132,6 +133,8 @@ void BpeTokenizer::index_pieces() {
   check(description_.special.eos, "eos_token_id");
   check(description_.special.unk, "the id of the unknown token");
   check(description_.special.pad, "pad_token_id");
+  for (const TokenId id : description_.prefix) check(id, "an id put before every text");
+  for (const TokenId id : description_.suffix) check(id, "an id put after every text");
 }
 
 void BpeTokenizer::index_symbols() {
@@ -185,6 +188,7 @@ void BpeTokenizer::add_score_merges() {
   std::vector<TokenId> order;
   for (size_t i = 0; i < description_.tokens.size(); ++i) {
     const Token& token = description_.tokens[i];
+    CRUMB_CHECK(std::isfinite(token.score), "{}: the score of token {} is {}", description_.source, i, token.score);
     const bool mergeable = token.type == TokenType::normal || token.type == TokenType::user_defined;
     if (mergeable && num_chars(token.piece) > 1) order.push_back(static_cast<TokenId>(i));
   }

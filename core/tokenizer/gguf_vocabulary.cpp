@@ -1,10 +1,13 @@
 #include "core/tokenizer/gguf_vocabulary.h"
 
 #include <algorithm>
+#include <initializer_list>
 #include <unordered_map>
+#include <utility>
 
 #include "core/common/error.h"
 #include "core/common/log.h"
+#include "core/tokenizer/unicode.h"
 
 namespace crumb::tokenizer {
 namespace {
@@ -20,6 +23,19 @@ constexpr const char* kTypes = "tokenizer.ggml.token_type";
 constexpr const char* kScores = "tokenizer.ggml.scores";
 constexpr const char* kMerges = "tokenizer.ggml.merges";
 
+/// Whole numbers must fit, and be whole.
+template <class Out, class In>
+bool can_hold(In value) {
+  if constexpr (std::is_same_v<In, bool>)
+    return false;
+  else if constexpr (std::is_floating_point_v<Out>)
+    return true;
+  else if constexpr (std::is_integral_v<In>)
+    return std::in_range<Out>(value);
+  else
+    return false;
+}
+
 /// An array of numbers, as `Out`; empty if the key is absent.
 template <class Out>
 std::vector<Out> read_numbers(const GgufReader& gguf, const char* key) {
@@ -33,7 +49,11 @@ std::vector<Out> read_numbers(const GgufReader& gguf, const char* key) {
           user_error("{}: {} holds strings, expected numbers", gguf.path().string(), key);
         } else {
           std::vector<Out> out;
-          for (const auto v : values) out.push_back(static_cast<Out>(v));
+          for (const auto v : values) {
+            CRUMB_CHECK(can_hold<Out>(v), "{}: {}: entry {} is {}, expected {}", gguf.path().string(), key, out.size(),
+                        v, std::is_integral_v<Out> ? "a whole number of 32 bits" : "a number");
+            out.push_back(static_cast<Out>(v));
+          }
           return out;
         }
       },
@@ -73,7 +93,9 @@ class Reader {
     for (size_t i = 0; i < pieces.size(); ++i) {
       const int32_t type = types.empty() ? 1 : types[i];
       CRUMB_CHECK(type >= 1 && type <= 6, "{}: token {} has type {}, expected 1..6", name_, i, type);
-      Token token{pieces[i], static_cast<TokenType>(type), scores.empty() ? 0 : scores[i], true};
+      std::string storage;
+      const std::string piece(valid_utf8(pieces[i], storage));
+      Token token{piece, static_cast<TokenType>(type), scores.empty() ? 0 : scores[i], true};
       token.in_model = token.type != TokenType::control && token.type != TokenType::unused;
       if (is_added(token.type)) {
         const bool special = token.type != TokenType::user_defined;
@@ -139,7 +161,10 @@ class Reader {
   void read_special(bool is_sentencepiece) {
     const auto id = [&](const char* key) -> std::optional<TokenId> {
       if (gguf_.find(key) == nullptr) return std::nullopt;
-      return static_cast<TokenId>(gguf_.get_int(key));
+      const int64_t value = gguf_.get_int(key);
+      const auto size = static_cast<int64_t>(out_.tokens.size());
+      CRUMB_CHECK(value >= 0 && value < size, "{}: {} is {}, the vocabulary has {} tokens", name_, key, value, size);
+      return static_cast<TokenId>(value);
     };
     out_.special.bos = id("tokenizer.ggml.bos_token_id");
     out_.special.eos = id("tokenizer.ggml.eos_token_id");
@@ -192,14 +217,21 @@ bool prepends_space(const Description& description) {
                      [](const NormalizerStep& step) { return step.kind == NormalizerStep::Kind::prepend; });
 }
 
+bool normalizes(const Description& description, std::initializer_list<NormalizerStep::Kind> kinds) {
+  return std::any_of(
+      description.normalizer.steps.begin(), description.normalizer.steps.end(),
+      [&](const NormalizerStep& step) { return std::find(kinds.begin(), kinds.end(), step.kind) != kinds.end(); });
+}
+
 void warn_about_differences(const Description& description) {
-  for (const NormalizerStep& step : description.normalizer.steps) {
-    using Kind = NormalizerStep::Kind;
-    if (step.kind == Kind::nfkc || step.kind == Kind::nfkd || step.kind == Kind::nfd || step.kind == Kind::lowercase) {
-      log_warning("{}: llama.cpp does not apply the tokenizer's normalizer; texts that it changes give other ids there",
-                  description.source);
-      break;
-    }
+  using Kind = NormalizerStep::Kind;
+  if (normalizes(description, {Kind::nfkc, Kind::nfkd, Kind::nfd, Kind::lowercase})) {
+    log_warning("{}: llama.cpp does not apply the tokenizer's normalizer; texts that it changes give other ids there",
+                description.source);
+  } else if (normalizes(description, {Kind::nfc})) {
+    log_warning(
+        "{}: llama.cpp does not apply the tokenizer's normalizer (NFC); decomposed characters give other ids there",
+        description.source);
   }
   const auto takes_more = [](const AddedToken& token) { return token.lstrip || token.rstrip || token.single_word; };
   if (std::any_of(description.added.begin(), description.added.end(), takes_more)) {
@@ -227,14 +259,25 @@ void set_token_list(const Description& description, int64_t rows, GgufWriter& wr
   writer.set_i32s(kTypes, std::move(types));
 }
 
+/// The file says nothing of normalizers: who reads it with Crumb gets what the name stands for.
+void warn_about_nfc(const Description& description, const NamedSplit* split, bool nfc) {
+  if (split == nullptr || split->nfc == nfc) return;
+  log_warning(
+      "{}: this tokenizer {} texts (NFC), those that GGUF calls \"{}\" {}; decomposed characters give other ids "
+      "with the GGUF file",
+      description.source, nfc ? "normalizes" : "does not normalize", split->name, nfc ? "do not" : "do");
+}
+
 void set_byte_level(const Description& description, GgufWriter& writer) {
-  const NamedSplit* split = name_of_split(description.split, description.ignore_merges);
+  const bool nfc = normalizes(description, {NormalizerStep::Kind::nfc});
+  const NamedSplit* split = name_of_split(description.split, description.ignore_merges, nfc);
   const std::string name = !description.split_name.empty() ? description.split_name
                            : split != nullptr              ? split->name
                                                            : "";
   CRUMB_CHECK(!name.empty(),
               "{}: llama.cpp has no name for this tokenizer's pre_tokenizer, so it cannot be written to GGUF{}",
               description.source, description.split.prefix_space ? " (add_prefix_space)" : "");
+  warn_about_nfc(description, find_named_split(name), nfc);
   std::vector<std::string> merges;
   for (const auto& [left, right] : description.merges) {
     merges.push_back(description.tokens[static_cast<size_t>(left)].piece + " " +

@@ -37,6 +37,7 @@ class Reader {
   Description read() {
     const Json root = parse(file_);
     CRUMB_CHECK(root.is_object() && root.contains("model"), "{}: no \"model\": not a tokenizer.json", file_.string());
+    count_tokens(root);
     read_pre_tokenizer(child(root, "pre_tokenizer"));
     read_model(root.at("model"));
     read_normalizer(child(root, "normalizer"));
@@ -64,8 +65,24 @@ class Reader {
     return std::filesystem::exists(path) ? parse(path) : Json::object();
   }
 
-  Token& token_at(int64_t id) {
-    CRUMB_CHECK(id >= 0 && id < (int64_t{1} << 24), "{}: token id {} is out of range", file_.string(), id);
+  void count_tokens(const Json& root) {
+    const auto count = [](const Json& json, const char* key) {
+      const auto it = json.find(key);
+      return it == json.end() ? 0 : static_cast<int64_t>(it->size());
+    };
+    num_listed_ = count(root.at("model"), "vocab") + count(root, "added_tokens");
+  }
+
+  /// Ids may leave gaps, but one far beyond the number of tokens would only make a table of nothing.
+  TokenId token_id(const Json& json) const {
+    CRUMB_CHECK(json.is_number_integer(), "{}: token id {} is not a whole number", file_.string(), json.dump());
+    const auto id = json.get<int64_t>();
+    CRUMB_CHECK(id >= 0 && id < 2 * num_listed_ + 65'536, "{}: token id {} is out of range for {} tokens",
+                file_.string(), json.dump(), num_listed_);
+    return static_cast<TokenId>(id);
+  }
+
+  Token& token_at(TokenId id) {
     if (out_.tokens.size() <= static_cast<size_t>(id)) out_.tokens.resize(static_cast<size_t>(id) + 1);
     return out_.tokens[static_cast<size_t>(id)];
   }
@@ -98,14 +115,14 @@ class Reader {
   void read_vocabulary(const Json& vocab) {
     ids_.reserve(vocab.size());
     for (const auto& [piece, value] : vocab.items()) {
-      const auto id = value.get<int64_t>();
+      const TokenId id = token_id(value);
       const bool is_byte =
           out_.byte_fallback && out_.kind == Description::Kind::sentencepiece && byte_of_piece(piece) >= 0;
       Token& token = token_at(id);
       CRUMB_CHECK(token.piece.empty(), "{}: id {} stands for both \"{}\" and \"{}\"", file_.string(), id, token.piece,
                   piece);
       token = {piece, is_byte ? TokenType::byte : TokenType::normal, 0, true};
-      ids_.emplace(piece, static_cast<TokenId>(id));
+      ids_.emplace(piece, id);
     }
   }
 
@@ -227,7 +244,7 @@ class Reader {
       AddedToken added;
       added.content = json.at("content").get<std::string>();
       const auto known = id_of(added.content);
-      added.id = known ? *known : json.at("id").get<TokenId>();
+      added.id = known ? *known : token_id(json.at("id"));
       added.special = get_or(json, "special", false);
       added.normalized = get_or(json, "normalized", !added.special);
       added.single_word = get_or(json, "single_word", false);
@@ -342,7 +359,7 @@ class Reader {
       }
       const auto name = element.at("SpecialToken").at("id").get<std::string>();
       for (const Json& id : step.at("special_tokens").at(name).at("ids")) {
-        (after_text ? out_.suffix : out_.prefix).push_back(id.get<TokenId>());
+        (after_text ? out_.suffix : out_.prefix).push_back(token_id(id));
       }
     }
   }
@@ -350,6 +367,7 @@ class Reader {
   Path file_;
   Description out_;
   Json config_;
+  int64_t num_listed_ = 0;  // tokens of the vocabulary and added ones
   std::unordered_map<std::string, TokenId> ids_;
 };
 

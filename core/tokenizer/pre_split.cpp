@@ -200,8 +200,8 @@ const std::vector<NamedSplit>& named_splits() {
       {"smaug-bpe", {kLlama3Pattern}},
       {"qwen2", {kQwen2Pattern}, false, true},
       {"deepseek-r1-qwen", {kQwen2Pattern}, false, true},
-      {"stablelm2", {kQwen2Pattern}},
       {"hunyuan", {kQwen2Pattern}},
+      {"stablelm2", {kQwen2Pattern}},
       {"smollm", {digit, kGpt2Pattern}},
       {"starcoder", {digit, kGpt2Pattern}},
       {"refact", {digit, kGpt2Pattern}},
@@ -223,17 +223,19 @@ const NamedSplit* find_named_split(std::string_view name) {
   return nullptr;
 }
 
-const NamedSplit* name_of_split(const PreSplit& split, bool ignore_merges) {
+const NamedSplit* name_of_split(const PreSplit& split, bool ignore_merges, bool nfc) {
   if (split.metaspace || split.prefix_space) return nullptr;
   std::vector<std::string> patterns;
   for (const SplitStep& step : split.steps) {
     if (step.behavior != SplitBehavior::isolated || step.invert) return nullptr;
     patterns.push_back(canonical_pattern(step.pattern));
   }
+  const NamedSplit* found = nullptr;
   for (const NamedSplit& named : named_splits()) {
-    if (named.patterns == patterns && named.ignore_merges == ignore_merges) return &named;
+    if (named.patterns != patterns || named.ignore_merges != ignore_merges) continue;
+    if (found == nullptr || (found->nfc != nfc && named.nfc == nfc)) found = &named;
   }
-  return nullptr;
+  return found;
 }
 
 }  // namespace crumb::tokenizer

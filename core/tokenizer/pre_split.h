@@ -77,7 +77,7 @@ struct NamedSplit {
 /// The names understood in tokenizer.ggml.pre, the one to write first among equals.
 const std::vector<NamedSplit>& named_splits();
 const NamedSplit* find_named_split(std::string_view name);
-/// The name that stands for these steps, or nullptr.
-const NamedSplit* name_of_split(const PreSplit& split, bool ignore_merges);
+/// The name that stands for these steps, or nullptr. Where several do, one whose family normalizes as this tokenizer.
+const NamedSplit* name_of_split(const PreSplit& split, bool ignore_merges, bool nfc);
 
 }  // namespace crumb::tokenizer

@@ -3,10 +3,12 @@
 #include <gmock/gmock.h>
 
 #include <cmath>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <numbers>
 
 #include "core/arch/rope_scaling.h"
+#include "core/formats/safetensors.h"
 #include "tests/arch/spec_compare.h"
 #include "tests/testing/testing.h"
 
@@ -192,13 +194,88 @@ TEST(HfConfig, WrittenAndReadAgainItIsTheSameModel) {
   }
 }
 
+DecoderSpec golden_spec(const std::string& name) {
+  return load_hf_spec(testing::source_dir() / "tests/runtime/goldens" / name);
+}
+
+TEST(HfConfig, WindowsOfSomeLayersOnlyComeBack) {
+  for (const char* name : {"mistral", "llama", "qwen2", "qwen3"}) {
+    for (const bool first_layer : {true, false}) {
+      SCOPED_TRACE(name);
+      auto spec = golden_spec(name);
+      ASSERT_EQ(spec.num_layers(), 2);
+      spec.layers[0].window = first_layer ? 16 : 0;
+      spec.layers[1].window = first_layer ? 0 : 16;
+      const json config = hf_config_from_spec(spec);
+      expect_same_spec(spec_from_hf_config(config, "written"), spec, 1e-12);
+      EXPECT_EQ(config.at("model_type"), name == std::string("llama") ? "mistral" : name);
+    }
+  }
+}
+
+TEST(HfConfig, RefusesToWriteWhatItCannotSay) {
+  const auto written = [](const std::string& name, const std::function<void(LayerSpec&, GqaSpec&)>& change) {
+    auto spec = golden_spec(name);
+    for (auto& layer : spec.layers) change(layer, std::get<GqaSpec>(layer.attention));
+    return error_of([&] { hf_config_from_spec(spec); });
+  };
+  const std::string message = "config.json has no way to say that a ";
+  EXPECT_EQ(written("llama", [](auto&, auto& gqa) { gqa.qkv_bias = true; }),
+            message + "llama model has biases of q, k, v: yes, of the attention's output: no");
+  EXPECT_EQ(written("llama_bias", [](auto& layer, auto&) { layer.window = 16; }),
+            message + "mistral model has biases of q, k, v: yes, of the attention's output: yes");
+  EXPECT_EQ(written("qwen2", [](auto&, auto& gqa) { gqa.qkv_bias = false; }),
+            message + "qwen2 model has biases of q, k, v: no, of the attention's output: no");
+  EXPECT_EQ(written("qwen3", [](auto& layer, auto&) { std::get<MlpSpec>(layer.feed_forward).bias = true; }),
+            message + "qwen3 model has biases in its feed-forward network");
+  EXPECT_EQ(written("hunyuan", [](auto& layer, auto&) { layer.window = 16; }),
+            message + "hunyuan_v1_dense model has a sliding window");
+  int64_t window = 16;
+  EXPECT_EQ(written("mistral", [&](auto& layer, auto&) { layer.window = window++; }),
+            "config.json holds one sliding window; this model has 16 and 17");
+}
+
+TEST(HfConfig, DescribesTheTensorsOfModelsThatOthersMade) {
+  struct Fixture {
+    const char* name;
+    Architecture architecture;
+    double base;
+    int64_t context, window;
+    double last_divisor;
+    QkNorm norm;
+  };
+  for (const auto& fixture :
+       {Fixture{"tiny_llama3", Architecture::llama, 500000.0, 512, 0, 8.0, QkNorm::none},
+        Fixture{"tiny_mistral", Architecture::mistral, 10000.0, 512, 8, 1.0, QkNorm::none},
+        Fixture{"tiny_qwen3", Architecture::qwen3, 1000000.0, 2048, 0, 1.0, QkNorm::before_rope}}) {
+    SCOPED_TRACE(fixture.name);
+    CRUMB_NEED_DATA(folder, std::string("vectors/tiny-hf-fixtures/") + fixture.name);
+    const auto spec = load_hf_spec(folder);
+    const auto& layer = spec.layers.back();
+    EXPECT_EQ(spec.architecture, fixture.architecture);
+    EXPECT_EQ(spec.num_layers(), 2);
+    EXPECT_EQ(spec.context_length, fixture.context);
+    EXPECT_EQ(layer.window, fixture.window);
+    EXPECT_EQ(layer.gqa().head_dim, 16);
+    EXPECT_EQ(layer.gqa().qk_norm, fixture.norm);
+    EXPECT_EQ(layer.rope.base, fixture.base);
+    EXPECT_EQ(layer.rope.divisors.back(), fixture.last_divisor);
+    const formats::SafetensorsReader file(folder);
+    const auto table = tensor_table(spec);
+    EXPECT_EQ(file.tensors().size(), table.size());
+    for (const auto& desc : table) EXPECT_EQ(file.at(desc.hf_name).shape, desc.shape) << desc.hf_name;
+    expect_same_spec(spec_from_hf_config(hf_config_from_spec(spec), "written"), spec, 1e-12);
+  }
+}
+
 TEST(HfConfig, TransformersReadsWhatIsWrittenAsTheSameModel) {
   CRUMB_NEED_PEERS(python);
   const testing::TempDir dir;
   std::vector<DecoderSpec> specs;
   std::string folders;
   for (const char* name : {"llama_bias", "llama3", "mistral", "qwen2_window", "qwen3_bias", "hunyuan"}) {
-    specs.push_back(load_hf_spec(testing::source_dir() / "tests/runtime/goldens" / name));
+    specs.push_back(golden_spec(name));
+    if (name == std::string("mistral")) specs.back().layers[0].window = 0;
     std::filesystem::create_directories(dir / name);
     testing::write_file(dir / name / "config.json", hf_config_from_spec(specs.back()).dump());
     folders += " " + (dir / name).string();
@@ -214,6 +291,9 @@ TEST(HfConfig, TransformersReadsWhatIsWrittenAsTheSameModel) {
     std::map<std::string, std::vector<int64_t>> shapes;
     for (const auto& desc : tensor_table(spec)) shapes[desc.hf_name] = desc.shape;
     EXPECT_EQ(described[i].at("shapes"), json(shapes));
+    std::vector<int64_t> windows;
+    for (const auto& layer : spec.layers) windows.push_back(layer.window);
+    EXPECT_EQ(described[i].at("windows"), json(windows));
     for (size_t pair = 0; pair < rope.divisors.size(); ++pair) {
       const double exponent = -2.0 * static_cast<double>(pair) / static_cast<double>(rope.dim);
       const double expected = std::pow(rope.base, exponent) / rope.divisors[pair];

@@ -53,7 +53,7 @@ struct Job {
 
 Job read(const std::string& text, const std::vector<std::string>& overrides = {}) {
   ConfigValue tree = parse_yaml_text(text, "job.yaml", "/jobs");
-  for (const auto& o : overrides) apply_override(tree, o);
+  apply_overrides(tree, overrides);
   return read_config<Job>(tree);
 }
 
@@ -110,7 +110,7 @@ TEST(Config, WrongTypesSayWhatWasExpectedAndWhatCame) {
             "job.yaml:2:11: max_drop: expected a map of names to numbers, got \"5%\"");
   EXPECT_EQ(error("model: m\nbetas: [0.9, x]\n"), "job.yaml:2:14: betas[1]: expected number, got \"x\"");
   EXPECT_EQ(error("model: m\nschedule: {tokens: few}\n"),
-            "job.yaml:2:20: schedule.tokens: expected whole number, got \"few\"");
+            "job.yaml:2:20: schedule.tokens: expected whole number or auto, got \"few\"");
   EXPECT_EQ(error("model: m\nschedule: 5\n"), "job.yaml:2:11: schedule: expected keys, got \"5\"");
   EXPECT_EQ(error("model: m\nschedule: [a]\n"), "job.yaml:2:11: schedule: expected keys, got a list");
 }
@@ -151,9 +151,48 @@ TEST(Config, QuestionMarksAreAValueThatMustBeGiven) {
 
 TEST(Config, DuplicateAndMergeKeysAreRefused) {
   EXPECT_EQ(error("model: a\nseed: 1\nmodel: b\n"), "job.yaml:3:1: model: given twice");
-  EXPECT_EQ(error("model: m\nschedule: {warmup: 0, warmup: 1}\n"), "job.yaml:2:23: warmup: given twice");
+  EXPECT_EQ(error("model: m\nschedule: {warmup: 0, warmup: 1}\n"), "job.yaml:2:23: schedule.warmup: given twice");
+  EXPECT_EQ(error("model: m\nmax_drop: {kl: 1, kl: 2}\n"), "job.yaml:2:19: max_drop.kl: given twice");
+  EXPECT_EQ(error("model: a\nsed: 1\nmodel: b\ntied: 1\n", {"schedule={warmup: 0, warmup: 1}"}),
+            "job.yaml:3:1: model: given twice\n"
+            "command line: schedule.warmup: given twice\n"
+            "job.yaml:4:7: tied: expected true or false, got \"1\"\n"
+            "job.yaml:2:1: sed: unknown key; did you mean \"seed\"?; known: model, texts, exclude, betas, max_drop, "
+            "tied, seed, schedule");
   EXPECT_EQ(error("base: &b {seed: 1}\n<<: *b\nmodel: m\n"), "job.yaml:2:1: merge keys (<<) are not supported");
   EXPECT_EQ(error("[a]: 1\n"), "job.yaml:1:1: a key must be plain text");
+}
+
+struct Outer {
+  Job job;
+  template <class V>
+  void visit(V& v) {
+    v.section("job", job, "the job");
+  }
+};
+
+TEST(Config, ASectionThatIsAbsentOrEmptyIsMissedWhereItShouldStand) {
+  const auto error_of_outer = [](const std::string& text) {
+    return error_of([&] { read_config<Outer>(parse_yaml_text(text, "job.yaml")); });
+  };
+  EXPECT_EQ(error_of_outer("job:\n"), "job.yaml:1:1: job.model: must be given");
+  EXPECT_EQ(error_of_outer("{}\n"), "job.yaml:1:1: job.model: must be given");
+  EXPECT_EQ(error_of_outer("job:\n  seed: 1\n"), "job.yaml:2:3: job.model: must be given");
+}
+
+TEST(Config, AliasesThatNeverEndAreRefused) {
+  EXPECT_EQ(error("model: &x [*x]\n"),
+            "job.yaml:1:8: nested deeper than 64 levels; does an alias stand inside its own anchor?");
+  std::string text = "a0: &a0 [1, 2]\n";
+  for (int i = 1; i < 40; ++i) text += fmt::format("a{0}: &a{0} [*a{1}, *a{1}]\n", i, i - 1);
+  EXPECT_THAT(error(text), AllOf(StartsWith("job.yaml:1:"), HasSubstr(": more than 100000 values, those of aliases "
+                                                                      "included")));
+}
+
+TEST(Config, ASecondDocumentIsRefused) {
+  EXPECT_EQ(error("---\nmodel: m\n---\nseed: 1\n"),
+            "job.yaml:4:1: a second document (---) begins here; only one is read");
+  EXPECT_EQ(read("---\nmodel: m\n...\n").model, "/jobs/m");
 }
 
 TEST(Config, ResolvesAnchors) {
@@ -208,6 +247,17 @@ TEST(Override, MistakesNameTheCommandLine) {
   EXPECT_EQ(error("model: m\n", {"model.path=x"}), "command line: model.path: model holds a value, not keys");
   EXPECT_EQ(error("model: m\n", {"schedule.warmup.x=1"}), "command line: schedule.warmup: expected number, got a map");
   EXPECT_THAT(error("model: m\n", {"texts=[a"}), AllOf(StartsWith("command line"), HasSubstr("not valid YAML")));
+}
+
+TEST(Override, AllThatCannotBeReadAreToldAtOnce) {
+  ConfigValue tree = parse_yaml_text("model: m\n", "job.yaml");
+  EXPECT_EQ(error_of([&] {
+              apply_overrides(tree, {"seed", "seed=2", "model.path=x", "a..b=3"});
+            }),
+            "command line: \"seed\": expected key=value\n"
+            "command line: model.path: model holds a value, not keys\n"
+            "command line: a..b: not a dotted key");
+  EXPECT_EQ(tree.find("seed")->text, "2");
 }
 
 TEST(ToYaml, ReadsBackAsTheSameOptions) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -66,6 +67,43 @@ TEST(MappedFile, NamesWhatCannotBeRead) {
   EXPECT_EQ(error_of([&] { MappedFile(dir / "none"); }),
             "cannot read " + (dir / "none").string() + ": No such file or directory");
   EXPECT_EQ(error_of([&] { MappedFile(dir.path()); }), "cannot read " + dir.path().string() + ": not a regular file");
+}
+
+TEST(MappedFile, DoesNotWaitForAPipe) {
+  const TempDir dir;
+  ASSERT_EQ(mkfifo((dir / "pipe").c_str(), 0600), 0);
+  EXPECT_EQ(error_of([&] { MappedFile(dir / "pipe"); }),
+            "cannot read " + (dir / "pipe").string() + ": not a regular file");
+}
+
+/// The next `count` temporary names that this process would choose for `path`, the one in use left out.
+std::vector<Path> next_temporaries(const Path& path, int count) {
+  const std::string used = AtomicFile(path).temporary_path().string();
+  const size_t dash = used.rfind('-');
+  std::vector<Path> names;
+  for (int i = 1; i <= count; ++i)
+    names.emplace_back(used.substr(0, dash + 1) + std::to_string(std::stoi(used.substr(dash + 1)) + i));
+  return names;
+}
+
+TEST(AtomicFile, LeftoversOfAProcessWithTheSameNumberAreInNobodysWay) {
+  const TempDir dir;
+  for (const auto& name : next_temporaries(dir / "a", 2)) write_file(name, "stale");
+  write_text(dir / "a", "new");
+  EXPECT_EQ(read_file(dir / "a"), "new");
+  EXPECT_EQ(names_in(dir.path()).size(), 3u) << "the leftovers stay for remove_leftovers";
+}
+
+TEST(AtomicFolder, LeftoversOfAProcessWithTheSameNumberDoNotGetIn) {
+  const TempDir dir;
+  for (const auto& name : next_temporaries(dir / "f", 2)) {
+    fs::create_directories(name);
+    write_file(name / "stale", "stale");
+  }
+  AtomicFolder folder(dir / "f");
+  write_file(folder.temporary_path() / "new", "new");
+  folder.commit();
+  EXPECT_EQ(names_in(dir / "f"), std::vector<std::string>{"new"});
 }
 
 TEST(AtomicFile, AppearsOnlyAtCommit) {
@@ -206,6 +244,13 @@ TEST(RequireNewOutput, RefusesWhatExistsUnlessForced) {
   EXPECT_NO_THROW(require_new_output(dir / "a", true));
   EXPECT_EQ(read_file(dir / "a"), "old");
   EXPECT_EQ(error_of([&] { require_new_output("", false); }), "no output given");
+}
+
+TEST(RequireNewOutput, RefusesADeviceAlsoWhenForced) {
+  for (const bool force : {false, true}) {
+    EXPECT_EQ(error_of([&] { require_new_output("/dev/null", force); }),
+              "/dev/null is neither a file nor a folder; give another name");
+  }
 }
 
 TEST(RequireNewOutput, MakesMissingFoldersAndNamesWhatIsNone) {

@@ -2,14 +2,20 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <pty.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <chrono>
 #include <functional>
+#include <thread>
 
 #include "core/common/log.h"
 
 namespace crumb {
 namespace {
 
+using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
 
 std::string stderr_of(const std::function<void()>& body) {
@@ -17,6 +23,31 @@ std::string stderr_of(const std::function<void()>& body) {
   body();
   return ::testing::internal::GetCapturedStderr();
 }
+
+/// What `body` prints where stderr is a terminal.
+std::string on_terminal(const std::function<void()>& body) {
+  int terminal = -1;
+  const pid_t pid = forkpty(&terminal, nullptr, nullptr, nullptr);
+  if (pid == 0) {
+    body();
+    _exit(0);
+  }
+  std::string out;
+  char buffer[4096];
+  for (;;) {
+    const ssize_t n = read(terminal, buffer, sizeof buffer);
+    if (n <= 0) break;  // the child has ended
+    out.append(buffer, static_cast<size_t>(n));
+  }
+  close(terminal);
+  int status = 0;
+  waitpid(pid, &status, 0);
+  EXPECT_EQ(status, 0);
+  return out;
+}
+
+/// Longer than the time between two lines on a terminal.
+void wait_a_little() { std::this_thread::sleep_for(std::chrono::milliseconds(120)); }
 
 TEST(FormatDuration, ReadsLikeAPersonWouldSayIt) {
   EXPECT_EQ(format_duration(0), "0.0s");
@@ -48,6 +79,51 @@ TEST(Progress, OfUnknownLengthCountsOnly) {
                 p.finish();
               }),
               MatchesRegex("reading: 12 tokens, [0-9,]+/s, took [0-9.]+s\n"));
+}
+
+TEST(Progress, HasNoTimeLeftWhenMoreWasDoneThanWasToDo) {
+  EXPECT_THAT(on_terminal([] {
+                Progress p("rows", 100, "rows");
+                wait_a_little();
+                p.update(300);
+                p.finish();
+              }),
+              HasSubstr("/s, 0.0s left"));
+}
+
+TEST(Progress, OnATerminalRewritesOneLineWithRateAndTimeLeft) {
+  const std::string out = on_terminal([] {
+    Progress p("rows", 2000, "rows");
+    wait_a_little();
+    p.update(500, "loss 2.5");
+    wait_a_little();
+    p.update(1000);
+    p.finish();
+  });
+  const std::string line = "\r\x1B\\[Krows: ";
+  EXPECT_THAT(out, MatchesRegex(line + "500/2,000 rows \\(25%\\), [0-9,]+/s, [0-9.]+s left, loss 2.5" +  //
+                                line + "1,000/2,000 rows \\(50%\\), [0-9,]+/s, [0-9.]+s left" +          //
+                                line + "1,000/2,000 rows \\(50%\\), [0-9,]+/s, took [0-9.]+s\r\n"));
+}
+
+TEST(Progress, OnATerminalLeavesTheLineToAMessage) {
+  const std::string out = on_terminal([] {
+    Progress p("rows", 2000, "rows");
+    wait_a_little();
+    p.update(500);
+    log_warning("odd");
+    log_info("even");
+  });
+  EXPECT_THAT(out, MatchesRegex("\r\x1B\\[Krows: 500/.* left\r\x1B\\[Kwarning: odd\r\neven\r\n"));
+}
+
+TEST(Progress, OnATerminalEndsItsLineWhenTheWorkFails) {
+  EXPECT_THAT(on_terminal([] {
+                Progress p("rows", 2000, "rows");
+                wait_a_little();
+                p.update(500);
+              }),
+              MatchesRegex("\r\x1B\\[Krows: 500/.* left\r\n"));
 }
 
 TEST(Progress, IsSilentWhenQuiet) {

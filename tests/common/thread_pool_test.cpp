@@ -1,14 +1,20 @@
 #include "core/common/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cstdio>
 #include <mutex>
 #include <stdexcept>
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include "tests/testing/testing.h"
 
 namespace crumb {
 namespace {
@@ -128,6 +134,26 @@ TEST(ThreadPool, CanBeCalledFromSeveralThreads) {
   }
   for (auto& c : callers) c.join();
   EXPECT_EQ(sum, 4 * 200 * 50);
+}
+
+TEST(ThreadPool, WhereThreadsCannotBeStartedSaysHowManyCould) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "the address sanitizer does not live under a limit on memory";
+#endif
+  const pid_t pid = fork();
+  if (pid == 0) {
+    const rlimit limit{int64_t{1} << 30, int64_t{1} << 30};  // of address space: too little for the stacks
+    setrlimit(RLIMIT_AS, &limit);
+    const std::string message = testing::error_of([] { const ThreadPool pool(100'000); });
+    std::fprintf(stderr, "%s\n", message.c_str());
+    const bool good = message.starts_with("cannot start 100000 threads: ") &&
+                      message.find("could be started, give fewer with --threads") != std::string::npos;
+    _exit(good ? 7 : 8);
+  }
+  int status = 0;
+  waitpid(pid, &status, 0);
+  EXPECT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 7);
 }
 
 TEST(AvailableProcessors, AreAtLeastOne) {

@@ -106,15 +106,22 @@ TEST(Split, MetaspaceMarksSpaces) {
 TEST(Split, EveryNameIsFoundAndEveryPatternCompiles) {
   for (const NamedSplit& named : named_splits()) {
     ASSERT_NE(find_named_split(named.name), nullptr);
-    const NamedSplit* back = name_of_split(isolated(named.patterns), named.ignore_merges);
+    const NamedSplit* back = name_of_split(isolated(named.patterns), named.ignore_merges, named.nfc);
     ASSERT_NE(back, nullptr) << named.name;
+    EXPECT_EQ(back->nfc, named.nfc);
     EXPECT_EQ(back->patterns, named.patterns);  // a synonym, if not the name itself
     const std::string text = random_text(7, 200);
     std::string joined;
     for (const auto& piece : pieces_of(PreSplitter(isolated(named.patterns)), text)) joined += piece;
     EXPECT_EQ(joined, text) << named.name;
   }
-  EXPECT_EQ(name_of_split(isolated({"x"}), false), nullptr);
+  EXPECT_EQ(name_of_split(isolated({"x"}), false, false), nullptr);
+}
+
+TEST(Split, OfTheNamesOfOnePatternTheOneThatNormalizesAlikeIsTaken) {
+  EXPECT_EQ(name_of_split(isolated({kQwen2Pattern}), false, true)->name, "qwen2");
+  EXPECT_EQ(name_of_split(isolated({kQwen2Pattern}), false, false)->name, "hunyuan");
+  EXPECT_EQ(name_of_split(isolated({kLlama3Pattern}), true, true)->name, "llama-bpe") << "no name says NFC";
 }
 
 TEST(Split, AVeryLongPieceIsOnePiece) {

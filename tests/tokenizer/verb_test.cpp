@@ -41,6 +41,22 @@ TEST(TokenizeVerb, LeavesOutSpecialTokensWhenAskedTo) {
   EXPECT_EQ(testing::run_crumb("tokenize " + model.string() + " Once --no-special").out, "{\"ids\":[403]}\n");
 }
 
+TEST(TokenizeVerb, AResultThatCannotBeWrittenIsAFailure) {
+  NEED_PROGRAM();
+  CRUMB_NEED_DATA(model, "models/stories260K/tok512.bin");
+  const auto result =
+      testing::run_command(testing::program().string() + " tokenize " + model.string() + " Once > /dev/full");
+  EXPECT_EQ(result.exit_code, kExitRun);
+  EXPECT_EQ(result.err, "crumb: cannot write to standard output: No space left on device\n");
+}
+
+TEST(TokenizeVerb, TheNumberOfThreadsHasALimit) {
+  NEED_PROGRAM();
+  const auto result = testing::run_crumb("tokenize nothing --threads 3000");
+  EXPECT_EQ(result.exit_code, kExitUser);
+  EXPECT_NE(result.err.find("3000 not in range"), std::string::npos) << result.err;
+}
+
 TEST(TokenizeVerb, AMissingModelIsTheUsersMistake) {
   NEED_PROGRAM();
   const auto result = testing::run_crumb("tokenize /nonexistent text");

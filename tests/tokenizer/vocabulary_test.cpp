@@ -1,10 +1,16 @@
 // Loading, decoding, GGUF metadata, and what is refused.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
 
+#include "core/tokenizer/split_scanner.h"
 #include "core/tokenizer/tokenizer.h"
 #include "tests/testing/testing.h"
 #include "tests/tokenizer/samples.h"
@@ -14,6 +20,8 @@ namespace {
 
 using Ids = std::vector<TokenId>;
 using nlohmann::json;
+using ::testing::HasSubstr;
+using ::testing::Not;
 using testing::fs::path;
 
 const std::vector<std::string> kAllVocabularies = {"models/ref-llama-15m",
@@ -163,6 +171,149 @@ TEST(GgufVocabulary, RefusesAnEmbeddingThatIsTooSmallAndASplitWithoutAName) {
   EXPECT_NE(name.find("llama.cpp has no name for this tokenizer's pre_tokenizer"), std::string::npos) << name;
 }
 
+/// small_json with the split and normalizer of Qwen2, or without the normalizer.
+json qwen2_json(bool nfc) {
+  json patch = {{"pre_tokenizer",
+                 {{"type", "Sequence"},
+                  {"pretokenizers",
+                   {{{"type", "Split"}, {"pattern", {{"Regex", kQwen2Pattern}}}, {"behavior", "Isolated"}},
+                    {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}}}}}}};
+  if (nfc) patch["normalizer"] = {{"type", "NFC"}};
+  return small_json(patch);
+}
+
+TEST(GgufVocabulary, TheNameOfTheSplitSaysWhetherTextsAreNormalized) {
+  const testing::TempDir dir;
+  for (const bool nfc : {true, false}) {
+    const auto tokenizer = load_json(qwen2_json(nfc));
+    write_gguf(*tokenizer, tokenizer->vocab_size(), dir / "v.gguf");
+    EXPECT_EQ(formats::GgufReader(dir / "v.gguf").get_string("tokenizer.ggml.pre"), nfc ? "qwen2" : "hunyuan");
+    const auto again = load_tokenizer(dir / "v.gguf");
+    for (const char* text : {"Cafe\u0301 the", "\u1100\u1161\u11a8"}) {
+      EXPECT_EQ(again->encode(text), tokenizer->encode(text));
+      EXPECT_EQ(again->decode(again->encode(text)) == text, !nfc);
+    }
+  }
+}
+
+TEST(GgufVocabulary, WarnsWhereTheFileWillGiveOtherIds) {
+  const auto warnings = [](const json& content) {
+    const auto tokenizer = load_json(content);
+    formats::GgufWriter writer;
+    ::testing::internal::CaptureStderr();
+    tokenizer->set_gguf_metadata(tokenizer->vocab_size(), writer);
+    return ::testing::internal::GetCapturedStderr();
+  };
+  EXPECT_EQ(warnings(qwen2_json(false)), "");
+  EXPECT_THAT(warnings(qwen2_json(true)), HasSubstr("llama.cpp does not apply the tokenizer's normalizer (NFC)"));
+  EXPECT_THAT(warnings(qwen2_json(true)), Not(HasSubstr("GGUF calls")));
+  EXPECT_THAT(warnings(small_json({{"normalizer", {{"type", "NFC"}}}})),
+              HasSubstr("this tokenizer normalizes texts (NFC), those that GGUF calls \"gpt-2\" do not"));
+}
+
+/// A SentencePiece vocabulary: <unk>, <s>, </s>, the 256 bytes, then these tokens with scores 0, -1, ...
+formats::GgufWriter small_spm(const std::vector<std::string>& pieces) {
+  std::vector<std::string> tokens = {"<unk>", "<s>", "</s>"};
+  std::vector<int32_t> types = {2, 3, 3};
+  for (int byte = 0; byte < 256; ++byte) tokens.push_back(fmt::format("<0x{:02X}>", byte));
+  types.resize(tokens.size(), 6);
+  for (const auto& piece : pieces) tokens.push_back(piece);
+  types.resize(tokens.size(), 1);
+  formats::GgufWriter writer;
+  writer.set_string("tokenizer.ggml.model", "llama");
+  writer.set_strings("tokenizer.ggml.tokens", tokens);
+  writer.set_i32s("tokenizer.ggml.token_type", types);
+  return writer;
+}
+
+std::vector<float> descending_scores(size_t count) {
+  std::vector<float> scores(count);
+  for (size_t i = 0; i < count; ++i) scores[i] = -static_cast<float>(i);
+  return scores;
+}
+
+std::unique_ptr<Tokenizer> load_gguf(formats::GgufWriter& writer) {
+  const testing::TempDir dir;
+  writer.begin(dir / "v.gguf");
+  writer.finish();
+  writer.commit();
+  return load_tokenizer(dir / "v.gguf");
+}
+
+TEST(DamagedVocabulary, TokensThatAreNoUtf8GetReplacementCharacters) {
+  const std::string a(31, 'a');
+  const std::vector<std::string> pieces = {a + "\xf0", "\xf0", "\xe2\x96", "b\x80", "a", "aa", "\u2581"};
+  auto writer = small_spm(pieces);
+  writer.set_f32s("tokenizer.ggml.scores", descending_scores(259 + pieces.size()));
+  const auto tokenizer = load_gguf(writer);
+  EXPECT_EQ(tokenizer->piece(259), a + "\ufffd");
+  EXPECT_EQ(tokenizer->piece(261), "\ufffd");
+  EXPECT_EQ(tokenizer->piece(262), "b\ufffd");
+  for (const std::string& text : {a + "\xf0", std::string("\xf0"), std::string("b\x80 aa"), a + "b\ufffd"}) {
+    std::string storage;
+    EXPECT_EQ(tokenizer->decode(tokenizer->encode(text, false, false)), valid_utf8(text, storage));
+  }
+}
+
+/// The message after the file's name, for a vocabulary of 260 tokens to which `change` was made.
+std::string damage_error(const std::function<void(formats::GgufWriter&)>& change, bool with_scores = true) {
+  auto writer = small_spm({"a"});
+  if (with_scores) writer.set_f32s("tokenizer.ggml.scores", descending_scores(260));
+  change(writer);
+  const std::string message = testing::error_of([&] { load_gguf(writer); });
+  const size_t name = message.find("v.gguf: ");
+  return name == std::string::npos ? message : message.substr(name + 8);
+}
+
+TEST(DamagedVocabulary, IdsOutsideTheVocabularyAreRefused) {
+  EXPECT_EQ(damage_error([](auto& w) { w.set_u32("tokenizer.ggml.bos_token_id", 260); }),
+            "tokenizer.ggml.bos_token_id is 260, the vocabulary has 260 tokens");
+  EXPECT_EQ(damage_error([](auto& w) { w.set("tokenizer.ggml.eos_token_id", {uint64_t{4294967297}}); }),
+            "tokenizer.ggml.eos_token_id is 4294967297, the vocabulary has 260 tokens");
+  EXPECT_EQ(damage_error([](auto& w) { w.set("tokenizer.ggml.padding_token_id", {int32_t{-1}}); }),
+            "tokenizer.ggml.padding_token_id is -1, the vocabulary has 260 tokens");
+}
+
+TEST(DamagedVocabulary, ScoresAndTypesMustBeNumbersOfTheirKind) {
+  auto scores = descending_scores(260);
+  scores[7] = std::nanf("");
+  EXPECT_EQ(damage_error([&](auto& w) { w.set_f32s("tokenizer.ggml.scores", scores); }, false),
+            "the score of token 7 is nan");
+  scores[7] = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(damage_error([&](auto& w) { w.set_f32s("tokenizer.ggml.scores", scores); }, false),
+            "the score of token 7 is inf");
+  const auto type_error = [](formats::GgufArray array) {
+    formats::GgufWriter writer;
+    writer.set_string("tokenizer.ggml.model", "llama");
+    writer.set_strings("tokenizer.ggml.tokens", {"a"});
+    writer.set("tokenizer.ggml.token_type", {std::move(array)});
+    const std::string message = testing::error_of([&] { load_gguf(writer); });
+    return message.substr(message.find("v.gguf: ") + 8);
+  };
+  using formats::GgufType;
+  EXPECT_EQ(type_error({GgufType::f32, std::vector<float>{1.0F}}),
+            "tokenizer.ggml.token_type: entry 0 is 1, expected a whole number of 32 bits");
+  EXPECT_EQ(type_error({GgufType::u64, std::vector<uint64_t>{4294967297}}),
+            "tokenizer.ggml.token_type: entry 0 is 4294967297, expected a whole number of 32 bits");
+  EXPECT_EQ(type_error({GgufType::boolean, std::vector<bool>{true}}),
+            "tokenizer.ggml.token_type: entry 0 is true, expected a whole number of 32 bits");
+}
+
+TEST(LlamaTwoC, ScoresThatAreNoNumbersAreRefused) {
+  CRUMB_NEED_DATA(file, "models/stories260K/tok512.bin");
+  const testing::TempDir dir;
+  std::string bytes = testing::read_file(file);
+  const float nan = std::nanf("");
+  std::memcpy(bytes.data() + 4, &nan, sizeof nan);  // of token 0, which is reserved
+  testing::write_file(dir / "0.bin", bytes);
+  EXPECT_NO_THROW(load_tokenizer(dir / "0.bin"));
+  const size_t last = load_tokenizer(file)->piece(511).size() + 8;  // score, length, piece
+  std::memcpy(bytes.data() + bytes.size() - last, &nan, sizeof nan);
+  testing::write_file(dir / "511.bin", bytes);
+  const std::string message = testing::error_of([&] { load_tokenizer(dir / "511.bin"); });
+  EXPECT_THAT(message, HasSubstr("the score of token 511 is nan"));
+}
+
 TEST(LlamaTwoC, GoldenIdsOfStories260kComeBack) {
   CRUMB_NEED_DATA(file, "models/stories260K/tok512.bin");
   CRUMB_NEED_DATA(golden, "vectors/golden/stories260K.ids.txt");
@@ -309,6 +460,27 @@ TEST(TokenizerErrors, NameThePartThatIsNotSupported) {
             "post_processor \"BertProcessing\" is not supported; supported: ByteLevel, TemplateProcessing, Sequence");
   EXPECT_EQ(json_error(small_json({{"model", {{"dropout", 0.1}}}})),
             "model option \"dropout\" is not supported; supported: none");
+}
+
+TEST(TokenizerErrors, IdsThatNoTokenHasAreRefused) {
+  const auto with_template = [](const json& id) {
+    return small_json(
+        {{"post_processor",
+          {{"type", "TemplateProcessing"},
+           {"single",
+            {{{"SpecialToken", {{"id", "<|end|>"}, {"type_id", 0}}}}, {{"Sequence", {{"id", "A"}, {"type_id", 0}}}}}},
+           {"special_tokens", {{"<|end|>", {{"id", "<|end|>"}, {"ids", {id, id}}}}}}}}});
+  };
+  EXPECT_EQ(json_error(with_template(258)), "");
+  EXPECT_EQ(json_error(with_template(259)), "an id put before every text is 259, the vocabulary has 259 tokens");
+  EXPECT_EQ(json_error(with_template(4294967297)), "token id 4294967297 is out of range for 259 tokens");
+  EXPECT_EQ(json_error(with_template(1.5)), "token id 1.5 is not a whole number");
+  const auto with_added = [](const json& id) {
+    return small_json({{"added_tokens", {{{"id", id}, {"content", "<|far|>"}, {"special", true}}}}});
+  };
+  EXPECT_EQ(json_error(with_added(16777215)), "token id 16777215 is out of range for 259 tokens");
+  EXPECT_EQ(json_error(with_added(-1)), "token id -1 is out of range for 259 tokens");
+  EXPECT_EQ(load_json(with_added(1000))->vocab_size(), 1001) << "gaps are no mistake";
 }
 
 TEST(TokenizerErrors, NameWhatIsBroken) {
