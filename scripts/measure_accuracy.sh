@@ -54,5 +54,5 @@ judge() {
 }
 printf '\nTest texts, 96 windows spread evenly:\n\n'
 judge "" --text ${test//,/ } --separator "$separator" --max-windows 96
-printf '\nWikitext-2 test, 200 windows spread evenly:\n\n'
-judge -wikitext --text "$wikitext" --max-windows 200
+printf '\nWikitext-2 test, 100 windows spread evenly:\n\n'
+judge -wikitext --text "$wikitext" --max-windows 100
