@@ -74,9 +74,12 @@ TokenId start_token(const Model& model) {
   return special.bos ? *special.bos : *special.eos;
 }
 
-runtime::SamplingOptions sampling(const Arguments& a, double default_temperature) {
-  return {
-      .temperature = a.temperature.value_or(default_temperature), .top_p = a.top_p, .top_k = a.top_k, .seed = a.seed};
+runtime::SamplingOptions sampling(const Arguments& a, const Model& model, double default_temperature) {
+  return {.temperature = a.temperature.value_or(default_temperature),
+          .top_p = a.top_p,
+          .top_k = a.top_k,
+          .seed = a.seed,
+          .vocab_size = model.tokenizer->vocab_size()};
 }
 
 std::string dump(const Json& json, int indent = -1) {
@@ -104,12 +107,13 @@ int run_prompt(const Arguments& arguments, const Globals& globals) {
   };
   for (const TokenId id : prompt) show(stream.push(id));
   const Stopwatch watch;
-  const auto results = runtime::generate(*model.decoder, {{prompt, arguments.max_tokens, 0}}, sampling(arguments, 0.0),
-                                         end_tokens(model), 1, [&](int64_t, TokenId token) {
-                                           const std::string piece = stream.push(token);
-                                           text += piece;
-                                           show(piece);
-                                         });
+  const auto results =
+      runtime::generate(*model.decoder, {{prompt, arguments.max_tokens, 0}}, sampling(arguments, model, 0.0),
+                        end_tokens(model), 1, [&](int64_t, TokenId token) {
+                          const std::string piece = stream.push(token);
+                          text += piece;
+                          show(piece);
+                        });
   const double seconds = watch.seconds();
   const std::string rest = stream.finish();
   text += rest;
@@ -167,7 +171,7 @@ class CorpusSampler {
       requests[i] = {{start_}, std::min(context, left), static_cast<uint64_t>(next_) + i};
     int64_t sampled = have_;
     const auto results =
-        runtime::generate(*model_.decoder, requests, sampling(arguments_, 1.0), ends_, arguments_.batch,
+        runtime::generate(*model_.decoder, requests, sampling(arguments_, model_, 1.0), ends_, arguments_.batch,
                           [&](int64_t, TokenId) { progress_.update(std::min(budget_, ++sampled)); });
     for (const auto& result : results) add(result.tokens);
   }

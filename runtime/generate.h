@@ -15,6 +15,7 @@ struct SamplingOptions {
   double top_p = 1.0;        // smallest set of tokens with at least this probability
   int64_t top_k = 0;         // 0: all
   uint64_t seed = 0;
+  int64_t vocab_size = 0;  // ids from here on are never picked: rows that only pad the embedding; 0: all may be
 };
 
 /// Picks from logits; the choice is a pure function of (options, stream, position).

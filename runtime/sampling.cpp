@@ -44,6 +44,8 @@ void keep_top_p(std::vector<Candidate>& candidates, double top_p) {
 }  // namespace
 
 TokenId sample(std::span<const float> logits, const SamplingOptions& options, uint64_t stream, uint64_t position) {
+  if (options.vocab_size > 0 && options.vocab_size < static_cast<int64_t>(logits.size()))
+    logits = logits.first(static_cast<size_t>(options.vocab_size));
   const bool finite = std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); });
   if (!finite) run_error("the model's logits are not finite");
   const auto best = std::max_element(logits.begin(), logits.end());

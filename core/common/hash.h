@@ -40,7 +40,7 @@ inline uint64_t hash_file_sample(uint64_t h, const Path& path) {
   if (bytes.size() <= kHead + kPieces * kPiece) return hash_bytes(h, bytes);
   h = hash_bytes(hash_word(h, bytes.size()), bytes.substr(0, kHead));
   for (size_t i = 0; i < kPieces; ++i)
-    h = hash_bytes(h, bytes.substr(kHead + (bytes.size() - kHead - kPiece) / (kPieces - 1) * i, kPiece));
+    h = hash_bytes(h, bytes.substr(kHead + (bytes.size() - kHead - kPiece) * i / (kPieces - 1), kPiece));
   return h;
 }
 

@@ -216,7 +216,7 @@ TEST_F(BadInput, TextsThatCannotBeUsedAreNamed) {
     return "eval" + path("model") + " --context 32 --text" + path(text);
   };
   expect_refused("eval", eval("empty.txt"), "empty.txt");
-  expect_refused("eval", eval("short.txt"), "short.txt: 8 tokens, shorter than one window");
+  expect_refused("eval", eval("short.txt"), "short.txt: 6 tokens, shorter than one window");
   expect_refused("eval", eval("absent.txt"), "absent.txt");
   expect_refused("tokenize", "tokenize" + path("model") + " --file" + path("absent.txt"), "absent.txt");
 }

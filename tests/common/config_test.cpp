@@ -91,7 +91,7 @@ TEST(Config, TypoNamesFileLineKeyAndNearestName) {
             "job.yaml:3:3: schedule.warm_up: unknown key; did you mean \"warmup\"?; known: tokens, warmup, decay");
   EXPECT_EQ(error("model: m\nschedul: {}\n"),
             "job.yaml:2:1: schedul: unknown key; did you mean \"schedule\"?; known: model, texts, exclude, betas, "
-            "max_drop, tied, seed, schedule");
+            "max_drop, tied, seed, schedule, alpha");
   EXPECT_EQ(error("model: m\nschedule: {something_else: 1}\n"),
             "job.yaml:2:12: schedule.something_else: unknown key; known: tokens, warmup, decay");
 }
@@ -138,7 +138,7 @@ TEST(Config, TellsAllMistakesAtOnce) {
             "job.yaml:5:11: schedule.warmup: 2 is out of range, expected 0 to 1\n"
             "job.yaml:6:3: schedule.decya: unknown key; did you mean \"decay\"?; known: tokens, warmup, decay\n"
             "job.yaml:2:1: sed: unknown key; did you mean \"seed\"?; known: model, texts, exclude, betas, max_drop, "
-            "tied, seed, schedule");
+            "tied, seed, schedule, alpha");
 }
 
 TEST(Config, QuestionMarksAreAValueThatMustBeGiven) {
@@ -158,7 +158,7 @@ TEST(Config, DuplicateAndMergeKeysAreRefused) {
             "command line: schedule.warmup: given twice\n"
             "job.yaml:4:7: tied: expected true or false, got \"1\"\n"
             "job.yaml:2:1: sed: unknown key; did you mean \"seed\"?; known: model, texts, exclude, betas, max_drop, "
-            "tied, seed, schedule");
+            "tied, seed, schedule, alpha");
   EXPECT_EQ(error("base: &b {seed: 1}\n<<: *b\nmodel: m\n"), "job.yaml:2:1: merge keys (<<) are not supported");
   EXPECT_EQ(error("[a]: 1\n"), "job.yaml:1:1: a key must be plain text");
 }
@@ -243,7 +243,7 @@ TEST(Override, MistakesNameTheCommandLine) {
   EXPECT_EQ(error("model: m\n", {"seed=x"}), "command line: seed: expected whole number, got \"x\"");
   EXPECT_EQ(error("model: m\n", {"sead=1"}),
             "command line: sead: unknown key; did you mean \"seed\"?; known: model, texts, exclude, betas, max_drop, "
-            "tied, seed, schedule");
+            "tied, seed, schedule, alpha");
   EXPECT_EQ(error("model: m\n", {"model.path=x"}), "command line: model.path: model holds a value, not keys");
   EXPECT_EQ(error("model: m\n", {"schedule.warmup.x=1"}), "command line: schedule.warmup: expected number, got a map");
   EXPECT_THAT(error("model: m\n", {"texts=[a"}), AllOf(StartsWith("command line"), HasSubstr("not valid YAML")));

@@ -141,6 +141,8 @@ const std::vector<float> kLogits{std::log(0.1f), std::log(0.4f), std::log(0.2f),
 TEST(Sample, GreedyTakesTheFirstOfTheLargest) {
   EXPECT_EQ(sample(kLogits, {}, 0, 0), 1);
   EXPECT_EQ(sample(std::vector<float>{1, 3, 3, 2}, {}, 0, 0), 1);
+  EXPECT_EQ(sample(std::vector<float>{1, 2, 9, 9}, {.vocab_size = 2}, 0, 0), 1) << "rows that pad the embedding";
+  EXPECT_EQ(sample(std::vector<float>{1, 2}, {.vocab_size = 5}, 0, 0), 1);
 }
 
 TEST(Sample, FrequenciesFollowTheProbabilities) {
