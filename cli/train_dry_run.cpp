@@ -187,7 +187,8 @@ DryRun plan_train_job(const TrainJob& job) {
   run.trained = count_trained(spec, job.train);
   run.quantized = count_quantized(spec, formats);
   if (!job.model.is_random)
-    unless_missing(run, "weights", [&] { run.source_bytes = formats::SafetensorsReader(job.model.config_folder()).file_bytes(); });
+    unless_missing(run, "weights",
+                   [&] { run.source_bytes = formats::SafetensorsReader(job.model.config_folder()).file_bytes(); });
   const int64_t length = train::choose_sequence_length(job.data, spec.context_length);
   unless_missing(run, "text", [&] { run.available_windows = count_windows(job, length); });
   unless_missing(run, "steps",

@@ -83,7 +83,7 @@ struct TrainJob {
             "output folder of a finished run with the same method, whose trained values this run starts from");
     v.field("device", device, "where to compute; auto: cuda where Torch sees one",
             {.choices = {"auto", "cpu", "cuda"}});
-    v.field("threads", threads, "threads of the CPU; auto: one per processor", {.min = 1});
+    v.field("threads", threads, "threads of the CPU; auto: one per processor", {.min = 1, .max = 1024});
     v.field("compute", compute, "type of the matrix products; auto: bf16 where the hardware has it",
             {.choices = {"auto", "fp32", "bf16"}});
     v.field("export", export_targets, "targets written to OUTPUT/export at the end, such as gguf-q2_k");

@@ -12,7 +12,9 @@ RotaryTable make_rotary_table(const arch::RopeSpec& rope, int64_t tokens, torch:
   const torch::Tensor divisors = torch::tensor(rope.divisors, f64);
   const torch::Tensor rates =
       torch::pow(rope.base, torch::arange(half, f64) * (-2.0 / static_cast<double>(rope.dim))) / divisors;
-  const torch::Tensor angles = torch::outer(torch::arange(tokens, f64), rates);  // [tokens, half]
+  // The angle is a product of floats, as models are trained with; at long contexts the difference would show.
+  const torch::Tensor angles = torch::outer(torch::arange(tokens, torch::kFloat32), rates.to(torch::kFloat32))
+                                   .to(torch::kFloat64);  // [tokens, half]
   const auto to_float = [&](const torch::Tensor& x) { return x.to(torch::kFloat32).to(device); };
   return {to_float(angles.cos()), to_float(angles.sin())};
 }

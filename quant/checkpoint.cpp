@@ -49,8 +49,8 @@ void check_vocabulary(const Checkpoint& checkpoint, const tokenizer::Tokenizer& 
 
 void check_vocabulary(const Checkpoint& checkpoint) {
   const auto files = checkpoint.companion_files();
-  const bool has_tokenizer = std::any_of(files.begin(), files.end(),
-                                         [](const Path& file) { return file.filename() == "tokenizer.json"; });
+  const bool has_tokenizer =
+      std::any_of(files.begin(), files.end(), [](const Path& file) { return file.filename() == "tokenizer.json"; });
   if (has_tokenizer) check_vocabulary(checkpoint, *checkpoint.load_tokenizer());
 }
 

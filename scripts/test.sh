@@ -19,6 +19,8 @@ run_tests() {
 
 scripts/build.sh release -DCRUMB_BENCH=ON
 scripts/make_docs.sh --check
+cmake --install build --prefix build/installed > /dev/null
+build/installed/bin/crumb --version
 run_tests build
 if [ "${1:-}" != "--quick" ]; then
   scripts/build.sh no-torch

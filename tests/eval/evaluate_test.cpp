@@ -227,7 +227,8 @@ class EvaluateErrors : public ::testing::Test {
  protected:
   void SetUp() override {
     model_ = crumb::testing::data("models/stories260K-hf");
-    if (model_.empty()) CRUMB_CANNOT_RUN("CRUMB_REQUIRE_DATA", "needs the data file models/stories260K-hf; set CRUMB_DATA");
+    if (model_.empty())
+      CRUMB_CANNOT_RUN("CRUMB_REQUIRE_DATA", "needs the data file models/stories260K-hf; set CRUMB_DATA");
     std::string text;
     for (int i = 0; i < 300; ++i) text += "Once upon a time there was a cat. ";
     write_file(dir_ / "cats.txt", text);
