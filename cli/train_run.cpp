@@ -2,8 +2,6 @@
 
 #include <ATen/Parallel.h>
 
-#include <fmt/ranges.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>

@@ -13,7 +13,7 @@ if [ -e "$out" ] && [ ! -e "$out/$mark" ] && [ -n "$(ls -A "$out")" ]; then
   exit 2
 fi
 scripts/setup.sh
-scripts/build.sh release
+scripts/build.sh release --targets crumb
 crumb=build/bin/crumb
 rm -rf "$out"
 mkdir -p "$out/reports"
