@@ -1,5 +1,6 @@
 // crumb eval: what a model file lost against its baseline.
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -53,7 +54,11 @@ ConfigValue max_drop_tree(const std::vector<std::string>& limits) {
                 "--max-drop: \"{}\": expected MEASURE=LIMIT, such as perplexity=5% or kl=0.05", limit);
     CRUMB_CHECK(tree.find(limit.substr(0, equals)) == nullptr, "--max-drop: {} is given twice",
                 limit.substr(0, equals));
-    tree.entries.emplace_back(limit.substr(0, equals), ConfigValue::scalar(limit.substr(equals + 1)));
+    const std::string measure = limit.substr(0, equals), value = limit.substr(equals + 1);
+    CRUMB_CHECK(measure == "kl" || value.ends_with('%') || std::strtod(value.c_str(), nullptr) < 1,
+                "--max-drop: {}={} would be {} times the baseline; write {}% for per cent", measure, value, value,
+                value);
+    tree.entries.emplace_back(measure, ConfigValue::scalar(value));
     tree.entries.back().second.mark.file = "command line";
   }
   return tree;

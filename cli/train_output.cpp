@@ -24,6 +24,22 @@ void require_inputs_apart(const TrainJob& job) {
   for (const auto& source : job.data.train.sources) inputs.push_back(source.path);
   for (const auto& text : job.evaluate.texts) inputs.push_back(text);
   for (const char* name : kRunFiles) require_apart(job.output / name, inputs);
+  for (const Path* folder : {&job.model.path, &job.teacher.path, &job.init_from.path}) {
+    std::error_code absent;
+    CRUMB_CHECK(!fs::equivalent(job.output, *folder, absent), "output: {} is read by the job; choose another",
+                job.output.string());
+  }
+}
+
+bool is_run(const ConfigValue& job) {
+  return job.kind == ConfigValue::Kind::map && job.find("model") != nullptr && job.find("method") != nullptr;
+}
+
+/// A folder of something else may be used by force, but nothing in it is taken away.
+void require_no_namesakes(const Path& output) {
+  for (const char* name : kRunFiles)
+    CRUMB_CHECK(!fs::exists(output / name), "{} exists and is not of a training run; choose another output",
+                (output / name).string());
 }
 
 /// Nothing there but the token files of a run that was killed before its first step.
@@ -39,17 +55,19 @@ void check_train_output(TrainJob& job, bool force) {
   require_inputs_apart(job);
   for (const char* folder : {"", "export", kTokens}) remove_leftovers(job.output / folder);
   const Path stored_path = job.output / "job.yaml";
-  if (fs::exists(stored_path) && !force) {
-    const ConfigValue stored = parse_yaml_file(stored_path), now = write_config(job);
-    CRUMB_CHECK(
-        stored.kind == ConfigValue::Kind::map && stored.find("model") != nullptr && stored.find("method") != nullptr,
-        "{} is not the job of a training run; choose another output, or --force to use it", stored_path.string());
+  const bool is_stored = fs::exists(stored_path);
+  const ConfigValue stored = is_stored ? parse_yaml_file(stored_path) : ConfigValue();
+  CRUMB_CHECK(!is_stored || is_run(stored), "{} is not the job of a training run; choose another output",
+              stored_path.string());
+  if (is_stored && !force) {
+    const ConfigValue now = write_config(job);
     const auto changes = changes_not_allowed(stored, now);
     CRUMB_CHECK(changes.empty(), "{} holds a run of another job ({}); choose another output, or --force to start again",
                 job.output.string(), fmt::join(changes, "; "));
     job = read_config<TrainJob>(with_stored_autos(stored, now));
     return;
   }
+  if (!is_stored && fs::exists(job.output)) require_no_namesakes(job.output);
   CRUMB_CHECK(force || is_free(job.output),
               "{} exists and is not a training run; choose another output, or --force to use it", job.output.string());
   require_new_output(job.output, true);

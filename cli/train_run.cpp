@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 
 #include "cli/float_model.h"
 #include "cli/train_data.h"
@@ -68,6 +69,9 @@ Start open_start(const TrainJob& job) {
               "GGUF or other file",
               job.model.path.string());
   start.checkpoint = quant::open_checkpoint(job.model.path);
+  CRUMB_CHECK(!job.quantizes() || start.checkpoint->kind() != quant::CheckpointKind::codes,
+              "model: {} is quantized already; give the model it was made from (init_from goes on from a finished run)",
+              job.model.path.string());
   start.spec = start.checkpoint->spec();
   start.config = start.checkpoint->hf_config();
   start.config.erase("quantization_config");
@@ -154,6 +158,17 @@ std::unique_ptr<train::Objective> make_objective(const TrainJob& job, const Star
                                                  torch::ScalarType compute) {
   const Teachers teachers = make_teachers(job, start, device, compute);
   return distill::distill_objective(job.objective, start.spec, teachers.teacher, teachers.baseline);
+}
+
+/// A run that goes on cannot have fewer steps than it has done; with more, its learning rate rises again.
+void check_progress(const TrainJob& job, const train::Plan& plan, bool force) {
+  const auto newest = force ? std::nullopt : train::newest_checkpoint(job.output);
+  if (!newest) return;
+  const int64_t done = train::checkpoint_step(*newest);
+  CRUMB_CHECK(done <= plan.steps, "schedule.tokens: {} is less than the {} that the run in {} has done",
+              format_count(plan.tokens), format_count(done * plan.batch_tokens()), job.output.string());
+  if (done < plan.steps && fs::exists(job.output / "last"))
+    log_warning("a finished run goes on: its learning rate had come to its end and rises again");
 }
 
 /// Every value that the earlier run trained, whether this one trains it or not.
@@ -327,6 +342,8 @@ std::vector<TrainedParameter> trained_parameters(model::Decoder& decoder, const 
 }
 
 TrainResult run_train_job(TrainJob job, bool force) {
+  std::optional<FolderLock> lock;
+  if (fs::is_directory(job.output)) lock.emplace(job.output);
   check_train_output(job, force);
   choose_threads(job);
   const torch::Device device = choose_device(job);
@@ -354,7 +371,9 @@ TrainResult run_train_job(TrainJob job, bool force) {
   if (job.quantizes()) set_row_factors(parameters, decoder, result.median_scale);
   const auto objective = make_objective(job, start, device, compute);
   quant::warn_unmatched_excludes(start.spec, job.method);
+  check_progress(job, plan, force);
   claim_train_output(job, force);
+  if (!lock) lock.emplace(job.output);
   write_text(job.output / "job.yaml", to_yaml(write_config(job)));
 
   const train::TrainerParts parts{decoder,

@@ -7,6 +7,7 @@
 #include "cli/train_run.h"
 #include "cli/verbs.h"
 #include "core/common/error.h"
+#include "core/common/log.h"
 #include "core/common/progress.h"
 #include "eval/report.h"
 
@@ -27,6 +28,8 @@ void print_summary(const TrainResult& result) {
              format_count(summary.steps), format_duration(summary.seconds), summary.tokens_per_second);
   fmt::print("  model/: best by validation, {} {:.4f} nats a token at step {} ({:.4f} at the start)\n", measure,
              summary.best_value, summary.best_step, summary.start_value);
+  if (summary.best_step == 0 && summary.steps > 0)
+    log_warning("training did not improve on the start, which is what model/ holds; try a lower optimizer.lr");
   for (const auto& path : result.exports) fmt::print("  {}\n", path.string());
   for (const auto& evaluation : result.evaluations) fmt::print("\n{}", eval::to_table(evaluation));
 }

@@ -227,6 +227,15 @@ void add_bytes(ExportPlan& plan, int64_t alignment) {
   }
 }
 
+/// Rows that fit no block of the target make a file of another size than its name promises.
+void warn_about_fallbacks(const Target& target, ExportPlan& plan) {
+  const auto is_linear = [](const PlannedTensor& tensor) { return tensor.desc.role == TensorRole::linear; };
+  const auto fits = [&](const PlannedTensor& tensor) { return is_linear(tensor) && tensor.type == target.type(); };
+  if (std::ranges::any_of(plan.tensors, fits) || !std::ranges::any_of(plan.tensors, is_linear)) return;
+  const auto first = std::ranges::find_if(plan.tensors, is_linear);
+  plan.warnings.push_back(fmt::format("no linear is {}: {}", formats::type_name(target.type()), first->reason));
+}
+
 void check_formats(const arch::DecoderSpec& spec, const std::vector<TensorDesc>& table,
                    const std::map<std::string, QuantFormat>& formats, const ExportOptions& options) {
   for (const auto& [name, format] : formats)
@@ -274,6 +283,7 @@ ExportPlan plan_export(const arch::DecoderSpec& spec, const std::map<std::string
     warn_about_window(spec, plan);
   }
   add_bytes(plan, target.is_gguf() ? kGgufAlignment : 1);
+  warn_about_fallbacks(target, plan);
   return plan;
 }
 

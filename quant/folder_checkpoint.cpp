@@ -29,7 +29,9 @@ bool is_companion(const std::string& name) {
 
 json read_config(const Path& folder) {
   const Path path = folder / "config.json";
-  CRUMB_CHECK(std::filesystem::exists(path), "{}: there is no config.json in this folder", folder.string());
+  const bool is_run = std::filesystem::exists(folder / "model" / "config.json");
+  CRUMB_CHECK(std::filesystem::exists(path), "{}: there is no config.json in this folder{}", folder.string(),
+              is_run ? "; its model is in " + (folder / "model").string() : "");
   auto config = json::parse(read_text(path), nullptr, false);
   CRUMB_CHECK(!config.is_discarded(), "{}: not valid JSON", path.string());
   return config;

@@ -15,6 +15,7 @@ fi
 scripts/setup.sh
 scripts/build.sh release --targets crumb
 crumb=build/bin/crumb
+if [ -e "$out/$mark" ]; then echo "demo: replacing the earlier demo in $out"; fi
 rm -rf "$out"
 mkdir -p "$out/reports"
 touch "$out/$mark"

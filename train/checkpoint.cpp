@@ -14,20 +14,12 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::string_view kStep = "step-";
 
-/// The step in the name of a checkpoint's folder; -1 for other names.
-int64_t step_of(const Path& folder) {
-  const std::string name = folder.filename().string();
-  int64_t step = -1;
-  if (name.starts_with(kStep)) std::from_chars(name.data() + kStep.size(), name.data() + name.size(), step);
-  return step;
-}
-
 /// Complete checkpoints by step, oldest first.
 std::map<int64_t, Path> checkpoints(const Path& output) {
   std::map<int64_t, Path> found;
   std::error_code none;
   for (const auto& entry : fs::directory_iterator(output / "checkpoints", none)) {
-    const int64_t step = step_of(entry.path());
+    const int64_t step = checkpoint_step(entry.path());
     if (step >= 0 && fs::exists(entry.path() / "state.json")) found[step] = entry.path();
   }
   return found;
@@ -41,6 +33,13 @@ void remove_checkpoint(const Path& folder) {
 }
 
 }  // namespace
+
+int64_t checkpoint_step(const Path& folder) {
+  const std::string name = folder.filename().string();
+  int64_t step = -1;
+  if (name.starts_with(kStep)) std::from_chars(name.data() + kStep.size(), name.data() + name.size(), step);
+  return step;
+}
 
 nlohmann::ordered_json TrainState::to_json() const {
   return {{"step", step},

@@ -26,6 +26,9 @@ struct TrainState {
 /// Folder of the newest complete checkpoint under `output`, if any.
 std::optional<Path> newest_checkpoint(const Path& output);
 
+/// The step in the name of a checkpoint's folder; -1 for other names.
+int64_t checkpoint_step(const Path& folder);
+
 /// Writes aside, syncs, renames; then removes all but the newest `keep`.
 void save_checkpoint(const Path& output, const TrainState& state, const AdamW& optimizer, int64_t keep);
 

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "core/common/error.h"
+#include "core/common/log.h"
 
 namespace crumb::train {
 namespace {
@@ -56,6 +57,10 @@ void for_each_document(const Path& path, std::string_view separator,
     });
   } else {
     split(bytes, separator, give);
+    constexpr size_t kLong = size_t{1} << 20;
+    if (documents == 1 && !separator.empty() && bytes.size() >= kLong)
+      log_warning("{}: the separator of documents does not occur in it (data.separator): one document of {} bytes",
+                  path.string(), bytes.size());
   }
   CRUMB_CHECK(documents > 0, "{}: the text is empty", path.string());
 }

@@ -49,12 +49,12 @@ class Run {
     if (state_.step == 0) validate(log, {{"step", 0}, {"tokens", 0}});
     while (state_.step < options_.plan.steps && !StopSignal::is_set()) {
       one_step(log);
-      progress.update(state_.step * options_.plan.batch_tokens(), note_);
+      progress.update(state_.step * options_.plan.batch_tokens(), note_ + valid_note_);
       if (is_due(options_.checkpoint.every)) save(log);
     }
     summary_.is_stopped = StopSignal::is_set();
     if (summary_.is_stopped && saved_step_ != state_.step) save(log);
-    if (!summary_.is_stopped) progress.finish(note_);
+    if (!summary_.is_stopped && first < state_.step) progress.finish(note_ + valid_note_);
     finish(clock.seconds(), first);
     return summary_;
   }
@@ -86,7 +86,10 @@ class Run {
           "the same",
           state_.threads, state_.isa, state_.torch_version, here.threads, here.isa, here.torch_version);
     }
-    if (state_.step < options_.plan.steps) log_info("going on from {}", folder->string());
+    if (state_.step < options_.plan.steps)
+      log_info("going on from {}", folder->string());
+    else
+      log_info("the run in {} has finished its {} steps", output_.string(), state_.step);
   }
 
   /// A kill between a validation and the next checkpoint leaves a model/ of a later step than the state. The same job
@@ -127,7 +130,7 @@ class Run {
     line["scale_lr"] = rates.scale_lr;
     line["gradient_norm"] = result.gradient_norm;
     line["tokens_per_second"] = static_cast<double>(options_.plan.batch_tokens()) / clock.seconds();
-    note_ = fmt::format("loss {:.4f}", result.loss) + valid_note_;
+    note_ = fmt::format("loss {:.4f}", result.loss);
     if (is_due(options_.validate.every))
       validate(log, std::move(line));
     else

@@ -1,6 +1,7 @@
 #include "core/common/file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -167,6 +168,20 @@ void AtomicFolder::commit() {
   }
   committed_ = true;
   sync_path(parent_of(path_), O_RDONLY | O_DIRECTORY);
+}
+
+FolderLock::FolderLock(const Path& folder) : fd_(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+  if (fd_ < 0) user_error("cannot open the folder {}: {}", folder.string(), system_error_text(errno));
+  if (flock(fd_, LOCK_EX | LOCK_NB) == 0) return;
+  const bool is_taken = errno == EWOULDBLOCK;
+  close(fd_);
+  // File systems without locks: go on without.
+  fd_ = -1;
+  if (is_taken) user_error("another process is working in {}; wait for it, or choose another output", folder.string());
+}
+
+FolderLock::~FolderLock() {
+  if (fd_ >= 0) close(fd_);
 }
 
 std::string read_text(const Path& path) {

@@ -88,6 +88,18 @@ class AtomicFolder {
   bool committed_ = false;
 };
 
+/// While it lives, no other process holds the lock of this folder. Throws UserError if one does.
+class FolderLock {
+ public:
+  explicit FolderLock(const Path& folder);
+  ~FolderLock();
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  int fd_ = -1;
+};
+
 /// Throws UserError if the file cannot be read.
 std::string read_text(const Path& path);
 /// Through AtomicFile.

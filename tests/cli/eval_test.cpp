@@ -105,6 +105,8 @@ TEST_F(EvalVerb, RefusesBadInputInOneLine) {
   expect_error(eval(model + "--max-drop kl=0.1"), "max_drop: a drop needs a baseline to compare with");
   expect_error(eval(model + "--max-drop kl"),
                "--max-drop: \"kl\": expected MEASURE=LIMIT, such as perplexity=5% or kl=0.05");
+  expect_error(eval(model + "--max-drop perplexity=5"),
+               "--max-drop: perplexity=5 would be 5 times the baseline; write 5% for per cent");
   expect_error(eval(model + "--max-drop kl=1,kl=2"), "--max-drop: kl is given twice");
   expect_error(eval(model + "--max-drop perplexty=5%"),
                "command line: max_drop.perplexty: unknown value \"perplexty\"; did you mean \"perplexity\"?; known: "

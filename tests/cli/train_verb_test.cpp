@@ -214,7 +214,12 @@ TEST_F(TrainVerb, AChangedJobIsRefusedAndALongerOneGoesOn) {
   const auto longer =
       run_qat(dir / "run", {"schedule.tokens=2240", "checkpoint.keep=1", "checkpoint.every=20", "validate.every=10"});
   EXPECT_EQ(longer.exit_code, 0) << longer.err;
+  EXPECT_THAT(longer.err, HasSubstr("its learning rate had come to its end"));
   EXPECT_EQ(steps_of(dir / "run").back(), 70);
+  const auto shorter = run_qat(dir / "run", {"schedule.tokens=640"});
+  EXPECT_EQ(shorter.exit_code, 2);
+  EXPECT_THAT(shorter.err, HasSubstr("schedule.tokens: 640 is less than the 2,240"));
+  EXPECT_THAT(read_file(dir / "run/job.yaml"), HasSubstr("tokens: 2240"));
   EXPECT_EQ(log_of(dir / "run").size(), 71U);
 }
 
@@ -228,7 +233,13 @@ TEST_F(TrainVerb, OutputThatIsNotARunIsLeftAlone) {
   EXPECT_THAT(refused.err, HasSubstr("--force"));
   EXPECT_FALSE(fs::exists(dir / "mine/job.yaml"));
   write_file(dir / "mine/job.yaml", "services: {web: {image: nginx}}\n");
-  EXPECT_THAT(run_qat(dir / "mine").err, HasSubstr("job.yaml is not the job of a training run"));
+  for (const std::vector<std::string>& force : {std::vector<std::string>{}, {"--force"}})
+    EXPECT_THAT(run_qat(dir / "mine", force).err, HasSubstr("job.yaml is not the job of a training run"));
+  fs::remove(dir / "mine/job.yaml");
+  write_file(dir / "mine/model", "my notes on a model");
+  EXPECT_THAT(run_qat(dir / "mine", {"--force"}).err, HasSubstr("model exists and is not of a training run"));
+  EXPECT_EQ(read_file(dir / "mine/model"), "my notes on a model");
+  fs::remove(dir / "mine/model");
   const auto forced = run_qat(dir / "mine", {"--force", "schedule.tokens=64"});
   EXPECT_EQ(forced.exit_code, 0) << forced.err;
   EXPECT_EQ(read_file(dir / "mine/notes.txt"), "keep");
@@ -278,6 +289,28 @@ TEST_F(TrainVerb, AnOutputThatHoldsTheModelIsRefused) {
   EXPECT_EQ(result.exit_code, 2);
   EXPECT_THAT(result.err, HasSubstr("which is read; choose another output"));
   EXPECT_TRUE(fs::exists(dir / "mine/model/model.safetensors"));
+  arguments[4] = "output=" + (dir / "mine/model").string();
+  EXPECT_THAT(run_crumb(words(arguments)).err, HasSubstr("is read by the job"));
+  EXPECT_FALSE(fs::exists(dir / "mine/model/job.yaml"));
+}
+
+TEST_F(TrainVerb, AQuantizedModelIsNotQuantizedAgain) {
+  const TempDir dir;
+  ASSERT_EQ(run_qat(dir / "run", {"schedule.tokens=64"}).exit_code, 0);
+  auto arguments = qat(dir / "again");
+  arguments[2] = "model=" + (dir / "run/model").string();
+  const auto result = run_crumb(words(arguments));
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("is quantized already"));
+}
+
+TEST_F(TrainVerb, OneRunAtATimeWorksInAnOutput) {
+  const TempDir dir;
+  RunningCrumb first(qat(dir / "run", {"schedule.tokens=64k"}), dir / "err");
+  ASSERT_TRUE(first.wait_for_lines(dir / "run/log.jsonl", 2)) << read_file(dir / "err");
+  const auto second = run_qat(dir / "run", {"schedule.tokens=64k"});
+  EXPECT_EQ(second.exit_code, 2);
+  EXPECT_THAT(second.err, HasSubstr("another process is working in"));
 }
 
 TEST_F(TrainVerb, AMistakeThatIsCorrectedDoesNotMakeAnotherJob) {

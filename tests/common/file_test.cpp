@@ -303,6 +303,19 @@ TEST(RemoveLeftovers, TakesTemporaryFilesOfTheAgeAndNothingElse) {
   remove_leftovers(dir / "absent");
 }
 
+TEST(FolderLock, IsHeldByOneProcessAtATime) {
+  const TempDir dir;
+  {
+    const FolderLock lock(dir.path());
+    EXPECT_EQ(
+        in_child([&] {
+          _exit(error_of([&] { FolderLock second(dir.path()); }).starts_with("another process is working in") ? 7 : 8);
+        }),
+        7);
+  }
+  EXPECT_EQ(error_of([&] { FolderLock again(dir.path()); }), "");
+}
+
 TEST(WriteText, ReplacesAFileByItsText) {
   const TempDir dir;
   write_text(dir / "a", "one");
