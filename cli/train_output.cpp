@@ -42,18 +42,22 @@ void require_no_namesakes(const Path& output) {
                 (output / name).string());
 }
 
-/// Nothing there but the token files of a run that was killed before its first step.
+/// Nothing there but what a run that was killed before its first step leaves.
 bool is_free(const Path& folder) {
   if (!fs::exists(folder)) return true;
-  return fs::is_directory(folder) && std::all_of(fs::directory_iterator(folder), fs::directory_iterator(),
-                                                 [](const auto& entry) { return entry.path().filename() == kTokens; });
+  return fs::is_directory(folder) &&
+         std::all_of(fs::directory_iterator(folder), fs::directory_iterator(),
+                     [](const auto& entry) { return entry.path().filename() == kTokens || is_leftover(entry.path()); });
+}
+
+void remove_all_leftovers(const Path& output) {
+  for (const char* folder : {"", "export", kTokens}) remove_leftovers(output / folder);
 }
 
 }  // namespace
 
 void check_train_output(TrainJob& job, bool force) {
   require_inputs_apart(job);
-  for (const char* folder : {"", "export", kTokens}) remove_leftovers(job.output / folder);
   const Path stored_path = job.output / "job.yaml";
   const bool is_stored = fs::exists(stored_path);
   const ConfigValue stored = is_stored ? parse_yaml_file(stored_path) : ConfigValue();
@@ -65,11 +69,13 @@ void check_train_output(TrainJob& job, bool force) {
     CRUMB_CHECK(changes.empty(), "{} holds a run of another job ({}); choose another output, or --force to start again",
                 job.output.string(), fmt::join(changes, "; "));
     job = read_config<TrainJob>(with_stored_autos(stored, now));
+    remove_all_leftovers(job.output);
     return;
   }
   if (!is_stored && fs::exists(job.output)) require_no_namesakes(job.output);
   CRUMB_CHECK(force || is_free(job.output),
               "{} exists and is not a training run; choose another output, or --force to use it", job.output.string());
+  if (is_free(job.output)) remove_all_leftovers(job.output);
   require_new_output(job.output, true);
   if (fs::exists(job.output)) require_new_output(stored_path, true);  // tells an unwritable folder before the work
 }

@@ -27,7 +27,7 @@ std::map<int64_t, Path> checkpoints(const Path& output) {
 
 /// A kill must not leave half a checkpoint under its name.
 void remove_checkpoint(const Path& folder) {
-  const Path aside = folder.parent_path() / fmt::format(".{}.tmp-old", folder.filename().string());
+  const Path aside = folder.parent_path() / fmt::format(".{}.tmp-0-0", folder.filename().string());
   fs::rename(folder, aside);
   fs::remove_all(aside);
 }

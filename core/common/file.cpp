@@ -227,13 +227,21 @@ void require_apart(const Path& output, const std::vector<Path>& inputs) {
   }
 }
 
+bool is_leftover(const Path& path) {
+  const std::string name = path.filename().string();
+  const size_t tail = name.rfind(".tmp-");
+  if (!name.starts_with(".") || tail == std::string::npos || tail == 0) return false;
+  const std::string_view numbers = std::string_view(name).substr(tail + 5);  // PID-COUNTER
+  const size_t dash = numbers.find('-');
+  return dash != std::string_view::npos && dash > 0 && dash + 1 < numbers.size() &&
+         numbers.find_first_not_of("0123456789-") == std::string_view::npos;
+}
+
 void remove_leftovers(const Path& folder, std::chrono::seconds age) {
   std::error_code none;
   std::vector<Path> leftovers;
   for (const auto& entry : fs::directory_iterator(folder, none)) {
-    const std::string name = entry.path().filename().string();
-    const bool is_temporary = name.starts_with(".") && name.find(".tmp-") != std::string::npos;
-    if (is_temporary && fs::file_time_type::clock::now() - entry.last_write_time(none) >= age)
+    if (is_leftover(entry.path()) && fs::file_time_type::clock::now() - entry.last_write_time(none) >= age)
       leftovers.push_back(entry.path());
   }
   for (const auto& path : leftovers) fs::remove_all(path, none);

@@ -113,6 +113,8 @@ void require_new_output(const Path& path, bool force);
 /// Throws UserError when writing `output` would take away one of `inputs`: it is that file or folder, or holds it.
 /// Empty paths and absent files are passed over.
 void require_apart(const Path& output, const std::vector<Path>& inputs);
+/// Whether the name is that of a temporary file or folder of ours: ".NAME.tmp-PID-COUNTER".
+bool is_leftover(const Path& path);
 /// Removes what a killed run left half written in `folder`: temporary files and folders at least this old.
 void remove_leftovers(const Path& folder, std::chrono::seconds age = std::chrono::seconds(0));
 /// fsync of every file of a folder and of the folder itself.

@@ -296,10 +296,11 @@ TEST(RemoveLeftovers, TakesTemporaryFilesOfTheAgeAndNothingElse) {
   write_file(dir / ".log.tmp-12-1", "half");
   write_file(dir / ".hidden", "mine");
   write_file(dir / "a.tmp-1", "mine");
+  write_file(dir / ".notes.tmp-today", "mine");
   remove_leftovers(dir.path(), std::chrono::hours(1));
-  EXPECT_EQ(names_in(dir.path()).size(), 4U);
+  EXPECT_EQ(names_in(dir.path()).size(), 5U);
   remove_leftovers(dir.path());
-  EXPECT_EQ(names_in(dir.path()), (std::vector<std::string>{".hidden", "a.tmp-1"}));
+  EXPECT_EQ(names_in(dir.path()), (std::vector<std::string>{".hidden", ".notes.tmp-today", "a.tmp-1"}));
   remove_leftovers(dir / "absent");
 }
 
