@@ -19,7 +19,7 @@ DType stored_dtype(const nlohmann::json& config) {
 }  // namespace
 
 void save_float_model(const Path& folder, model::Decoder& decoder, const nlohmann::json& config,
-                      const std::vector<Path>& companions) {
+                      const std::function<void(const Path&)>& write_companions) {
   const DType dtype = stored_dtype(config);
   AtomicFolder out(folder);
   formats::SafetensorsWriter writer;
@@ -35,11 +35,7 @@ void save_float_model(const Path& folder, model::Decoder& decoder, const nlohman
   }
   writer.finish();
   write_text(out.temporary_path() / "config.json", config.dump(2) + "\n");
-  for (const auto& file : companions) {
-    std::error_code error;
-    fs::copy_file(file, out.temporary_path() / file.filename(), error);
-    if (error) run_error("{}: cannot be copied to {}: {}", file.string(), folder.string(), error.message());
-  }
+  write_companions(out.temporary_path());
   out.commit();
 }
 
@@ -48,15 +44,6 @@ nlohmann::json read_hf_config(const Path& path) {
   auto config = nlohmann::json::parse(read_text(file), nullptr, false);
   CRUMB_CHECK(config.is_object(), "{}: not a JSON object", file.string());
   return config;
-}
-
-std::vector<Path> tokenizer_files(const Path& folder) {
-  std::vector<Path> files;
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-                           "generation_config.json", "chat_template.jinja", "LICENSE"}) {
-    if (fs::exists(folder / name)) files.push_back(folder / name);
-  }
-  return files;
 }
 
 }  // namespace crumb::cli

@@ -158,7 +158,7 @@ int run(const CLI::App& app, const Options& options, const Globals& globals) {
 Verb add_quantize(CLI::App& program, const Globals& globals) {
   auto options = std::make_shared<Options>();
   CLI::App* app = program.add_subcommand("quantize", "quantize a model without training: codes and scales in a minute");
-  app->add_option("source", options->source, "HF folder, or a job (*.yaml)")->required();
+  app->add_option("source", options->source, "HF folder or GGUF, or a job (*.yaml)")->required();
   app->add_option("overrides", options->overrides, "key=value of the job, for example method.bits=4");
   app->add_option("--method", options->method, "rtn: round to nearest");
   app->add_option("--grid", options->grid, "seq (2 bits) or int");

@@ -13,6 +13,7 @@
 #include "core/common/thread_pool.h"
 #include "core/formats/safetensors.h"
 #include "qat/linear_factory.h"
+#include "quant/checkpoint.h"
 
 namespace crumb::cli {
 namespace {
@@ -103,9 +104,12 @@ void check_output(const Path& output) {
 
 arch::DecoderSpec read_spec(const TrainJob& job) {
   const Path& path = job.model.path;
-  CRUMB_CHECK(path.extension() != ".gguf", "model: {}: training starts from an HF folder, not from a GGUF",
-              path.string());
-  return arch::load_hf_spec(path);
+  return job.model.is_gguf() ? quant::open_checkpoint(path)->spec() : arch::load_hf_spec(path);
+}
+
+int64_t source_bytes(const ModelChoice& model) {
+  if (model.is_gguf()) return static_cast<int64_t>(fs::file_size(model.path));
+  return formats::SafetensorsReader(model.config_folder()).file_bytes();
 }
 
 /// Without a list in the job: what the model is for.
@@ -186,9 +190,7 @@ DryRun plan_train_job(const TrainJob& job) {
   run.parameters = arch::parameter_count(spec);
   run.trained = count_trained(spec, job.train);
   run.quantized = count_quantized(spec, formats);
-  if (!job.model.is_random)
-    unless_missing(run, "weights",
-                   [&] { run.source_bytes = formats::SafetensorsReader(job.model.config_folder()).file_bytes(); });
+  if (!job.model.is_random) unless_missing(run, "weights", [&] { run.source_bytes = source_bytes(job.model); });
   const int64_t length = train::choose_sequence_length(job.data, spec.context_length);
   unless_missing(run, "text", [&] { run.available_windows = count_windows(job, length); });
   unless_missing(run, "steps",

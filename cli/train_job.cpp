@@ -110,6 +110,10 @@ ConfigValue ModelChoice::to_config() const {
   return map;
 }
 
+bool ModelChoice::is_gguf() const {
+  return !is_random && std::filesystem::is_regular_file(path) && path.extension() != ".json";
+}
+
 Path ModelChoice::config_folder() const { return path.extension() == ".json" ? path.parent_path() : path; }
 
 TrainJob load_train_job(const Path& file, const std::vector<std::string>& overrides) {

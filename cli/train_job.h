@@ -13,16 +13,17 @@
 
 namespace crumb::cli {
 
-/// `model`: an HF folder, or {config, init: random, tokenizer} to train from random values.
+/// `model`: an HF folder or GGUF, or {config, init: random, tokenizer} to train from random values.
 struct ModelChoice {
-  Path path;       // folder with config.json (random: that folder, or the file)
+  Path path;       // folder with config.json, or a GGUF (random: that folder, or config.json itself)
   Path tokenizer;  // random: the folder of the tokenizer files, if not that of config.json
   bool is_random = false;
 
   static const char* type_name() { return "path or {config, init, tokenizer}"; }
   void from_config(const ConfigValue& value, const std::string& key, ConfigErrors& errors);
   ConfigValue to_config() const;
-  Path config_folder() const;  // where config.json lies
+  bool is_gguf() const;
+  Path config_folder() const;  // where config.json lies; the file itself of a GGUF
   Path tokenizer_folder() const { return tokenizer.empty() ? config_folder() : tokenizer; }
 };
 
@@ -66,7 +67,7 @@ struct TrainJob {
   template <class V>
   void visit(V& v) {
     v.field("model", model,
-            "HF folder to start from; {config: DIR_OR_FILE, init: random, tokenizer: DIR}: from random values",
+            "HF folder or GGUF to start from; {config: DIR_OR_FILE, init: random, tokenizer: DIR}: from random values",
             {.required = true});
     v.field("output", output, "folder of the run", {.required = true});
     v.field("seed", seed, "of the order of the data and of random values", {.min = 0});

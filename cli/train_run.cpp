@@ -45,7 +45,7 @@ struct Start {
   std::unique_ptr<quant::Checkpoint> checkpoint;  // null: random values
   arch::DecoderSpec spec;
   nlohmann::json config;
-  std::vector<Path> companions;
+  std::function<void(const Path&)> write_companions;
   std::unique_ptr<tokenizer::Tokenizer> tokenizer;
   model::TensorSource source;
 };
@@ -55,7 +55,9 @@ Start open_start(const TrainJob& job) {
   if (job.model.is_random) {
     start.spec = arch::load_hf_spec(job.model.path);
     start.config = read_hf_config(job.model.path);
-    start.companions = tokenizer_files(job.model.tokenizer_folder());
+    start.write_companions = [from = job.model.tokenizer_folder()](const Path& to) {
+      quant::copy_companions(from, to);
+    };
     start.tokenizer = tokenizer::load_tokenizer(job.model.tokenizer_folder());
     start.source = model::random_source(start.spec, static_cast<uint64_t>(job.seed));
     const bool fits = start.tokenizer->vocab_size() <= start.spec.vocab_size;
@@ -64,18 +66,15 @@ Start open_start(const TrainJob& job) {
     return start;
   }
   CRUMB_CHECK(fs::exists(job.model.path), "model: {} does not exist", job.model.path.string());
-  CRUMB_CHECK(fs::is_directory(job.model.path),
-              "model: {}: training starts from an HF folder (config.json, *.safetensors, tokenizer.json), not from a "
-              "GGUF or other file",
-              job.model.path.string());
   start.checkpoint = quant::open_checkpoint(job.model.path);
   CRUMB_CHECK(!job.quantizes() || start.checkpoint->kind() != quant::CheckpointKind::codes,
               "model: {} is quantized already; give the model it was made from (init_from goes on from a finished run)",
               job.model.path.string());
+  quant::warn_about_dequantization(*start.checkpoint);
   start.spec = start.checkpoint->spec();
   start.config = start.checkpoint->hf_config();
   start.config.erase("quantization_config");
-  start.companions = start.checkpoint->companion_files();
+  start.write_companions = [&checkpoint = *start.checkpoint](const Path& to) { checkpoint.write_companions(to); };
   start.tokenizer = start.checkpoint->load_tokenizer();
   quant::check_vocabulary(*start.checkpoint, *start.tokenizer);
   start.source = model::checkpoint_source(*start.checkpoint);
@@ -223,7 +222,7 @@ void set_row_factors(std::vector<TrainedParameter>& parameters, const model::Dec
 std::function<void(const Path&)> model_saver(const TrainJob& job, model::Decoder& decoder, const Start& start) {
   if (job.quantizes())
     return [&](const Path& folder) { qat::save_model(folder, decoder, *start.checkpoint, job.method); };
-  return [&](const Path& folder) { save_float_model(folder, decoder, start.config, start.companions); };
+  return [&](const Path& folder) { save_float_model(folder, decoder, start.config, start.write_companions); };
 }
 
 std::function<std::map<std::string, double>()> movement_observer(const model::Decoder& decoder,

@@ -10,12 +10,6 @@ namespace fs = std::filesystem;
 
 bool is_gguf(const std::string& target) { return target.starts_with("gguf-"); }
 
-void check_source(const quant::Checkpoint& checkpoint) {
-  CRUMB_CHECK(checkpoint.kind() != quant::CheckpointKind::gguf,
-              "{} is a GGUF, which no longer holds codes and scales; export from the folder it was made from",
-              checkpoint.path().string());
-}
-
 /// --force must not take away what is being read, nor a folder that is no model.
 void check_output(const Path& source, const Path& output, const ExportOptions& options) {
   if (!is_gguf(options.target)) return quant::require_model_output(output, options.force, source);
@@ -49,7 +43,7 @@ void warn_about_rounding(const ExportJob& job, ExportPlan& plan) {
 }  // namespace
 
 ExportResult export_checkpoint(const quant::Checkpoint& checkpoint, const Path& output, const ExportOptions& options) {
-  check_source(checkpoint);
+  quant::warn_about_dequantization(checkpoint);
   quant::check_vocabulary(checkpoint);
   ExportResult result;
   result.plan = plan_export(checkpoint.spec(), quantized_formats(checkpoint), options);

@@ -19,15 +19,6 @@ void write_config(const quant::Checkpoint& checkpoint, const Path& folder) {
   write_text(folder / "config.json", config.dump(2) + "\n");
 }
 
-void copy_companions(const quant::Checkpoint& checkpoint, const Path& folder) {
-  for (const auto& file : checkpoint.companion_files()) {
-    if (file.filename() == "config.json") continue;
-    std::error_code error;
-    std::filesystem::copy_file(file, folder / file.filename(), error);
-    if (error) run_error("cannot copy {} to the export: {}", file.string(), error.message());
-  }
-}
-
 void write_weights(ExportJob& job, const Path& folder) {
   formats::SafetensorsWriter writer;
   for (const auto& planned : job.plan.tensors)
@@ -77,7 +68,7 @@ int64_t folder_bytes(const Path& folder) {
 void write_hf(ExportJob& job) {
   AtomicFolder folder(job.output);
   write_config(job.checkpoint, folder.temporary_path());
-  copy_companions(job.checkpoint, folder.temporary_path());
+  job.checkpoint.write_companions(folder.temporary_path());
   write_weights(job, folder.temporary_path());
   check_weights(job, folder.temporary_path());
   quant::check_vocabulary(

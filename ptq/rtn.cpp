@@ -21,11 +21,8 @@ using quant::QuantizedTensor;
 using quant::StoredTensor;
 
 void check_source(const Checkpoint& model) {
-  const std::string path = model.path().string();
-  CRUMB_CHECK(model.kind() != CheckpointKind::gguf,
-              "{}: quantize reads HF folders (config.json and *.safetensors), this is a GGUF file", path);
   CRUMB_CHECK(model.kind() != CheckpointKind::codes,
-              "{}: is quantized already (codes and scales); give the folder it was made from", path);
+              "{}: is quantized already (codes and scales); give the folder it was made from", model.path().string());
 }
 
 void check_method(const quant::MethodOptions& method) {
@@ -192,6 +189,7 @@ RtnReport quantize_rtn(const QuantizeJob& job, bool force, ThreadPool& pool) {
   const auto model = quant::open_checkpoint(job.model);
   check_source(*model);
   quant::check_vocabulary(*model);
+  quant::warn_about_dequantization(*model);
   quant::warn_unmatched_excludes(model->spec(), job.method);
   RtnWalk walk(*model, job.method, pool);
   AtomicFolder output(job.output);

@@ -18,7 +18,7 @@ struct QuantizeJob {
 
   template <class V>
   void visit(V& v) {
-    v.field("model", model, "the HF folder to quantize", {.required = true});
+    v.field("model", model, "the HF folder or GGUF to quantize", {.required = true});
     v.field("output", output, "the folder to write: codes and scales", {.required = true});
     v.section("method", method, "what becomes of the linears");
   }

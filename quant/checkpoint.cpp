@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <bit>
 #include <fstream>
+#include <set>
 
 #include "core/common/error.h"
+#include "core/common/log.h"
 #include "quant/checkpoint_kinds.h"
 
 namespace crumb::quant {
@@ -18,7 +20,26 @@ bool has_gguf_magic(const Path& path) {
   return std::string_view(magic, sizeof magic) == "GGUF";
 }
 
+constexpr std::string_view kCompanions[] = {
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json",     "merges.txt",      "chat_template.jinja",   "chat_template.json",      "generation_config.json"};
+
+bool is_companion(const std::string& name) {
+  const auto is_named = [&](std::string_view companion) { return name == companion; };
+  return std::any_of(std::begin(kCompanions), std::end(kCompanions), is_named) || name.starts_with("LICENSE") ||
+         name.starts_with("LICENCE") || name.starts_with("NOTICE");
+}
+
 }  // namespace
+
+void copy_companions(const Path& from, const Path& to) {
+  for (const auto& entry : std::filesystem::directory_iterator(from)) {
+    if (!entry.is_regular_file() || !is_companion(entry.path().filename().string())) continue;
+    std::error_code error;
+    std::filesystem::copy_file(entry.path(), to / entry.path().filename(), error);
+    if (error) run_error("{}: cannot be copied to {}: {}", entry.path().string(), to.string(), error.message());
+  }
+}
 
 const StoredTensor& Checkpoint::tensor(const std::string& hf_name) const {
   for (const auto& tensor : tensors()) {
@@ -48,10 +69,7 @@ void check_vocabulary(const Checkpoint& checkpoint, const tokenizer::Tokenizer& 
 }
 
 void check_vocabulary(const Checkpoint& checkpoint) {
-  const auto files = checkpoint.companion_files();
-  const bool has_tokenizer =
-      std::any_of(files.begin(), files.end(), [](const Path& file) { return file.filename() == "tokenizer.json"; });
-  if (has_tokenizer) check_vocabulary(checkpoint, *checkpoint.load_tokenizer());
+  if (checkpoint.has_tokenizer()) check_vocabulary(checkpoint, *checkpoint.load_tokenizer());
 }
 
 void require_model_output(const Path& output, bool force, const Path& source) {
@@ -61,6 +79,18 @@ void require_model_output(const Path& output, bool force, const Path& source) {
   require_apart(output, {source});
   CRUMB_CHECK(fs::is_directory(output) && (fs::exists(output / "config.json") || fs::is_empty(output)),
               "{} is no model folder; --force does not replace it", output.string());
+}
+
+void warn_about_dequantization(const Checkpoint& checkpoint) {
+  if (checkpoint.kind() != CheckpointKind::gguf) return;
+  std::set<std::string> types;
+  for (const auto& tensor : checkpoint.tensors()) {
+    const bool is_float = tensor.dtype == "f32" || tensor.dtype == "f16" || tensor.dtype == "bf16";
+    if (tensor.desc.role == arch::TensorRole::linear && !is_float) types.insert(tensor.dtype);
+  }
+  if (types.empty()) return;
+  log_warning("{}: its linears are stored as {}; their dequantized values are taken for the full-precision model",
+              checkpoint.path().string(), fmt::join(types, ", "));
 }
 
 std::vector<float> read_all(const Checkpoint& checkpoint, const StoredTensor& tensor) {

@@ -46,9 +46,10 @@ class Checkpoint {
   /// config.json as read (HF kinds) or made from the metadata (GGUF).
   virtual nlohmann::json hf_config() const = 0;
   virtual std::unique_ptr<tokenizer::Tokenizer> load_tokenizer() const = 0;
-  /// Files beside the weights that travel with the model (tokenizer files, generation_config.json, chat template,
-  /// licence); none for GGUF.
-  virtual std::vector<Path> companion_files() const = 0;
+  virtual bool has_tokenizer() const = 0;
+  /// Writes what travels with the weights into the folder of another model: tokenizer files, generation_config.json,
+  /// the chat template, the licence. They are copied, or made from the metadata (GGUF).
+  virtual void write_companions(const Path& folder) const = 0;
   /// All weights, in the file's own types.
   int64_t stored_bytes() const;
 };
@@ -56,15 +57,22 @@ class Checkpoint {
 /// UserError: missing, not a model, unknown architecture, tensors that do not fit the configuration.
 std::unique_ptr<Checkpoint> open_checkpoint(const Path& path);
 
+/// Copies the files that travel with a model from one folder to another. RunError when one cannot be copied.
+void copy_companions(const Path& from, const Path& to);
+
 /// UserError when the tokenizer has ids the embedding has no rows for.
 void check_vocabulary(const Checkpoint& checkpoint, const tokenizer::Tokenizer& tokenizer);
 
-/// The same with the tokenizer beside the weights; a folder without one passes.
+/// The same with the checkpoint's own tokenizer; one without passes.
 void check_vocabulary(const Checkpoint& checkpoint);
 
 /// For a verb that writes a model folder from the model `source`, before the work: require_new_output(), and UserError
 /// when `force` would take away the source or a folder that is no model.
 void require_model_output(const Path& output, bool force, const Path& source);
+
+/// For a verb that takes the model for the full-precision one: a warning that names the types when a GGUF stores
+/// linears in fewer than 16 bits.
+void warn_about_dequantization(const Checkpoint& checkpoint);
 
 /// Reads all rows of a tensor.
 std::vector<float> read_all(const Checkpoint& checkpoint, const StoredTensor& tensor);

@@ -141,11 +141,7 @@ void write_codes_folder(const Path& folder, const Checkpoint& base, const CodesS
                         const std::vector<std::string>& ignore) {
   CodesWriter(base, source).write(folder);
   write_config(folder, base, source, ignore);
-  for (const auto& file : base.companion_files()) {
-    std::error_code error;
-    std::filesystem::copy_file(file, folder / file.filename(), error);
-    if (error) run_error("{}: cannot be copied to {}: {}", file.string(), folder.string(), error.message());
-  }
+  base.write_companions(folder);
 }
 
 int64_t rows_per_block(int64_t cols) { return std::max<int64_t>(1, kBlockFloats / cols); }

@@ -17,16 +17,6 @@ using formats::DType;
 using formats::TensorInfo;
 using nlohmann::json;
 
-constexpr std::string_view kCompanions[] = {
-    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.json",     "merges.txt",      "chat_template.jinja",   "chat_template.json",      "generation_config.json"};
-
-bool is_companion(const std::string& name) {
-  const auto is_named = [&](std::string_view companion) { return name == companion; };
-  return std::any_of(std::begin(kCompanions), std::end(kCompanions), is_named) || name.starts_with("LICENSE") ||
-         name.starts_with("LICENCE") || name.starts_with("NOTICE");
-}
-
 json read_config(const Path& folder) {
   const Path path = folder / "config.json";
   const bool is_run = std::filesystem::exists(folder / "model" / "config.json");
@@ -103,14 +93,8 @@ class FolderCheckpoint : public Checkpoint {
   json hf_config() const override { return config_; }
   std::unique_ptr<tokenizer::Tokenizer> load_tokenizer() const override { return tokenizer::load_tokenizer(path_); }
 
-  std::vector<Path> companion_files() const override {
-    std::vector<Path> files;
-    for (const auto& entry : std::filesystem::directory_iterator(path_)) {
-      if (entry.is_regular_file() && is_companion(entry.path().filename().string())) files.push_back(entry.path());
-    }
-    std::sort(files.begin(), files.end());
-    return files;
-  }
+  bool has_tokenizer() const override { return std::filesystem::exists(path_ / "tokenizer.json"); }
+  void write_companions(const Path& folder) const override { copy_companions(path_, folder); }
 
  private:
   const TensorInfo& codes_info(const StoredTensor& tensor) const { return reader_.at(tensor.desc.hf_name + "_codes"); }

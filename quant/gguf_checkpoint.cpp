@@ -65,7 +65,10 @@ class GgufCheckpoint : public Checkpoint {
     return config;
   }
   std::unique_ptr<tokenizer::Tokenizer> load_tokenizer() const override { return tokenizer::load_tokenizer(reader_); }
-  std::vector<Path> companion_files() const override { return {}; }
+  bool has_tokenizer() const override { return reader_.find("tokenizer.ggml.model") != nullptr; }
+  void write_companions(const Path& folder) const override {
+    if (has_tokenizer()) load_tokenizer()->write_hf_files(folder);
+  }
 
  private:
   StoredTensor find_stored(const arch::TensorDesc& desc) const {

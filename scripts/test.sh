@@ -19,6 +19,8 @@ run_tests() {
 
 scripts/build.sh release -DCRUMB_BENCH=ON
 scripts/make_docs.sh --check
+scripts/models.sh
+export CRUMB_REQUIRE_MODELS=1
 cmake --install build --prefix build/installed > /dev/null
 build/installed/bin/crumb --version
 run_tests build

@@ -12,6 +12,7 @@
 #include "core/common/progress.h"
 #include "core/common/quantity.h"
 #include "core/common/rng.h"
+#include "core/formats/gguf.h"
 #include "train/text.h"
 
 namespace crumb::train {
@@ -116,10 +117,15 @@ TokenFile::TokenFile(const Path& path, uint64_t key) : file_(path), key_(key) {
           header.tokens};
 }
 
-uint64_t tokenizer_identity(const Path& folder) {
+uint64_t tokenizer_identity(const Path& model) {
   uint64_t h = hash_name("tokenizer");
+  if (!std::filesystem::is_directory(model)) {
+    const auto metadata = static_cast<size_t>(formats::GgufReader(model).data_begin());
+    const MappedFile file(model);
+    return hash_bytes(h, {reinterpret_cast<const char*>(file.bytes().data()), metadata});
+  }
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "generation_config.json", "config.json"}) {
-    if (std::filesystem::exists(folder / name)) h = hash_file(hash_word(h, hash_name(name)), folder / name);
+    if (std::filesystem::exists(model / name)) h = hash_file(hash_word(h, hash_name(name)), model / name);
   }
   return h;
 }

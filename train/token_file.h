@@ -40,8 +40,8 @@ struct TextEncoder {
   const tokenizer::Tokenizer* tokenizer = nullptr;
   uint64_t identity = 0;
 };
-/// A hash of the tokenizer files of an HF folder.
-uint64_t tokenizer_identity(const Path& folder);
+/// A hash of the tokenizer files of an HF folder, or of a GGUF's metadata.
+uint64_t tokenizer_identity(const Path& model);
 
 /// Opens the token file of `texts` in `cache`, and writes it first if it is absent. Its name is a hash of the texts'
 /// bytes, the separator and the tokenizer: a changed text gets a new file.

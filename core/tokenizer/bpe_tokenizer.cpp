@@ -6,6 +6,7 @@
 #include "core/common/error.h"
 #include "core/tokenizer/byte_alphabet.h"
 #include "core/tokenizer/gguf_vocabulary.h"
+#include "core/tokenizer/hf_writer.h"
 #include "core/tokenizer/unicode.h"
 
 namespace crumb::tokenizer {
@@ -364,5 +365,7 @@ bool BpeTokenizer::is_special(TokenId id) const {
 void BpeTokenizer::set_gguf_metadata(int64_t rows, formats::GgufWriter& writer) const {
   write_gguf_vocabulary(description_, rows, writer);
 }
+
+void BpeTokenizer::write_hf_files(const Path& folder) const { write_hf_tokenizer(description_, folder); }
 
 }  // namespace crumb::tokenizer

@@ -32,6 +32,7 @@ class BpeTokenizer final : public Tokenizer {
   const SpecialIds& special() const override { return description_.special; }
   bool is_special(TokenId id) const override;
   void set_gguf_metadata(int64_t rows, formats::GgufWriter& writer) const override;
+  void write_hf_files(const Path& folder) const override;
 
   const Description& description() const { return description_; }
 

@@ -44,6 +44,9 @@ class Tokenizer {
   /// Sets every tokenizer.ggml.* key so that stock llama.cpp tokenizes the same. `rows`: rows of the embedding; missing
   /// ids become [PADn] of type unused. UserError for a split that llama.cpp has no name for.
   virtual void set_gguf_metadata(int64_t rows, formats::GgufWriter& writer) const = 0;
+  /// For vocabularies that come without these files: tokenizer.json, tokenizer_config.json with the chat template,
+  /// generation_config.json. UserError for a vocabulary that tokenizer.json cannot hold.
+  virtual void write_hf_files(const Path& folder) const = 0;
 };
 
 /// From an HF folder (tokenizer.json, tokenizer_config.json, generation_config.json, config.json), a tokenizer.json, a

@@ -304,6 +304,25 @@ TEST_F(TrainVerb, AQuantizedModelIsNotQuantizedAgain) {
   EXPECT_THAT(result.err, HasSubstr("is quantized already"));
 }
 
+TEST_F(TrainVerb, AGgufTrainsAsTheFolderItWasMadeFrom) {
+  const TempDir dir;
+  const auto exported = [&](const fs::path& from, const std::string& target, const std::string& name) {
+    const auto result = run_crumb("export " + from.string() + " --to " + target + " -o " + (dir / name).string());
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return dir / name;
+  };
+  const fs::path folder = exported(teacher(), "hf-bf16", "folder");
+  const fs::path gguf = exported(folder, "gguf-bf16", "model.gguf");
+  for (const auto& [model, run] : {std::pair{folder, dir / "a"}, std::pair{gguf, dir / "b"}}) {
+    const auto result = run_qat(run, {"model=" + model.string(), "schedule.tokens=320"});
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+  }
+  EXPECT_TRUE(read_file(dir / "a/model/model.safetensors") == read_file(dir / "b/model/model.safetensors"));
+  const auto plan = run_crumb(words(qat(dir / "c", {"model=" + gguf.string(), "--dry-run"})));
+  EXPECT_EQ(plan.exit_code, 0) << plan.err;
+  EXPECT_THAT(plan.out, Not(HasSubstr("weights: ")));  // nothing is unknown of them
+}
+
 TEST_F(TrainVerb, OneRunAtATimeWorksInAnOutput) {
   const TempDir dir;
   RunningCrumb first(qat(dir / "run", {"schedule.tokens=64k"}), dir / "err");
@@ -406,7 +425,8 @@ TEST_F(TrainVerb, BadModelsAreNamed) {
     return result.err;
   };
   write_file(dir / "model.gguf", "GGUF");
-  EXPECT_THAT(error_with((dir / "model.gguf").string()), HasSubstr("not from a GGUF"));
+  EXPECT_THAT(error_with((dir / "model.gguf").string()),
+              HasSubstr("model.gguf: the header runs past the end of the file"));
   EXPECT_THAT(error_with((dir / "absent").string()), HasSubstr("does not exist"));
   EXPECT_THAT(error_with((*shared_ / "blank").string()), HasSubstr("safetensors"));
 }

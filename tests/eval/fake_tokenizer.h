@@ -28,6 +28,7 @@ class FakeTokenizer : public tokenizer::Tokenizer {
   const tokenizer::SpecialIds& special() const override { return specials; }
   bool is_special(tokenizer::TokenId id) const override { return id >= 256; }
   void set_gguf_metadata(int64_t, formats::GgufWriter&) const override {}
+  void write_hf_files(const Path&) const override {}
 
   tokenizer::SpecialIds specials;
   int shift = 1000;

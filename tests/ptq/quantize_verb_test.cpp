@@ -93,14 +93,24 @@ TEST(QuantizeVerb, MistakesEndWithCode2AndOneLine) {
   EXPECT_FALSE(testing::fs::exists(dir / "out"));
 }
 
-TEST(QuantizeVerb, GgufIsRefusedInOneLine) {
+TEST(QuantizeVerb, GgufGivesTheCodesOfItsFolder) {
   const testing::TempDir dir;
   CRUMB_NEED_DATA(folder, "models/stories260K-hf");
-  ASSERT_EQ(testing::run_crumb("export " + quoted(folder) + " --to gguf-bf16 -o " + quoted(dir / "a.gguf")).exit_code,
-            0);
-  const auto result = testing::run_crumb("quantize " + quoted(dir / "a.gguf") + " -o " + quoted(dir / "out"));
-  EXPECT_EQ(result.exit_code, 2);
-  EXPECT_THAT(result.err, HasSubstr("quantize reads HF folders"));
+  const auto run = [](const std::string& arguments) {
+    const auto result = testing::run_crumb(arguments);
+    ASSERT_EQ(result.exit_code, 0) << arguments << result.err;
+  };
+  run("export " + quoted(folder) + " --to gguf-bf16 -o " + quoted(dir / "a.gguf"));
+  run("export " + quoted(folder) + " --to hf-bf16 -o " + quoted(dir / "a"));
+  run("quantize " + quoted(dir / "a.gguf") + " -o " + quoted(dir / "from-gguf"));
+  run("quantize " + quoted(dir / "a") + " -o " + quoted(dir / "from-folder"));
+  const auto ours = quant::open_checkpoint(dir / "from-gguf"), theirs = quant::open_checkpoint(dir / "from-folder");
+  for (const auto& tensor : theirs->tensors()) {
+    EXPECT_EQ(quant::read_all(*ours, ours->tensor(tensor.desc.hf_name)), quant::read_all(*theirs, tensor))
+        << tensor.desc.hf_name;
+  }
+  const std::string text = "Once upon a time, there was a caf\xc3\xa9";
+  EXPECT_EQ(ours->load_tokenizer()->encode(text, true), theirs->load_tokenizer()->encode(text, true));
 }
 
 }  // namespace

@@ -409,6 +409,7 @@ class CountingTokenizer : public tokenizer::Tokenizer {
   const tokenizer::SpecialIds& special() const override { return special_; }
   bool is_special(tokenizer::TokenId) const override { return false; }
   void set_gguf_metadata(int64_t, formats::GgufWriter&) const override {}
+  void write_hf_files(const Path&) const override {}
 
  private:
   int64_t size_;

@@ -49,6 +49,12 @@ inline fs::path data(const std::string& name) {
   return fs::exists(path) ? path : fs::path();
 }
 
+/// A real model that scripts/models.sh fetched. Empty if absent.
+inline fs::path model(const std::string& name) {
+  const fs::path path = source_dir() / "models" / name;
+  return fs::exists(path) ? path : fs::path();
+}
+
 /// The Python of the peers' environment (transformers, gguf, tokenizers ...), made by scripts/test.sh. Empty if absent.
 inline fs::path peer_python() {
   const fs::path path = source_dir() / ".venv-peers" / "bin" / "python";
@@ -110,6 +116,12 @@ inline std::string error_of(const std::function<void()>& body) {
   const auto variable = ::crumb::testing::data(name); \
   if (variable.empty())                               \
   CRUMB_CANNOT_RUN("CRUMB_REQUIRE_DATA", "needs the data file " + std::string(name) + "; set CRUMB_DATA")
+
+/// Needs a real model.
+#define CRUMB_NEED_MODEL(variable, name)               \
+  const auto variable = ::crumb::testing::model(name); \
+  if (variable.empty())                                \
+  CRUMB_CANNOT_RUN("CRUMB_REQUIRE_MODELS", "needs models/" + std::string(name) + "; run scripts/models.sh")
 
 /// Needs the peers' Python environment.
 #define CRUMB_NEED_PEERS(variable)                       \

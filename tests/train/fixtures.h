@@ -35,6 +35,7 @@ class ByteTokenizer : public tokenizer::Tokenizer {
   const tokenizer::SpecialIds& special() const override { return special_; }
   bool is_special(tokenizer::TokenId id) const override { return id == kEos; }
   void set_gguf_metadata(int64_t, formats::GgufWriter&) const override {}
+  void write_hf_files(const Path&) const override {}
 
   static constexpr tokenizer::TokenId kEos = 256;
 

@@ -1,0 +1,117 @@
+// Vocabularies of GGUF files written as tokenizer.json: the same ids, by Crumb and by the `tokenizers` package.
+#include "core/tokenizer/hf_writer.h"
+
+#include <fmt/ranges.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "core/tokenizer/gguf_vocabulary.h"
+#include "tests/testing/testing.h"
+#include "tests/tokenizer/samples.h"
+
+namespace crumb::tokenizer {
+namespace {
+
+using ::testing::HasSubstr;
+
+const char* const kVocabularies[] = {"gpt-2", "llama-spm", "phi-3", "deepseek-llm"};
+
+/// The texts of llama.cpp's tokenizer tests, and random mixtures.
+std::vector<std::string> texts_of(const testing::fs::path& samples) {
+  const std::string separator = "\n__ggml_vocab_test__\n", all = testing::read_file(samples);
+  std::vector<std::string> texts;
+  for (size_t begin = 0; begin < all.size();) {
+    const size_t end = std::min(all.find(separator, begin), all.size());
+    texts.push_back(all.substr(begin, end - begin));
+    begin = end + separator.size();
+  }
+  for (uint64_t seed = 0; seed < 300; ++seed) texts.push_back(random_text(seed, 12));
+  return texts;
+}
+
+class HfWriter : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(HfWriter, GivesTheIdsOfTheGguf) {
+  CRUMB_NEED_DATA(gguf, std::string("tokenizers/ggml-vocabs/ggml-vocab-") + GetParam() + ".gguf");
+  const testing::TempDir dir;
+  const auto ours = load_tokenizer(gguf);
+  ours->write_hf_files(dir.path());
+  const auto again = load_tokenizer(dir.path());
+  EXPECT_EQ(again->vocab_size(), ours->vocab_size());
+  EXPECT_EQ(again->special().bos, ours->special().bos);
+  EXPECT_EQ(again->special().eos, ours->special().eos);
+  const auto texts = texts_of(gguf.string() + ".inp");
+  for (const auto& text : texts) {
+    const auto ids = ours->encode(text, true);
+    ASSERT_EQ(again->encode(text, true), ids) << text;
+    ASSERT_EQ(again->decode(ids), ours->decode(ids)) << text;
+  }
+
+  CRUMB_NEED_PEERS(python);
+  nlohmann::json hex = nlohmann::json::array();
+  for (const auto& text : texts) {
+    std::string bytes;
+    for (const char c : text) bytes += fmt::format("{:02x}", static_cast<unsigned char>(c));
+    hex.push_back(bytes);
+  }
+  testing::write_file(dir / "texts.json", hex.dump());
+  const auto peer = testing::source_dir() / "tests/tokenizer/tokenizers_peer.py";
+  const auto result =
+      testing::run_command(fmt::format("{} {} encode {} {}", python.string(), peer.string(),
+                                       (dir / "tokenizer.json").string(), (dir / "texts.json").string()));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  std::istringstream lines(result.out);
+  for (const auto& text : texts) {
+    std::string expected;
+    std::getline(lines, expected);
+    ASSERT_EQ(fmt::format("{}", fmt::join(ours->encode(text), " ")), expected) << text;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Vocabularies, HfWriter, ::testing::ValuesIn(kVocabularies), [](const auto& test) {
+  std::string name = test.param;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+});
+
+/// Ids 0 a, 1 b, 2 ab, 3 nothing, 4 <|end|>, 5 [PAD5].
+Description small_vocabulary() {
+  Description description;
+  description.source = "vocabulary";
+  description.tokens = {{"a", TokenType::normal, 0, true},  {"b", TokenType::normal, 0, true},
+                        {"ab", TokenType::normal, 0, true}, {},
+                        {"<|end|>", TokenType::control},    {"[PAD5]", TokenType::unused}};
+  description.merges = {{0, 1}};
+  description.added = {{"<|end|>", 4, true, false, false, false, false}};
+  return description;
+}
+
+TEST(HfWriter, KeepsIdsInTheirPlacesAroundHoles) {
+  const auto json = nlohmann::json::parse(to_tokenizer_json(small_vocabulary()));
+  const nlohmann::json vocabulary = {{"a", 0}, {"b", 1}, {"ab", 2}, {"<|end|>", 4}};
+  EXPECT_EQ(json.at("model").at("vocab"), vocabulary);
+  EXPECT_EQ(json.at("model").at("merges"), nlohmann::json::array({{"a", "b"}}));
+  EXPECT_EQ(json.at("added_tokens").at(0).at("id"), 4);
+}
+
+TEST(HfWriter, TurnsScoresIntoMergesHighestFirst) {
+  Description description = small_vocabulary();
+  description.kind = Description::Kind::sentencepiece;
+  description.priority = Description::Priority::scores;
+  description.tokens[3] = {"aba", TokenType::normal, 5, true};
+  description.tokens[2].score = 2;
+  const auto json = nlohmann::json::parse(to_tokenizer_json(description));
+  EXPECT_EQ(json.at("model").at("merges"), nlohmann::json::array({{"ab", "a"}, {"a", "b"}}));  // "ba" is no piece
+}
+
+TEST(HfWriter, RefusesTwoTokensOfOneText) {
+  Description description = small_vocabulary();
+  description.tokens[3] = {"ab", TokenType::normal, 0, true};
+  EXPECT_THAT(testing::error_of([&] { to_tokenizer_json(description); }), HasSubstr("tokens 2 and 3 are both \"ab\""));
+}
+
+}  // namespace
+}  // namespace crumb::tokenizer
