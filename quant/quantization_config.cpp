@@ -23,8 +23,8 @@ QuantFormat most_frequent(const std::map<std::string, QuantFormat>& formats) {
   QuantFormat most;
   int64_t most_count = 0;
   for (const auto& [module, format] : formats) {
-    const auto count =
-        std::count_if(formats.begin(), formats.end(), [&](const auto& entry) { return entry.second == format; });
+    const auto count = std::count_if(formats.begin(), formats.end(),
+                                     [&wanted = format](const auto& entry) { return entry.second == wanted; });
     if (count > most_count) {
       most = format;
       most_count = count;

@@ -61,6 +61,8 @@ struct ConfigValue {
   ConfigMark mark;                                           // where the value stands
   ConfigMark key_mark;                                       // where its key stands, for an entry of a map
 
+  // No aggregate: whether {} makes one is asked while the pair above, and so this type, is not complete.
+  ConfigValue() = default;
   const ConfigValue* find(std::string_view key) const;
   ConfigValue* find(std::string_view key);
   static ConfigValue scalar(std::string text, bool quoted = false);

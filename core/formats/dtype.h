@@ -24,9 +24,13 @@ inline uint16_t to_bf16(float value) {
 }
 inline float round_to_bf16(float value) { return from_bf16(to_bf16(value)); }
 
-/// IEEE binary16, round to nearest even.
-inline float from_f16(uint16_t bits) { return static_cast<float>(std::bit_cast<_Float16>(bits)); }
-inline uint16_t to_f16(float value) { return std::bit_cast<uint16_t>(static_cast<_Float16>(value)); }
+/// IEEE binary16; to_f16 rounds to nearest even. A NaN keeps its sign and the upper bits of its payload and turns
+/// quiet.
+float from_f16(uint16_t bits);
+uint16_t to_f16(float value);
+/// The same, bit for bit, by integer arithmetic: what machines without conversion instructions (F16C) use.
+float portable_from_f16(uint16_t bits);
+uint16_t portable_to_f16(float value);
 
 /// Converts `count` elements of a float type (F16, BF16, F32, F64, F8_*) to float. Throws UserError for integer types.
 void to_float(DType dtype, const void* data, int64_t count, float* out);

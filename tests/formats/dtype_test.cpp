@@ -59,6 +59,71 @@ TEST(Floats, RoundToNearestEven) {
   EXPECT_TRUE(std::isnan(round_to_bf16(std::bit_cast<float>(0x7f800001u))));
 }
 
+// sign * 1.mantissa * 2^(exponent - 15) and mantissa * 2^-24, in doubles.
+double value_of_half(uint32_t bits) {
+  const int exponent = static_cast<int>(bits >> 10 & 31), mantissa = static_cast<int>(bits & 1023);
+  const double magnitude =
+      exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(1024 + mantissa, exponent - 25);  // 31: as if finite
+  return (bits & 0x8000) != 0 ? -magnitude : magnitude;
+}
+
+struct HalfConversion {
+  std::string name;
+  float (*from)(uint16_t);
+  uint16_t (*to)(float);
+};
+class Halves : public ::testing::TestWithParam<HalfConversion> {};
+INSTANTIATE_TEST_SUITE_P(, Halves,
+                         ::testing::Values(HalfConversion{"OfThisMachine", from_f16, to_f16},
+                                           HalfConversion{"Portable", portable_from_f16, portable_to_f16}),
+                         [](const auto& info) { return info.param.name; });
+
+TEST_P(Halves, EveryPatternHasItsValue) {
+  for (uint32_t i = 0; i < 65536; ++i) {
+    const float value = GetParam().from(static_cast<uint16_t>(i));
+    const uint32_t bits = std::bit_cast<uint32_t>(value), sign = (i & 0x8000) << 16;
+    if ((i & 0x7fff) > 0x7c00) {
+      ASSERT_EQ(bits, sign | 0x7fc00000 | (i & 0x3ff) << 13) << i;
+    } else if ((i & 0x7fff) == 0x7c00) {
+      ASSERT_EQ(bits, sign | 0x7f800000) << i;
+    } else {
+      ASSERT_EQ(static_cast<double>(value), value_of_half(i)) << i;
+      ASSERT_EQ(std::signbit(value), sign != 0) << i;
+    }
+  }
+}
+
+TEST_P(Halves, FloatsBetweenTwoHalvesGoToTheNearerAndTiesToTheEvenOne) {
+  for (uint32_t i = 0; i < 0x7c00; ++i) {
+    for (const uint32_t sign : {0u, 0x8000u}) {
+      const auto low = static_cast<uint16_t>(sign | i),
+                 high = static_cast<uint16_t>(sign | (i + 1));  // may be infinity
+      const auto tie = static_cast<float>((value_of_half(low) + value_of_half(high)) / 2);
+      ASSERT_EQ(GetParam().to(tie), i % 2 == 0 ? low : high) << tie;
+      ASSERT_EQ(GetParam().to(std::nextafter(tie, 0.0f)), low) << tie;
+      ASSERT_EQ(GetParam().to(std::nextafter(tie, 2 * tie)), high) << tie;
+      ASSERT_EQ(GetParam().to(static_cast<float>(value_of_half(low))), low);
+    }
+  }
+}
+
+TEST_P(Halves, TheEndsOfTheRange) {
+  EXPECT_EQ(GetParam().to(65536.0f), 0x7c00);
+  EXPECT_EQ(GetParam().to(-std::numeric_limits<float>::max()), 0xfc00);
+  EXPECT_EQ(GetParam().to(std::numeric_limits<float>::infinity()), 0x7c00);
+  EXPECT_EQ(GetParam().to(std::numeric_limits<float>::denorm_min()), 0);
+  EXPECT_EQ(GetParam().to(-0.0f), 0x8000);
+  EXPECT_EQ(GetParam().to(std::bit_cast<float>(0x7f800001u)), 0x7e00);  // a signalling NaN
+  EXPECT_EQ(GetParam().to(std::bit_cast<float>(0xffabcdefu)), 0xff5e);
+}
+
+TEST(Floats, ThePortableConversionEqualsTheMachinesOnEveryThousandthFloat) {
+  for (uint64_t i = 0; i <= 0xffffffff; i += 997) {
+    const auto value = std::bit_cast<float>(static_cast<uint32_t>(i));
+    ASSERT_EQ(portable_to_f16(value), to_f16(value)) << value;
+  }
+}
+
 TEST(DTypes, NamesAndSizesAgreeWithSafetensors) {
   for (const auto& [name, bytes] : std::vector<std::pair<std::string, int64_t>>{{"BOOL", 1},
                                                                                 {"U8", 1},

@@ -32,5 +32,16 @@ TEST(CpuFeatures, UnknownInstructionSetIsNamed) {
   EXPECT_THAT(with_isa("avx1024").out, ::testing::HasSubstr("error: CRUMB_ISA=avx1024: known: reference, avx2"));
 }
 
+TEST(CpuFeatures, FastBf16IsWhatTheSystemSays) {
+#if defined(__x86_64__)
+  const std::string flags = " " + testing::run_command("grep -m1 '^flags' /proc/cpuinfo | tr '\\n' ' '").out;
+  ASSERT_THAT(flags, ::testing::HasSubstr(" sse2 "));
+  const auto has = [&](const std::string& flag) { return flags.find(" " + flag + " ") != std::string::npos; };
+  EXPECT_EQ(has_fast_bf16(), has("avx512_bf16") || has("amx_bf16"));
+#else
+  GTEST_SKIP() << "reads the flags of x86";
+#endif
+}
+
 }  // namespace
 }  // namespace crumb::kernels
