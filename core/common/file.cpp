@@ -56,6 +56,14 @@ Path parent_of(const Path& path) {
   return parent.empty() ? Path(".") : parent;
 }
 
+/// What `git lfs` leaves in place of a large file that was not fetched.
+bool is_lfs_pointer(std::span<const uint8_t> bytes) {
+  constexpr size_t kLargest = 1024;
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min(bytes.size(), kLargest));
+  return bytes.size() <= kLargest && text.starts_with("version https://") &&
+         text.find("\noid sha256:") != std::string_view::npos && text.find("\nsize ") != std::string_view::npos;
+}
+
 }  // namespace
 
 MappedFile::MappedFile(const Path& path) : path_(path) {
@@ -76,6 +84,9 @@ MappedFile::MappedFile(const Path& path) : path_(path) {
   } else {
     close(fd);
   }
+  if (!is_lfs_pointer(bytes())) return;
+  munmap(const_cast<uint8_t*>(data_), static_cast<size_t>(size_));  // a constructor that throws runs no destructor
+  user_error("cannot read {}: a Git LFS pointer, not the file itself, which `git lfs pull` fetches", path.string());
 }
 
 MappedFile::~MappedFile() {

@@ -18,7 +18,7 @@ using Path = std::filesystem::path;
 /// A whole file, mapped read-only.
 class MappedFile {
  public:
-  /// Throws UserError: missing, a folder, not readable.
+  /// Throws UserError: missing, a folder, not readable, a Git LFS pointer in place of the file.
   explicit MappedFile(const Path& path);
   ~MappedFile();
   MappedFile(MappedFile&& other) noexcept;

@@ -50,6 +50,19 @@ TEST(MappedFile, HoldsTheBytesOfTheFile) {
   EXPECT_TRUE(MappedFile(dir / "empty").bytes().empty());
 }
 
+TEST(MappedFile, RefusesAGitLfsPointerInPlaceOfTheFile) {
+  const TempDir dir;
+  const std::string pointer =
+      "version https://git-lfs.github.com/spec/v1\noid sha256:" + std::string(64, 'a') + "\nsize 123456789\n";
+  write_file(dir / "a.json", pointer);
+  const auto message = "cannot read " + (dir / "a.json").string() +
+                       ": a Git LFS pointer, not the file itself, which `git lfs pull` fetches";
+  EXPECT_EQ(error_of([&] { MappedFile(dir / "a.json"); }), message);
+  EXPECT_EQ(error_of([&] { read_text(dir / "a.json"); }), message);
+  write_file(dir / "a.txt", "version https://example.org of the text\n");
+  EXPECT_EQ(MappedFile(dir / "a.txt").size(), 40);
+}
+
 TEST(MappedFile, ReadsReleasedPagesAgain) {
   const TempDir dir;
   const std::string text(100'000, 'x');
