@@ -2,12 +2,29 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 namespace crumb::formats {
 
+/// Calls decode(block, out) for block after block of `kWeights` weights.
+template <class Block, int kWeights, class Decode>
+void for_each_block(const uint8_t* data, int64_t count, float* out, const Decode& decode) {
+  for (int64_t at = 0; at < count; at += kWeights, data += sizeof(Block), out += kWeights) {
+    Block block;
+    std::memcpy(&block, data, sizeof block);
+    decode(block, out);
+  }
+}
+
 void decode_q4_0(const uint8_t* data, int64_t count, float* out);
+void decode_q4_1(const uint8_t* data, int64_t count, float* out);
+void decode_q5_0(const uint8_t* data, int64_t count, float* out);
+void decode_q5_1(const uint8_t* data, int64_t count, float* out);
 void decode_q8_0(const uint8_t* data, int64_t count, float* out);
 void decode_q2_k(const uint8_t* data, int64_t count, float* out);
+void decode_q3_k(const uint8_t* data, int64_t count, float* out);
+void decode_q4_k(const uint8_t* data, int64_t count, float* out);
+void decode_q5_k(const uint8_t* data, int64_t count, float* out);
 void decode_q6_k(const uint8_t* data, int64_t count, float* out);
 void decode_q2_0c(const uint8_t* data, int64_t count, float* out);
 
