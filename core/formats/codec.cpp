@@ -132,6 +132,32 @@ void decode_row(TensorType type, const void* data, int64_t cols, float* out) {
       return decode_q4_k(bytes, cols, out);
     case TensorType::q5_k:
       return decode_q5_k(bytes, cols, out);
+    case TensorType::iq4_nl:
+      return decode_iq4_nl(bytes, cols, out);
+    case TensorType::iq4_xs:
+      return decode_iq4_xs(bytes, cols, out);
+    case TensorType::iq2_xxs:
+      return decode_iq2_xxs(bytes, cols, out);
+    case TensorType::iq2_xs:
+      return decode_iq2_xs(bytes, cols, out);
+    case TensorType::iq2_s:
+      return decode_iq2_s(bytes, cols, out);
+    case TensorType::iq3_xxs:
+      return decode_iq3_xxs(bytes, cols, out);
+    case TensorType::iq3_s:
+      return decode_iq3_s(bytes, cols, out);
+    case TensorType::iq1_s:
+      return decode_iq1_s(bytes, cols, out);
+    case TensorType::iq1_m:
+      return decode_iq1_m(bytes, cols, out);
+    case TensorType::tq1_0:
+      return decode_tq1_0(bytes, cols, out);
+    case TensorType::tq2_0:
+      return decode_tq2_0(bytes, cols, out);
+    case TensorType::mxfp4:
+      return decode_mxfp4(bytes, cols, out);
+    case TensorType::nvfp4:
+      return decode_nvfp4(bytes, cols, out);
   }
 }
 

@@ -12,7 +12,8 @@ namespace crumb::formats {
 enum class TensorType {
   // clang-format off
   f32, f16, bf16, q8_0, q4_0, q6_k, q2_k, q2_0c,
-  q4_1, q5_0, q5_1, q3_k, q4_k, q5_k,
+  q4_1, q5_0, q5_1, q3_k, q4_k, q5_k, iq4_nl, iq4_xs, iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s, iq1_s, iq1_m,
+  tq1_0, tq2_0, mxfp4, nvfp4,
   // clang-format on
 };
 

@@ -22,10 +22,13 @@ using crumb::testing::TempDir;
 using crumb::testing::write_values;
 using ::testing::HasSubstr;
 
-const std::vector<TensorType> kAllTypes = {TensorType::f32,  TensorType::f16,  TensorType::bf16, TensorType::q8_0,
-                                           TensorType::q4_0, TensorType::q6_k, TensorType::q2_k, TensorType::q2_0c,
-                                           TensorType::q4_1, TensorType::q5_0, TensorType::q5_1, TensorType::q3_k,
-                                           TensorType::q4_k, TensorType::q5_k};
+const std::vector<TensorType> kAllTypes = {
+    TensorType::f32,    TensorType::f16,     TensorType::bf16,   TensorType::q8_0,  TensorType::q4_0,
+    TensorType::q6_k,   TensorType::q2_k,    TensorType::q2_0c,  TensorType::q4_1,  TensorType::q5_0,
+    TensorType::q5_1,   TensorType::q3_k,    TensorType::q4_k,   TensorType::q5_k,  TensorType::iq4_nl,
+    TensorType::iq4_xs, TensorType::iq2_xxs, TensorType::iq2_xs, TensorType::iq2_s, TensorType::iq3_xxs,
+    TensorType::iq3_s,  TensorType::iq1_s,   TensorType::iq1_m,  TensorType::tq1_0, TensorType::tq2_0,
+    TensorType::mxfp4,  TensorType::nvfp4};
 
 bool same(float a, float b) {
   return std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b) || (std::isnan(a) && std::isnan(b));
@@ -245,6 +248,21 @@ TEST(Encoders, WeightsFarBelowBinary16BecomeZero) {
       const auto back = decode(type, encode(type, std::vector<float>(256, tiny), 256));
       EXPECT_THAT(back, ::testing::Each(0.0f)) << type_name(type) << " " << tiny;
     }
+  }
+}
+
+TEST(Encoders, RefuseTypesThatAreOnlyRead) {
+  const std::vector<float> row(256, 1.0f);
+  const std::vector<uint8_t> codes(256, 0);
+  std::vector<uint8_t> out(4096);
+  for (const TensorType type : kAllTypes) {
+    if (type < TensorType::q4_1) continue;
+    const std::string name(type_name(type));
+    EXPECT_EQ(error_of([&] { encode_row(type, row.data(), 256, out.data()); }), name + " can be read, not written");
+    EXPECT_EQ(error_of([&] { encode_seq_row(type, codes.data(), row.data(), 256, 256, out.data()); }),
+              "2-bit codes are not written as " + name);
+    EXPECT_EQ(error_of([&] { encode_int_row(type, codes.data(), row.data(), 256, 256, 4, out.data()); }),
+              name + " cannot hold 4-bit integers");
   }
 }
 
