@@ -32,6 +32,8 @@ uint32_t file_type(TensorType type) {
       return 32;
     case TensorType::q2_0c:
       return 39;
+    default:
+      CRUMB_ASSERT(false && "a target of a type that is only read");
   }
   return 0;
 }

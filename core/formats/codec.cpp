@@ -7,35 +7,11 @@
 
 #include "core/common/error.h"
 #include "core/formats/block_codecs.h"
-#include "core/formats/blocks.h"
 #include "core/formats/dtype.h"
+#include "core/formats/ggml_types.h"
 
 namespace crumb::formats {
 namespace {
-
-struct TypeFacts {
-  TensorType type;
-  std::string_view name;
-  uint32_t ggml_id;
-  int64_t block_size, block_bytes;
-};
-
-constexpr std::array<TypeFacts, 8> kTypes = {{
-    {TensorType::f32, "f32", 0, 1, 4},
-    {TensorType::f16, "f16", 1, 1, 2},
-    {TensorType::bf16, "bf16", 30, 1, 2},
-    {TensorType::q8_0, "q8_0", 8, 32, sizeof(BlockQ8_0)},
-    {TensorType::q4_0, "q4_0", 2, 32, sizeof(BlockQ4_0)},
-    {TensorType::q6_k, "q6_k", 14, 256, sizeof(BlockQ6_K)},
-    {TensorType::q2_k, "q2_k", 10, 256, sizeof(BlockQ2_K)},
-    {TensorType::q2_0c, "q2_0c", 40, 512, sizeof(BlockQ2_0C)},
-}};
-
-const TypeFacts& facts(TensorType type) {
-  const auto& entry = kTypes[static_cast<size_t>(type)];
-  CRUMB_ASSERT(entry.type == type);
-  return entry;
-}
 
 void check_finite(TensorType type, const float* values, int64_t cols) {
   for (int64_t i = 0; i < cols; ++i) {
@@ -105,20 +81,11 @@ void pack_integers(TensorType type, const uint8_t* codes, int64_t count, int fac
 
 }  // namespace
 
-std::string_view type_name(TensorType type) { return facts(type).name; }
+std::string_view type_name(TensorType type) { return ggml_type(type).name; }
 
-std::optional<TensorType> type_from_name(std::string_view name) {
-  for (const auto& entry : kTypes) {
-    if (entry.name == name) return entry.type;
-  }
-  return std::nullopt;
-}
+int64_t block_size(TensorType type) { return ggml_type(type).block_size; }
 
-uint32_t ggml_type_id(TensorType type) { return facts(type).ggml_id; }
-
-int64_t block_size(TensorType type) { return facts(type).block_size; }
-
-int64_t block_bytes(TensorType type) { return facts(type).block_bytes; }
+int64_t block_bytes(TensorType type) { return ggml_type(type).block_bytes; }
 
 int64_t row_bytes(TensorType type, int64_t cols) {
   CRUMB_CHECK(cols % block_size(type) == 0, "a row of {} weights is not a whole number of {} blocks of {}", cols,
@@ -153,6 +120,44 @@ void decode_row(TensorType type, const void* data, int64_t cols, float* out) {
       return decode_q2_k(bytes, cols, out);
     case TensorType::q2_0c:
       return decode_q2_0c(bytes, cols, out);
+    case TensorType::q4_1:
+      return decode_q4_1(bytes, cols, out);
+    case TensorType::q5_0:
+      return decode_q5_0(bytes, cols, out);
+    case TensorType::q5_1:
+      return decode_q5_1(bytes, cols, out);
+    case TensorType::q3_k:
+      return decode_q3_k(bytes, cols, out);
+    case TensorType::q4_k:
+      return decode_q4_k(bytes, cols, out);
+    case TensorType::q5_k:
+      return decode_q5_k(bytes, cols, out);
+    case TensorType::iq4_nl:
+      return decode_iq4_nl(bytes, cols, out);
+    case TensorType::iq4_xs:
+      return decode_iq4_xs(bytes, cols, out);
+    case TensorType::iq2_xxs:
+      return decode_iq2_xxs(bytes, cols, out);
+    case TensorType::iq2_xs:
+      return decode_iq2_xs(bytes, cols, out);
+    case TensorType::iq2_s:
+      return decode_iq2_s(bytes, cols, out);
+    case TensorType::iq3_xxs:
+      return decode_iq3_xxs(bytes, cols, out);
+    case TensorType::iq3_s:
+      return decode_iq3_s(bytes, cols, out);
+    case TensorType::iq1_s:
+      return decode_iq1_s(bytes, cols, out);
+    case TensorType::iq1_m:
+      return decode_iq1_m(bytes, cols, out);
+    case TensorType::tq1_0:
+      return decode_tq1_0(bytes, cols, out);
+    case TensorType::tq2_0:
+      return decode_tq2_0(bytes, cols, out);
+    case TensorType::mxfp4:
+      return decode_mxfp4(bytes, cols, out);
+    case TensorType::nvfp4:
+      return decode_nvfp4(bytes, cols, out);
   }
 }
 
@@ -176,12 +181,16 @@ void encode_row(TensorType type, const float* values, int64_t cols, void* out) {
     case TensorType::q2_k:
     case TensorType::q2_0c:
       user_error("{} is written from codes and scales only; quantize the weights first", type_name(type));
+    default:
+      user_error("{} can be read, not written", type_name(type));
   }
 }
 
 void encode_seq_row(TensorType type, const uint8_t* codes, const float* scales, int64_t cols, int64_t group_size,
                     void* out) {
-  CRUMB_CHECK(type != TensorType::q6_k, "2-bit codes are not written as {}", type_name(type));
+  const bool fits = is_float(type) || type == TensorType::q2_k || type == TensorType::q2_0c ||
+                    type == TensorType::q4_0 || type == TensorType::q8_0;
+  CRUMB_CHECK(fits, "2-bit codes are not written as {}", type_name(type));
   row_bytes(type, cols);
   check_groups(type, cols, group_size, type == TensorType::q2_0c ? cols : block_size(type));
   check_codes(codes, cols, 4);

@@ -22,6 +22,9 @@ struct GgmlType {
   std::optional<int64_t> bytes(int64_t elements, int64_t cols) const;
 };
 
+/// Name and size of a type that Crumb reads.
+const GgmlType& ggml_type(TensorType type);
+
 /// What an id may mean, the most usual meaning first; empty for an id nobody uses.
 std::span<const GgmlType> ggml_type_readings(uint32_t id);
 
