@@ -86,8 +86,10 @@ eval::EvalOptions make_options(const Arguments& arguments, const Globals& global
   return options;
 }
 
-void write_report(const eval::EvalResult& result, const Path& path) {
-  write_text(path, path.extension() == ".json" ? eval::to_json(result).dump(2) + "\n" : eval::to_markdown(result));
+void write_report(const eval::EvalResult& result, const Path& path, bool force) {
+  const std::string text =
+      path.extension() == ".json" ? eval::to_json(result).dump(2) + "\n" : eval::to_markdown(result);
+  write_text(path, text, Overwrite{force});
 }
 
 int run(const Arguments& arguments, const Globals& globals) {
@@ -95,11 +97,11 @@ int run(const Arguments& arguments, const Globals& globals) {
   const Path out = arguments.out;
   CRUMB_CHECK(out.empty() || out.extension() == ".md" || out.extension() == ".json",
               "--out: {}: the name must end in .md or .json", out.string());
-  CRUMB_CHECK(!std::filesystem::is_directory(out), "--out: {} is a folder", out.string());
-  if (!out.empty()) require_new_output(out, globals.force);
+  if (!out.empty()) require_new_file(out, globals.force);
   const auto result = eval::evaluate(options);
   std::fputs(globals.json ? (eval::to_json(result).dump(2) + "\n").c_str() : eval::to_table(result).c_str(), stdout);
-  if (!out.empty()) write_report(result, out);  // after the numbers are on the screen: a full disk must not lose them
+  if (!out.empty())
+    write_report(result, out, globals.force);  // after the numbers are on the screen: a full disk must not lose them
   if (!result.exceeded()) return kExitOk;
   std::fflush(stdout);
   std::fprintf(stderr, "crumb: %s\n", eval::exceeded_text(result).c_str());

@@ -201,13 +201,13 @@ int run_corpus(const Arguments& arguments, const Globals& globals) {
   const auto budget = parse_count(arguments.corpus);
   CRUMB_CHECK(budget && *budget > 0, "--corpus: \"{}\" is not a number of tokens, such as 256k", arguments.corpus);
   CRUMB_CHECK(!arguments.out.empty(), "--corpus: --out FILE.jsonl must be given");
-  require_new_output(arguments.out, globals.force);
+  require_new_file(arguments.out, globals.force);
   require_apart(arguments.out, {arguments.model});
   Model model = load(arguments, globals);
   const Stopwatch watch;
   CorpusSampler sampler(model, arguments, *budget);
   const auto documents = sampler.run();
-  AtomicFile file(arguments.out);
+  AtomicFile file(arguments.out, Overwrite{globals.force});
   for (const auto& ids : documents) file.write(dump(Json{{"text", model.tokenizer->decode(ids)}}) + "\n");
   const int64_t bytes = file.position();
   file.commit();

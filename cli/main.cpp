@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cli/verbs.h"
+#include "core/common/end_signals.h"
 #include "core/common/error.h"
 #include "core/common/log.h"
 
@@ -68,6 +69,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  crumb::install_end_signals();
   try {
     return run(argc, argv);
   } catch (const crumb::Error& e) {

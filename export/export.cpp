@@ -13,12 +13,13 @@ bool is_gguf(const std::string& target) { return target.starts_with("gguf-"); }
 /// --force must not take away what is being read, nor a folder that is no model.
 void check_output(const Path& source, const Path& output, const ExportOptions& options) {
   if (!is_gguf(options.target)) return quant::require_model_output(output, options.force, source);
-  require_new_output(output, options.force);
-  if (!fs::exists(output)) return;
-  require_apart(output, {source});
-  CRUMB_CHECK(!fs::is_directory(output), "{} is a folder; {} writes a file", output.string(), options.target);
-  CRUMB_CHECK(fs::canonical(output).parent_path() != fs::canonical(source) || output.extension() == ".gguf",
-              "{} belongs to the model that is exported; give another output", output.string());
+  if (options.force && fs::exists(output)) {
+    require_apart(output, {source});
+    CRUMB_CHECK(!fs::is_directory(output), "{} is a folder; {} writes a file", output.string(), options.target);
+    CRUMB_CHECK(fs::canonical(output).parent_path() != fs::canonical(source) || output.extension() == ".gguf",
+                "{} belongs to the model that is exported; give another output", output.string());
+  }
+  require_new_file(output, options.force);
 }
 
 std::map<std::string, quant::QuantFormat> quantized_formats(const quant::Checkpoint& checkpoint) {
@@ -51,7 +52,7 @@ ExportResult export_checkpoint(const quant::Checkpoint& checkpoint, const Path& 
 
   ThreadPool pool(options.threads);
   Progress progress("export " + options.target, 2 * result.plan.data_bytes, "bytes");
-  ExportJob job{checkpoint, result.plan, output, pool, progress};
+  ExportJob job{checkpoint, result.plan, output, Overwrite{options.force}, pool, progress};
   if (is_gguf(options.target))
     write_gguf(job);
   else

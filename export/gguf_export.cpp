@@ -112,7 +112,7 @@ void write_gguf(ExportJob& job) {
   formats::GgufWriter writer;
   set_metadata(job, writer);
   for (const auto& planned : job.plan.tensors) writer.declare(planned.desc.gguf_name, planned.type, planned.desc.shape);
-  writer.begin(job.output);
+  writer.begin(job.output, job.overwrite);
   for (const auto& planned : job.plan.tensors) write_tensor(job, planned, writer);
   writer.finish();
 

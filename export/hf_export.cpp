@@ -66,7 +66,7 @@ int64_t folder_bytes(const Path& folder) {
 }  // namespace
 
 void write_hf(ExportJob& job) {
-  AtomicFolder folder(job.output);
+  AtomicFolder folder(job.output, job.overwrite);
   write_config(job.checkpoint, folder.temporary_path());
   job.checkpoint.write_companions(folder.temporary_path());
   write_weights(job, folder.temporary_path());
@@ -74,6 +74,8 @@ void write_hf(ExportJob& job) {
   quant::check_vocabulary(
       *quant::open_checkpoint(folder.temporary_path()));  // config.json and the tokenizer read again
   job.file_bytes = folder_bytes(folder.temporary_path());
+  if (job.overwrite == Overwrite::yes)  // again: it may have become another folder
+    quant::require_model_output(job.output, true, job.checkpoint.path());
   folder.commit();
 }
 

@@ -16,6 +16,7 @@ struct ExportJob {
   const quant::Checkpoint& checkpoint;
   const ExportPlan& plan;
   Path output;
+  Overwrite overwrite;
   ThreadPool& pool;
   Progress& progress;                  // counts tensor bytes, once written and once compared
   std::set<std::string> rounded = {};  // names of the tensors a 16-bit type rounded

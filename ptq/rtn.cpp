@@ -192,8 +192,9 @@ RtnReport quantize_rtn(const QuantizeJob& job, bool force, ThreadPool& pool) {
   quant::warn_about_dequantization(*model);
   quant::warn_unmatched_excludes(model->spec(), job.method);
   RtnWalk walk(*model, job.method, pool);
-  AtomicFolder output(job.output);
+  AtomicFolder output(job.output, Overwrite{force});
   RtnReport report = walk.write(output.temporary_path(), job.method.exclude);
+  if (force) quant::require_model_output(job.output, force, job.model);  // again: it may have become another folder
   output.commit();
   return report;
 }

@@ -134,7 +134,7 @@ TokenFile open_token_file(const std::vector<Path>& texts, const std::string& sep
                           const Path& cache, const ParallelFor& parallel_for) {
   const uint64_t key = key_of(texts, separator, encoder);
   const Path path = cache / fmt::format("{:016x}.tokens", key);
-  remove_leftovers(cache, std::chrono::hours(24));  // of killed runs; a younger one may be a run beside this
+  remove_leftovers(cache);
   if (!std::filesystem::exists(path)) tokenize(texts, separator, encoder, path, key, parallel_for);
   return TokenFile(path, key);
 }

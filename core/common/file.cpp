@@ -12,32 +12,118 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <mutex>
+#include <set>
 #include <system_error>
 #include <utility>
 
+#include "core/common/end_signals.h"
 #include "core/common/error.h"
 
 namespace crumb {
 namespace fs = std::filesystem;
 namespace {
 
-// Process id and a counter. A leading dot keeps unfinished work out of globs.
-Path temporary_name(const Path& path) {
-  static std::atomic<int> counter{0};
-  const Path clean = path.has_filename() ? path : path.parent_path();
-  return clean.parent_path() / fmt::format(".{}.tmp-{}-{}", clean.filename().string(), getpid(), counter++);
+/// Every mapped file of the process. Never destroyed: files may be mapped until the very end.
+struct Mappings {
+  std::mutex mutex;
+  std::set<const MappedFile*> files;
+};
+Mappings& mappings() {
+  static auto* all = new Mappings;
+  return *all;
 }
 
-/// Gives `create`, which returns 0 or an error number, new names until one is free: process ids come again, in
-/// containers soon, and then the leftover of a killed process has the name.
-template <class Create>
-Path make_temporary(const Path& path, const Create& create) {
-  for (;;) {
-    Path name = temporary_name(path);
-    const int error = create(name);
-    if (error == 0) return name;
-    if (error != EEXIST) user_error("cannot write {}: {}", path.string(), system_error_text(error));
+bool is_same_file(const struct stat& a, const struct stat& b) { return a.st_dev == b.st_dev && a.st_ino == b.st_ino; }
+
+/// "x/" and "x/." are x.
+Path without_slash(Path path) {
+  while ((!path.has_filename() || path.filename() == ".") && path.has_parent_path() && path != path.parent_path())
+    path = path.parent_path();
+  return path;
+}
+
+/// What a write to `path` goes to: the target of a symbolic link, also of one whose target is absent yet.
+Path target_of(const Path& path) {
+  constexpr int kMostLinks = 40;
+  std::error_code none;
+  Path target = without_slash(path);
+  for (int links = 0; fs::is_symlink(target, none); ++links) {
+    CRUMB_CHECK(links < kMostLinks, "cannot write {}: {}", path.string(), system_error_text(ELOOP));
+    target = without_slash(target.parent_path() / fs::read_symlink(target, none));
   }
+  return target;
+}
+
+// Process id and a counter. A leading dot keeps unfinished work out of globs.
+Path temporary_name(const Path& target) {
+  static std::atomic<int> counter{0};
+  return target.parent_path() / fmt::format(".{}.tmp-{}-{}", target.filename().string(), getpid(), counter++);
+}
+
+/// The failure of a disk is the run's, everything else a mistake in the name.
+[[noreturn]] void cannot(const char* what, const Path& path, int error) {
+  if (error == ENOSPC || error == EDQUOT || error == EIO || error == EMFILE || error == ENFILE)
+    run_error("cannot {} {}: {}", what, path.string(), system_error_text(error));
+  user_error("cannot {} {}: {}", what, path.string(), system_error_text(error));
+}
+
+/// Locks what was just made under `name`; false if a process that removes leftovers was faster. File systems without
+/// locks: nobody can remove it as a leftover either.
+bool lock_new(int fd, const Path& name) {
+  if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return false;
+  struct stat opened {
+  }, named{};
+  return fstat(fd, &opened) == 0 && lstat(name.c_str(), &named) == 0 && is_same_file(opened, named);
+}
+
+/// Opens a temporary file or folder that `create` makes, with its lock; `create` returns an open file or -1, and gets
+/// new names until one is free: process ids come again, in containers soon, and then the leftover of a killed process
+/// has the name.
+template <class Create>
+int make_temporary(const Path& path, const Path& target, Path& temporary, const Create& create) {
+  for (;;) {
+    temporary = temporary_name(target);
+    const int fd = create(temporary);
+    if (fd < 0 && errno != EEXIST) cannot("write", path, errno);
+    if (fd < 0) continue;
+    if (lock_new(fd, temporary)) {
+      remember_temporary(temporary);
+      return fd;
+    }
+    close(fd);
+  }
+}
+
+int rename_with(const Path& from, const Path& to, unsigned flags) {
+  return syscall(SYS_renameat2, AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), flags) == 0 ? 0 : errno;
+}
+
+/// The file system, or the kernel, knows rename() but no flags of it.
+bool is_unknown_flag(int error) { return error == EINVAL || error == ENOSYS || error == EOPNOTSUPP; }
+
+/// Gives `from` a name that nothing has; EEXIST if something has.
+int rename_to_new(const Path& from, const Path& to) {
+  const int error = rename_with(from, to, RENAME_NOREPLACE);
+  if (!is_unknown_flag(error)) return error;
+  // The name is claimed by an empty file or folder, which rename() replaces.
+  std::error_code ignored;
+  const bool is_folder = fs::is_directory(from, ignored);
+  const int claim =
+      is_folder ? mkdir(to.c_str(), 0777) : open(to.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666);
+  if (claim < 0) return errno;
+  if (!is_folder) close(claim);
+  if (std::rename(from.c_str(), to.c_str()) == 0) return 0;
+  const int failed = errno;
+  fs::remove(to, ignored);
+  return failed;
+}
+
+[[noreturn]] void cannot_place(const Path& path, int error) {
+  if (error == EEXIST)
+    run_error("{} has appeared while its content was made, and stays; give another name, or --force to replace it",
+              path.string());
+  run_error("cannot rename to {}: {}", path.string(), system_error_text(error));
 }
 
 void sync_path(const Path& path, int flags) {
@@ -51,8 +137,7 @@ void sync_path(const Path& path, int flags) {
 }
 
 Path parent_of(const Path& path) {
-  const Path clean = path.has_filename() ? path : path.parent_path();
-  const Path parent = clean.parent_path();
+  const Path parent = without_slash(path).parent_path();
   return parent.empty() ? Path(".") : parent;
 }
 
@@ -75,6 +160,7 @@ MappedFile::MappedFile(const Path& path) : path_(path) {
     user_error("cannot read {}: not a regular file", path.string());
   }
   size_ = st.st_size;
+  device_ = st.st_dev, inode_ = st.st_ino;
   if (size_ > 0) {
     void* p = mmap(nullptr, static_cast<size_t>(size_), PROT_READ, MAP_PRIVATE, fd, 0);
     const int error = errno;
@@ -84,41 +170,82 @@ MappedFile::MappedFile(const Path& path) : path_(path) {
   } else {
     close(fd);
   }
-  if (!is_lfs_pointer(bytes())) return;
-  munmap(const_cast<uint8_t*>(data_), static_cast<size_t>(size_));  // a constructor that throws runs no destructor
-  user_error("cannot read {}: a Git LFS pointer, not the file itself, which `git lfs pull` fetches", path.string());
+  if (is_lfs_pointer(bytes())) {
+    munmap(const_cast<uint8_t*>(data_), static_cast<size_t>(size_));  // a constructor that throws runs no destructor
+    user_error("cannot read {}: a Git LFS pointer, not the file itself, which `git lfs pull` fetches", path.string());
+  }
+  const std::lock_guard lock(mappings().mutex);
+  mappings().files.insert(this);
 }
 
 MappedFile::~MappedFile() {
+  {
+    const std::lock_guard lock(mappings().mutex);
+    mappings().files.erase(this);
+  }
   if (data_ != nullptr) munmap(const_cast<uint8_t*>(data_), static_cast<size_t>(size_));
 }
 
-MappedFile::MappedFile(MappedFile&& other) noexcept
-    : path_(std::move(other.path_)), data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+MappedFile::MappedFile(MappedFile&& other) noexcept : device_(other.device_), inode_(other.inode_) {
+  const std::lock_guard lock(mappings().mutex);  // the handler of SIGBUS sees the one or the other
+  path_ = std::move(other.path_);
+  data_ = std::exchange(other.data_, nullptr);
+  size_ = std::exchange(other.size_, 0);
+  mappings().files.insert(this);
+}
+
+bool MappedFile::is_shorter() const {
+  struct stat now {};
+  return data_ != nullptr && stat(path_.c_str(), &now) == 0 && now.st_dev == device_ && now.st_ino == inode_ &&
+         now.st_size < size_;
+}
+
+const MappedFile* MappedFile::at(const void* address) {
+  const std::lock_guard lock(mappings().mutex);
+  for (const MappedFile* file : mappings().files) {
+    if (file->data_ <= address && address < file->data_ + file->size_) return file;
+  }
+  return nullptr;
+}
+
+void MappedFile::require_whole() const {
+  if (is_shorter()) run_error("{} became shorter while it was read", path_.string());
+}
+
+void require_mapped_files_whole() {
+  const std::lock_guard lock(mappings().mutex);
+  for (const MappedFile* file : mappings().files) file->require_whole();
+}
 
 void MappedFile::release(int64_t offset, int64_t length) const {
+  require_whole();
   const int64_t page = sysconf(_SC_PAGESIZE);
   const int64_t begin = (offset + page - 1) / page * page, end = std::min(size_, offset + length) / page * page;
   if (data_ == nullptr || end <= begin) return;
   madvise(const_cast<uint8_t*>(data_) + begin, static_cast<size_t>(end - begin), MADV_DONTNEED);
 }
 
-AtomicFile::AtomicFile(const Path& path) : path_(path) {
-  temporary_ = make_temporary(path, [&](const Path& name) {
-    file_ = std::fopen(name.c_str(), "wbx");
-    return file_ == nullptr ? errno : 0;
+AtomicFile::AtomicFile(const Path& path, Overwrite overwrite)
+    : path_(path), target_(target_of(path)), overwrite_(overwrite) {
+  const int fd = make_temporary(path_, target_, temporary_, [](const Path& name) {
+    return open(name.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666);
   });
+  file_ = fdopen(fd, "wb");
+  CRUMB_ASSERT(file_ != nullptr);
   std::setvbuf(file_, nullptr, _IOFBF, 1 << 20);
 }
 
 AtomicFile::~AtomicFile() {
-  if (file_ != nullptr) std::fclose(file_);
   std::error_code ignored;
   if (!committed_) fs::remove(temporary_, ignored);
+  forget_temporary(temporary_);
+  if (file_ != nullptr) std::fclose(file_);
 }
 
 void AtomicFile::fail(const char* what) const {
-  run_error("cannot {} {}: {}; nothing was replaced", what, path_.string(), system_error_text(errno));
+  const int error = errno;
+  if (error == EFAULT) require_mapped_files_whole();  // what is written was read from one
+  run_error("cannot {} {}: {}; nothing was replaced", what, path_.string(), system_error_text(error));
 }
 
 void AtomicFile::write(const void* data, int64_t size) {
@@ -143,42 +270,62 @@ void AtomicFile::flush() {
 }
 
 void AtomicFile::commit() {
+  require_mapped_files_whole();
   flush();
   if (fsync(fileno(file_)) != 0) fail("sync");
-  if (std::fclose(std::exchange(file_, nullptr)) != 0) fail("close");
-  if (std::rename(temporary_.c_str(), path_.c_str()) != 0) {
-    run_error("cannot rename to {}: {}", path_.string(), system_error_text(errno));
-  }
+  const int error = overwrite_ == Overwrite::no                             ? rename_to_new(temporary_, target_)
+                    : std::rename(temporary_.c_str(), target_.c_str()) == 0 ? 0
+                                                                            : errno;
+  if (error != 0) cannot_place(path_, error);
   committed_ = true;
-  sync_path(parent_of(path_), O_RDONLY | O_DIRECTORY);
+  sync_path(parent_of(target_), O_RDONLY | O_DIRECTORY);
 }
 
-AtomicFolder::AtomicFolder(const Path& path) : path_(path) {
+AtomicFolder::AtomicFolder(const Path& path, Overwrite overwrite)
+    : path_(path), target_(target_of(path)), overwrite_(overwrite) {
   std::error_code error;
-  fs::create_directories(parent_of(path), error);
-  if (error) user_error("cannot write {}: {}", path.string(), error.message());
-  temporary_ = make_temporary(path, [](const Path& name) { return mkdir(name.c_str(), 0777) == 0 ? 0 : errno; });
+  fs::create_directories(parent_of(target_), error);
+  if (error) cannot("write", path, error.value());
+  lock_ = make_temporary(path_, target_, temporary_, [](const Path& name) {
+    if (mkdir(name.c_str(), 0777) != 0) return -1;
+    const int fd = open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT) errno = EEXIST;  // taken for a leftover before it was locked: another name
+    return fd;
+  });
 }
 
 AtomicFolder::~AtomicFolder() {
   std::error_code ignored;
   if (!committed_) fs::remove_all(temporary_, ignored);
+  forget_temporary(temporary_);
+  close(lock_);
 }
 
 void AtomicFolder::commit() {
+  require_mapped_files_whole();
   sync_folder(temporary_);
-  const Path target = path_.has_filename() ? path_ : path_.parent_path();
-  if (fs::exists(target)) {
-    if (syscall(SYS_renameat2, AT_FDCWD, temporary_.c_str(), AT_FDCWD, target.c_str(), RENAME_EXCHANGE) != 0) {
-      run_error("cannot replace {}: {}", target.string(), system_error_text(errno));
-    }
-    std::error_code ignored;
-    fs::remove_all(temporary_, ignored);
-  } else if (std::rename(temporary_.c_str(), target.c_str()) != 0) {
-    run_error("cannot rename to {}: {}", target.string(), system_error_text(errno));
-  }
+  const int error = rename_to_new(temporary_, target_);
+  if (error == EEXIST && overwrite_ == Overwrite::yes)
+    replace();
+  else if (error != 0)
+    cannot_place(path_, error);
   committed_ = true;
-  sync_path(parent_of(path_), O_RDONLY | O_DIRECTORY);
+  sync_path(parent_of(target_), O_RDONLY | O_DIRECTORY);
+}
+
+void AtomicFolder::replace() {
+  std::error_code ignored;
+  if (!fs::is_directory(target_, ignored)) run_error("cannot replace {}: it is not a folder", path_.string());
+  int error = rename_with(temporary_, target_, RENAME_EXCHANGE);
+  if (error == 0) {
+    fs::remove_all(temporary_, ignored);
+    return;
+  }
+  const Path aside = target_.string() + ".replaced";
+  if (is_unknown_flag(error)) error = rename_to_new(target_, aside);
+  if (error == 0) error = rename_to_new(temporary_, target_);
+  if (error != 0) run_error("cannot replace {}: {}", path_.string(), system_error_text(error));
+  fs::remove_all(aside, ignored);
 }
 
 FolderLock::FolderLock(const Path& folder) : fd_(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
@@ -197,11 +344,13 @@ FolderLock::~FolderLock() {
 
 std::string read_text(const Path& path) {
   const MappedFile file(path);
-  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
+  std::string text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  file.require_whole();
+  return text;
 }
 
-void write_text(const Path& path, std::string_view text) {
-  AtomicFile file(path);
+void write_text(const Path& path, std::string_view text, Overwrite overwrite) {
+  AtomicFile file(path, overwrite);
   file.write(text);
   file.commit();
 }
@@ -209,21 +358,34 @@ void write_text(const Path& path, std::string_view text) {
 void make_folders(const Path& path) {
   std::error_code error;
   fs::create_directories(path, error);
-  if (error) user_error("cannot make the folder {}: {}", path.string(), error.message());
+  if (error) cannot("make the folder", path, error.value());
 }
 
 void require_new_output(const Path& path, bool force) {
   CRUMB_CHECK(!path.empty(), "no output given");
-  const bool replaceable = !fs::exists(path) || fs::is_regular_file(path) || fs::is_directory(path);
+  const Path target = target_of(path);
+  std::error_code error;
+  const fs::file_status status = fs::status(target, error);
+  CRUMB_CHECK(status.type() != fs::file_type::none, "cannot write {}: {}", path.string(), error.message());
+  const bool replaceable = !fs::exists(status) || fs::is_regular_file(status) || fs::is_directory(status);
   CRUMB_CHECK(replaceable, "{} is neither a file nor a folder; give another name", path.string());
-  if (fs::exists(path) && !force)
+  if (fs::exists(status) && !force)
     user_error("{} exists and is not this job's; give another name, or --force to replace it", path.string());
-  Path folder = parent_of(path);
-  while (!fs::exists(folder))
+  Path folder = parent_of(target);
+  while (!fs::exists(folder, error))
     folder = parent_of(folder);  // missing folders are made later, inside the first that exists
-  CRUMB_CHECK(fs::is_directory(folder), "cannot write {}: {} is not a folder", path.string(), folder.string());
+  CRUMB_CHECK(fs::is_directory(folder, error), "cannot write {}: {} is not a folder", path.string(), folder.string());
   CRUMB_CHECK(access(folder.c_str(), W_OK | X_OK) == 0, "cannot write {}: {}", path.string(), system_error_text(errno));
-  make_folders(parent_of(path));
+  make_folders(parent_of(target));
+  remove_leftovers(parent_of(target));
+}
+
+void require_new_file(const Path& path, bool force) {
+  const bool names_folder = path.filename().empty() || path.filename() == "." || path.filename() == "..";
+  CRUMB_CHECK(path.empty() || !names_folder, "{} names a folder; give the name of a file", path.string());
+  std::error_code error;
+  CRUMB_CHECK(!fs::is_directory(path, error), "{} is a folder; give the name of a file", path.string());
+  require_new_output(path, force);
 }
 
 void require_apart(const Path& output, const std::vector<Path>& inputs) {
@@ -248,14 +410,48 @@ bool is_leftover(const Path& path) {
          numbers.find_first_not_of("0123456789-") == std::string_view::npos;
 }
 
-void remove_leftovers(const Path& folder, std::chrono::seconds age) {
+namespace {
+
+/// Open, if it is a file or folder of this user that no living process holds: with its lock.
+int open_leftover(const Path& path) {
+  constexpr int kFlags = O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+  int fd = open(path.c_str(), O_RDWR | kFlags);  // some network file systems lock only what is open for writing
+  if (fd < 0 && errno == EISDIR) fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | kFlags);
+  if (fd < 0) return -1;
+  struct stat st {};
+  const bool is_ours = fstat(fd, &st) == 0 && st.st_uid == geteuid() && (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode));
+  if (is_ours && flock(fd, LOCK_EX | LOCK_NB) == 0) return fd;
+  close(fd);
+  return -1;
+}
+
+}  // namespace
+
+void remove_leftovers(const Path& folder) {
   std::error_code none;
   std::vector<Path> leftovers;
   for (const auto& entry : fs::directory_iterator(folder, none)) {
-    if (is_leftover(entry.path()) && fs::file_time_type::clock::now() - entry.last_write_time(none) >= age)
-      leftovers.push_back(entry.path());
+    if (is_leftover(entry.path())) leftovers.push_back(entry.path());
   }
-  for (const auto& path : leftovers) fs::remove_all(path, none);
+  for (const auto& path : leftovers) {
+    const int fd = open_leftover(path);
+    if (fd < 0) continue;
+    fs::remove_all(path, none);
+    close(fd);
+  }
+}
+
+void remove_folder(const Path& folder) {
+  const Path target = without_slash(folder);
+  Path aside;
+  int error = 0;
+  do {
+    aside = temporary_name(target);
+    error = rename_to_new(target, aside);
+  } while (error == EEXIST);
+  if (error != 0) run_error("cannot remove {}: {}", folder.string(), system_error_text(error));
+  std::error_code ignored;  // what stays is a leftover
+  fs::remove_all(aside, ignored);
 }
 
 void sync_folder(const Path& path) {

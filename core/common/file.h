@@ -1,8 +1,13 @@
 // Files. Reading is by read-only memory maps; writing is to a temporary name beside the target, synced, then renamed,
 // so that a killed or failed run leaves the old file or the new one, never half of one.
+//
+// A temporary file or folder is locked (flock) while its process lives; one that can be locked is a leftover, whatever
+// process has its number now, also where several containers share a folder.
+//
+// A mapped file that becomes shorter has pages without content: touching one is SIGBUS (core/common/end_signals.h), and
+// what is missing of the last page reads as zeros, so release() after a read and every commit() look at the size again.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
@@ -29,20 +34,34 @@ class MappedFile {
   int64_t size() const { return size_; }
   std::span<const uint8_t> bytes() const { return {data_, static_cast<size_t>(size_)}; }
   /// Gives the pages of a range back to the system (they are read again when touched): keeps streaming converters
-  /// small.
+  /// small. Throws like require_whole().
   void release(int64_t offset, int64_t length) const;
+  /// Throws RunError if the file has become shorter: what was read of it may be zeros.
+  void require_whole() const;
+  /// Whether the file has fewer bytes now than were mapped. One that was replaced or removed has not: its bytes stay.
+  bool is_shorter() const;
+  /// The file of this process that is mapped at `address`, or nullptr. For a handler of SIGBUS: the lock it takes is
+  /// never held where mapped bytes are read.
+  static const MappedFile* at(const void* address);
 
  private:
   Path path_;
   const uint8_t* data_ = nullptr;
   int64_t size_ = 0;
+  uint64_t device_ = 0, inode_ = 0;
 };
 
-/// A new file that appears under its name only at commit().
+/// require_whole() of every file that is mapped.
+void require_mapped_files_whole();
+
+/// May commit() replace what stands under the name by then? Overwrite{force}.
+enum class Overwrite : bool { no, yes };
+
+/// A new file that appears under its name only at commit(). Where the name is a symbolic link, its target is written.
 class AtomicFile {
  public:
-  /// Throws UserError if the folder does not exist or cannot be written.
-  explicit AtomicFile(const Path& path);
+  /// Throws UserError if the folder does not exist or cannot be written, RunError for a full disk.
+  explicit AtomicFile(const Path& path, Overwrite overwrite = Overwrite::yes);
   ~AtomicFile();  // without commit(): removes the temporary file
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
@@ -58,22 +77,26 @@ class AtomicFile {
   void rewrite(int64_t offset, const void* data, int64_t size);
   /// Makes what was written visible through temporary_path(), for a read-back before commit().
   void flush();
-  /// Flush, fsync, rename, fsync of the folder.
+  /// Flush, fsync, rename, fsync of the folder. RunError, and the temporary file goes: a full disk, a mapped file that
+  /// became shorter, or (Overwrite::no) another file that appeared under the name meanwhile.
   void commit();
 
  private:
   [[noreturn]] void fail(const char* what) const;
 
-  Path path_, temporary_;
-  std::FILE* file_ = nullptr;
+  Path path_, target_, temporary_;
+  Overwrite overwrite_;
+  std::FILE* file_ = nullptr;  // holds the lock
   int64_t position_ = 0;
   bool committed_ = false;
 };
 
 /// A new folder that appears under its name only at commit(); an existing one is exchanged atomically and then removed.
+/// (A file system that cannot exchange: it is renamed to NAME.replaced for that moment.) Symbolic links and errors as
+/// for AtomicFile.
 class AtomicFolder {
  public:
-  explicit AtomicFolder(const Path& path);
+  explicit AtomicFolder(const Path& path, Overwrite overwrite = Overwrite::yes);
   ~AtomicFolder();  // without commit(): removes the temporary folder
   AtomicFolder(const AtomicFolder&) = delete;
   AtomicFolder& operator=(const AtomicFolder&) = delete;
@@ -84,7 +107,11 @@ class AtomicFolder {
   void commit();
 
  private:
-  Path path_, temporary_;
+  void replace();
+
+  Path path_, target_, temporary_;
+  Overwrite overwrite_;
+  int lock_ = -1;
   bool committed_ = false;
 };
 
@@ -103,20 +130,24 @@ class FolderLock {
 /// Throws UserError if the file cannot be read.
 std::string read_text(const Path& path);
 /// Through AtomicFile.
-void write_text(const Path& path, std::string_view text);
+void write_text(const Path& path, std::string_view text, Overwrite overwrite = Overwrite::yes);
 /// mkdir -p; throws UserError when that is not possible.
 void make_folders(const Path& path);
 /// Throws UserError("PATH exists ...; use --force to replace it") unless it is absent or `force` is given, if it is
-/// neither a file nor a folder (a device), and if its parent folder does not exist or cannot be written. Call it before
-/// the work, not after.
+/// neither a file nor a folder (a device), and if its parent folder does not exist or cannot be written. Removes
+/// leftovers beside it. Call it before the work; what appears during the work is the business of commit().
 void require_new_output(const Path& path, bool force);
+/// The same for an output that is a file: UserError also for a folder, and for "x.gguf/", which names one.
+void require_new_file(const Path& path, bool force);
 /// Throws UserError when writing `output` would take away one of `inputs`: it is that file or folder, or holds it.
 /// Empty paths and absent files are passed over.
 void require_apart(const Path& output, const std::vector<Path>& inputs);
 /// Whether the name is that of a temporary file or folder of ours: ".NAME.tmp-PID-COUNTER".
 bool is_leftover(const Path& path);
-/// Removes what a killed run left half written in `folder`: temporary files and folders at least this old.
-void remove_leftovers(const Path& folder, std::chrono::seconds age = std::chrono::seconds(0));
+/// Removes what killed runs left half written in `folder`: temporary files and folders of this user that nobody holds.
+void remove_leftovers(const Path& folder);
+/// Removes a folder so that a kill leaves it whole under its name, or a leftover.
+void remove_folder(const Path& folder);
 /// fsync of every file of a folder and of the folder itself.
 void sync_folder(const Path& path);
 

@@ -114,7 +114,7 @@ class GgufWriter {
   void declare(const std::string& name, TensorType type, std::vector<int64_t> shape);
   /// Bytes of the finished file, known before it is written.
   int64_t file_bytes() const;
-  void begin(const Path& path);
+  void begin(const Path& path, Overwrite overwrite = Overwrite::yes);
   void write(const void* data, int64_t bytes);
   /// All bytes written and visible at temporary_path(): read it back, then commit.
   void finish();

@@ -96,9 +96,9 @@ std::string GgufWriter::header() const {
 
 int64_t GgufWriter::file_bytes() const { return static_cast<int64_t>(header().size()) + data_bytes_; }
 
-void GgufWriter::begin(const Path& path) {
+void GgufWriter::begin(const Path& path, Overwrite overwrite) {
   CRUMB_ASSERT(!file_);
-  file_ = std::make_unique<AtomicFile>(path);
+  file_ = std::make_unique<AtomicFile>(path, overwrite);
   file_->write(header());
 }
 

@@ -1,13 +1,24 @@
 #include "core/common/file.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <thread>
+
+#include "core/common/end_signals.h"
 #include "tests/testing/testing.h"
 
 namespace crumb {
@@ -119,6 +130,132 @@ TEST(AtomicFolder, LeftoversOfAProcessWithTheSameNumberDoNotGetIn) {
   EXPECT_EQ(names_in(dir / "f"), std::vector<std::string>{"new"});
 }
 
+constexpr int64_t kPages = 16 * 4096;
+
+TEST(MappedFile, ThatBecameShorterIsAnErrorOfReleaseAndCommit) {
+  const TempDir dir;
+  write_file(dir / "a", std::string(kPages, 'a'));
+  write_file(dir / "old", "old");
+  const std::string error = (dir / "a").string() + " became shorter while it was read";
+  {
+    const MappedFile file(dir / "a");
+    const MappedFile moved(MappedFile(dir / "a"));
+    EXPECT_NO_THROW(require_mapped_files_whole());
+    fs::resize_file(dir / "a", kPages - 1);  // the last page is still there: its end reads as zeros
+    EXPECT_EQ(file.bytes().back(), 0);
+    EXPECT_TRUE(file.is_shorter());
+    EXPECT_EQ(error_of([&] { file.release(0, 1); }), error);
+    EXPECT_EQ(error_of([&] { write_text(dir / "old", "new"); }), error);
+    EXPECT_EQ(error_of([&] { AtomicFolder(dir / "f").commit(); }), error);
+    EXPECT_EQ(moved.at(file.bytes().data()), &file);
+    EXPECT_EQ(moved.at(moved.bytes().data() + kPages - 1), &moved);
+    EXPECT_EQ(moved.at(&error), nullptr);
+  }
+  EXPECT_EQ(read_file(dir / "old"), "old");
+  EXPECT_EQ(names_in(dir.path()), (std::vector<std::string>{"a", "old"}));
+  EXPECT_NO_THROW(require_mapped_files_whole()) << "it is no longer mapped";
+}
+
+TEST(MappedFile, ThatWasReplacedOrRemovedStaysWhole) {
+  const TempDir dir;
+  write_file(dir / "a", std::string(kPages, 'a'));
+  const MappedFile file(dir / "a");
+  write_text(dir / "a", "short");
+  EXPECT_NO_THROW(file.require_whole());
+  fs::remove(dir / "a");
+  EXPECT_NO_THROW(file.require_whole());
+  EXPECT_EQ(file.bytes()[kPages - 1], 'a');
+}
+
+/// The exit code of a child with the handlers of the program, and what it printed on stderr.
+std::pair<int, std::string> with_handlers(const Path& errors, const std::function<void()>& body) {
+  const int code = in_child([&] {
+    if (freopen(errors.c_str(), "w", stderr) == nullptr) _exit(9);
+    install_end_signals();
+    body();
+  });
+  return {code, read_file(errors)};
+}
+
+TEST(EndSignals, AMissingPageIsOneLineAndLeavesNoTemporary) {
+  const TempDir dir;
+  for (const int threads : {1, 4}) {
+    write_file(dir / "a", std::string(kPages, 'a'));
+    const auto [code, errors] = with_handlers(dir / "err", [&] {
+      const MappedFile file(dir / "a");
+      AtomicFile out(dir / "out");
+      out.write("half");
+      out.flush();
+      const AtomicFolder folder(dir / "f");
+      fs::create_directories(folder.temporary_path() / "inner");
+      write_file(folder.temporary_path() / "inner/half", "half");
+      fs::resize_file(dir / "a", 4096);
+      std::vector<std::thread> readers;
+      std::atomic<int> sum{0};
+      for (int i = 0; i < threads; ++i) readers.emplace_back([&] { sum += file.bytes()[kPages - 1]; });
+      for (auto& reader : readers) reader.join();
+      _exit(sum > 0 ? 8 : 9);
+    });
+    EXPECT_EQ(code, kExitRun);
+    EXPECT_EQ(errors, "crumb: " + (dir / "a").string() + " became shorter while it was read\n");
+    EXPECT_EQ(names_in(dir.path()), (std::vector<std::string>{"a", "err"})) << threads;
+  }
+}
+
+TEST(EndSignals, AnotherFaultEndsAsAlways) {
+  const TempDir dir;
+  const auto no_core = [] {
+    const rlimit none{0, 0};
+    setrlimit(RLIMIT_CORE, &none);
+  };
+  EXPECT_EQ(with_handlers(dir / "err",
+                          [&] {
+                            no_core();
+                            raise(SIGBUS);
+                          })
+                .first,
+            128 + SIGBUS);
+  EXPECT_EQ(with_handlers(dir / "err",
+                          [&] {
+                            no_core();
+                            write_file(dir / "a", std::string(kPages, 'a'));
+                            const int fd = open((dir / "a").c_str(), O_RDONLY);
+                            auto* p = static_cast<volatile char*>(mmap(nullptr, kPages, PROT_READ, MAP_PRIVATE, fd, 0));
+                            fs::resize_file(dir / "a", 0);
+                            _exit(p[0] == 'a' ? 8 : 9);
+                          })
+                .first,
+            128 + SIGBUS);
+}
+
+TEST(EndSignals, EndTheProgramAsAlwaysWithoutLeavingATemporary) {
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) {
+    const TempDir dir;
+    const auto [code, errors] = with_handlers(dir / "err", [&] {
+      AtomicFile out(dir / "out");
+      const AtomicFolder folder(dir / "f");
+      write_file(folder.temporary_path() / "half", "half");
+      AtomicFile done(dir / "done");
+      done.commit();
+      raise(signal);
+      _exit(8);
+    });
+    EXPECT_EQ(code, 128 + signal);
+    EXPECT_EQ(names_in(dir.path()), (std::vector<std::string>{"done", "err"})) << signal;
+  }
+}
+
+TEST(EndSignals, LeaveAnIgnoredSignalIgnored) {
+  const TempDir dir;
+  EXPECT_EQ(in_child([] {
+              signal(SIGHUP, SIG_IGN);
+              install_end_signals();
+              raise(SIGHUP);
+              _exit(7);
+            }),
+            7);
+}
+
 TEST(AtomicFile, AppearsOnlyAtCommit) {
   const TempDir dir;
   write_file(dir / "a", "old");
@@ -182,6 +319,112 @@ int write_past_limit(const Path& path, int64_t bytes, bool at_once) {
   });
 }
 
+/// Runs `body` in a child that cannot use renameat2(): what a file system without its flags answers.
+int without_rename_flags(const std::function<void()>& body) {
+  return in_child([&] {
+    sock_filter code[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+                          BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_renameat2, 0, 1),
+                          BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
+                          BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    const sock_fprog program{static_cast<unsigned short>(std::size(code)), code};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+      _exit(77);
+    body();
+  });
+}
+std::string has_appeared(const Path& path) {
+  return path.string() +
+         " has appeared while its content was made, and stays; give another name, or --force to replace it";
+}
+
+TEST(AtomicFile, WithoutOverwriteLeavesWhatAppearedMeanwhile) {
+  for (const bool flags : {true, false}) {
+    const TempDir dir;
+    const auto body = [&] {
+      AtomicFile absent(dir / "new", Overwrite::no), file(dir / "a", Overwrite::no);
+      absent.write("new");
+      absent.commit();
+      file.write("late");
+      write_file(dir / "a", "early");
+      _exit(error_of([&] { file.commit(); }) == has_appeared(dir / "a") ? 7 : 8);
+    };
+    EXPECT_EQ(flags ? in_child(body) : without_rename_flags(body), 7) << flags;
+    EXPECT_EQ(read_file(dir / "new"), "new");
+    EXPECT_EQ(read_file(dir / "a"), "early");
+  }
+}
+
+TEST(AtomicFolder, WithoutOverwriteLeavesWhatAppearedMeanwhile) {
+  for (const bool flags : {true, false}) {
+    const TempDir dir;
+    const auto body = [&] {
+      AtomicFolder absent(dir / "new", Overwrite::no), folder(dir / "f", Overwrite::no);
+      write_file(absent.temporary_path() / "x", "new");
+      absent.commit();
+      write_file(folder.temporary_path() / "x", "late");
+      fs::create_directories(dir / "f");
+      _exit(error_of([&] { folder.commit(); }) == has_appeared(dir / "f") ? 7 : 8);
+    };
+    EXPECT_EQ(flags ? in_child(body) : without_rename_flags(body), 7) << flags;
+    EXPECT_EQ(read_file(dir / "new/x"), "new");
+    EXPECT_TRUE(fs::is_empty(dir / "f"));
+  }
+}
+
+TEST(AtomicFolder, ReplacesWhereFoldersCannotBeExchanged) {
+  const TempDir dir;
+  fs::create_directories(dir / "f");
+  write_file(dir / "f/old", "old");
+  EXPECT_EQ(without_rename_flags([&] {
+              AtomicFolder folder(dir / "f");
+              write_file(folder.temporary_path() / "new", "new");
+              folder.commit();
+              _exit(7);
+            }),
+            7);
+  EXPECT_EQ(names_in(dir / "f"), std::vector<std::string>{"new"});
+  EXPECT_EQ(names_in(dir.path()), std::vector<std::string>{"f"});
+}
+
+TEST(AtomicFolder, NeverReplacesAFile) {
+  const TempDir dir;
+  write_file(dir / "f", "mine");
+  EXPECT_EQ(error_of([&] { AtomicFolder(dir / "f").commit(); }),
+            "cannot replace " + (dir / "f").string() + ": it is not a folder");
+  EXPECT_EQ(read_file(dir / "f"), "mine");
+}
+
+TEST(AtomicFile, WritesTheTargetOfALink) {
+  const TempDir dir;
+  fs::create_directories(dir / "far");
+  write_file(dir / "far/a", "old");
+  fs::create_symlink("far/a", dir / "a");
+  fs::create_symlink("a", dir / "link to a link");
+  fs::create_symlink("far/absent", dir / "dangling");
+  write_text(dir / "link to a link", "new");
+  write_text(dir / "dangling", "made", Overwrite::no);
+  EXPECT_EQ(read_file(dir / "far/a"), "new");
+  EXPECT_EQ(read_file(dir / "far/absent"), "made");
+  for (const char* link : {"a", "link to a link", "dangling"}) EXPECT_TRUE(fs::is_symlink(dir / link)) << link;
+  EXPECT_EQ(names_in(dir / "far"), (std::vector<std::string>{"a", "absent"}));
+  fs::create_symlink("round", dir / "round");
+  EXPECT_EQ(error_of([&] { write_text(dir / "round", ""); }),
+            "cannot write " + (dir / "round").string() + ": Too many levels of symbolic links");
+}
+
+TEST(AtomicFolder, ReplacesTheTargetOfALink) {
+  const TempDir dir;
+  fs::create_directories(dir / "far/f");
+  write_file(dir / "far/f/old", "old");
+  fs::create_directory_symlink("far/f", dir / "f");
+  AtomicFolder folder((dir / "f").string() + "/");
+  write_file(folder.temporary_path() / "new", "new");
+  folder.commit();
+  EXPECT_TRUE(fs::is_symlink(dir / "f"));
+  EXPECT_EQ(names_in(dir / "far/f"), std::vector<std::string>{"new"});
+  EXPECT_EQ(names_in(dir / "far"), std::vector<std::string>{"f"});
+}
+
 TEST(AtomicFile, OnAFullDiskFailsWithThePathAndKeepsTheOldFile) {
   const TempDir dir;
   write_file(dir / "a", "old");
@@ -190,6 +433,65 @@ TEST(AtomicFile, OnAFullDiskFailsWithThePathAndKeepsTheOldFile) {
   EXPECT_EQ(write_past_limit(dir / "a", 1'500'001, false), 7) << "the last bytes fail at commit";
   EXPECT_EQ(read_file(dir / "a"), "old");
   EXPECT_EQ(names_in(dir.path()), std::vector<std::string>{"a"});
+}
+
+/// A disk of its own with room for `bytes`; false where none can be mounted.
+class SmallDisk {
+ public:
+  explicit SmallDisk(const fs::path& place, int64_t bytes, int inodes = 100) : place_(place) {
+    fs::create_directories(place);
+    const std::string options = "size=" + std::to_string(bytes) + ",nr_inodes=" + std::to_string(inodes);
+    is_mounted_ = mount("none", place.c_str(), "tmpfs", 0, options.c_str()) == 0;
+  }
+  ~SmallDisk() {
+    if (is_mounted_) umount(place_.c_str());
+  }
+  SmallDisk(const SmallDisk&) = delete;
+  SmallDisk& operator=(const SmallDisk&) = delete;
+  bool is_mounted() const { return is_mounted_; }
+
+ private:
+  fs::path place_;
+  bool is_mounted_ = false;
+};
+
+/// The exit code and message of the Error that `body` throws.
+std::pair<int, std::string> failure_of(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const Error& e) {
+    return {e.exit_code(), e.what()};
+  }
+  return {0, ""};
+}
+
+TEST(FullDisk, FailsAtWriteOrFlushAndKeepsTheOldFile) {
+  const TempDir dir;
+  const SmallDisk disk(dir / "disk", 64 << 10);
+  if (!disk.is_mounted()) GTEST_SKIP() << "no disk can be mounted here";
+  write_text(dir / "disk/a", "old");
+  for (const size_t bytes : {size_t{100'000}, size_t{4'000'000}}) {
+    const auto failure = failure_of([&] { write_text(dir / "disk/a", std::string(bytes, 'n')); });
+    EXPECT_EQ(failure, std::pair(kExitRun, "cannot write " + (dir / "disk/a").string() +
+                                               ": No space left on device; nothing was replaced"));
+  }
+  EXPECT_EQ(read_file(dir / "disk/a"), "old");
+  EXPECT_EQ(names_in(dir / "disk"), std::vector<std::string>{"a"});
+}
+
+TEST(FullDisk, WithoutRoomForANameFailsTheRun) {
+  const TempDir dir;
+  const SmallDisk disk(dir / "disk", 64 << 10, 2);
+  if (!disk.is_mounted()) GTEST_SKIP() << "no disk can be mounted here";
+  write_text(dir / "disk/a", "old");
+  const std::string reason = ": No space left on device";
+  EXPECT_EQ(failure_of([&] { AtomicFile(dir / "disk/a"); }),
+            std::pair(kExitRun, "cannot write " + (dir / "disk/a").string() + reason));
+  EXPECT_EQ(failure_of([&] { AtomicFolder(dir / "disk/f"); }),
+            std::pair(kExitRun, "cannot write " + (dir / "disk/f").string() + reason));
+  EXPECT_EQ(failure_of([&] { make_folders(dir / "disk/f"); }),
+            std::pair(kExitRun, "cannot make the folder " + (dir / "disk/f").string() + reason));
+  EXPECT_EQ(read_file(dir / "disk/a"), "old");
 }
 
 TEST(AtomicFile, InAFolderThatIsNotThereFailsAtOnce) {
@@ -259,6 +561,30 @@ TEST(RequireNewOutput, RefusesWhatExistsUnlessForced) {
   EXPECT_EQ(error_of([&] { require_new_output("", false); }), "no output given");
 }
 
+TEST(RequireNewFile, RefusesTheNameOfAFolder) {
+  const TempDir dir;
+  for (const char* name : {"x.gguf/", "x.gguf/.", "x/.."}) {
+    const Path path = dir / name;
+    for (const bool force : {false, true})
+      EXPECT_EQ(error_of([&] { require_new_file(path, force); }),
+                path.string() + " names a folder; give the name of a file");
+  }
+  fs::create_directories(dir / "f");
+  EXPECT_EQ(error_of([&] { require_new_file(dir / "f", true); }),
+            (dir / "f").string() + " is a folder; give the name of a file");
+  EXPECT_EQ(names_in(dir.path()), std::vector<std::string>{"f"}) << "nothing is made for a name that is refused";
+  EXPECT_NO_THROW(require_new_file(dir / "x.gguf", false));
+}
+
+TEST(RequireNewOutput, LooksAtTheTargetOfALink) {
+  const TempDir dir;
+  write_file(dir / "a", "old");
+  fs::create_symlink("a", dir / "link");
+  fs::create_symlink("absent", dir / "dangling");
+  EXPECT_THAT(error_of([&] { require_new_output(dir / "link", false); }), HasSubstr("link exists"));
+  EXPECT_NO_THROW(require_new_output(dir / "dangling", false));
+}
+
 TEST(RequireNewOutput, RefusesADeviceAlsoWhenForced) {
   for (const bool force : {false, true}) {
     EXPECT_EQ(error_of([&] { require_new_output("/dev/null", force); }),
@@ -303,18 +629,65 @@ TEST(RequireApart, RefusesAnOutputThatIsOrHoldsAnInput) {
   EXPECT_EQ(error(dir / "new"), "");
 }
 
-TEST(RemoveLeftovers, TakesTemporaryFilesOfTheAgeAndNothingElse) {
+TEST(RemoveLeftovers, TakesWhatNobodyHoldsAndNothingElse) {
   const TempDir dir;
   fs::create_directories(dir / ".model.tmp-12-0/inner");
   write_file(dir / ".log.tmp-12-1", "half");
   write_file(dir / ".hidden", "mine");
   write_file(dir / "a.tmp-1", "mine");
   write_file(dir / ".notes.tmp-today", "mine");
-  remove_leftovers(dir.path(), std::chrono::hours(1));
-  EXPECT_EQ(names_in(dir.path()).size(), 5U);
+  fs::create_symlink("a.tmp-1", dir / ".link.tmp-1-2");
+  AtomicFile living(dir / "living");
+  AtomicFolder growing(dir / "growing");
+  write_file(growing.temporary_path() / "x", "new");
   remove_leftovers(dir.path());
-  EXPECT_EQ(names_in(dir.path()), (std::vector<std::string>{".hidden", ".notes.tmp-today", "a.tmp-1"}));
+  auto expected = std::vector<std::string>{".hidden", ".link.tmp-1-2", ".notes.tmp-today", "a.tmp-1"};
+  expected.push_back(living.temporary_path().filename().string());
+  expected.push_back(growing.temporary_path().filename().string());
+  std::sort(expected.begin(), expected.end());
+  EXPECT_EQ(names_in(dir.path()), expected);
+  living.commit();
+  growing.commit();
+  EXPECT_EQ(read_file(dir / "growing/x"), "new");
   remove_leftovers(dir / "absent");
+}
+
+TEST(RemoveLeftovers, NeverTakesThoseOfAnotherUser) {
+  if (geteuid() != 0) GTEST_SKIP() << "only root can give a file away";
+  const TempDir dir;
+  write_file(dir / ".theirs.tmp-1-1", "half");
+  ASSERT_EQ(chown((dir / ".theirs.tmp-1-1").c_str(), 65534, 65534), 0);
+  remove_leftovers(dir.path());
+  EXPECT_TRUE(fs::exists(dir / ".theirs.tmp-1-1"));
+}
+
+TEST(RemoveLeftovers, TakesThoseOfAKilledProcessWhoeverHasItsNumberNow) {
+  const TempDir dir;
+  const auto kill_at_work = [&] {
+    return in_child([&] {
+      AtomicFile file(dir / "file");
+      file.write("half");
+      const AtomicFolder folder(dir / "folder");
+      write_file(folder.temporary_path() / "half", "half");
+      kill(getpid(), SIGKILL);
+    });
+  };
+  EXPECT_EQ(kill_at_work(), 128 + SIGKILL);
+  ASSERT_EQ(names_in(dir.path()).size(), 2U);
+  for (const auto& name : names_in(dir.path()))  // this process lives and has that number
+    fs::rename(dir / name, dir / (name.substr(0, name.find("-") + 1) + std::to_string(getpid()) + "-0"));
+  require_new_output(dir / "another", false);
+  EXPECT_EQ(names_in(dir.path()), std::vector<std::string>{});
+}
+
+TEST(RemoveFolder, LeavesNothing) {
+  const TempDir dir;
+  fs::create_directories(dir / "f/inner");
+  write_file(dir / "f/inner/x", "x");
+  remove_folder((dir / "f").string() + "/");
+  EXPECT_EQ(names_in(dir.path()), std::vector<std::string>{});
+  EXPECT_EQ(error_of([&] { remove_folder(dir / "f"); }),
+            "cannot remove " + (dir / "f").string() + ": No such file or directory");
 }
 
 TEST(FolderLock, IsHeldByOneProcessAtATime) {
