@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "core/common/error.h"
+#include "core/common/lfs_pointer.h"
 
 namespace crumb::formats {
 namespace {
@@ -113,6 +114,7 @@ struct Header {
 
 Header read_header(const MappedFile& file, int file_number) {
   const Path& path = file.path();
+  refuse_lfs_pointer(path, file.bytes());
   CRUMB_CHECK(file.size() >= 8, "{}: {} bytes are too few for a safetensors file", path.string(), file.size());
   uint64_t length = 0;
   std::memcpy(&length, file.bytes().data(), 8);
