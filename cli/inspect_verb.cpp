@@ -14,7 +14,6 @@
 #include "core/arch/gguf_metadata.h"
 #include "core/common/error.h"
 #include "core/common/quantity.h"
-#include "core/formats/ggml_types.h"
 #include "core/formats/safetensors.h"
 #include "quant/checkpoint.h"
 #include "quant/codes_writer.h"
@@ -62,15 +61,13 @@ struct Total {
 Entry gguf_entry(const formats::GgufTensor& tensor) {
   Entry entry{tensor.name, "", tensor.shape, tensor.bytes, false, tensor.readable, {}};
   entry.is_vocabulary = tensor.name == "token_embd.weight" || tensor.name == "output.weight";
-  const auto readings = formats::ggml_type_readings(tensor.ggml_type);
-  entry.type = tensor.readable    ? std::string(formats::type_name(tensor.type))
-               : readings.empty() ? fmt::format("type {}", tensor.ggml_type)
-                                  : std::string(readings.front().name);
+  entry.type = tensor.type_name;
   return entry;
 }
 
 Contents read_gguf(const formats::GgufReader& gguf) {
-  Contents contents{fmt::format("GGUF version {}", gguf.version()),
+  const std::string parts = gguf.num_parts() == 1 ? "" : fmt::format(" in {} parts", gguf.num_parts());
+  Contents contents{fmt::format("GGUF version {}{}", gguf.version(), parts),
                     gguf.get_string_or("general.architecture", ""),
                     "",
                     nullptr,

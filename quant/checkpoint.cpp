@@ -3,7 +3,7 @@
 #include <fmt/ranges.h>
 #include <algorithm>
 #include <bit>
-#include <fstream>
+#include <cstring>
 #include <set>
 
 #include "core/common/error.h"
@@ -14,10 +14,8 @@ namespace crumb::quant {
 namespace {
 
 bool has_gguf_magic(const Path& path) {
-  std::ifstream in(path, std::ios::binary);
-  char magic[4] = {};
-  in.read(magic, sizeof magic);
-  return std::string_view(magic, sizeof magic) == "GGUF";
+  const MappedFile file(path);
+  return file.size() >= 4 && std::memcmp(file.bytes().data(), "GGUF", 4) == 0;
 }
 
 constexpr std::string_view kCompanions[] = {
@@ -42,10 +40,12 @@ void copy_companions(const Path& from, const Path& to) {
 }
 
 const StoredTensor& Checkpoint::tensor(const std::string& hf_name) const {
-  for (const auto& tensor : tensors()) {
-    if (tensor.desc.hf_name == hf_name) return tensor;
-  }
-  user_error("{}: there is no tensor {}", path().string(), hf_name);
+  std::call_once(is_indexed_, [this] {
+    for (const auto& tensor : tensors()) index_.emplace(tensor.desc.hf_name, index_.size());
+  });
+  const auto found = index_.find(hf_name);
+  CRUMB_CHECK(found != index_.end(), "{}: there is no tensor {}", path().string(), hf_name);
+  return tensors()[found->second];
 }
 
 int64_t Checkpoint::stored_bytes() const {

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "core/arch/decoder_spec.h"
@@ -52,6 +54,10 @@ class Checkpoint {
   virtual void write_companions(const Path& folder) const = 0;
   /// All weights, in the file's own types.
   int64_t stored_bytes() const;
+
+ private:
+  mutable std::once_flag is_indexed_;
+  mutable std::unordered_map<std::string, size_t> index_;  // of tensors(), by hf_name; made at the first tensor()
 };
 
 /// UserError: missing, not a model, unknown architecture, tensors that do not fit the configuration.

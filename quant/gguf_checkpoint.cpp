@@ -76,7 +76,7 @@ class GgufCheckpoint : public Checkpoint {
     CRUMB_CHECK(tensor != nullptr, "{}: tensor {} is missing, which a {} model of this configuration has",
                 path().string(), desc.gguf_name, arch::gguf_architecture_name(spec_.architecture));
     CRUMB_CHECK(tensor->readable, "{}: tensor {} has ggml type {}, which Crumb cannot read", path().string(),
-                desc.gguf_name, tensor->ggml_type);
+                desc.gguf_name, tensor->type_name);
     check_shape(path(), desc.gguf_name, tensor->shape, desc.shape);
     return {desc, std::string(formats::type_name(tensor->type)), tensor->bytes, std::nullopt};
   }

@@ -2,17 +2,21 @@
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <limits>
 #include <optional>
 #include <utility>
 
 #include "core/common/error.h"
+#include "core/common/log.h"
 #include "core/formats/ggml_types.h"
 
 namespace crumb::formats {
 namespace {
 
 constexpr int64_t kMaxTensorName = 63;  // GGML_MAX_NAME - 1
+constexpr int64_t kDefaultAlignment = 32;
+constexpr int64_t kMostParts = 65535;  // split.count is a u16
 
 int64_t padded(int64_t bytes, int64_t alignment) { return (bytes + alignment - 1) / alignment * alignment; }
 
@@ -230,7 +234,15 @@ struct Fit {
   std::string complaint;  // why it does not fit at all
 };
 
-Fit try_reading(const Reading& reading, const std::vector<GgufTensor>& tensors, int64_t alignment, int64_t data_bytes) {
+// The tensors of one file.
+struct Section {
+  const Path& path;
+  std::span<const GgufTensor> tensors;
+  int64_t alignment, data_bytes;
+};
+
+Fit try_reading(const Reading& reading, const Section& section) {
+  const auto& [path, tensors, alignment, data_bytes] = section;
   int64_t expected = 0, end = 0;
   for (const auto& t : tensors) {
     const GgmlType& type = meaning(reading, t.ggml_type);
@@ -254,27 +266,93 @@ Fit try_reading(const Reading& reading, const std::vector<GgufTensor>& tensors, 
   return {.exact = end == data_bytes || expected == data_bytes, .complaint = {}};
 }
 
+Fit try_reading(const Reading& reading, const std::vector<Section>& sections) {
+  Fit all{.exact = true, .complaint = {}};
+  for (const auto& section : sections) {
+    if (section.tensors.empty()) continue;
+    const Fit fit = try_reading(reading, section);
+    if (!fit.complaint.empty()) return {.exact = false, .complaint = section.path.string() + ": " + fit.complaint};
+    all.exact &= fit.exact;
+  }
+  return all;
+}
+
 // The reading that fits every offset; where several do (the last tensor alone has an ambiguous id), the one that also
 // fits the end.
-const Reading& choose_reading(const Path& path, const std::vector<Reading>& readings,
-                              const std::vector<GgufTensor>& tensors, int64_t alignment, int64_t data_bytes) {
+const Reading& choose_reading(const std::vector<Reading>& readings, const std::vector<Section>& sections) {
   std::string complaint;
   std::vector<const Reading*> fitting, exact;
   for (const auto& reading : readings) {
-    const Fit fit = try_reading(reading, tensors, alignment, data_bytes);
+    const Fit fit = try_reading(reading, sections);
     if (fit.complaint.empty())
       fitting.push_back(&reading);
     else if (complaint.empty())
       complaint = fit.complaint;
     if (fit.complaint.empty() && fit.exact) exact.push_back(&reading);
   }
-  CRUMB_CHECK(!fitting.empty(), "{}: {}{}", path.string(), complaint,
+  CRUMB_CHECK(!fitting.empty(), "{}{}", complaint,
               readings.size() > 1 ? " (and no other meaning of tensor types 40, 41 and 42 fits)" : "");
   if (fitting.size() == 1) return *fitting[0];
   CRUMB_CHECK(exact.size() == 1,
               "{}: tensor types 40, 41 and 42 have several meanings, and the offsets do not tell which is meant",
-              path.string());
+              sections.front().path.string());
   return *exact[0];
+}
+
+int64_t read_alignment(const GgufMetadata& metadata) {
+  const GgufValue* value = metadata.find("general.alignment");
+  if (value == nullptr) return kDefaultAlignment;
+  const auto* alignment = std::get_if<uint32_t>(&value->value);
+  CRUMB_CHECK(alignment != nullptr, "{}: general.alignment must be a u32", metadata.path().string());
+  CRUMB_CHECK(std::has_single_bit(*alignment), "{}: general.alignment must be a power of two, got {}",
+              metadata.path().string(), *alignment);
+  return *alignment;
+}
+
+// NAME-00001-of-00003.gguf; parts count from 1.
+std::string part_ending(int64_t part, int64_t count) { return fmt::format("-{:05}-of-{:05}.gguf", part, count); }
+
+// "", unless the file is named as this part must be.
+std::string name_of_split(const Path& path, int64_t part, int64_t count) {
+  const std::string name = path.filename().string(), ending = part_ending(part, count);
+  return name.size() > ending.size() && name.ends_with(ending) ? name.substr(0, name.size() - ending.size()) : "";
+}
+
+// How many files make the model. Only the first of them has its metadata.
+int64_t count_parts(const GgufMetadata& first) {
+  const int64_t count = first.get_int_or("split.count", 1);
+  const std::string where = fmt::format("{}: one of {} parts of a split GGUF", first.path().string(), count);
+  CRUMB_CHECK(0 <= count && count <= kMostParts, "{}; 1 to {} can be read", where, kMostParts);
+  if (count <= 1) return 1;
+  CRUMB_CHECK(first.find("split.no") != nullptr, "{}, but split.no is missing", where);
+  const int64_t number = first.get_int("split.no");
+  CRUMB_CHECK(0 <= number && number < count, "{}, but split.no is {}", where, number);
+  const std::string name = name_of_split(first.path(), number + 1, count);
+  CRUMB_CHECK(number == 0, "{}, number {}; give the first, {}", where, number + 1,
+              (first.path().parent_path() / ((name.empty() ? "NAME" : name) + part_ending(1, count))).string());
+  CRUMB_CHECK(!name.empty(), "{}, the first; it must be called NAME{}, and the others likewise, to be found", where,
+              part_ending(1, count));
+  return count;
+}
+
+// That a later part belongs to the model, and says nothing that would be lost.
+void check_part(const GgufMetadata& part, const GgufMetadata& first, int64_t number) {
+  for (const auto& [key, expected] : {std::pair{"split.no", number}, {"split.count", first.get_int("split.count")}}) {
+    const GgufValue* value = part.find(key);
+    CRUMB_CHECK(value != nullptr, "{}: {} is missing, though this is a part of {}", part.path().string(), key,
+                first.path().string());
+    CRUMB_CHECK(part.get_int(key) == expected, "{}: {} is {}, expected {} for this part of {}", part.path().string(),
+                key, value->text(), expected, first.path().string());
+  }
+  CRUMB_CHECK(part.find("general.alignment") != nullptr || read_alignment(first) == kDefaultAlignment,
+              "{}: general.alignment is missing, which is {} in {}: writers differ in where the tensors then lie",
+              part.path().string(), read_alignment(first), first.path().string());
+  for (const auto& [key, value] : part.metadata()) {
+    const GgufValue* known = first.find(key);
+    if (key == "split.no" || key == "general.alignment" || (known != nullptr && *known == value)) continue;
+    log_warning("{}: metadata key '{}' is ignored: {} {}", part.path().string(), key, first.path().string(),
+                known == nullptr ? "does not have it" : "says something else");
+  }
 }
 
 std::string text_of(bool value) { return value ? "true" : "false"; }
@@ -321,52 +399,76 @@ int64_t GgufTensor::rows() const {
 
 int64_t GgufTensor::cols() const { return shape.empty() ? 1 : shape.back(); }
 
-GgufReader::GgufReader(const Path& path) : file_(path) {
-  GgufCursor cursor(file_.path(), file_.bytes());
-  version_ = read_version(cursor, path);
-  const auto tensor_count = cursor.number<uint64_t>();
-  const auto key_count = cursor.number<uint64_t>();
-  read_metadata(cursor, key_count);
-  read_tensors(cursor, tensor_count);
-}
-
-void GgufReader::read_metadata(GgufCursor& cursor, uint64_t count) {
+void GgufMetadata::read(GgufCursor& cursor, uint64_t count) {
   for (uint64_t i = 0; i < count; ++i) {
     cursor.where = fmt::format("metadata key {} of {}", i + 1, count);
     std::string key = cursor.string();
     CRUMB_CHECK(!key.empty(), "{}: {} is empty", path().string(), cursor.where);
     cursor.where = fmt::format("metadata key '{}'", key.substr(0, 80));
-    CRUMB_CHECK(metadata_index_.emplace(key, metadata_.size()).second, "{}: {} is there twice", path().string(),
-                cursor.where);
+    CRUMB_CHECK(index_.emplace(key, metadata_.size()).second, "{}: {} is there twice", path().string(), cursor.where);
     GgufValue value = read_value(cursor, path());
     metadata_.emplace_back(std::move(key), std::move(value));
   }
-  if (const GgufValue* value = find("general.alignment")) {
-    const auto* alignment = std::get_if<uint32_t>(&value->value);
-    CRUMB_CHECK(alignment != nullptr, "{}: general.alignment must be a u32", path().string());
-    CRUMB_CHECK(std::has_single_bit(*alignment), "{}: general.alignment must be a power of two, got {}",
-                path().string(), *alignment);
-    alignment_ = *alignment;
-  }
-  const int64_t parts = get_int_or("split.count", 1);
-  CRUMB_CHECK(parts <= 1, "{}: one of {} parts of a split GGUF; join them first (llama-gguf-split --merge)",
-              path().string(), parts);
 }
 
-void GgufReader::read_tensors(GgufCursor& cursor, uint64_t count) {
-  for (uint64_t i = 0; i < count; ++i) {
-    cursor.where = fmt::format("tensor {} of {}", i + 1, count);
-    GgufTensor tensor = read_tensor_info(cursor, path());
-    CRUMB_CHECK(tensor_index_.emplace(tensor.name, tensors_.size()).second, "{}: tensor '{}' is there twice",
-                path().string(), tensor.name);
+GgufReader::GgufReader(const Path& path) : GgufMetadata(path) {
+  read_part(path, *this);
+  read_other_parts();
+  resolve_types();
+}
+
+void GgufReader::read_part(const Path& path, GgufMetadata& metadata) {
+  Part part{.file = MappedFile(path)};
+  GgufCursor cursor(path, part.file.bytes());
+  const uint32_t version = read_version(cursor, path);
+  if (parts_.empty()) version_ = version;
+  const auto tensor_count = cursor.number<uint64_t>();
+  const auto key_count = cursor.number<uint64_t>();
+  metadata.read(cursor, key_count);
+  part.alignment = read_alignment(metadata);
+
+  part.first_tensor = tensors_.size();
+  for (uint64_t i = 0; i < tensor_count; ++i) {
+    cursor.where = fmt::format("tensor {} of {}", i + 1, tensor_count);
+    GgufTensor tensor = read_tensor_info(cursor, path);
+    tensor.part = parts_.size();
+    const auto [at, is_new] = tensor_index_.emplace(tensor.name, tensors_.size());
+    CRUMB_CHECK(is_new || at->second < part.first_tensor, "{}: tensor '{}' is there twice", path.string(), tensor.name);
+    CRUMB_CHECK(is_new, "{}: tensor '{}' is also in {}", path.string(), tensor.name,
+                parts_[tensors_[at->second].part].file.path().string());
     tensors_.push_back(std::move(tensor));
   }
-  data_begin_ = cursor.position();
-  if (tensors_.empty()) return;
-  data_begin_ = std::min(padded(data_begin_, alignment_), file_bytes());
+  part.end_tensor = tensors_.size();
+  part.data_begin = std::min(padded(cursor.position(), part.alignment), part.file.size());
+  parts_.push_back(std::move(part));
+}
 
+void GgufReader::read_other_parts() {
+  const int64_t count = count_parts(*this);
+  for (int64_t number = 1; number < count; ++number) {
+    const Path other = path().parent_path() / (name_of_split(path(), 1, count) + part_ending(number + 1, count));
+    CRUMB_CHECK(std::filesystem::exists(other), "{}: part {} of {} is missing: {}", path().string(), number + 1, count,
+                other.string());
+    GgufMetadata metadata(other);
+    read_part(other, metadata);
+    check_part(metadata, *this, number);
+  }
+  if (find("split.count") == nullptr) return;
+  const int64_t total = get_int_or("split.tensors.count", static_cast<int64_t>(tensors_.size()));
+  CRUMB_CHECK(total == static_cast<int64_t>(tensors_.size()), "{}: split.tensors.count is {}, but {} there",
+              path().string(), total,
+              tensors_.size() == 1 ? "1 tensor is" : fmt::format("{} tensors are", tensors_.size()));
+}
+
+void GgufReader::resolve_types() {
+  std::vector<Section> sections;
+  for (const auto& part : parts_) {
+    const std::span<const GgufTensor> tensors(tensors_);
+    sections.push_back({part.file.path(), tensors.subspan(part.first_tensor, part.end_tensor - part.first_tensor),
+                        part.alignment, part.file.size() - part.data_begin});
+  }
   const auto readings = possible_readings(tensors_);
-  const Reading& reading = choose_reading(path(), readings, tensors_, alignment_, file_bytes() - data_begin_);
+  const Reading& reading = choose_reading(readings, sections);
   for (auto& t : tensors_) {
     const GgmlType& type = meaning(reading, t.ggml_type);
     t.type_name = type.name;
@@ -376,9 +478,15 @@ void GgufReader::read_tensors(GgufCursor& cursor, uint64_t count) {
   }
 }
 
-const GgufValue* GgufReader::find(const std::string& key) const {
-  const auto found = metadata_index_.find(key);
-  return found == metadata_index_.end() ? nullptr : &metadata_[found->second].second;
+int64_t GgufReader::file_bytes() const {
+  int64_t total = 0;
+  for (const auto& part : parts_) total += part.file.size();
+  return total;
+}
+
+const GgufValue* GgufMetadata::find(const std::string& key) const {
+  const auto found = index_.find(key);
+  return found == index_.end() ? nullptr : &metadata_[found->second].second;
 }
 
 namespace {
@@ -424,34 +532,34 @@ const GgufValue& present(const Path& path, const std::string& key, const GgufVal
 
 }  // namespace
 
-std::string GgufReader::get_string(const std::string& key) const {
+std::string GgufMetadata::get_string(const std::string& key) const {
   return as_string(path(), key, present(path(), key, find(key)));
 }
-int64_t GgufReader::get_int(const std::string& key) const {
+int64_t GgufMetadata::get_int(const std::string& key) const {
   return as_int(path(), key, present(path(), key, find(key)));
 }
-double GgufReader::get_float(const std::string& key) const {
+double GgufMetadata::get_float(const std::string& key) const {
   return as_float(path(), key, present(path(), key, find(key)));
 }
 
-int64_t GgufReader::get_int_or(const std::string& key, int64_t fallback) const {
+int64_t GgufMetadata::get_int_or(const std::string& key, int64_t fallback) const {
   const GgufValue* value = find(key);
   return value == nullptr ? fallback : as_int(path(), key, *value);
 }
-double GgufReader::get_float_or(const std::string& key, double fallback) const {
+double GgufMetadata::get_float_or(const std::string& key, double fallback) const {
   const GgufValue* value = find(key);
   return value == nullptr ? fallback : as_float(path(), key, *value);
 }
-bool GgufReader::get_bool_or(const std::string& key, bool fallback) const {
+bool GgufMetadata::get_bool_or(const std::string& key, bool fallback) const {
   const GgufValue* value = find(key);
   return value == nullptr ? fallback : as_bool(path(), key, *value);
 }
-std::string GgufReader::get_string_or(const std::string& key, const std::string& fallback) const {
+std::string GgufMetadata::get_string_or(const std::string& key, const std::string& fallback) const {
   const GgufValue* value = find(key);
   return value == nullptr ? fallback : as_string(path(), key, *value);
 }
 
-const std::vector<std::string>& GgufReader::get_strings(const std::string& key) const {
+const std::vector<std::string>& GgufMetadata::get_strings(const std::string& key) const {
   const GgufValue& value = present(path(), key, find(key));
   const auto* array = std::get_if<GgufArray>(&value.value);
   const auto* strings = array == nullptr ? nullptr : std::get_if<std::vector<std::string>>(&array->values);
@@ -471,7 +579,9 @@ const GgufTensor& GgufReader::tensor(const std::string& name) const {
 }
 
 std::span<const uint8_t> GgufReader::bytes(const GgufTensor& tensor) const {
-  return file_.bytes().subspan(static_cast<size_t>(data_begin_ + tensor.offset), static_cast<size_t>(tensor.bytes));
+  const Part& part = parts_[tensor.part];
+  return part.file.bytes().subspan(static_cast<size_t>(part.data_begin + tensor.offset),
+                                   static_cast<size_t>(tensor.bytes));
 }
 
 void GgufReader::read_rows(const GgufTensor& tensor, int64_t begin, int64_t end, float* out) const {
@@ -487,7 +597,8 @@ void GgufReader::read_rows(const GgufTensor& tensor, int64_t begin, int64_t end,
 void GgufReader::release_rows(const GgufTensor& tensor, int64_t begin, int64_t end) const {
   CRUMB_ASSERT(0 <= begin && begin <= end && end <= tensor.rows());
   const int64_t row = tensor.rows() == 0 ? 0 : tensor.bytes / tensor.rows();
-  file_.release(data_begin_ + tensor.offset + begin * row, (end - begin) * row);
+  const Part& part = parts_[tensor.part];
+  part.file.release(part.data_begin + tensor.offset + begin * row, (end - begin) * row);
 }
 
 }  // namespace crumb::formats

@@ -27,6 +27,7 @@ struct GgufArray {
                std::vector<std::string>, std::vector<uint64_t>, std::vector<int64_t>, std::vector<double>>
       values;
   int64_t size() const;
+  bool operator==(const GgufArray&) const = default;
 };
 struct GgufValue {
   std::variant<uint8_t, int8_t, uint16_t, int16_t, uint32_t, int32_t, float, bool, std::string, GgufArray, uint64_t,
@@ -35,6 +36,7 @@ struct GgufValue {
   GgufType type() const { return static_cast<GgufType>(value.index()); }
   /// For `crumb inspect`: arrays are cut after `max_items`.
   std::string text(int64_t max_items = 8) const;
+  bool operator==(const GgufValue&) const = default;
 };
 
 struct GgufTensor {
@@ -44,7 +46,8 @@ struct GgufTensor {
   TensorType type = TensorType::f32;   // what it means in this file
   bool readable = true;                // false: a ggml type Crumb has no codec for; `type` is meaningless then
   std::string_view type_name = "f32";  // what the id means in this file, also of unreadable types: "q4_k"
-  int64_t offset = 0;                  // in the data section
+  size_t part = 0;                     // which file of a split model holds it
+  int64_t offset = 0;                  // in the data section of its file
   int64_t bytes = 0;
   int64_t rows() const;
   int64_t cols() const;
@@ -52,19 +55,12 @@ struct GgufTensor {
 
 class GgufCursor;  // in gguf.cpp
 
-class GgufReader {
+/// The metadata of one file.
+class GgufMetadata {
  public:
-  /// Throws UserError naming the file and the key or tensor for anything malformed. Ids 40 and 41 are resolved for the
-  /// whole file by the chain offset[i+1] = offset[i] + pad(bytes[i]): the reading that fits every offset and the end of
-  /// the file is the right one.
-  explicit GgufReader(const Path& path);
+  explicit GgufMetadata(Path path) : path_(std::move(path)) {}
 
-  const Path& path() const { return file_.path(); }
-  uint32_t version() const { return version_; }
-  int64_t alignment() const { return alignment_; }
-  int64_t data_begin() const { return data_begin_; }
-  int64_t file_bytes() const { return file_.size(); }
-
+  const Path& path() const { return path_; }
   const std::vector<std::pair<std::string, GgufValue>>& metadata() const { return metadata_; }  // in file order
   const GgufValue* find(const std::string& key) const;
   /// Typed access. get_*: UserError if absent or of another kind; integers of any width are accepted.
@@ -77,7 +73,31 @@ class GgufReader {
   std::string get_string_or(const std::string& key, const std::string& fallback) const;
   const std::vector<std::string>& get_strings(const std::string& key) const;
 
-  const std::vector<GgufTensor>& tensors() const { return tensors_; }  // in file order
+  /// Adds `count` keys from the file.
+  void read(GgufCursor& cursor, uint64_t count);
+
+ private:
+  Path path_;
+  std::vector<std::pair<std::string, GgufValue>> metadata_;
+  std::map<std::string, size_t> index_;
+};
+
+/// A model: one file, or the parts NAME-00001-of-0000N.gguf of a split one, which are found beside the first.
+class GgufReader : public GgufMetadata {
+ public:
+  /// Throws UserError naming the file and the key or tensor for anything malformed: also for a part that is missing,
+  /// belongs to another split or is not the first. The metadata are those of the first part. Ids 40 and 41 are resolved
+  /// for the whole model by the chain offset[i+1] = offset[i] + pad(bytes[i]): the reading that fits every offset and
+  /// the end of the files is the right one.
+  explicit GgufReader(const Path& path);
+
+  uint32_t version() const { return version_; }
+  size_t num_parts() const { return parts_.size(); }
+  int64_t alignment() const { return parts_.front().alignment; }
+  int64_t data_begin() const { return parts_.front().data_begin; }
+  int64_t file_bytes() const;  // of all parts
+
+  const std::vector<GgufTensor>& tensors() const { return tensors_; }  // in file order, part after part
   const GgufTensor* find_tensor(const std::string& name) const;
   const GgufTensor& tensor(const std::string& name) const;  // UserError if absent
   std::span<const uint8_t> bytes(const GgufTensor& tensor) const;
@@ -86,15 +106,19 @@ class GgufReader {
   void release_rows(const GgufTensor& tensor, int64_t begin, int64_t end) const;
 
  private:
-  void read_metadata(GgufCursor& cursor, uint64_t count);
-  void read_tensors(GgufCursor& cursor, uint64_t count);
+  struct Part {
+    MappedFile file;
+    int64_t alignment = 32, data_begin = 0;
+    size_t first_tensor = 0, end_tensor = 0;
+  };
+  void read_part(const Path& path, GgufMetadata& metadata);
+  void read_other_parts();
+  void resolve_types();
 
-  MappedFile file_;
-  uint32_t version_ = 0;
-  int64_t alignment_ = 32, data_begin_ = 0;
-  std::vector<std::pair<std::string, GgufValue>> metadata_;
+  uint32_t version_ = 0;  // of the first part
+  std::vector<Part> parts_;
   std::vector<GgufTensor> tensors_;
-  std::map<std::string, size_t> metadata_index_, tensor_index_;
+  std::map<std::string, size_t> tensor_index_;
 };
 
 /// Writes version 3, alignment 32. Set metadata, declare every tensor, then write their bytes in the same order, in

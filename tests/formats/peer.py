@@ -7,6 +7,7 @@
   peer.py gguf-sizes                    prints {type id: [block size, block bytes]}
   peer.py gguf-read FILE                prints keys, values and tensors as gguf sees them
   peer.py gguf-write FILE               a file with every kind of metadata and several tensor types; prints the values of its tensors
+  peer.py gguf-split FOLDER             five tensors as whole.gguf and as split-0000K-of-00003.gguf
   peer.py safetensors-read FILE         prints {name: [dtype, shape, bytes in hexadecimal]} as torch loads them
   peer.py safetensors-write FILE        every dtype; prints the same
   peer.py float-tables FOLDER           all bit patterns of the 8- and 16-bit float types as float32, by torch, one file a type
@@ -100,6 +101,22 @@ def gguf_write(path):
     writer.write_tensors_to_file()
     writer.close()
     print(json.dumps(values))
+
+
+def gguf_split(folder):
+    import gguf
+    for name, most in [("whole", 0), ("split", 2)]:
+        writer = gguf.GGUFWriter(f"{folder}/{name}.gguf", "llama", split_max_tensors=most)
+        writer.add_string("general.name", "five tensors")
+        writer.add_array("tokenizer.ggml.tokens", ["a", "b"])
+        rng = np.random.default_rng(2)
+        for i, kind in enumerate(["F32", "Q4_1", "Q8_0", "F16", "Q5_0"]):
+            blocks = gguf.quantize(rng.standard_normal((3 + i, 96), np.float32), gguf_type(kind))
+            writer.add_tensor(f"t{i}", blocks, raw_dtype=gguf_type(kind) if blocks.dtype == np.uint8 else None)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
 
 
 def safetensors_read(path):
