@@ -54,6 +54,9 @@ class LogitMaker {
   torch::Tensor hidden_, transposed_, buffer_;
 };
 
+/// kernels/kl.h works on float32 in the CPU's memory.
+bool has_kernel(const torch::Tensor& hidden) { return hidden.is_cpu() && hidden.scalar_type() == torch::kFloat32; }
+
 struct Sums {
   double kl = 0, cross_entropy = 0;  // weighted by the rows' weights
 };
@@ -119,7 +122,6 @@ void multiply_add(torch::Tensor& sum, const torch::Tensor& a, const torch::Tenso
 /// Gradients of hidden and head (undefined where not wanted); fills job.sums.
 std::pair<torch::Tensor, torch::Tensor> run(Job& job) {
   const HeadLossInput& in = job.input;
-  const bool has_kernel = in.hidden.is_cpu() && in.hidden.scalar_type() == torch::kFloat32;
   const auto dtype = LogitMaker::operand_type(in.hidden, in.compute);
   LogitMaker student(in.hidden, in.head, in.compute);
   std::optional<LogitMaker> teacher;
@@ -133,7 +135,7 @@ std::pair<torch::Tensor, torch::Tensor> run(Job& job) {
     const auto part = [&](const torch::Tensor& x) { return x.narrow(0, begin, count); };
     torch::Tensor logits = student.rows(begin, count);
     const torch::Tensor teacher_logits = teacher ? teacher->rows(begin, count) : torch::Tensor();
-    const auto losses = has_kernel ? kernel_losses : composite_losses;
+    const auto losses = has_kernel(in.hidden) ? kernel_losses : composite_losses;
     const Sums sums = losses(logits, teacher_logits, part(in.targets), part(job.row_weights), job.weights);
     job.sums.kl += sums.kl;
     job.sums.cross_entropy += sums.cross_entropy;
@@ -186,6 +188,43 @@ HeadLoss head_loss(const HeadLossInput& input, const LogitLossWeights& weights, 
   return {.total = total, .kl = job.sums.kl, .cross_entropy = job.sums.cross_entropy};
 }
 
+namespace {
+
+/// Adds the scores of rows [rows, vocab]; both logits are used as scratch.
+void kernel_scores(torch::Tensor& student, torch::Tensor& teacher, const torch::Tensor& targets, HeadScores& sums) {
+  const bool has_teacher = teacher.defined();
+  const int64_t* target = targets.data_ptr<int64_t>();
+  std::vector<kernels::LogitScoreRow> rows(static_cast<size_t>(student.size(0)));
+  kernels::logit_scores(student.data_ptr<float>(), has_teacher ? teacher.data_ptr<float>() : nullptr, target,
+                        student.size(0), student.size(1), rows.data(), torch_parallel_for);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    sums.cross_entropy += rows[i].cross_entropy;
+    sums.kl += rows[i].kl;
+    sums.same_top += has_teacher && rows[i].student_top == rows[i].teacher_top ? 1 : 0;
+    sums.top_is_target += rows[i].student_top == target[i] ? 1 : 0;
+  }
+}
+
+/// The same by Torch operations; the sums leave the device together.
+void composite_scores(torch::Tensor& student, torch::Tensor& teacher, const torch::Tensor& targets, HeadScores& sums) {
+  const auto sum = [](const torch::Tensor& rows) { return rows.sum(torch::kFloat64); };
+  const torch::Tensor log_q = student.log_softmax(-1), top = student.argmax(-1), at = targets.unsqueeze(1);
+  std::vector<torch::Tensor> parts{-sum(log_q.gather(1, at)), sum(top == targets)};
+  if (teacher.defined()) {
+    const torch::Tensor log_p = teacher.log_softmax(-1);
+    parts.push_back(sum((log_p.exp() * (log_p - log_q)).sum(-1)));
+    parts.push_back(sum(top == teacher.argmax(-1)));
+  }
+  const torch::Tensor values = torch::stack(parts).cpu();
+  const auto value = [&](int64_t i) { return i < values.numel() ? values[i].item<double>() : 0.0; };
+  sums.cross_entropy += value(0);
+  sums.top_is_target += value(1);
+  sums.kl += value(2);
+  sums.same_top += value(3);
+}
+
+}  // namespace
+
 HeadScores head_scores(const HeadLossInput& input, int64_t chunk_tokens) {
   const torch::NoGradGuard no_grad;
   const HeadLossInput in = supervised_only(input);
@@ -195,21 +234,12 @@ HeadScores head_scores(const HeadLossInput& input, int64_t chunk_tokens) {
   LogitMaker student(in.hidden, in.head, torch::kFloat32);
   std::optional<LogitMaker> teacher;
   if (has_teacher) teacher.emplace(in.teacher_hidden, in.teacher_head, torch::kFloat32);
+  const auto scores = has_kernel(in.hidden) ? kernel_scores : composite_scores;
   for (int64_t begin = 0; begin < n; begin += chunk) {
     const int64_t count = std::min(chunk, n - begin);
-    torch::Tensor logits = student.rows(begin, count).cpu();
-    torch::Tensor teacher_logits = has_teacher ? teacher->rows(begin, count).cpu() : torch::Tensor();
-    const torch::Tensor targets = in.targets.narrow(0, begin, count).cpu().contiguous();
-    const int64_t* target = targets.data_ptr<int64_t>();
-    std::vector<kernels::LogitScoreRow> rows(static_cast<size_t>(count));
-    kernels::logit_scores(logits.data_ptr<float>(), has_teacher ? teacher_logits.data_ptr<float>() : nullptr, target,
-                          count, logits.size(1), rows.data(), torch_parallel_for);
-    for (size_t i = 0; i < rows.size(); ++i) {
-      sums.cross_entropy += rows[i].cross_entropy;
-      sums.kl += rows[i].kl;
-      sums.same_top += has_teacher && rows[i].student_top == rows[i].teacher_top ? 1 : 0;
-      sums.top_is_target += rows[i].student_top == target[i] ? 1 : 0;
-    }
+    torch::Tensor logits = student.rows(begin, count);
+    torch::Tensor teacher_logits = has_teacher ? teacher->rows(begin, count) : torch::Tensor();
+    scores(logits, teacher_logits, in.targets.narrow(0, begin, count).contiguous(), sums);
   }
   sums.tokens = static_cast<double>(n);
   return sums;

@@ -60,8 +60,7 @@ void update_composite(const AdamWStep& step, const TrainedParameter& p, const to
   p.value.sub_(change);
 }
 
-double squared_norm(const torch::Tensor& values) {
-  if (!values.is_cpu()) return values.to(torch::kFloat64).pow(2).sum().item<double>();
+double squared_norm_cpu(const torch::Tensor& values) {
   const float* g = values.data_ptr<float>();
   const int64_t n = values.numel(), blocks = (n + kGrain - 1) / kGrain;
   std::vector<double> sums(static_cast<size_t>(blocks), 0.0);
@@ -81,6 +80,20 @@ double squared_norm(const torch::Tensor& values) {
   double sum = 0;
   for (const double part : sums) sum += part;
   return sum;
+}
+
+/// Of all of them together. On other devices the sum of each stays there until the last is known: to fetch a number is
+/// to wait for the device.
+double squared_norm(const std::vector<torch::Tensor>& tensors) {
+  double sum = 0;
+  std::vector<torch::Tensor> elsewhere;
+  for (const auto& x : tensors) {
+    if (x.is_cpu())
+      sum += squared_norm_cpu(x);
+    else
+      elsewhere.push_back(at::linalg_vector_norm(x, 2, {}, /*keepdim=*/false, torch::kFloat64));
+  }
+  return elsewhere.empty() ? sum : sum + torch::stack(elsewhere).square().sum().item<double>();
 }
 
 void copy_moment(const std::map<std::string, torch::Tensor>& state, const std::string& name, torch::Tensor& out) {
@@ -106,17 +119,18 @@ double AdamW::gradient_norm() const { return norm_of(/*scales=*/false); }
 double AdamW::scale_gradient_norm() const { return norm_of(/*scales=*/true); }
 
 double AdamW::norm_of(bool scales) const {
-  double sum = 0;
+  std::vector<torch::Tensor> gradients;
   for (const auto& p : parameters_) {
     const bool is_asked = (p.kind == ParameterKind::scale) == scales;
-    if (is_asked && p.value.grad().defined()) sum += squared_norm(p.value.grad().contiguous());
+    if (is_asked && p.value.grad().defined()) gradients.push_back(p.value.grad().contiguous());
   }
-  return std::sqrt(sum);
+  return std::sqrt(squared_norm(gradients));
 }
 
 bool AdamW::is_finite() const {
-  return std::all_of(parameters_.begin(), parameters_.end(),
-                     [](const TrainedParameter& p) { return std::isfinite(squared_norm(p.value.detach())); });
+  std::vector<torch::Tensor> values;
+  for (const auto& p : parameters_) values.push_back(p.value.detach());
+  return std::isfinite(squared_norm(values));
 }
 
 void AdamW::step(const LearningRates& rates, double gradient_factor) {

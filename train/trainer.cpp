@@ -1,9 +1,11 @@
 #include "train/trainer.h"
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <torch/version.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <optional>
 
@@ -24,6 +26,16 @@ Batch to_device(Batch batch, torch::Device device) {
   return batch;
 }
 
+/// Same seed, same weights: on a GPU attention's gradient, among others, is summed in the order in which threads arrive
+/// unless Torch is told otherwise; an operation that cannot be repeated is then an error. cuBLAS must be told before
+/// its first product, or Torch refuses it.
+void require_repeatable(torch::Device device) {
+  if (device.is_cpu()) return;
+  setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
+  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+  at::globalContext().setDeterministicFillUninitializedMemory(false);  // nothing here reads memory it did not write
+}
+
 /// Loss and gradient of one step.
 struct StepResult {
   double loss = 0;
@@ -40,6 +52,7 @@ class Run {
 
   TrainSummary run() {
     const StopSignal stop;
+    require_repeatable(options_.device);
     resume();
     MetricsLog log(output_ / "log.jsonl", state_.step > 0 ? state_.step : -1);
     Progress progress(options_.title, options_.plan.tokens, "tokens");
@@ -57,6 +70,12 @@ class Run {
     if (!summary_.is_stopped && first < state_.step) progress.finish(note_ + valid_note_);
     finish(clock.seconds(), first);
     return summary_;
+  }
+
+  [[noreturn]] void fail_without_memory(const std::string& reason) const {
+    run_error("step {}: {}; {}; try a smaller schedule.micro_batch than {}, in another output or with --force",
+              state_.step + 1, reason.substr(0, reason.find_first_of(".\n")), last_checkpoint_text(),
+              options_.plan.micro_windows);
   }
 
  private:
@@ -163,14 +182,17 @@ class Run {
     return result;
   }
 
+  std::string last_checkpoint_text() const {
+    return last_checkpoint_.empty() ? "there is no checkpoint yet"
+                                    : "the last good checkpoint is " + last_checkpoint_.string();
+  }
+
   void require_finite(double value, int64_t step, const char* what) const {
     if (std::isfinite(value)) return;
-    const std::string last = last_checkpoint_.empty() ? "there is no checkpoint yet"
-                                                      : "the last good checkpoint is " + last_checkpoint_.string();
     run_error(
         "step {}: {} is not finite; {}; try a lower optimizer.lr, a longer schedule.warmup, optimizer.grad_clip, or "
         "compute: fp32, in another output or with --force",
-        step, what, last);
+        step, what, last_checkpoint_text());
   }
 
   EvaluationSums validation_sums() {
@@ -260,7 +282,12 @@ class Run {
 }  // namespace
 
 TrainSummary run_training(const TrainerParts& parts, const TrainerOptions& options, const Path& output) {
-  return Run(parts, options, output).run();
+  Run run(parts, options, output);
+  try {
+    return run.run();
+  } catch (const c10::OutOfMemoryError& e) {  // a GPU's
+    run.fail_without_memory(e.what_without_backtrace());
+  }
 }
 
 }  // namespace crumb::train

@@ -194,6 +194,27 @@ TEST_F(TrainVerb, AnInterruptedRunSavesAndGoesOn) {
   expect_same_run(run, dir / "whole");
 }
 
+TEST_F(TrainVerb, OnAGpuItLearnsAsOnTheCpuAndGoesOnBitForBit) {
+  const TempDir dir;
+  const auto whole = run_qat(dir / "whole", {"device=cuda", "--json"});
+  if (whole.err.find("Torch sees no GPU") != std::string::npos) {
+    EXPECT_EQ(whole.exit_code, 2);
+    EXPECT_FALSE(fs::exists(dir / "whole"));
+    CRUMB_CANNOT_RUN("CRUMB_REQUIRE_CUDA", "needs a GPU that Torch sees, and a build with its libraries");
+  }
+  ASSERT_EQ(whole.exit_code, 0) << whole.err;
+  const auto here = run_qat(dir / "here", {"device=cpu", "--json"});
+  const Json gpu = Json::parse(whole.out), cpu = Json::parse(here.out);
+  EXPECT_NEAR(gpu.at("start").get<double>(), cpu.at("start").get<double>(), 1e-3 * cpu.at("start").get<double>());
+  EXPECT_NEAR(gpu.at("best").get<double>(), cpu.at("best").get<double>(), 0.1 * cpu.at("best").get<double>());
+  const fs::path run = dir / "stopped";
+  RunningCrumb crumb(qat(run, {"device=cuda"}), dir / "err");
+  ASSERT_TRUE(crumb.wait_for_lines(run / "log.jsonl", 14)) << read_file(dir / "err");
+  EXPECT_EQ(crumb.end(SIGTERM), 1);
+  ASSERT_EQ(run_qat(run, {"device=cuda"}).exit_code, 0);
+  expect_same_run(run, dir / "whole");
+}
+
 TEST_F(TrainVerb, OtherThreadsWarnThatTheEndWillDiffer) {
   const TempDir dir;
   ASSERT_EQ(run_qat(dir / "run", {"schedule.tokens=320"}).exit_code, 0);

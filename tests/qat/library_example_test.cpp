@@ -9,7 +9,7 @@ namespace crumb::qat {
 namespace {
 
 TEST(LibraryExample, TrainsSeqLinearsOfItsOwnModel) {
-  const auto program = testing::fs::path(CRUMB_BINARY_DIR) / "bin" / "example_seq_linears";
+  const auto program = testing::binary_dir() / "bin" / "example_seq_linears";
   ASSERT_TRUE(testing::fs::exists(program)) << program;
   const auto result = testing::run_command(program.string());
   ASSERT_EQ(result.exit_code, 0) << result.err;

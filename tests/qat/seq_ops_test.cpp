@@ -161,7 +161,7 @@ TEST(SeqOps, InputsThatDoNotFitAreNamed) {
 // The shared library in Python, beside automatic differentiation of the surrogate there.
 TEST(SeqOps, WorkFromPythonThroughTheSharedLibrary) {
   CRUMB_NEED_PEERS(python);
-  const auto library = testing::fs::path(CRUMB_BINARY_DIR) / "lib" / "libcrumb_ops.so";
+  const auto library = testing::binary_dir() / "lib" / "libcrumb_ops.so";
   ASSERT_TRUE(testing::fs::exists(library)) << library;
   const auto result =
       testing::run_command(python.string() + " " + (testing::source_dir() / "tests/qat/ops_from_python.py").string() +

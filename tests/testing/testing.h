@@ -37,9 +37,18 @@ class TempDir {
   fs::path path_;
 };
 
-inline fs::path source_dir() { return CRUMB_SOURCE_DIR; }
+/// The checkout and the build folder the tests were made in; the environment's variables of these names say where they
+/// are on another machine.
+inline fs::path source_dir() {
+  const char* moved = std::getenv("CRUMB_SOURCE_DIR");
+  return moved != nullptr ? moved : CRUMB_SOURCE_DIR;
+}
+inline fs::path binary_dir() {
+  const char* moved = std::getenv("CRUMB_BINARY_DIR");
+  return moved != nullptr ? moved : CRUMB_BINARY_DIR;
+}
 /// The built program.
-inline fs::path program() { return fs::path(CRUMB_BINARY_DIR) / "bin" / "crumb"; }
+inline fs::path program() { return binary_dir() / "bin" / "crumb"; }
 
 /// A file or folder of the shared data set (models, texts, vectors); CRUMB_DATA names its place, default ../shared/data
 /// beside the checkout. Empty if absent.
