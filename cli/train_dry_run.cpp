@@ -11,6 +11,7 @@
 #include "core/common/error.h"
 #include "core/common/progress.h"
 #include "core/common/thread_pool.h"
+#include "core/formats/gguf.h"
 #include "core/formats/safetensors.h"
 #include "qat/linear_factory.h"
 #include "quant/checkpoint.h"
@@ -108,7 +109,7 @@ arch::DecoderSpec read_spec(const TrainJob& job) {
 }
 
 int64_t source_bytes(const ModelChoice& model) {
-  if (model.is_gguf()) return static_cast<int64_t>(fs::file_size(model.path));
+  if (model.is_gguf()) return formats::GgufReader(model.path).file_bytes();
   return formats::SafetensorsReader(model.config_folder()).file_bytes();
 }
 

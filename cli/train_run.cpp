@@ -17,6 +17,7 @@
 #include "core/common/log.h"
 #include "core/common/rng.h"
 #include "core/common/thread_pool.h"
+#include "core/formats/gguf.h"
 #include "distill/objective.h"
 #include "distill/teacher.h"
 #include "eval/report.h"
@@ -182,14 +183,15 @@ void load_earlier_run(const TrainJob& job, model::Decoder& decoder) {
 }
 
 /// Tells other weights under the same path.
-std::string model_fingerprint(const Path& folder) {
+std::string model_fingerprint(const Path& path) {
   uint64_t h = hash_name("model");
   std::vector<Path> files;
   std::error_code none;
-  for (const auto& entry : fs::directory_iterator(folder, none)) {
+  for (const auto& entry : fs::directory_iterator(path, none)) {
     if (entry.path().extension() == ".safetensors") files.push_back(entry.path());
   }
-  if (files.empty()) files.push_back(folder);  // a GGUF, or config.json
+  if (fs::is_regular_file(path))
+    files = path.extension() == ".json" ? std::vector{path} : formats::GgufReader(path).files();
   std::sort(files.begin(), files.end());
   for (const auto& file : files) {
     if (fs::is_regular_file(file)) h = hash_file_sample(hash_word(h, hash_name(file.filename().string())), file);

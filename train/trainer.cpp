@@ -14,6 +14,7 @@
 #include "core/common/progress.h"
 #include "kernels/cpu_features.h"
 #include "train/metrics.h"
+#include "train/pace.h"
 #include "train/stop_signal.h"
 
 namespace crumb::train {
@@ -56,13 +57,13 @@ class Run {
     resume();
     MetricsLog log(output_ / "log.jsonl", state_.step > 0 ? state_.step : -1);
     Progress progress(options_.title, options_.plan.tokens, "tokens");
-    progress.set_start(state_.step * options_.plan.batch_tokens());
     const Stopwatch clock;
     const int64_t first = state_.step;
     if (state_.step == 0) validate(log, {{"step", 0}, {"tokens", 0}});
+    progress.set_start(state_.step * options_.plan.batch_tokens());
     while (state_.step < options_.plan.steps && !StopSignal::is_set()) {
       one_step(log);
-      progress.update(state_.step * options_.plan.batch_tokens(), note_ + valid_note_);
+      progress.update(state_.step * options_.plan.batch_tokens(), note_ + valid_note_, seconds_left());
       if (is_due(options_.checkpoint.every)) save(log);
     }
     summary_.is_stopped = StopSignal::is_set();
@@ -130,6 +131,11 @@ class Run {
     return state;
   }
 
+  std::optional<double> seconds_left() const {
+    const int64_t step = state_.step, steps = options_.plan.steps;
+    return pace_.seconds_for(steps - step, validations_left(step, steps, options_.validate.every));
+  }
+
   /// Every `every` steps, and after the last.
   bool is_due(int64_t every) const { return state_.step % every == 0 || state_.step == options_.plan.steps; }
 
@@ -148,7 +154,9 @@ class Run {
     line["lr"] = rates.lr;
     line["scale_lr"] = rates.scale_lr;
     line["gradient_norm"] = result.gradient_norm;
-    line["tokens_per_second"] = static_cast<double>(options_.plan.batch_tokens()) / clock.seconds();
+    const double seconds = clock.seconds();
+    pace_.add_step(seconds);
+    line["tokens_per_second"] = static_cast<double>(options_.plan.batch_tokens()) / seconds;
     note_ = fmt::format("loss {:.4f}", result.loss);
     if (is_due(options_.validate.every))
       validate(log, std::move(line));
@@ -210,6 +218,7 @@ class Run {
   /// Logs a line with the validation, then keeps the model if it is the best so far: in this order, so that a log
   /// without the step means a model/ without it.
   void validate(MetricsLog& log, Json line) {
+    const Stopwatch clock;
     const EvaluationSums sums = validation_sums();
     const double cross_entropy = sums.cross_entropy / sums.tokens, kl = sums.kl / sums.tokens;
     const double value = state_.measure == "kl" ? kl : cross_entropy;
@@ -228,6 +237,7 @@ class Run {
       state_.best_step = state_.step;
       save_model("model");
     }
+    pace_.add_validation(clock.seconds());
   }
 
   void save_model(const char* name) const {
@@ -275,6 +285,7 @@ class Run {
   AdamW optimizer_;
   TrainState state_;
   TrainSummary summary_;
+  Pace pace_;
   std::string note_, valid_note_;
   int64_t saved_step_ = -1;
 };

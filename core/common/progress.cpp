@@ -27,22 +27,27 @@ Progress::~Progress() {
   set_line_open(false);
 }
 
-void Progress::update(int64_t done, const std::string& note) {
+void Progress::set_start(int64_t done) {
+  start_done_ = done_ = done;
+  start_ = last_print_ = std::chrono::steady_clock::now();
+}
+
+void Progress::update(int64_t done, const std::string& note, std::optional<double> seconds_left) {
   done_ = done;
   const auto now = std::chrono::steady_clock::now();
   const double wait = terminal_ ? 0.1 : 10.0;
   if (std::chrono::duration<double>(now - last_print_).count() < wait) return;
   last_print_ = now;
-  print(false, note);
+  print(false, note, seconds_left);
 }
 
 void Progress::finish(const std::string& note) {
   if (finished_) return;
   finished_ = true;
-  print(true, note);
+  print(true, note, std::nullopt);
 }
 
-void Progress::print(bool last, const std::string& note) {
+void Progress::print(bool last, const std::string& note, std::optional<double> seconds_left) {
   if (log_level() < LogLevel::info) return;
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   const double rate = seconds > 0 ? static_cast<double>(done_ - start_done_) / seconds : 0.0;
@@ -56,7 +61,9 @@ void Progress::print(bool last, const std::string& note) {
   if (last)
     line += ", took " + format_duration(seconds);
   else if (total_ > 0 && rate > 0)
-    line += ", " + format_duration(static_cast<double>(std::max<int64_t>(0, total_ - done_)) / rate) + " left";
+    line += ", " +
+            format_duration(seconds_left.value_or(static_cast<double>(std::max<int64_t>(0, total_ - done_)) / rate)) +
+            " left";
   if (!note.empty()) line += ", " + note;
   if (terminal_)
     std::fprintf(stderr, "\r\033[K%s%s", line.c_str(), last ? "\n" : "");

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace crumb {
@@ -16,15 +17,16 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  /// Absolute position; `note` is appended to the line (for example "loss 2.31").
-  void update(int64_t done, const std::string& note = "");
+  /// Absolute position; `note` is appended to the line (for example "loss 2.31"). seconds_left: by who knows better
+  /// than the rate tells.
+  void update(int64_t done, const std::string& note = "", std::optional<double> seconds_left = std::nullopt);
   void add(int64_t n) { update(done_ + n); }
-  /// Work done before this run began (a resumed job): excluded from the rate.
-  void set_start(int64_t done) { start_done_ = done_ = done; }
+  /// The work begins now, with `done` of it done before (a resumed job): neither that nor the time so far counts.
+  void set_start(int64_t done);
   void finish(const std::string& note = "");
 
  private:
-  void print(bool last, const std::string& note);
+  void print(bool last, const std::string& note, std::optional<double> seconds_left);
 
   std::string label_, unit_;
   int64_t total_, done_ = 0, start_done_ = 0;

@@ -478,6 +478,12 @@ void GgufReader::resolve_types() {
   }
 }
 
+std::vector<Path> GgufReader::files() const {
+  std::vector<Path> paths;
+  for (const Part& part : parts_) paths.push_back(part.file.path());
+  return paths;
+}
+
 int64_t GgufReader::file_bytes() const {
   int64_t total = 0;
   for (const auto& part : parts_) total += part.file.size();

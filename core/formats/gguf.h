@@ -96,6 +96,7 @@ class GgufReader : public GgufMetadata {
   int64_t alignment() const { return parts_.front().alignment; }
   int64_t data_begin() const { return parts_.front().data_begin; }
   int64_t file_bytes() const;  // of all parts
+  std::vector<Path> files() const;
 
   const std::vector<GgufTensor>& tensors() const { return tensors_; }  // in file order, part after part
   const GgufTensor* find_tensor(const std::string& name) const;
