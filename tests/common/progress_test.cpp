@@ -91,6 +91,16 @@ TEST(Progress, HasNoTimeLeftWhenMoreWasDoneThanWasToDo) {
               HasSubstr("/s, 0.0s left"));
 }
 
+TEST(Progress, TakesTheTimeLeftFromWhoKnowsBetter) {
+  EXPECT_THAT(on_terminal([] {
+                Progress p("train", 100, "tokens");
+                wait_a_little();
+                p.update(60, "loss 2", 187.0);
+                p.finish();
+              }),
+              HasSubstr(", 3m07s left, loss 2"));
+}
+
 TEST(Progress, OnATerminalRewritesOneLineWithRateAndTimeLeft) {
   const std::string out = on_terminal([] {
     Progress p("rows", 2000, "rows");
