@@ -2,11 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <set>
 
 #include "core/common/progress.h"
-#include "core/formats/safetensors.h"
 #include "eval/documents.h"
 #include "eval/runtime_scorer.h"
 #include "eval/token_stream.h"
@@ -14,8 +12,6 @@
 
 namespace crumb::eval {
 namespace {
-
-namespace fs = std::filesystem;
 
 struct Judged {
   ModelFacts facts;
@@ -32,11 +28,6 @@ std::string kind_name(quant::CheckpointKind kind) {
     default:
       return "HF folder";
   }
-}
-
-int64_t weight_file_bytes(const Path& path) {
-  if (fs::is_regular_file(path)) return static_cast<int64_t>(fs::file_size(path));
-  return formats::SafetensorsReader(path).file_bytes();
 }
 
 bool is_embedding(const quant::StoredTensor& t) {
@@ -68,7 +59,7 @@ ModelFacts facts_of(const quant::Checkpoint& checkpoint) {
   facts.path = checkpoint.path();
   facts.kind = kind_name(checkpoint.kind());
   for (const auto& t : checkpoint.tensors()) facts.parameters += t.desc.elements();
-  facts.file_bytes = weight_file_bytes(checkpoint.path());
+  facts.file_bytes = checkpoint.file_bytes();
   facts.bits_per_weight = bits_per_weight(checkpoint, [](const auto&) { return true; });
   facts.bits_per_weight_without_embeddings =
       bits_per_weight(checkpoint, [](const auto& t) { return !is_embedding(t); });

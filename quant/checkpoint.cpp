@@ -40,12 +40,17 @@ void copy_companions(const Path& from, const Path& to) {
 }
 
 const StoredTensor& Checkpoint::tensor(const std::string& hf_name) const {
+  const StoredTensor* found = find(hf_name);
+  CRUMB_CHECK(found != nullptr, "{}: there is no tensor {}", path().string(), hf_name);
+  return *found;
+}
+
+const StoredTensor* Checkpoint::find(const std::string& hf_name) const {
   std::call_once(is_indexed_, [this] {
     for (const auto& tensor : tensors()) index_.emplace(tensor.desc.hf_name, index_.size());
   });
   const auto found = index_.find(hf_name);
-  CRUMB_CHECK(found != index_.end(), "{}: there is no tensor {}", path().string(), hf_name);
-  return tensors()[found->second];
+  return found == index_.end() ? nullptr : &tensors()[found->second];
 }
 
 int64_t Checkpoint::stored_bytes() const {

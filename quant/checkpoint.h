@@ -37,6 +37,7 @@ class Checkpoint {
   /// Every tensor of tensor_table(spec()), in its order; opening fails if one is missing or has another shape.
   virtual const std::vector<StoredTensor>& tensors() const = 0;
   const StoredTensor& tensor(const std::string& hf_name) const;  // UserError if absent
+  const StoredTensor* find(const std::string& hf_name) const;
 
   /// Rows [begin, end) as float32. Throws UserError naming the tensor if a value is NaN or infinite.
   virtual void read_rows(const StoredTensor& tensor, int64_t begin, int64_t end, float* out) const = 0;
@@ -54,10 +55,12 @@ class Checkpoint {
   virtual void write_companions(const Path& folder) const = 0;
   /// All weights, in the file's own types.
   int64_t stored_bytes() const;
+  /// Of the files that hold them: more, for headers and vocabularies.
+  virtual int64_t file_bytes() const = 0;
 
  private:
   mutable std::once_flag is_indexed_;
-  mutable std::unordered_map<std::string, size_t> index_;  // of tensors(), by hf_name; made at the first tensor()
+  mutable std::unordered_map<std::string, size_t> index_;  // of tensors(), by hf_name; made at the first find()
 };
 
 /// UserError: missing, not a model, unknown architecture, tensors that do not fit the configuration.

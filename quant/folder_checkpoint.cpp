@@ -57,6 +57,7 @@ class FolderCheckpoint : public Checkpoint {
   const Path& path() const override { return path_; }
   const arch::DecoderSpec& spec() const override { return spec_; }
   const std::vector<StoredTensor>& tensors() const override { return tensors_; }
+  int64_t file_bytes() const override { return reader_.file_bytes(); }
 
   void read_rows(const StoredTensor& tensor, int64_t begin, int64_t end, float* out) const override {
     if (tensor.format) {

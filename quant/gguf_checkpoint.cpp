@@ -28,6 +28,7 @@ class GgufCheckpoint : public Checkpoint {
   const Path& path() const override { return reader_.path(); }
   const arch::DecoderSpec& spec() const override { return spec_; }
   const std::vector<StoredTensor>& tensors() const override { return tensors_; }
+  int64_t file_bytes() const override { return reader_.file_bytes(); }
 
   void read_rows(const StoredTensor& tensor, int64_t begin, int64_t end, float* out) const override {
     const auto& source = reader_.tensor(tensor.desc.gguf_name);

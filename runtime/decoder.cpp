@@ -79,13 +79,10 @@ class FloatDecoder : public Decoder {
  private:
   std::unique_ptr<Linear> make(const quant::Checkpoint& checkpoint, const std::string& module) const {
     const auto& weight = checkpoint.tensor(module + ".weight");
-    const auto& tensors = checkpoint.tensors();
-    const auto bias = std::find_if(tensors.begin(), tensors.end(),
-                                   [&](const auto& tensor) { return tensor.desc.hf_name == module + ".bias"; });
-    const bool has_bias = bias != tensors.end();
-    if (make_linear_) return make_linear_(checkpoint, weight, has_bias ? &*bias : nullptr);
+    const auto* bias = checkpoint.find(module + ".bias");
+    if (make_linear_) return make_linear_(checkpoint, weight, bias);
     return make_dense_linear(quant::read_all(checkpoint, weight), weight.desc.rows(), weight.desc.cols(),
-                             has_bias ? quant::read_all(checkpoint, *bias) : std::vector<float>());
+                             bias != nullptr ? quant::read_all(checkpoint, *bias) : std::vector<float>());
   }
 
   Layer load_layer(const quant::Checkpoint& checkpoint, int64_t index) const {

@@ -1,5 +1,6 @@
 #include "core/formats/gguf.h"
 
+#include <fmt/ranges.h>
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
@@ -347,12 +348,17 @@ void check_part(const GgufMetadata& part, const GgufMetadata& first, int64_t num
   CRUMB_CHECK(part.find("general.alignment") != nullptr || read_alignment(first) == kDefaultAlignment,
               "{}: general.alignment is missing, which is {} in {}: writers differ in where the tensors then lie",
               part.path().string(), read_alignment(first), first.path().string());
+  constexpr size_t kMostNamed = 5;
+  std::vector<std::string> ignored;
   for (const auto& [key, value] : part.metadata()) {
     const GgufValue* known = first.find(key);
     if (key == "split.no" || key == "general.alignment" || (known != nullptr && *known == value)) continue;
-    log_warning("{}: metadata key '{}' is ignored: {} {}", part.path().string(), key, first.path().string(),
-                known == nullptr ? "does not have it" : "says something else");
+    ignored.push_back(ignored.size() < kMostNamed ? key : "...");
+    if (ignored.size() > kMostNamed) break;
   }
+  if (ignored.empty()) return;
+  log_warning("{}: metadata that {} does not have, or has otherwise, are ignored: {}", part.path().string(),
+              first.path().string(), fmt::join(ignored, ", "));
 }
 
 std::string text_of(bool value) { return value ? "true" : "false"; }

@@ -171,6 +171,18 @@ TEST(OpenCheckpoint, SaysWhatAPathShouldBe) {
   EXPECT_THAT(error_of([&] { open_checkpoint(dir.path()); }), HasSubstr("config.json: not valid JSON"));
 }
 
+TEST(OpenCheckpoint, CallsAGitLfsPointerSo) {
+  const TempDir dir;
+  const std::string pointer = "version https://git-lfs/spec/v1\noid sha256:4d7a\nsize 12345\n";
+  testing::write_file(dir / "model.gguf", pointer);
+  EXPECT_EQ(error_of([&] { open_checkpoint(dir / "model.gguf"); }),
+            (dir / "model.gguf").string() + ": a Git LFS pointer, not the file; fetch it: git lfs pull");
+  std::filesystem::copy(tiny_model("llama"), dir / "folder");
+  testing::write_file(dir / "folder" / "model.safetensors", pointer);
+  EXPECT_THAT(error_of([&] { open_checkpoint(dir / "folder"); }),
+              HasSubstr("model.safetensors: a Git LFS pointer, not the file"));
+}
+
 TEST(OpenCheckpoint, FoldersOfOtherOriginOpenOrAreRefusedWithAReason) {
   const std::pair<const char*, const char*> fixtures[] = {{"tiny_llama3", ""},
                                                           {"tiny_mistral", ""},
@@ -383,6 +395,49 @@ TEST(GgufCheckpoint, ReadsBlocksOfPermutedRows) {
   gguf->read_rows(gguf->tensor(name), 6, 13, actual.data());
   gguf->release_rows(gguf->tensor(name), 6, 13);
   EXPECT_EQ(actual, expected);
+}
+
+// The tiny model with all its matrices in one type of 32-weight blocks: random bytes whose halves are finite.
+Path write_in_type(const TempDir& dir, formats::TensorType type) {
+  const auto hf = open_checkpoint(tiny_model("llama"));
+  formats::GgufWriter writer;
+  arch::set_gguf_metadata(hf->spec(), writer);
+  const auto type_of = [type](const StoredTensor& t) {
+    return t.desc.shape.size() == 2 ? type : formats::TensorType::f32;
+  };
+  for (const auto& t : hf->tensors()) writer.declare(t.desc.gguf_name, type_of(t), t.desc.shape);
+  writer.begin(dir / "model.gguf");
+  for (const auto& t : hf->tensors()) {
+    const Rng rng(5, hash_name(t.desc.hf_name));
+    std::vector<uint8_t> bytes(static_cast<size_t>(t.desc.rows() * formats::row_bytes(type_of(t), t.desc.cols())));
+    for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<uint8_t>(rng.bits(i) & 0x3b);
+    writer.write(bytes.data(), static_cast<int64_t>(bytes.size()));
+  }
+  writer.finish();
+  writer.commit();
+  return dir / "model.gguf";
+}
+
+TEST(GgufCheckpoint, ReadsTheBlockTypesOfStockFiles) {
+  using formats::TensorType;
+  for (const auto type :
+       {TensorType::q4_1, TensorType::q5_0, TensorType::q5_1, TensorType::iq4_nl, TensorType::mxfp4}) {
+    const TempDir dir;
+    const auto path = write_in_type(dir, type);
+    const auto model = open_checkpoint(path);
+    const formats::GgufReader file(path);
+    for (const auto& t : model->tensors()) {
+      const auto& stored = file.tensor(t.desc.gguf_name);
+      EXPECT_EQ(t.dtype, stored.type_name);
+      std::vector<float> expected(static_cast<size_t>(t.desc.elements()));
+      const int64_t cols = t.desc.cols(), head_dim = t.desc.permuted_head_dim;
+      for (int64_t row = 0; row < t.desc.rows(); ++row) {
+        const int64_t to = head_dim > 0 ? arch::hf_row_of_gguf_row(row, head_dim) : row;
+        file.read_rows(stored, row, row + 1, expected.data() + to * cols);
+      }
+      EXPECT_EQ(read_all(*model, t), expected) << t.desc.gguf_name;
+    }
+  }
 }
 
 TEST(GgufCheckpoint, ItsConfigurationDescribesTheSameModel) {
