@@ -8,6 +8,7 @@
 #include <yaml-cpp/parser.h>
 
 #include <map>
+#include <optional>
 #include <sstream>
 #include <utility>
 
@@ -30,7 +31,10 @@ class Builder : public YAML::EventHandler {
   Builder(const std::string& text, const std::string& name, const Path& folder)
       : text_(text), name_(name), folder_(folder) {}
 
-  ConfigValue take() { return std::move(root_); }
+  ConfigValue take() {
+    CRUMB_CHECK(!bad_key_, "{}: a key must be plain text", bad_key_->text());
+    return std::move(root_);
+  }
   ConfigMark mark_of(const YAML::Mark& mark) const {
     return {name_, mark.line + 1, mark.column + 1, folder_};  // yaml-cpp counts from 0
   }
@@ -88,8 +92,9 @@ class Builder : public YAML::EventHandler {
   bool expects_key() const {
     return !levels_.empty() && levels_.back().value.kind == ConfigValue::Kind::map && !levels_.back().has_key;
   }
-  void check_no_key(const YAML::Mark& mark) const {
-    CRUMB_CHECK(!expects_key(), "{}: a key must be plain text", mark_of(mark).text());
+  /// Told at the end: a list that is not closed is first taken for a key, and that it is not closed is what counts.
+  void check_no_key(const YAML::Mark& mark) {
+    if (expects_key() && !bad_key_) bad_key_ = mark_of(mark);
   }
   /// "?" and "!" are the parser's own for plain and quoted values.
   void check_tag(const YAML::Mark& mark, const std::string& tag) const {
@@ -168,6 +173,7 @@ class Builder : public YAML::EventHandler {
   ConfigValue root_;
   std::vector<Level> levels_;
   std::map<YAML::anchor_t, std::pair<ConfigValue, Size>> anchors_;
+  std::optional<ConfigMark> bad_key_;
   Size size_;
   int num_documents_ = 0;
 };
