@@ -185,7 +185,7 @@ TEST(Config, AliasesThatNeverEndAreRefused) {
   std::string text = "a0: &a0 [1, 2]\n";
   for (int i = 1; i < 40; ++i) text += fmt::format("a{0}: &a{0} [*a{1}, *a{1}]\n", i, i - 1);
   EXPECT_THAT(error(text), AllOf(StartsWith("job.yaml:15:18"), HasSubstr(": more than 100000 values, those of aliases "
-                                                                      "included")));
+                                                                         "included")));
 }
 
 TEST(Config, AliasesMayNotMakeMuchTextOfLittle) {
