@@ -7,6 +7,7 @@
 #include "cli/verbs.h"
 #include "core/common/config.h"
 #include "core/common/error.h"
+#include "core/common/json.h"
 #include "eval/report.h"
 
 namespace crumb::cli {
@@ -88,7 +89,7 @@ eval::EvalOptions make_options(const Arguments& arguments, const Globals& global
 
 void write_report(const eval::EvalResult& result, const Path& path, bool force) {
   const std::string text =
-      path.extension() == ".json" ? eval::to_json(result).dump(2) + "\n" : eval::to_markdown(result);
+      path.extension() == ".json" ? dump_json(eval::to_json(result), 2) + "\n" : eval::to_markdown(result);
   write_text(path, text, Overwrite{force});
 }
 
@@ -99,7 +100,8 @@ int run(const Arguments& arguments, const Globals& globals) {
               "--out: {}: the name must end in .md or .json", out.string());
   if (!out.empty()) require_new_file(out, globals.force);
   const auto result = eval::evaluate(options);
-  std::fputs(globals.json ? (eval::to_json(result).dump(2) + "\n").c_str() : eval::to_table(result).c_str(), stdout);
+  std::fputs(globals.json ? (dump_json(eval::to_json(result), 2) + "\n").c_str() : eval::to_table(result).c_str(),
+             stdout);
   if (!out.empty())
     write_report(result, out, globals.force);  // after the numbers are on the screen: a full disk must not lose them
   if (!result.exceeded()) return kExitOk;
@@ -116,7 +118,7 @@ Verb add_eval(CLI::App& program, const Globals& globals) {
   const auto a = std::make_shared<Arguments>();
   app->add_option("MODEL", a->model, "HF folder, codes-and-scales folder or GGUF")->required();
   app->add_option("--baseline", a->baseline, "the model it is compared with, usually the one it was made from");
-  app->add_option("--text", a->texts, "texts to judge by (.jsonl: {\"text\": ...} lines)")->required();
+  app->add_option("--text", a->texts, "texts to judge by: plain, or JSON lines {\"text\": ...}")->required();
   app->add_option("--separator", a->separator,
                   "what stands between documents; \\n, \\t and \\xHH are understood; default: a file is one document");
   app->add_option("--context", a->context, "tokens a window; default: 2048, or what the models declare if less");

@@ -7,6 +7,7 @@
 
 #include "cli/verbs.h"
 #include "core/common/error.h"
+#include "core/common/json.h"
 #include "export/export.h"
 
 namespace crumb::cli {
@@ -96,7 +97,7 @@ int run(const Options& options, const Globals& globals) {
   const auto checkpoint = quant::open_checkpoint(options.checkpoint);
   const auto result = exporting::export_checkpoint(*checkpoint, options.output, exporting);
   if (globals.json)
-    fmt::print("{}\n", to_json(result, options.output).dump());
+    fmt::print("{}\n", dump_json(to_json(result, options.output)));
   else
     print_summary(result, options.output);
   return kExitOk;

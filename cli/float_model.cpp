@@ -1,6 +1,7 @@
 #include "cli/float_model.h"
 
 #include "core/common/error.h"
+#include "core/common/json.h"
 #include "core/formats/safetensors.h"
 
 namespace crumb::cli {
@@ -12,7 +13,8 @@ using formats::DType;
 constexpr int64_t kShardBytes = int64_t{5'000'000'000};
 
 DType stored_dtype(const nlohmann::json& config) {
-  const std::string name = config.value("dtype", config.value("torch_dtype", "bfloat16"));
+  const JsonObject keys(config, "config.json");
+  const std::string name = keys.text("dtype", keys.text("torch_dtype", "bfloat16"));
   return name == "float32" ? DType::f32 : name == "float16" ? DType::f16 : DType::bf16;
 }
 
@@ -34,14 +36,14 @@ void save_float_model(const Path& folder, model::Decoder& decoder, const nlohman
     writer.write(bytes.data(), static_cast<int64_t>(bytes.size()));
   }
   writer.finish();
-  write_text(out.temporary_path() / "config.json", config.dump(2) + "\n");
+  write_text(out.temporary_path() / "config.json", dump_json(config, 2) + "\n");
   write_companions(out.temporary_path());
   out.commit();
 }
 
 nlohmann::json read_hf_config(const Path& path) {
   const Path file = fs::is_directory(path) ? path / "config.json" : path;
-  auto config = nlohmann::json::parse(read_text(file), nullptr, false);
+  auto config = read_json(file);
   CRUMB_CHECK(config.is_object(), "{}: not a JSON object", file.string());
   return config;
 }

@@ -8,12 +8,15 @@
 #include <string>
 #include <vector>
 
+#include "cli/numbers.h"
 #include "cli/verbs.h"
 #include "core/common/error.h"
 #include "core/common/file.h"
+#include "core/common/json.h"
 #include "core/common/log.h"
 #include "core/common/progress.h"
 #include "core/common/quantity.h"
+#include "core/tokenizer/text_file.h"
 #include "runtime/generate.h"
 
 namespace crumb::cli {
@@ -21,6 +24,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 using tokenizer::TokenId;
+
+constexpr double kMostDocumentsARound = 65536;  // a budget beyond all memory is begun, too
 
 struct Arguments {
   std::string model, prompt, corpus, out;
@@ -82,10 +87,6 @@ runtime::SamplingOptions sampling(const Arguments& a, const Model& model, double
           .vocab_size = model.tokenizer->vocab_size()};
 }
 
-std::string dump(const Json& json, int indent = -1) {
-  return json.dump(indent, ' ', false, Json::error_handler_t::replace);
-}
-
 void print_now(const std::string& text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
   std::fflush(stdout);
@@ -93,7 +94,7 @@ void print_now(const std::string& text) {
 
 int run_prompt(const Arguments& arguments, const Globals& globals) {
   const Model model = load(arguments, globals);
-  std::vector<TokenId> prompt = model.tokenizer->encode(arguments.prompt, true);
+  std::vector<TokenId> prompt = model.tokenizer->encode(tokenizer::checked_text(arguments.prompt, "--prompt"), true);
   if (prompt.empty()) prompt.push_back(start_token(model));
   const int64_t context = model.decoder->spec().context_length;
   CRUMB_CHECK(static_cast<int64_t>(prompt.size()) < context,
@@ -121,15 +122,15 @@ int run_prompt(const Arguments& arguments, const Globals& globals) {
   const auto& result = results.at(0);
   const double rate = static_cast<double>(result.tokens.size()) / std::max(seconds, 1e-9);
   if (globals.json) {
-    print_now(dump(Json{{"prompt", arguments.prompt},
-                        {"prompt_tokens", prompt},
-                        {"text", text},
-                        {"tokens", result.tokens},
-                        {"stopped", result.stopped},
-                        {"seed", arguments.seed},
-                        {"seconds", seconds},
-                        {"tokens_per_second", rate}},
-                   2) +
+    print_now(dump_json(Json{{"prompt", arguments.prompt},
+                             {"prompt_tokens", prompt},
+                             {"text", text},
+                             {"tokens", result.tokens},
+                             {"stopped", result.stopped},
+                             {"seed", arguments.seed},
+                             {"seconds", seconds},
+                             {"tokens_per_second", rate}},
+                        2) +
               "\n");
   } else {
     log_info("{} tokens in {} ({:.1f} tokens/s){}", format_count(static_cast<int64_t>(result.tokens.size())),
@@ -166,7 +167,8 @@ class CorpusSampler {
     const int64_t seen = next_ - arguments_.skip_documents;
     const double mean = seen == 0 ? static_cast<double>(context)
                                   : std::max(1.0, static_cast<double>(have_) / static_cast<double>(seen));
-    std::vector<runtime::GenerateRequest> requests(static_cast<size_t>(std::ceil(static_cast<double>(left) / mean)));
+    const double missing = std::min(std::ceil(static_cast<double>(left) / mean), kMostDocumentsARound);
+    std::vector<runtime::GenerateRequest> requests(static_cast<size_t>(missing));
     for (size_t i = 0; i < requests.size(); ++i)
       requests[i] = {{start_}, std::min(context, left), static_cast<uint64_t>(next_) + i};
     int64_t sampled = have_;
@@ -208,22 +210,30 @@ int run_corpus(const Arguments& arguments, const Globals& globals) {
   CorpusSampler sampler(model, arguments, *budget);
   const auto documents = sampler.run();
   AtomicFile file(arguments.out, Overwrite{globals.force});
-  for (const auto& ids : documents) file.write(dump(Json{{"text", model.tokenizer->decode(ids)}}) + "\n");
+  int64_t ill_formed = 0;
+  for (const auto& ids : documents) {
+    const std::string text = model.tokenizer->decode(ids);
+    ill_formed += tokenizer::count_ill_formed(text);
+    file.write(dump_json(Json{{"text", text}}) + "\n");
+  }
+  if (ill_formed > 0)
+    log_warning("{}: {} of the model's bytes are not UTF-8 and are written as U+FFFD", arguments.out,
+                format_count(ill_formed));
   const int64_t bytes = file.position();
   file.commit();
   const double seconds = watch.seconds(), rate = static_cast<double>(*budget) / std::max(seconds, 1e-9);
   if (globals.json) {
-    print_now(dump(Json{{"out", arguments.out},
-                        {"documents", documents.size()},
-                        {"tokens", *budget},
-                        {"bytes", bytes},
-                        {"seed", arguments.seed},
-                        {"first_document", arguments.skip_documents},
-                        {"next_document", sampler.next_document()},
-                        {"temperature", arguments.temperature.value_or(1.0)},
-                        {"seconds", seconds},
-                        {"tokens_per_second", rate}},
-                   2) +
+    print_now(dump_json(Json{{"out", arguments.out},
+                             {"documents", documents.size()},
+                             {"tokens", *budget},
+                             {"bytes", bytes},
+                             {"seed", arguments.seed},
+                             {"first_document", arguments.skip_documents},
+                             {"next_document", sampler.next_document()},
+                             {"temperature", arguments.temperature.value_or(1.0)},
+                             {"seconds", seconds},
+                             {"tokens_per_second", rate}},
+                        2) +
               "\n");
   } else {
     print_now(fmt::format("{}: {} documents, {} tokens, {}, sampled in {} ({:.0f} tokens/s) with seed {}\n",
@@ -240,24 +250,19 @@ Verb add_generate(CLI::App& program, const Globals& globals) {
   const auto a = std::make_shared<Arguments>();
   app->add_option("MODEL", a->model, "HF folder, codes-and-scales folder or GGUF")->required();
   auto* prompt = app->add_option("--prompt", a->prompt, "text to continue; \"\" starts a document");
-  app->add_option("--max-tokens", a->max_tokens, "tokens to add to the prompt at most; default 128")
-      ->check(CLI::PositiveNumber)
+  add_whole(*app, "--max-tokens", a->max_tokens, "tokens to add to the prompt at most; default 128", {.least = 1})
       ->needs(prompt);
-  app->add_option("--temperature", a->temperature, "0: the likeliest token; default: 0 with --prompt, 1 with --corpus")
-      ->check(CLI::NonNegativeNumber);
-  app->add_option("--top-p", a->top_p, "sample from the smallest set of tokens with this probability")
-      ->check(CLI::Range(0.0, 1.0));
-  app->add_option("--top-k", a->top_k, "sample from the so many likeliest tokens; 0: all")
-      ->check(CLI::NonNegativeNumber);
-  app->add_option("--seed", a->seed, "seed of the samples");
+  add_number(*app, "--temperature", a->temperature,
+             "0: the likeliest token; default: 0 with --prompt, 1 with --corpus");
+  add_number(*app, "--top-p", a->top_p, "sample from the smallest set of tokens with this probability", {.most = 1});
+  add_whole(*app, "--top-k", a->top_k, "sample from the so many likeliest tokens; 0: all");
+  add_seed(*app, a->seed, "seed of the samples");
   auto* corpus = app->add_option("--corpus", a->corpus,
                                  "sample documents from nothing until there are so many tokens, such as 256k")
                      ->excludes(prompt);
   app->add_option("-o,--out", a->out, "the corpus: JSON lines {\"text\": ...}")->needs(corpus);
-  app->add_option("--skip-documents", a->skip_documents, "leave out the first documents of this seed")
-      ->check(CLI::NonNegativeNumber)
-      ->needs(corpus);
-  app->add_option("--batch", a->batch, "documents decoded at once")->check(CLI::PositiveNumber)->needs(corpus);
+  add_whole(*app, "--skip-documents", a->skip_documents, "leave out the first documents of this seed")->needs(corpus);
+  add_whole(*app, "--batch", a->batch, "documents decoded at once", {.least = 1})->needs(corpus);
   return {app, [=, &globals] {
             CRUMB_CHECK(prompt->count() + corpus->count() > 0, "generate: give --prompt TEXT or --corpus TOKENS");
             return corpus->count() > 0 ? run_corpus(*a, globals) : run_prompt(*a, globals);

@@ -13,6 +13,7 @@
 #include "cli/verbs.h"
 #include "core/arch/gguf_metadata.h"
 #include "core/common/error.h"
+#include "core/common/json.h"
 #include "core/common/quantity.h"
 #include "core/formats/safetensors.h"
 #include "quant/checkpoint.h"
@@ -121,7 +122,7 @@ Contents read_folder(const quant::Checkpoint& checkpoint) {
     contents.entries.push_back(std::move(entry));
   }
   const auto config = checkpoint.hf_config();
-  for (const auto& [key, value] : config.items()) contents.metadata.emplace_back(key, value.dump());
+  for (const auto& [key, value] : config.items()) contents.metadata.emplace_back(key, dump_json(value));
   return contents;
 }
 
@@ -203,7 +204,7 @@ void print_json(const Contents& contents, const Options& options) {
   if (options.tensors) {
     for (const auto& entry : contents.entries) result["tensors"].push_back(entry_json(entry));
   }
-  fmt::print("{}\n", result.dump(-1, ' ', false, json::error_handler_t::replace));
+  fmt::print("{}\n", dump_json(result));
 }
 
 void print_summary(const Contents& contents) {

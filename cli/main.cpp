@@ -5,6 +5,7 @@
 #include <exception>
 #include <vector>
 
+#include "cli/numbers.h"
 #include "cli/verbs.h"
 #include "core/common/end_signals.h"
 #include "core/common/error.h"
@@ -35,8 +36,7 @@ int run(int argc, char** argv) {
   program.add_flag("--json", globals.json, "print the result as JSON");
   program.add_flag("--force", globals.force, "replace an output that exists");
   program.add_flag("-q,--quiet", globals.quiet, "no progress, warnings only");
-  program.add_option("--threads", globals.threads, "threads to use; 0: one per processor")
-      ->check(CLI::Range(0, kMostThreads));
+  add_whole(program, "--threads", globals.threads, "threads to use; 0: one per processor", {.most = kMostThreads});
 
   std::vector<Verb> verbs;
 #ifdef CRUMB_WITH_TORCH

@@ -8,6 +8,7 @@
 #include "cli/verbs.h"
 #include "core/common/config.h"
 #include "core/common/error.h"
+#include "core/common/json.h"
 #include "core/common/quantity.h"
 #include "ptq/rtn.h"
 
@@ -22,9 +23,8 @@ using ptq::WeightError;
 struct Options {
   std::string source;                  // model folder or job.yaml
   std::vector<std::string> overrides;  // key=value
-  std::string method, grid, init, output;
+  std::string method, grid, bits, group_size, init, output;
   std::vector<std::string> exclude;
-  int64_t bits = 0, group_size = 0;
   bool asymmetric = false, print_config = false;
 };
 
@@ -71,8 +71,8 @@ QuantizeJob read_job(const CLI::App& app, const Options& options) {
   if (!is_job_file(options.source)) flags.place("model", ConfigValue::scalar(options.source, true));
   flags.set("--method", "method.name", options.method);
   flags.set("--grid", "method.grid", options.grid);
-  flags.set("--bits", "method.bits", std::to_string(options.bits));
-  flags.set("--group-size", "method.group_size", std::to_string(options.group_size));
+  flags.set("--bits", "method.bits", options.bits);
+  flags.set("--group-size", "method.group_size", options.group_size);
   flags.set("--asymmetric", "method.symmetric", options.asymmetric ? "false" : "true");
   flags.set("--init", "method.init", options.init);
   flags.set("--exclude", "method.exclude", options.exclude);
@@ -147,7 +147,7 @@ int run(const CLI::App& app, const Options& options, const Globals& globals) {
   ThreadPool pool(static_cast<int>(globals.threads));
   const RtnReport report = ptq::quantize_rtn(job, globals.force, pool);
   if (globals.json)
-    fmt::print("{}\n", to_json(report, job).dump());
+    fmt::print("{}\n", dump_json(to_json(report, job)));
   else
     print_summary(report, job);
   return kExitOk;

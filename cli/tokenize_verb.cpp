@@ -9,6 +9,8 @@
 #include "cli/verbs.h"
 #include "core/common/error.h"
 #include "core/common/file.h"
+#include "core/common/json.h"
+#include "core/tokenizer/text_file.h"
 #include "core/tokenizer/tokenizer.h"
 
 namespace crumb::cli {
@@ -21,9 +23,10 @@ struct Options {
 };
 
 std::string whole_input(const Options& options) {
-  if (!options.text.empty()) return options.text[0];
-  if (!options.file.empty()) return read_text(options.file);
-  return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+  if (!options.text.empty()) return std::string(tokenizer::checked_text(options.text[0], "TEXT"));
+  if (!options.file.empty()) return std::string(tokenizer::checked_text(read_text(options.file), options.file));
+  const std::string input{std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+  return std::string(tokenizer::checked_text(input, "standard input"));
 }
 
 void print_line(const tokenizer::Tokenizer& tokenizer, std::string_view text, const Options& options) {
@@ -34,8 +37,7 @@ void print_line(const tokenizer::Tokenizer& tokenizer, std::string_view text, co
     for (const auto id : ids) pieces.push_back(tokenizer.piece(id));
     line["pieces"] = std::move(pieces);
   }
-  // A vocabulary may spell pieces that are not valid UTF-8.
-  std::puts(line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace).c_str());
+  std::puts(dump_json(line).c_str());
 }
 
 int run(const Options& options) {

@@ -1,6 +1,10 @@
 #include "cli/train_data.h"
 
+#include <sys/stat.h>
 #include <memory>
+#include <optional>
+#include <set>
+#include <utility>
 
 #include "core/common/error.h"
 #include "core/common/hash.h"
@@ -10,26 +14,27 @@
 namespace crumb::cli {
 namespace {
 
-namespace fs = std::filesystem;
-
 std::string names_of(const std::vector<Path>& paths) {
   return paths.size() == 1 ? paths[0].string() : fmt::format("{} and {} more", paths[0].string(), paths.size() - 1);
 }
 
-bool is_same_file(const Path& a, const Path& b) {
-  std::error_code absent;
-  return fs::equivalent(a, b, absent) && !absent;
+/// The same for every name of a file; nothing where it is absent.
+std::optional<std::pair<dev_t, ino_t>> identity_of(const Path& path) {
+  struct stat st {};
+  if (stat(path.c_str(), &st) != 0) return std::nullopt;
+  return std::pair{st.st_dev, st.st_ino};
 }
 
 /// Validation text must not be trained on. A text given twice would be split as one, with copies on both sides.
 void check_sources(const train::DataOptions& data) {
-  const auto& sources = data.train.sources;
-  for (size_t i = 0; i < sources.size(); ++i) {
-    const Path& path = sources[i].path;
-    CRUMB_CHECK(data.valid.is_share() || !is_same_file(path, data.valid.path),
-                "data.valid: {} is trained on, too; give another text, or a share such as 1%", path.string());
-    for (size_t j = 0; j < i; ++j)
-      CRUMB_CHECK(!is_same_file(path, sources[j].path), "data.train: {} is given twice", path.string());
+  const auto valid = data.valid.is_share() ? std::nullopt : identity_of(data.valid.path);
+  std::set<std::pair<dev_t, ino_t>> seen;
+  for (const auto& source : data.train.sources) {
+    const auto file = identity_of(source.path);
+    if (!file) continue;  // told where it is read
+    CRUMB_CHECK(file != valid, "data.valid: {} is trained on, too; give another text, or a share such as 1%",
+                source.path.string());
+    CRUMB_CHECK(seen.insert(*file).second, "data.train: {} is given twice", source.path.string());
   }
 }
 

@@ -14,6 +14,7 @@
 #include "core/arch/hf_config.h"
 #include "core/common/error.h"
 #include "core/common/hash.h"
+#include "core/common/json.h"
 #include "core/common/log.h"
 #include "core/common/rng.h"
 #include "core/common/thread_pool.h"
@@ -278,7 +279,7 @@ eval::EvalResult judge(const TrainJob& job, const Path& model, const Path& repor
   if (!job.model.is_random) options.baseline = job.model.path;
   options.threads = job.threads.value_or(0);
   auto result = eval::evaluate(options);
-  write_text(report.string() + ".json", eval::to_json(result).dump(2) + "\n");
+  write_text(report.string() + ".json", dump_json(eval::to_json(result), 2) + "\n");
   write_text(report.string() + ".md", eval::to_markdown(result));
   return result;
 }

@@ -7,6 +7,7 @@
 #include "cli/train_run.h"
 #include "cli/verbs.h"
 #include "core/common/error.h"
+#include "core/common/json.h"
 #include "core/common/log.h"
 #include "core/common/progress.h"
 #include "eval/report.h"
@@ -61,7 +62,7 @@ int finish(const TrainResult& result, const Globals& globals) {
               result.summary.steps);
   }
   if (globals.json) {
-    fmt::print("{}\n", to_json(result).dump());
+    fmt::print("{}\n", dump_json(to_json(result)));
   } else {
     print_summary(result);
   }
@@ -84,7 +85,7 @@ int run(const Arguments& arguments, const Globals& globals) {
   }
   if (arguments.dry_run) {
     const DryRun plan = plan_train_job(job);
-    fmt::print("{}", globals.json ? to_json(plan).dump() + "\n" : to_text(plan));
+    fmt::print("{}", globals.json ? dump_json(to_json(plan)) + "\n" : to_text(plan));
     return kExitOk;
   }
   return finish(run_train_job(std::move(job), globals.force), globals);

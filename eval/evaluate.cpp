@@ -5,7 +5,7 @@
 #include <set>
 
 #include "core/common/progress.h"
-#include "eval/documents.h"
+#include "core/tokenizer/text_file.h"
 #include "eval/runtime_scorer.h"
 #include "eval/token_stream.h"
 #include "quant/checkpoint.h"
@@ -115,7 +115,11 @@ void check_options(const EvalOptions& options) {
 
 std::vector<TextDocuments> read_texts(const EvalOptions& options) {
   std::vector<TextDocuments> texts;
-  for (const auto& path : options.texts) texts.push_back({path, read_documents(path, options.separator)});
+  for (const auto& path : options.texts) {
+    auto& documents = texts.emplace_back(TextDocuments{path, {}}).documents;
+    tokenizer::TextFile(path).for_each_document(options.separator,
+                                                [&](std::string_view document) { documents.emplace_back(document); });
+  }
   return texts;
 }
 

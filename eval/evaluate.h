@@ -27,8 +27,7 @@ struct EvalOptions {
   /// The section `evaluate:` of a job.
   template <class V>
   void visit(V& v) {
-    v.field("text", texts,
-            "texts to judge by: plain files, or .jsonl with {\"text\": ...} lines; their documents are pooled");
+    v.field("text", texts, "texts to judge by: plain files, or JSON with {\"text\": ...}; their documents are pooled");
     v.field("separator", separator,
             "what stands between documents of a plain file; empty: a file is one document; EOS follows each document");
     v.field("context", context, "tokens a window; auto: 2048, or what the models declare if less", {.min = 2});

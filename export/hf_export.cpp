@@ -1,7 +1,7 @@
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "core/common/error.h"
+#include "core/common/json.h"
 #include "core/formats/safetensors.h"
 #include "export/tensor_rows.h"
 #include "export/writers.h"
@@ -16,7 +16,7 @@ void write_config(const quant::Checkpoint& checkpoint, const Path& folder) {
   nlohmann::json config = checkpoint.hf_config();
   config.erase("quantization_config");
   config[config.contains("dtype") ? "dtype" : "torch_dtype"] = "bfloat16";
-  write_text(folder / "config.json", config.dump(2) + "\n");
+  write_text(folder / "config.json", dump_json(config, 2) + "\n");
 }
 
 void write_weights(ExportJob& job, const Path& folder) {

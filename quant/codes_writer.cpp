@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/common/error.h"
+#include "core/common/json.h"
 #include "core/formats/safetensors.h"
 #include "quant/checkpoint_kinds.h"
 #include "quant/quantization_config.h"
@@ -132,7 +133,7 @@ void write_config(const Path& folder, const Checkpoint& base, const CodesSource&
   }
   auto config = base.hf_config();
   config["quantization_config"] = make_quantization_config(by_module, ignore);
-  write_text(folder / "config.json", config.dump(2) + "\n");
+  write_text(folder / "config.json", dump_json(config, 2) + "\n");
 }
 
 }  // namespace

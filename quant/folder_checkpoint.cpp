@@ -6,6 +6,7 @@
 
 #include "core/arch/hf_config.h"
 #include "core/common/error.h"
+#include "core/common/json.h"
 #include "core/formats/safetensors.h"
 #include "quant/checkpoint_kinds.h"
 #include "quant/quantization_config.h"
@@ -22,9 +23,7 @@ json read_config(const Path& folder) {
   const bool is_run = std::filesystem::exists(folder / "model" / "config.json");
   CRUMB_CHECK(std::filesystem::exists(path), "{}: there is no config.json in this folder{}", folder.string(),
               is_run ? "; its model is in " + (folder / "model").string() : "");
-  auto config = json::parse(read_text(path), nullptr, false);
-  CRUMB_CHECK(!config.is_discarded(), "{}: not valid JSON", path.string());
-  return config;
+  return read_json(path);
 }
 
 bool is_float(DType dtype) {

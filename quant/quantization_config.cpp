@@ -1,9 +1,11 @@
 #include "quant/quantization_config.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "core/common/error.h"
+#include "core/common/json.h"
 
 namespace crumb::quant {
 namespace {
@@ -33,14 +35,16 @@ QuantFormat most_frequent(const std::map<std::string, QuantFormat>& formats) {
   return most;
 }
 
+/// How the weights are quantized; nothing where they are not.
+std::optional<JsonObject> quantization_of(const JsonObject& config) {
+  for (const char* key : {"compression_config", "quantization_config"})
+    if (config.has(key)) return config.inner(key);
+  return std::nullopt;
+}
+
 template <class T>
-T value_of(const json& object, const json& defaults, const char* key, const std::string& where) {
-  const json& source = object.contains(key) ? object : defaults;
-  try {
-    return source.at(key).get<T>();
-  } catch (const json::exception&) {
-    user_error("{}: quantization_config: {} is missing or of the wrong type", where, key);
-  }
+T value_of(const JsonObject& own, const JsonObject& common, const char* key, std::optional<T> fallback = std::nullopt) {
+  return (own.has(key) ? own : common).get<T>(key, fallback);
 }
 
 }  // namespace
@@ -61,39 +65,36 @@ json make_quantization_config(const std::map<std::string, QuantFormat>& formats,
 }
 
 bool is_codes_config(const json& config, const std::string& where) {
-  CRUMB_CHECK(!config.contains("quantization"),
+  const JsonObject keys(config, where);
+  CRUMB_CHECK(!keys.has("quantization"),
               "{}: the weights are quantized by MLX, which Crumb does not read; give the unquantized model", where);
-  const char* key = config.contains("compression_config") ? "compression_config" : "quantization_config";
-  const auto it = config.find(key);
-  if (it == config.end() || it->is_null()) return false;
-  CRUMB_CHECK(it->is_object(), "{}: {} is not an object", where, key);
-  const auto method = it->contains("quant_method") ? it->at("quant_method") : json("another program");
+  const auto quantization = quantization_of(keys);
+  if (!quantization) return false;
+  const auto method = quantization->text("quant_method", "another program");
   CRUMB_CHECK(method == "crumb",
               "{}: the weights are quantized by {}, which Crumb does not read; give the unquantized model", where,
-              method.is_string() ? method.get<std::string>() : method.dump());
-  const int version = value_of<int>(*it, *it, "version", where);
+              method);
+  const int version = quantization->get<int>("version");
   CRUMB_CHECK(version == kVersion, "{}: quantization_config has version {}; this program reads {}", where, version,
               kVersion);
   return true;
 }
 
 QuantFormat format_of_module(const json& config, const std::string& module, const std::string& where) {
-  const json& common = config.at("quantization_config");
-  const json none = json::object();
-  const auto modules = common.find("modules");
-  const bool overridden = modules != common.end() && modules->is_object() && modules->contains(module);
-  const json& own = overridden ? modules->at(module) : none;
+  const auto found = quantization_of(JsonObject(config, where));
+  CRUMB_ASSERT(found);
+  const JsonObject& common = *found;
+  const JsonObject modules = common.inner("modules"), own = modules.inner(module.c_str());
   QuantFormat format;
-  const auto grid = value_of<std::string>(own, common, "grid", where);
+  const auto grid = value_of<std::string>(own, common, "grid");
   CRUMB_CHECK(grid == "seq" || grid == "int", "{}: quantization_config: grid '{}' is not known; known ones: seq, int",
               where, grid);
   format.grid = grid == "seq" ? Grid::seq : Grid::intn;
-  format.bits = value_of<int>(own, common, "bits", where);
+  format.bits = value_of<int>(own, common, "bits");
   CRUMB_CHECK(format.grid == Grid::seq ? format.bits == 2 : format.bits >= 2 && format.bits <= 8,
               "{}: quantization_config: grid {} with {} bits does not exist", where, grid, format.bits);
-  const bool says_symmetric = own.contains("symmetric") || common.contains("symmetric");
-  format.symmetric = says_symmetric ? value_of<bool>(own, common, "symmetric", where) : true;
-  format.group_size = value_of<int64_t>(own, common, "group_size", where);
+  format.symmetric = value_of<bool>(own, common, "symmetric", true);
+  format.group_size = value_of<int64_t>(own, common, "group_size");
   CRUMB_CHECK(format.group_size >= 0, "{}: quantization_config: group_size is {}", where, format.group_size);
   return format;
 }

@@ -10,7 +10,6 @@ namespace crumb::train {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::ordered_json;
 
 constexpr std::string_view kStep = "step-";
 
@@ -52,15 +51,19 @@ nlohmann::ordered_json TrainState::to_json() const {
           {"inputs", inputs}};
 }
 
-TrainState TrainState::from_json(const Json& json) {
-  return {.step = json.at("step"),
-          .best_value = json.at("best_value").is_null() ? 0.0 : json.at("best_value").get<double>(),
-          .best_step = json.at("best_step"),
-          .measure = json.at("measure"),
-          .threads = json.at("threads"),
-          .isa = json.at("isa"),
-          .torch_version = json.at("torch_version"),
-          .inputs = json.value("inputs", std::map<std::string, std::string>{})};
+TrainState TrainState::from_json(const JsonObject& json) {
+  TrainState state{.step = json.get<int64_t>("step"),
+                   .best_value = json.get<double>("best_value", 0.0),
+                   .best_step = json.get<int64_t>("best_step"),
+                   .measure = json.get<std::string>("measure"),
+                   .threads = json.get<int64_t>("threads"),
+                   .isa = json.get<std::string>("isa"),
+                   .torch_version = json.get<std::string>("torch_version"),
+                   .inputs = {}};
+  const JsonObject inputs = json.inner("inputs");
+  for (const auto& [name, value] : inputs.object().items())
+    state.inputs[name] = json_as<std::string>(value, inputs.where(), name);
+  return state;
 }
 
 std::optional<Path> newest_checkpoint(const Path& output) {
@@ -75,7 +78,7 @@ void save_checkpoint(const Path& output, const TrainState& state, const AdamW& o
   for (const auto& p : optimizer.parameters()) masters[p.name] = p.value;
   write_tensors(folder.temporary_path() / "masters.safetensors", masters);
   write_tensors(folder.temporary_path() / "optimizer.safetensors", optimizer.state());
-  write_text(folder.temporary_path() / "state.json", state.to_json().dump(2) + "\n");
+  write_text(folder.temporary_path() / "state.json", dump_json(state.to_json(), 2) + "\n");
   folder.commit();
   auto all = checkpoints(output);
   for (; static_cast<int64_t>(all.size()) > keep; all.erase(all.begin())) remove_checkpoint(all.begin()->second);
@@ -102,9 +105,10 @@ void load_masters(const Path& folder, const std::vector<TrainedParameter>& param
 
 static TrainState read_state(const Path& path) {
   try {
-    return TrainState::from_json(Json::parse(read_text(path)));
-  } catch (const nlohmann::json::exception&) {
-    user_error("{}: not a training state; remove its folder to go on from the checkpoint before it", path.string());
+    const auto json = read_json(path);
+    return TrainState::from_json(JsonObject(json, path.string()));
+  } catch (const UserError& e) {
+    user_error("{}; remove its folder to go on from the checkpoint before it", e.what());
   }
 }
 

@@ -1,9 +1,9 @@
 // Training checkpoints: OUTPUT/checkpoints/step-000200/{masters,optimizer}.safetensors and state.json.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <optional>
 
+#include "core/common/json.h"
 #include "train/optimizer.h"
 
 namespace crumb::train {
@@ -20,7 +20,8 @@ struct TrainState {
   std::map<std::string, std::string> inputs;
 
   nlohmann::ordered_json to_json() const;
-  static TrainState from_json(const nlohmann::ordered_json& json);
+  /// UserError for a key that is missing or of another type.
+  static TrainState from_json(const JsonObject& json);
 };
 
 /// Folder of the newest complete checkpoint under `output`, if any.

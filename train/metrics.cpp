@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "core/common/error.h"
+#include "core/common/log.h"
 
 namespace crumb::train {
 namespace {
@@ -19,20 +20,37 @@ struct Curve {
 
 constexpr double kWidth = 860, kHeight = 240, kLeft = 70, kBottom = 30, kTop = 12, kRight = 12;
 
+/// Calls `line` for the text and the object of each line that is whole.
+void for_each_line(const Path& path, const std::function<void(const std::string&, const nlohmann::json&)>& line) {
+  std::istringstream text(read_text(path));
+  int64_t number = 0;
+  for (std::string row; std::getline(text, row);) {
+    ++number;
+    try {
+      const auto object = parse_json(row, path.string(), {.first_line = number});
+      CRUMB_CHECK(object.is_object(), "{}:{}: not a JSON object", path.string(), number);
+      line(row, object);
+    } catch (const UserError& e) {
+      if (!text.eof()) log_warning("{}; the line is left out", e.what());
+    }
+  }
+}
+
 void keep_lines_up_to(const Path& path, int64_t last_step) {
   std::string kept;
-  for (const auto& line : read_log(path)) {
-    if (line.value("step", int64_t{-1}) <= last_step) kept += line.dump() + "\n";
-  }
+  for_each_line(path, [&](const std::string& text, const nlohmann::json& line) {
+    if (JsonObject(line, path.string()).get<int64_t>("step", -1) <= last_step) kept += text + "\n";
+  });
   write_text(path, kept);
 }
 
-Curve curve_of(const std::vector<Json>& log, const std::string& key, const std::string& name,
+Curve curve_of(const std::vector<nlohmann::json>& log, const std::string& key, const std::string& name,
                const std::string& color) {
   Curve curve{name, color, {}};
   for (const auto& line : log) {
-    if (line.contains(key) && line[key].is_number())
-      curve.points.emplace_back(line.value("step", 0.0), line[key].get<double>());
+    const JsonObject values(line, "log.jsonl");
+    if (values.has(key.c_str()))
+      curve.points.emplace_back(values.get<double>("step", 0.0), values.get<double>(key.c_str()));
   }
   return curve;
 }
@@ -117,7 +135,7 @@ MetricsLog::MetricsLog(const Path& path, int64_t last_step) : path_(path) {
 MetricsLog::~MetricsLog() { std::fclose(file_); }
 
 void MetricsLog::append(const Json& line) {
-  const std::string text = line.dump() + "\n";
+  const std::string text = dump_json(line) + "\n";
   const bool is_written = std::fwrite(text.data(), 1, text.size(), file_) == text.size() && std::fflush(file_) == 0;
   if (!is_written) run_error("cannot write {}: {}", path_.string(), system_error_text(errno));
 }
@@ -126,17 +144,13 @@ void MetricsLog::sync() {
   if (fsync(fileno(file_)) != 0) run_error("cannot sync {}: {}", path_.string(), system_error_text(errno));
 }
 
-std::vector<Json> read_log(const Path& path) {
-  std::vector<Json> lines;
-  std::istringstream text(read_text(path));
-  for (std::string line; std::getline(text, line);) {
-    Json json = Json::parse(line, nullptr, false);
-    if (json.is_object()) lines.push_back(std::move(json));
-  }
+std::vector<nlohmann::json> read_log(const Path& path) {
+  std::vector<nlohmann::json> lines;
+  for_each_line(path, [&](const std::string& /*text*/, const nlohmann::json& line) { lines.push_back(line); });
   return lines;
 }
 
-std::string curves_page(const std::vector<Json>& log, const std::string& title) {
+std::string curves_page(const std::vector<nlohmann::json>& log, const std::string& title) {
   const auto curve = [&](const char* key, const char* name, const char* color) {
     return thinned(curve_of(log, key, name, color), 400);
   };

@@ -3,11 +3,10 @@
 
 #include <cstdio>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
-#include "core/common/file.h"
+#include "core/common/json.h"
 
 namespace crumb::train {
 
@@ -31,10 +30,10 @@ class MetricsLog {
   std::FILE* file_ = nullptr;
 };
 
-/// Lines of a log; a broken one is left out.
-std::vector<Json> read_log(const Path& path);
+/// Lines of a log. A broken one is left out: with a warning, unless it is the last, which a kill cut short.
+std::vector<nlohmann::json> read_log(const Path& path);
 
 /// A page without scripts or outside files: loss, validation, learning rate, movement of codes and weights.
-std::string curves_page(const std::vector<Json>& log, const std::string& title);
+std::string curves_page(const std::vector<nlohmann::json>& log, const std::string& title);
 
 }  // namespace crumb::train

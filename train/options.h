@@ -45,11 +45,12 @@ struct DataOptions {
 
   template <class V>
   void visit(V& v) {
-    v.field("train", train,
-            "texts to train on: .txt cut at the separator, or .jsonl with {\"text\": ...}; a mix gives each its share "
-            "of the tokens: "
-            "[{path: a.jsonl, weight: 0.7}, {path: b.txt, weight: 0.3}]",
-            {.required = true});
+    v.field(
+        "train", train,
+        "texts to train on: plain text cut at the separator, or JSON with {\"text\": ...}; a mix gives each its share "
+        "of the tokens: "
+        "[{path: a.jsonl, weight: 0.7}, {path: b.txt, weight: 0.3}]",
+        {.required = true});
     v.field("valid", valid,
             "text to validate on: a path, or a share of the training documents, at least one (of fewer than 100 "
             "documents: the tail of "

@@ -13,11 +13,12 @@
 #include "core/common/quantity.h"
 #include "core/common/rng.h"
 #include "core/formats/gguf.h"
-#include "train/text.h"
+#include "core/tokenizer/text_file.h"
 
 namespace crumb::train {
 namespace {
 
+using tokenizer::TextFile;
 using tokenizer::TokenId;
 
 constexpr char kMagic[8] = {'C', 'R', 'U', 'M', 'B', 'T', 'K', '1'};
@@ -28,10 +29,10 @@ struct Header {
   uint64_t key, documents, tokens;
 };
 
-uint64_t key_of(const std::vector<Path>& texts, const std::string& separator, const TextEncoder& encoder) {
-  uint64_t h = hash_word(hash_name("crumb token file"), encoder.identity);
+uint64_t key_of(const std::vector<TextFile>& texts, const std::string& separator, const TextEncoder& encoder) {
+  uint64_t h = hash_word(hash_name("crumb token file 2"), encoder.identity);  // 1 read other files as JSON
   h = hash_bytes(h, separator);
-  for (const auto& text : texts) h = hash_file(hash_word(h, text.extension() == ".jsonl" ? 1 : 0), text);
+  for (const auto& text : texts) h = hash_bytes(hash_word(h, text.is_json() ? 1 : 0), text.text());
   return h;
 }
 
@@ -81,14 +82,14 @@ void write_token_file(const Path& path, uint64_t key, const Encoder& encoder) {
   file.commit();
 }
 
-void tokenize(const std::vector<Path>& texts, const std::string& separator, const TextEncoder& encoder,
+void tokenize(const std::vector<TextFile>& texts, const std::string& separator, const TextEncoder& encoder,
               const Path& path, uint64_t key, const ParallelFor& parallel_for) {
   if (!encoder.tokenizer->special().eos)
     log_warning("the tokenizer names no EOS: documents follow each other without a token between them");
   const Stopwatch clock;
   Encoder tokens(*encoder.tokenizer, parallel_for);
   for (const auto& text : texts)
-    for_each_document(text, separator, [&](std::string_view document) { tokens.add(document); });
+    text.for_each_document(separator, [&](std::string_view document) { tokens.add(document); });
   tokens.flush();
   write_token_file(path, key, tokens);
   log_info("tokenized {} documents into {} tokens in {:.1f} s", format_count(static_cast<int64_t>(tokens.ends.size())),
@@ -132,10 +133,12 @@ uint64_t tokenizer_identity(const Path& model) {
 
 TokenFile open_token_file(const std::vector<Path>& texts, const std::string& separator, const TextEncoder& encoder,
                           const Path& cache, const ParallelFor& parallel_for) {
-  const uint64_t key = key_of(texts, separator, encoder);
+  // Judged before the cache is asked: what they hold is told in every run.
+  const std::vector<TextFile> files(texts.begin(), texts.end());
+  const uint64_t key = key_of(files, separator, encoder);
   const Path path = cache / fmt::format("{:016x}.tokens", key);
   remove_leftovers(cache);
-  if (!std::filesystem::exists(path)) tokenize(texts, separator, encoder, path, key, parallel_for);
+  if (!std::filesystem::exists(path)) tokenize(files, separator, encoder, path, key, parallel_for);
   return TokenFile(path, key);
 }
 

@@ -116,9 +116,11 @@ class Run {
   /// makes it again; one that validates at other steps might not, so the next validation writes model/ in any case.
   void forget_best_of_dropped_steps() {
     if (!std::filesystem::exists(output_ / "log.jsonl")) return;
-    for (const Json& line : read_log(output_ / "log.jsonl")) {
-      const double value = line.value("valid_" + state_.measure, std::numeric_limits<double>::infinity());
-      if (line.value("step", int64_t{0}) > state_.step && value < state_.best_value) state_.best_step = -1;
+    const Path path = output_ / "log.jsonl";
+    for (const auto& object : read_log(path)) {
+      const JsonObject line(object, path.string());
+      const auto value = line.get<double>(("valid_" + state_.measure).c_str(), std::numeric_limits<double>::infinity());
+      if (line.get<int64_t>("step", 0) > state_.step && value < state_.best_value) state_.best_step = -1;
     }
   }
 
@@ -276,7 +278,8 @@ class Run {
   /// The first line of the log, also of a run that went on.
   double start_value() const {
     const auto log = read_log(output_ / "log.jsonl");
-    return log.empty() ? 0.0 : log.front().value("valid_" + state_.measure, 0.0);
+    return log.empty() ? 0.0
+                       : JsonObject(log.front(), "log.jsonl").get<double>(("valid_" + state_.measure).c_str(), 0.0);
   }
 
   const TrainerParts& parts_;

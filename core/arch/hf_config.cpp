@@ -2,13 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
 
 #include "core/arch/rope_scaling.h"
 #include "core/common/error.h"
+#include "core/common/json.h"
 
 namespace crumb::arch {
 namespace {
@@ -18,63 +17,26 @@ using nlohmann::json;
 constexpr int64_t kLargest = int64_t{1} << 31;  // of any one size; keeps products of two inside 64 bits
 constexpr int64_t kMostLayers = 4096;
 
-/// Typed access to a JSON object; null counts as absent, as in transformers. Messages name the file and the key.
-class Config {
+/// What every size of a model is held to.
+class Config : public JsonObject {
  public:
-  Config(const json& object, std::string where) : object_(object), where_(std::move(where)) {
-    CRUMB_CHECK(object.is_object(), "{}: not a JSON object", where_);
-  }
-  const std::string& where() const { return where_; }
-  bool has(const char* key) const { return find(key) != nullptr; }
-  bool names(const char* key) const { return object_.contains(key); }  // also as null
+  using JsonObject::JsonObject;
+  explicit Config(const JsonObject& object) : JsonObject(object) {}
 
   int64_t size(const char* key, std::optional<int64_t> fallback = std::nullopt, int64_t least = 1) const {
-    const json* value = find(key);
-    if (value == nullptr) {
-      CRUMB_CHECK(fallback, "{}: {} is missing", where_, key);
-      return *fallback;
-    }
-    CRUMB_CHECK(value->is_number_integer(), "{}: {} must be an integer, not {}", where_, key, value->dump());
-    const auto result = value->get<int64_t>();
-    CRUMB_CHECK(result >= least && result < kLargest, "{}: {} is {}, which no model has", where_, key, result);
+    if (fallback && !has(key)) return *fallback;
+    const auto result = get<int64_t>(key);
+    CRUMB_CHECK(result >= least && result < kLargest, "{}: {} is {}, which no model has", where(), key, result);
     return result;
   }
   double number(const char* key, std::optional<double> fallback = std::nullopt) const {
-    const json* value = find(key);
-    if (value == nullptr) {
-      CRUMB_CHECK(fallback, "{}: {} is missing", where_, key);
-      return *fallback;
-    }
-    CRUMB_CHECK(value->is_number(), "{}: {} must be a number, not {}", where_, key, value->dump());
-    const auto result = value->get<double>();
-    CRUMB_CHECK(std::isfinite(result), "{}: {} is not finite", where_, key);
-    return result;
+    return get<double>(key, fallback);
   }
   double positive(const char* key, std::optional<double> fallback = std::nullopt) const {
     const double result = number(key, fallback);
-    CRUMB_CHECK(result > 0, "{}: {} must be greater than 0, not {}", where_, key, result);
+    CRUMB_CHECK(result > 0, "{}: {} must be greater than 0, not {}", where(), key, result);
     return result;
   }
-  bool flag(const char* key, bool fallback) const {
-    const json* value = find(key);
-    if (value == nullptr) return fallback;
-    CRUMB_CHECK(value->is_boolean(), "{}: {} must be true or false, not {}", where_, key, value->dump());
-    return value->get<bool>();
-  }
-  std::string text(const char* key, const std::string& fallback) const {
-    const json* value = find(key);
-    if (value == nullptr) return fallback;
-    CRUMB_CHECK(value->is_string(), "{}: {} must be a string, not {}", where_, key, value->dump());
-    return value->get<std::string>();
-  }
-  const json* find(const char* key) const {
-    const auto it = object_.find(key);
-    return it == object_.end() || it->is_null() ? nullptr : &*it;
-  }
-
- private:
-  const json& object_;
-  std::string where_;
 };
 
 /// What transformers assumes when a key is absent.
@@ -154,10 +116,8 @@ RopeSpec scaled_rope(const Config& rope, const Config& config, int64_t dim) {
 }
 
 RopeSpec read_rope(const Config& config, int64_t dim) {
-  const json empty = json::object();
   const char* key = config.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
-  const json* rope = config.has(key) ? config.find(key) : &empty;
-  const Config parameters(*rope, config.where() + ": " + key);
+  const Config parameters(config.inner(key));
   CRUMB_CHECK(!parameters.has("full_attention") && !parameters.has("sliding_attention"),
               "{}: one rotary embedding per layer type is not supported", parameters.where());
   return scaled_rope(parameters, config, dim);
@@ -197,7 +157,7 @@ std::vector<std::string> read_layer_types(const Config& config, int64_t num_laye
               "{}: layer_types must list one type for each of the {} layers", config.where(), num_layers);
   std::vector<std::string> names;
   for (const auto& type : *types) {
-    const auto name = type.is_string() ? type.get<std::string>() : type.dump();
+    const auto name = type.is_string() ? type.get<std::string>() : json_excerpt(type);
     CRUMB_CHECK(name == "full_attention" || name == "sliding_attention",
                 "{}: layer type {} is not supported; known ones: full_attention, sliding_attention", config.where(),
                 name);
@@ -343,9 +303,7 @@ DecoderSpec spec_from_hf_config(const json& object, const std::string& where) {
 
 DecoderSpec load_hf_spec(const Path& path) {
   const Path file = std::filesystem::is_directory(path) ? path / "config.json" : path;
-  const auto config = json::parse(read_text(file), nullptr, false);
-  CRUMB_CHECK(!config.is_discarded(), "{}: not valid JSON", file.string());
-  return spec_from_hf_config(config, file.string());
+  return spec_from_hf_config(read_json(file), file.string());
 }
 
 json hf_config_from_spec(const DecoderSpec& spec) {

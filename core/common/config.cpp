@@ -1,7 +1,5 @@
 #include "core/common/config.h"
 
-#include <yaml-cpp/yaml.h>
-
 #include <algorithm>
 #include <cctype>
 #include <cmath>
@@ -11,61 +9,6 @@
 
 namespace crumb {
 namespace {
-
-ConfigMark make_mark(const YAML::Mark& mark, const std::string& name, const Path& folder) {
-  return {name, mark.line + 1, mark.column + 1, folder};  // yaml-cpp counts from 0
-}
-
-constexpr int kMostLevels = 64;
-constexpr int kMostValues = 100'000;
-
-/// A YAML tree as plain data. An alias stands for a copy of its anchor's value, so that a few lines can mean a tree
-/// without end: depth and size have limits.
-class Converter {
- public:
-  Converter(const std::string& name, const Path& folder) : name_(name), folder_(folder) {}
-
-  ConfigValue convert(const YAML::Node& node, int level = 0) {
-    ConfigValue value;
-    value.mark = mark_of(node);
-    CRUMB_CHECK(level <= kMostLevels, "{}: nested deeper than {} levels; does an alias stand inside its own anchor?",
-                value.mark.text(), kMostLevels);
-    CRUMB_CHECK(++num_values_ <= kMostValues, "{}: more than {} values, those of aliases included", value.mark.text(),
-                kMostValues);
-    if (node.IsScalar()) {
-      value.kind = ConfigValue::Kind::scalar;
-      value.text = node.Scalar();
-      value.quoted = node.Tag() == "!";
-    } else if (node.IsSequence()) {
-      value.kind = ConfigValue::Kind::list;
-      for (const auto& item : node) value.items.push_back(convert(item, level + 1));
-    } else if (node.IsMap()) {
-      value.kind = ConfigValue::Kind::map;
-      for (const auto& entry : node) value.entries.push_back(convert_entry(entry.first, entry.second, level + 1));
-      // A message about a key points at the key, one about its value at the value; a missing entry of a map points at
-      // the map.
-      if (!value.entries.empty()) value.mark = value.entries[0].second.key_mark;
-    }
-    return value;
-  }
-
- private:
-  ConfigMark mark_of(const YAML::Node& node) const { return make_mark(node.Mark(), name_, folder_); }
-
-  std::pair<std::string, ConfigValue> convert_entry(const YAML::Node& key, const YAML::Node& node, int level) {
-    const ConfigMark mark = mark_of(key);
-    CRUMB_CHECK(key.IsScalar(), "{}: a key must be plain text", mark.text());
-    CRUMB_CHECK(key.Scalar() != "<<", "{}: merge keys (<<) are not supported", mark.text());
-    ConfigValue value = convert(node, level);
-    value.key_mark = mark;
-    if (value.kind == ConfigValue::Kind::null) value.mark = mark;
-    return {key.Scalar(), std::move(value)};
-  }
-
-  std::string name_;
-  Path folder_;
-  int num_values_ = 0;
-};
 
 std::string quote(const std::string& text) {
   std::string out = "\"";
@@ -209,19 +152,6 @@ ConfigValue ConfigValue::map(std::vector<std::pair<std::string, ConfigValue>> en
   return value;
 }
 
-ConfigValue parse_yaml_text(const std::string& text, const std::string& name, const Path& folder) {
-  try {
-    const std::vector<YAML::Node> documents = YAML::LoadAll(text);
-    if (documents.size() > 1) {
-      user_error("{}: a second document (---) begins here; only one is read",
-                 make_mark(documents[1].Mark(), name, folder).text());
-    }
-    return documents.empty() ? ConfigValue() : Converter(name, folder).convert(documents[0]);
-  } catch (const YAML::Exception& e) {
-    user_error("{}: not valid YAML: {}", make_mark(e.mark, name, folder).text(), e.msg);
-  }
-}
-
 ConfigValue parse_yaml_file(const Path& path) {
   const Path folder = path.has_parent_path() ? path.parent_path() : Path(".");
   ConfigValue root = parse_yaml_text(read_text(path), path.string(), folder);
@@ -246,10 +176,13 @@ void apply_override(ConfigValue& root, const std::string& assignment) {
   unmark(value);
   ConfigValue* at = &root;
   size_t begin = 0;
+  int level = 0;
   for (;;) {
     const size_t dot = key.find('.', begin);
     const std::string part = key.substr(begin, dot == std::string::npos ? dot : dot - begin);
     CRUMB_CHECK(!part.empty(), "command line: {}: not a dotted key", key);
+    CRUMB_CHECK(++level <= kMostConfigLevels, "command line: {}...: nested deeper than {} levels", key.substr(0, 40),
+                kMostConfigLevels);
     if (at->kind == ConfigValue::Kind::null) at->kind = ConfigValue::Kind::map;
     CRUMB_CHECK(at->kind == ConfigValue::Kind::map, "command line: {}: {} holds a value, not keys", key,
                 key.substr(0, begin == 0 ? 0 : begin - 1));

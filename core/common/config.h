@@ -70,8 +70,11 @@ struct ConfigValue {
   static ConfigValue map(std::vector<std::pair<std::string, ConfigValue>> entries);
 };
 
-/// Throws UserError with file:line:col for text that is not YAML, holds a second document, or grows beyond all reason
-/// (an alias inside its own anchor).
+/// Lists and maps inside each other.
+inline constexpr int kMostConfigLevels = 64;
+
+/// Throws UserError with file:line:col for text that is not YAML, goes on after its document, has tags, or grows beyond
+/// all reason (256 kB, 100,000 values with those of aliases).
 ConfigValue parse_yaml_file(const Path& path);
 ConfigValue parse_yaml_text(const std::string& text, const std::string& name, const Path& folder = ".");
 /// "optimizer.lr=1e-4", "data.train=[a.txt, b.txt]": the right side is YAML. Paths are relative to the working

@@ -50,8 +50,8 @@ std::string reason_of(const json::exception& error) {
 /// anything. (The library's own parse with a callback looks through the whole object after each of its values.)
 class Builder : public nlohmann::json_sax<json> {
  public:
-  Builder(std::string_view text, const std::string& name, int64_t first_line, int most_levels)
-      : text_(text), name_(name), first_line_(first_line), most_levels_(most_levels), at_(text.data()) {}
+  Builder(std::string_view text, const std::string& name, const JsonRules& rules)
+      : text_(text), name_(name), rules_(rules), at_(text.data()) {}
 
   json build() {
     const char* end = text_.data() + text_.size();
@@ -77,7 +77,9 @@ class Builder : public nlohmann::json_sax<json> {
     level.key = std::move(value);
     level.key_end = position();
     level.is_again = found != level.container->end();
-    if (level.is_again) level.earlier = std::move(*found);
+    if (!level.is_again) return true;
+    if (rules_.unique_keys) fail(level.key_end, fmt::format("\"{}\" is given twice", level.key));
+    level.earlier = std::move(*found);
     return true;
   }
 
@@ -116,8 +118,8 @@ class Builder : public nlohmann::json_sax<json> {
   }
 
   bool begin(json value) {
-    if (static_cast<int>(levels_.size()) >= most_levels_)
-      fail(position(), fmt::format("nested deeper than {} levels", most_levels_));
+    if (static_cast<int>(levels_.size()) >= rules_.most_levels)
+      fail(position(), fmt::format("nested deeper than {} levels", rules_.most_levels));
     levels_.push_back({place(std::move(value))});
     return true;
   }
@@ -144,16 +146,16 @@ class Builder : public nlohmann::json_sax<json> {
 
   [[noreturn]] void fail(size_t position, const std::string& what) const {
     const std::string_view before = text_.substr(0, std::min(std::max<size_t>(position, 1) - 1, text_.size()));
-    const auto line = first_line_ + std::count(before.begin(), before.end(), '\n');
+    const auto line = rules_.first_line + std::count(before.begin(), before.end(), '\n');
     const std::string_view row = before.substr(before.rfind('\n') + 1);  // npos + 1 == 0
-    const auto column = 1 + std::count_if(row.begin(), row.end(), [](char c) { return (c & 0xC0) != 0x80; });
+    const auto column = (row.size() == before.size() ? rules_.first_column : 1) +
+                        std::count_if(row.begin(), row.end(), [](char c) { return (c & 0xC0) != 0x80; });
     user_error("{}:{}:{}: {}", name_, line, column, what);
   }
 
   std::string_view text_;
   const std::string& name_;
-  int64_t first_line_;
-  int most_levels_;
+  const JsonRules& rules_;
   const char* at_;  // what the parser reads next
   json root_;
   std::vector<Level> levels_;
@@ -161,10 +163,11 @@ class Builder : public nlohmann::json_sax<json> {
 
 }  // namespace
 
-json parse_json(std::string_view text, const std::string& name, int64_t first_line, int most_levels) {
+json parse_json(std::string_view text, const std::string& name, const JsonRules& rules) {
   CRUMB_CHECK(static_cast<int64_t>(text.size()) <= kMostJsonBytes,
-              "{}:{}: a JSON document of {} bytes; at most {} are read", name, first_line, text.size(), kMostJsonBytes);
-  return Builder(text, name, first_line, most_levels).build();
+              "{}:{}: a JSON document of {} bytes; at most {} are read", name, rules.first_line, text.size(),
+              kMostJsonBytes);
+  return Builder(text, name, rules).build();
 }
 
 json read_json(const Path& path) {
@@ -185,6 +188,12 @@ JsonObject::JsonObject(const json& object, std::string where) : object_(object),
 const json* JsonObject::find(const char* key) const {
   const auto it = object_.find(key);
   return it == object_.end() || it->is_null() ? nullptr : &*it;
+}
+
+JsonObject JsonObject::inner(const char* key) const {
+  static const json empty = json::object();
+  const json* value = find(key);
+  return {value == nullptr ? empty : *value, where_ + ": " + key};
 }
 
 namespace json_detail {

@@ -23,11 +23,16 @@ inline constexpr int kMostJsonLevels = 128;
 /// Of one document. The largest tokenizer.json that is known has 35 MB; a tree takes about ten times its text.
 inline constexpr int64_t kMostJsonBytes = int64_t{256} << 20;
 
+struct JsonRules {
+  int64_t first_line = 1, first_column = 1;  // where in the file the text begins
+  int most_levels = kMostJsonLevels;
+  bool unique_keys = false;  // a key may not even be given twice with the same value
+};
+
 /// One JSON document. UserError "NAME:LINE:COLUMN: not valid JSON: REASON" for text that is none; likewise one that is
-/// too large, nested deeper than `most_levels`, or gives an object the same key twice with different values. Line and
-/// column count from 1, the column in characters; `first_line` is the line of NAME on which `text` begins.
-nlohmann::json parse_json(std::string_view text, const std::string& name, int64_t first_line = 1,
-                          int most_levels = kMostJsonLevels);
+/// too large, nested too deeply, or gives a key of an object twice with different values. Line and column count from 1,
+/// the column in characters.
+nlohmann::json parse_json(std::string_view text, const std::string& name, const JsonRules& rules = {});
 /// The document of a file.
 nlohmann::json read_json(const Path& path);
 
@@ -58,6 +63,8 @@ class JsonObject {
   /// Whether the key is there, be it as null.
   bool names(const char* key) const { return object_.contains(key); }
   const nlohmann::json* find(const char* key) const;
+  /// The object at `key`; an empty one where it is absent.
+  JsonObject inner(const char* key) const;
 
   /// UserError "WHERE: KEY is missing" without a value and without a fallback.
   template <class T>

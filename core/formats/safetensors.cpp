@@ -3,14 +3,13 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <numeric>
 #include <set>
 #include <tuple>
-#include <unordered_set>
 #include <utility>
 
 #include "core/common/error.h"
+#include "core/common/json.h"
 
 namespace crumb::formats {
 namespace {
@@ -18,6 +17,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr int64_t kMaxHeaderBytes = 100'000'000;
+constexpr int kHeaderLevels = 3;  // of the JSON: all tensors, one, its shape
 constexpr const char* kSingleName = "model.safetensors";
 constexpr const char* kIndexName = "model.safetensors.index.json";
 
@@ -26,34 +26,13 @@ int64_t product(const std::vector<int64_t>& shape, size_t count) {
                          std::multiplies<>());
 }
 
-// Depth and duplicate names are judged while parsing: a finished document has lost them, and nesting costs memory.
-Json parse_header(const Path& path, std::string_view text) {
-  std::unordered_set<std::string> names;
-  const auto watch = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    if (event == Json::parse_event_t::object_start || event == Json::parse_event_t::array_start) {
-      CRUMB_CHECK(depth <= 2, "{}: the header is nested too deeply for safetensors", path.string());
-    }
-    if (event == Json::parse_event_t::key && depth == 1) {
-      const auto& name = parsed.get_ref<const std::string&>();
-      CRUMB_CHECK(names.insert(name).second, "{}: tensor '{}' is declared twice", path.string(), name);
-    }
-    return true;
-  };
-  try {
-    return Json::parse(text.begin(), text.end(), watch);
-  } catch (const Json::exception& e) {
-    user_error("{}: the header is not JSON: {}", path.string(), e.what());
-  }
-}
-
 std::vector<int64_t> whole_numbers(const Json& entry, const char* key, const std::string& where) {
   const auto found = entry.find(key);
   CRUMB_CHECK(found != entry.end() && found->is_array(), "{}: {} must be a list of whole numbers", where, key);
   std::vector<int64_t> numbers;
   for (const auto& item : *found) {
-    CRUMB_CHECK(
-        item.is_number_unsigned() && item.get<uint64_t>() <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max()),
-        "{}: {} must be a list of whole numbers, got {}", where, key, item.dump().substr(0, 40));
+    CRUMB_CHECK(item.is_number_unsigned() && std::in_range<int64_t>(item.get<uint64_t>()),
+                "{}: {} must be a list of whole numbers, got {}", where, key, json_excerpt(item));
     numbers.push_back(item.get<int64_t>());
   }
   return numbers;
@@ -127,7 +106,7 @@ Header read_header(const MappedFile& file, int file_number) {
 
   Header header;
   header.data_begin = 8 + static_cast<int64_t>(length);
-  const Json json = parse_header(path, text);
+  const Json json = parse_json(text, path.string() + ": header", {.most_levels = kHeaderLevels, .unique_keys = true});
   for (const auto& [name, entry] : json.items()) {
     if (name != "__metadata__") {
       header.tensors.push_back(parse_tensor(path, name, entry, file_number));
@@ -148,16 +127,11 @@ Header read_header(const MappedFile& file, int file_number) {
 }
 
 std::map<std::string, std::string> read_weight_map(const Path& index_path) {
-  Json json;
-  try {
-    json = Json::parse(read_text(index_path));
-  } catch (const Json::exception& e) {
-    user_error("{}: not JSON: {}", index_path.string(), e.what());
-  }
-  CRUMB_CHECK(json.is_object() && json.contains("weight_map") && json["weight_map"].is_object(),
-              "{}: weight_map is missing", index_path.string());
+  const Json json = read_json(index_path);
+  const auto weight_map = json.find("weight_map");
+  CRUMB_CHECK(weight_map != json.end() && weight_map->is_object(), "{}: weight_map is missing", index_path.string());
   std::map<std::string, std::string> map;
-  for (const auto& [name, file] : json["weight_map"].items()) {
+  for (const auto& [name, file] : weight_map->items()) {
     CRUMB_CHECK(file.is_string(), "{}: weight_map.{} must be a file name", index_path.string(), name);
     const Path file_name = file.get<std::string>();
     CRUMB_CHECK(!file_name.empty() && file_name == file_name.filename() && file_name != "..",
@@ -302,16 +276,12 @@ bool SafetensorsWriter::lay_out(size_t first, size_t last) {
 }
 
 std::string SafetensorsWriter::header(size_t first, size_t last) const {
-  const auto quoted = [](const std::string& text) {
-    return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
-  };
   std::string text = "{";
-  if (!metadata_.empty())
-    text += "\"__metadata__\":" + Json(metadata_).dump(-1, ' ', false, Json::error_handler_t::replace) + ",";
+  if (!metadata_.empty()) text += "\"__metadata__\":" + dump_json(Json(metadata_)) + ",";
   for (size_t i = first; i < last; ++i) {
     const TensorInfo& t = tensors_[i];
-    text += fmt::format("{}:{{\"dtype\":\"{}\",\"shape\":{},\"data_offsets\":[{},{}]}},", quoted(t.name),
-                        dtype_name(t.dtype), Json(t.shape).dump(), t.offset, t.offset + t.bytes);
+    text += fmt::format("{}:{{\"dtype\":\"{}\",\"shape\":{},\"data_offsets\":[{},{}]}},", dump_json(Json(t.name)),
+                        dtype_name(t.dtype), dump_json(Json(t.shape)), t.offset, t.offset + t.bytes);
   }
   if (text.back() == ',') text.pop_back();
   text += "}";
@@ -398,7 +368,7 @@ void SafetensorsWriter::finish() {
   }
   if (index_path_.empty()) return;
   const Json index = {{"metadata", {{"total_size", total}}}, {"weight_map", weight_map}};
-  write_text(index_path_, index.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+  write_text(index_path_, dump_json(index, 2) + "\n");
 }
 
 }  // namespace crumb::formats

@@ -2,40 +2,22 @@
 
 #include <fstream>
 #include <functional>
-#include <nlohmann/json.hpp>
 #include <unordered_map>
 
 #include "core/common/error.h"
+#include "core/common/json.h"
 
 namespace crumb::tokenizer {
 namespace {
 
 using Json = nlohmann::json;
 
-/// A value that is absent or null reads as the fallback.
-template <class T>
-T get_or(const Json& json, const char* key, T fallback) {
-  const auto it = json.find(key);
-  return it == json.end() || it->is_null() ? fallback : it->get<T>();
-}
-
-Json child(const Json& json, const char* key) { return get_or<Json>(json, key, nullptr); }
-
-std::string type_of(const Json& json) { return get_or<std::string>(json, "type", "(none)"); }
-
-/// The elements of a Sequence (nested ones included), or the one object itself; nothing for null.
-void flatten(const Json& json, const char* list_key, std::vector<Json>& out) {
-  if (json.is_null()) return;
-  if (type_of(json) != "Sequence") return out.push_back(json);
-  for (const Json& element : json.at(list_key)) flatten(element, list_key, out);
-}
-
 class Reader {
  public:
   explicit Reader(const Path& file) : file_(file) { out_.source = file.string(); }
 
   Description read() {
-    const Json root = parse(file_);
+    const Json root = read_json(file_);
     CRUMB_CHECK(root.is_object() && root.contains("model"), "{}: no \"model\": not a tokenizer.json", file_.string());
     count_tokens(root);
     read_pre_tokenizer(child(root, "pre_tokenizer"));
@@ -53,16 +35,30 @@ class Reader {
     user_error("{}: {} \"{}\" is not supported; supported: {}", file_.string(), what, which, known);
   }
 
-  static Json parse(const Path& path) {
-    const std::string text = read_text(path);
-    Json json = Json::parse(text, nullptr, false);
-    CRUMB_CHECK(!json.is_discarded(), "{}: not valid JSON", path.string());
-    return json;
+  /// A value that is absent or null reads as the fallback.
+  template <class T>
+  T get_or(const Json& json, const char* key, T fallback) const {
+    return JsonObject(json, file_.string()).get<T>(key, fallback);
+  }
+  std::string text_at(const Json& json, const char* key) const {
+    return JsonObject(json, file_.string()).get<std::string>(key);
+  }
+  Json child(const Json& json, const char* key) const {
+    const Json* found = JsonObject(json, file_.string()).find(key);
+    return found == nullptr ? Json() : *found;
+  }
+  std::string type_of(const Json& json) const { return get_or<std::string>(json, "type", "(none)"); }
+
+  /// The elements of a Sequence (nested ones included), or the one object itself; nothing for null.
+  void flatten(const Json& json, const char* list_key, std::vector<Json>& out) const {
+    if (json.is_null()) return;
+    if (type_of(json) != "Sequence") return out.push_back(json);
+    for (const Json& element : json.at(list_key)) flatten(element, list_key, out);
   }
 
   Json parse_sibling(const char* name) const {
     const Path path = file_.parent_path() / name;
-    return std::filesystem::exists(path) ? parse(path) : Json::object();
+    return std::filesystem::exists(path) ? read_json(path) : Json::object();
   }
 
   void count_tokens(const Json& root) {
@@ -75,10 +71,9 @@ class Reader {
 
   /// Ids may leave gaps, but one far beyond the number of tokens would only make a table of nothing.
   TokenId token_id(const Json& json) const {
-    CRUMB_CHECK(json.is_number_integer(), "{}: token id {} is not a whole number", file_.string(), json.dump());
-    const auto id = json.get<int64_t>();
+    const auto id = json_as<int64_t>(json, file_.string(), "a token id");
     CRUMB_CHECK(id >= 0 && id < 2 * num_listed_ + 65'536, "{}: token id {} is out of range for {} tokens",
-                file_.string(), json.dump(), num_listed_);
+                file_.string(), id, num_listed_);
     return static_cast<TokenId>(id);
   }
 
@@ -160,7 +155,7 @@ class Reader {
       if (const auto it = plain.find(type); it != plain.end())
         out_.normalizer.steps.push_back({it->second, "", "", {}});
       else if (type == "Prepend")
-        out_.normalizer.steps.push_back({Kind::prepend, "", step.at("prepend").get<std::string>(), {}});
+        out_.normalizer.steps.push_back({Kind::prepend, "", text_at(step, "prepend"), {}});
       else if (type == "Replace")
         out_.normalizer.steps.push_back(replace_step(step));
       else
@@ -168,12 +163,11 @@ class Reader {
     }
   }
 
-  static NormalizerStep replace_step(const Json& step) {
+  NormalizerStep replace_step(const Json& step) const {
     const Json& pattern = step.at("pattern");
-    const auto content = step.at("content").get<std::string>();
-    if (pattern.contains("String"))
-      return {NormalizerStep::Kind::replace, pattern.at("String").get<std::string>(), content, {}};
-    return {NormalizerStep::Kind::replace, "", content, Regex(pattern.at("Regex").get<std::string>())};
+    const auto content = text_at(step, "content");
+    if (pattern.contains("String")) return {NormalizerStep::Kind::replace, text_at(pattern, "String"), content, {}};
+    return {NormalizerStep::Kind::replace, "", content, Regex(text_at(pattern, "Regex"))};
   }
 
   void read_pre_tokenizer(const Json& json) {
@@ -215,9 +209,9 @@ class Reader {
   void read_split(const Json& step) {
     const Json& pattern = step.at("pattern");
     const bool literal = pattern.contains("String");
-    const auto text = pattern.at(literal ? "String" : "Regex").get<std::string>();
+    const auto text = text_at(pattern, literal ? "String" : "Regex");
     out_.split.steps.push_back({literal ? escape_pattern(text) : canonical_pattern(text),
-                                behavior(step.at("behavior").get<std::string>()), get_or(step, "invert", false)});
+                                behavior(text_at(step, "behavior")), get_or(step, "invert", false)});
   }
 
   void read_metaspace(const Json& step, size_t index) {
@@ -242,7 +236,7 @@ class Reader {
   void read_added_tokens(const Json& list) {
     for (const Json& json : list.is_null() ? Json::array() : list) {
       AddedToken added;
-      added.content = json.at("content").get<std::string>();
+      added.content = text_at(json, "content");
       const auto known = id_of(added.content);
       added.id = known ? *known : token_id(json.at("id"));
       added.special = get_or(json, "special", false);
@@ -322,7 +316,7 @@ class Reader {
       out_.chat_template = json.get<std::string>();
     else if (json.is_array()) {
       for (const Json& named : json) {
-        if (named.at("name") == "default") out_.chat_template = named.at("template").get<std::string>();
+        if (text_at(named, "name") == "default") out_.chat_template = text_at(named, "template");
       }
     }
   }
@@ -357,7 +351,7 @@ class Reader {
         after_text = true;
         continue;
       }
-      const auto name = element.at("SpecialToken").at("id").get<std::string>();
+      const auto name = text_at(element.at("SpecialToken"), "id");
       for (const Json& id : step.at("special_tokens").at(name).at("ids")) {
         (after_text ? out_.suffix : out_.prefix).push_back(token_id(id));
       }

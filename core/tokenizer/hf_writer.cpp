@@ -1,12 +1,12 @@
 #include "core/tokenizer/hf_writer.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <tuple>
 #include <unordered_map>
 #include <utility>
 
 #include "core/common/error.h"
+#include "core/common/json.h"
 #include "core/common/log.h"
 #include "core/tokenizer/unicode.h"
 
@@ -204,20 +204,20 @@ std::string model_text(const Description& description) {
                      {"fuse_unk", description.fuse_unknown},
                      {"byte_fallback", description.byte_fallback},
                      {"ignore_merges", description.ignore_merges}};
-  std::string text = head.dump();
+  std::string text = dump_json(head);
   text.pop_back();  // the closing brace
   text += ",\n\"vocab\":{";
   const char* comma = "";
   for (size_t id = 0; id < description.tokens.size(); ++id) {
     if (is_padding(description.tokens[id], id)) continue;
-    text += fmt::format("{}\n{}:{}", comma, Json(description.tokens[id].piece).dump(), id);
+    text += fmt::format("{}\n{}:{}", comma, dump_json(Json(description.tokens[id].piece)), id);
     comma = ",";
   }
   text += "},\n\"merges\":[";
   comma = "";
   for (const auto& [left, right] : merges) {
-    text += fmt::format("{}\n[{},{}]", comma, Json(piece_of(description, left)).dump(),
-                        Json(piece_of(description, right)).dump());
+    text += fmt::format("{}\n[{},{}]", comma, dump_json(Json(piece_of(description, left))),
+                        dump_json(Json(piece_of(description, right))));
     comma = ",";
   }
   return text + "]}";
@@ -252,7 +252,7 @@ Json generation_config(const SpecialIds& special) {
 std::string to_tokenizer_json(const Description& description) {
   std::string text = "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null";
   const auto add = [&text](const char* key, const Json& value) {
-    text += fmt::format(",\n\"{}\":{}", key, value.dump());
+    text += fmt::format(",\n\"{}\":{}", key, dump_json(value));
   };
   add("added_tokens", added_tokens(description));
   add("normalizer", normalizer(description));
@@ -264,8 +264,8 @@ std::string to_tokenizer_json(const Description& description) {
 
 void write_hf_tokenizer(const Description& description, const Path& folder) {
   write_text(folder / "tokenizer.json", to_tokenizer_json(description));
-  write_text(folder / "tokenizer_config.json", tokenizer_config(description).dump(2) + "\n");
-  write_text(folder / "generation_config.json", generation_config(description.special).dump(2) + "\n");
+  write_text(folder / "tokenizer_config.json", dump_json(tokenizer_config(description), 2) + "\n");
+  write_text(folder / "generation_config.json", dump_json(generation_config(description.special), 2) + "\n");
 }
 
 }  // namespace crumb::tokenizer

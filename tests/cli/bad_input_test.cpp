@@ -51,6 +51,15 @@ void change_header(const fs::path& file, const std::function<void(Json&)>& chang
   write_file(file, std::string(reinterpret_cast<const char*>(&length), sizeof length) + text + data);
 }
 
+/// A safetensors file of a header alone.
+void frame(const fs::path& file, const std::string& header) {
+  const uint64_t length = header.size();
+  write_file(file, std::string(reinterpret_cast<const char*>(&length), sizeof length) + header);
+}
+
+const std::string kLfsPointer =
+    "version https://git-lfs.github.com/spec/v1\noid sha256:" + std::string(64, 'a') + "\nsize 123456789\n";
+
 void cut(const fs::path& file, uintmax_t bytes) { fs::resize_file(file, fs::file_size(file) - bytes); }
 
 /// A model in one way of being broken.
@@ -97,6 +106,32 @@ const std::vector<Broken>& broken_folders() {
        },
        kMatrix},
       {"no configuration", [](const fs::path& f) { fs::remove(f / "config.json"); }, "config.json"},
+      {"deep configuration",
+       [](const fs::path& f) { write_file(f / "config.json", "{\"any\": " + std::string(100'000, '[')); },
+       "config.json:1:136: nested deeper than 128 levels"},
+      {"deep header",
+       [](const fs::path& f) { frame(f / "model.safetensors", "{\"any\": " + std::string(100'000, '[')); },
+       "model.safetensors: header:1:11: nested deeper than 3 levels"},
+      {"cut configuration", [](const fs::path& f) { write_file(f / "config.json", "{\n\"model_type\": "); },
+       "config.json:2:15: not valid JSON: "},
+      {"two sizes",
+       [](const fs::path& f) {
+         const std::string text = read_file(f / "config.json");
+         write_file(f / "config.json", "{\"hidden_size\": 32," + text.substr(text.find('{') + 1));
+       },
+       "\"hidden_size\" is given twice, as 32 and as 64"},
+      {"layers that are no number",
+       [](const fs::path& f) {
+         change_json(f / "config.json", [](Json& config) { config["num_hidden_layers"] = 2.7; });
+       },
+       "config.json: num_hidden_layers must be an integer, not 2.7"},
+      {"a size beyond all integers",
+       [](const fs::path& f) { change_json(f / "config.json", [](Json& config) { config["hidden_size"] = 1e308; }); },
+       "config.json: hidden_size must be an integer, not 1e+308"},
+      {"weights left on the server", [](const fs::path& f) { write_file(f / "model.safetensors", kLfsPointer); },
+       "model.safetensors: a Git LFS pointer, not the file itself"},
+      {"configuration left on the server", [](const fs::path& f) { write_file(f / "config.json", kLfsPointer); },
+       "config.json: a Git LFS pointer, not the file itself"},
   };
   return all;
 }
@@ -181,6 +216,75 @@ TEST_F(BadInput, AVocabularyLargerThanTheEmbeddingIsNamedByEveryVerb) {
   }
 }
 
+TEST_F(BadInput, TokenizersThatCannotBeParsedAreNamedByEveryVerb) {
+  const std::map<std::string, std::pair<std::string, std::string>> broken = {
+      {"deep", {"{\"any\": " + std::string(100'000, '['), "tokenizer.json:1:136: nested deeper than 128 levels"}},
+      {"cut", {"{\n\"model\": ", "tokenizer.json:2:10: not valid JSON: "}},
+      {"pointer", {kLfsPointer, "tokenizer.json: a Git LFS pointer, not the file itself"}},
+  };
+  fs::copy(dir_ / "model", dir_ / "broken", fs::copy_options::recursive);
+  for (const auto& [what, text] : broken) {
+    write_file(dir_ / "broken/tokenizer.json", text.first);
+    for (const auto& [name, command] : readers("broken")) {
+      if (name == "export gguf" || name == "eval" || name.starts_with("generate") || name == "train")
+        expect_refused(what + ", " + name, command, text.second);
+    }
+    expect_refused(what + ", tokenize", "tokenize" + path("broken") + " the", text.second);
+  }
+}
+
+TEST_F(BadInput, NumbersThatAnOptionCannotHoldAreRefused) {
+  const std::string generate = "generate none --prompt a ", corpus = "generate none --corpus 64 --out x ";
+  const std::vector<std::pair<std::string, std::string>> refused = {
+      {generate + "--max-tokens 2.7", "--max-tokens: \"2.7\" is not a whole number"},
+      {generate + "--max-tokens 1e308", "--max-tokens: \"1e308\" is not a whole number"},
+      {generate + "--max-tokens 99999999999999999999", "--max-tokens: \"99999999999999999999\" is not a whole number"},
+      {generate + "--max-tokens 0x10", "--max-tokens: \"0x10\" is not a whole number"},
+      {generate + "--max-tokens=-1", "--max-tokens: -1 is out of range, expected at least 1"},
+      {generate + "--temperature nan", "--temperature: \"nan\" is not a number"},
+      {generate + "--temperature 1e999", "--temperature: \"1e999\" is not a number"},
+      {generate + "--temperature=-0.5", "--temperature: -0.5 is out of range, expected at least 0"},
+      {generate + "--top-p nan", "--top-p: \"nan\" is not a number"},
+      {generate + "--top-p 1.5", "--top-p: 1.5 not in range [0 - 1]"},
+      {generate + "--top-k 0.5", "--top-k: \"0.5\" is not a whole number"},
+      {generate + "--seed=-1", "--seed: \"-1\" is not a whole number from 0 to 18446744073709551615"},
+      {generate + "--seed 18446744073709551616", "--seed: \"18446744073709551616\" is not a whole number"},
+      {generate + "--threads 1.5", "--threads: \"1.5\" is not a whole number"},
+      {generate + "--threads 1e9", "--threads: 1e9 not in range [0 - 1024]"},
+      {corpus + "--batch 0", "--batch: 0 is out of range, expected at least 1"},
+      {corpus + "--skip-documents 1e308", "--skip-documents: \"1e308\" is not a whole number"},
+      {"eval" + path("model") + " --text" + path("text.txt") + " --context 2.7", "context: expected whole number"},
+      {"eval" + path("model") + " --text" + path("text.txt") + " --context 1e308", "context: expected whole number"},
+      {"eval" + path("model") + " --text" + path("text.txt") + " --max-windows=-3", "max_windows: -3 is out of range"},
+#ifdef CRUMB_WITH_TORCH
+      {"quantize" + path("model") + " -o" + path("out/a") + " --grid int --bits 2.7",
+       "method.bits: expected whole number, got \"2.7\""},
+      {"quantize" + path("model") + " -o" + path("out/a") + " --grid int --bits 4 --group-size 1e308",
+       "method.group_size: expected whole number, got \"1e308\""},
+#endif
+  };
+  for (const auto& [command, message] : refused) expect_refused(command, command, message);
+}
+
+TEST_F(BadInput, APathThatIsNotUtf8IsWrittenAsJsonByEveryVerb) {
+  const std::string odd =
+      "out/od\xFF"
+      "d";
+  fs::copy(dir_ / "model", dir_ / odd, fs::copy_options::recursive);
+  auto commands = readers(odd);
+  commands["inspect"] = "inspect" + path(odd);
+  commands["export odd"] = "export" + path("model") + " --to gguf-bf16 -o" + path(odd + ".gguf");
+  commands["generate odd"] = "generate" + path("model") + " --corpus 64 --out" + path(odd + ".jsonl");
+  commands["tokenize"] = "tokenize" + path(odd) + " the";
+  for (const auto& [name, command] : commands) {
+    for (const char* made : {"out/a", "out/a.gguf", "out/a.jsonl", "out/a.md", "out/run"}) fs::remove_all(dir_ / made);
+    const auto result = run_crumb("-q --json " + command);
+    EXPECT_EQ(result.exit_code, 0) << name << ": " << result.err;
+    EXPECT_THAT(result.err, ::testing::Not(HasSubstr("json.exception"))) << name;
+    EXPECT_TRUE(Json::accept(result.out)) << name << ": " << result.out;
+  }
+}
+
 TEST_F(BadInput, AbsentModelsAreNamedByEveryVerb) {
   for (const auto& [name, command] : readers("absent")) expect_refused(name, command, "absent");
   expect_refused("inspect", "inspect" + path("absent"), "absent");
@@ -217,6 +321,23 @@ TEST_F(BadInput, TextsThatCannotBeUsedAreNamed) {
   expect_refused("eval", eval("short.txt"), "short.txt: 6 tokens, shorter than one window");
   expect_refused("eval", eval("absent.txt"), "absent.txt");
   expect_refused("tokenize", "tokenize" + path("model") + " --file" + path("absent.txt"), "absent.txt");
+  write_file(dir_ / "packed.txt", std::string("\x1F\x8B\x08\0\0\0", 6));
+  write_file(dir_ / "pointer.txt", kLfsPointer);
+  write_file(dir_ / "nan.ndjson", "{\"text\": \"a\"}\n{\"text\": \"b\", \"x\": NaN}\n");
+  for (const auto& [text, message] :
+       std::map<std::string, std::string>{{"packed.txt", "packed.txt: compressed by gzip; decompress it first"},
+                                          {"pointer.txt", "pointer.txt: a Git LFS pointer, not the file itself"},
+                                          {"nan.ndjson", "nan.ndjson:2:20: not valid JSON: "}}) {
+    expect_refused("eval", eval(text), message);
+    if (text != "nan.ndjson") expect_refused("tokenize", "tokenize" + path("model") + " --file" + path(text), message);
+#ifdef CRUMB_WITH_TORCH
+    expect_refused("train",
+                   "train '" + (testing::source_dir() / "configs/qat/seq_w2.yaml").string() +
+                       "' model=" + (dir_ / "model").string() + " data.train=" + (dir_ / text).string() +
+                       " schedule.tokens=64 data.sequence_length=32 output=" + (dir_ / "out/run").string(),
+                   message);
+#endif
+  }
 }
 
 TEST_F(BadInput, OutputsOfOthersAreLeftAloneEvenByForce) {

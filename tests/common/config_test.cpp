@@ -181,17 +181,67 @@ TEST(Config, ASectionThatIsAbsentOrEmptyIsMissedWhereItShouldStand) {
 }
 
 TEST(Config, AliasesThatNeverEndAreRefused) {
-  EXPECT_EQ(error("model: &x [*x]\n"),
-            "job.yaml:1:8: nested deeper than 64 levels; does an alias stand inside its own anchor?");
+  EXPECT_EQ(error("model: &x [*x]\n"), "job.yaml:1:12: an alias stands inside its own anchor");
   std::string text = "a0: &a0 [1, 2]\n";
   for (int i = 1; i < 40; ++i) text += fmt::format("a{0}: &a{0} [*a{1}, *a{1}]\n", i, i - 1);
-  EXPECT_THAT(error(text), AllOf(StartsWith("job.yaml:1:"), HasSubstr(": more than 100000 values, those of aliases "
-                                                                      "included")));
+  EXPECT_THAT(error(text), AllOf(StartsWith("job.yaml:15:18"), HasSubstr(": more than 100000 values, those of aliases "
+                                                                         "included")));
+}
+
+TEST(Config, AliasesMayNotMakeMuchTextOfLittle) {
+  std::string text = "a: &a \"" + std::string(100'000, 'x') + "\"\nb: [*a";
+  for (int i = 0; i < 200; ++i) text += ", *a";
+  EXPECT_THAT(error(text + "]\n"), HasSubstr(": more than 16777216 bytes of text, those of aliases included"));
+}
+
+TEST(Config, TextAfterTheValueIsRefusedWhereItBegins) {
+  const auto error_in = [](const std::string& text) { return error_of([&] { parse_yaml_text(text, "a.yaml"); }); };
+  EXPECT_EQ(error_in("[a.txt],"), "a.yaml:1:8: not valid YAML: \",\" after the end of the value");
+  EXPECT_EQ(error_in("#\n,"), "a.yaml:2:1: not valid YAML: \",\" after the end of the value");
+  EXPECT_THAT(error_in("a: 1\n}"), StartsWith("a.yaml:2:1: not valid YAML: "));
+  EXPECT_EQ(error("model: m\n", {"texts=[a.txt],"}),
+            "command line:1:8: not valid YAML: \",\" after the end of the value");
+}
+
+TEST(Config, ShortTextsOfEverySignAreReadOrRefused) {
+  // Every text of up to three of these, none of which may take the parser for ever.
+  const std::string signs = "#,[]{}:-&*!|>'\"%@\n\t a?";
+  int read = 0, texts = 0;
+  const auto try_text = [&](const std::string& text) {
+    ++texts;
+    read += error_of([&] { parse_yaml_text(text, "a.yaml"); }).empty();
+  };
+  for (const char a : signs) {
+    try_text({a});
+    for (const char b : signs) {
+      try_text({a, b});
+      for (const char c : signs) try_text({a, b, c});
+    }
+  }
+  EXPECT_EQ(texts, 22 + 484 + 10'648);
+  EXPECT_GT(read, 3'000);
+  EXPECT_LT(read, 5'000);
+}
+
+TEST(Config, NestingAndSizeHaveLimits) {
+  const auto error_in = [](const std::string& text) { return error_of([&] { parse_yaml_text(text, "a.yaml"); }); };
+  std::string lists;
+  for (int i = 0; i < 10'000; ++i) lists += "- ";
+  EXPECT_EQ(error_in(lists), "a.yaml:1:129: nested deeper than 64 levels");
+  EXPECT_EQ(error_in(std::string(300'000, '#')), "a.yaml: 300000 bytes of YAML; at most 262144 are read");
+  std::string key = "a";
+  for (int i = 0; i < 64; ++i) key += ".a";
+  EXPECT_THAT(error("model: m\n", {key + "=1"}), HasSubstr("...: nested deeper than 64 levels"));
+}
+
+TEST(Config, TagsAreRefused) {
+  EXPECT_EQ(error("seed: !!int \"3\"\n"), "job.yaml:1:7: tags (tag:yaml.org,2002:int) are not supported");
+  EXPECT_EQ(error("texts: !set [a]\n"), "job.yaml:1:8: tags (!set) are not supported");
 }
 
 TEST(Config, ASecondDocumentIsRefused) {
   EXPECT_EQ(error("---\nmodel: m\n---\nseed: 1\n"),
-            "job.yaml:4:1: a second document (---) begins here; only one is read");
+            "job.yaml:3:1: a second document (---) begins here; only one is read");
   EXPECT_EQ(read("---\nmodel: m\n...\n").model, "/jobs/m");
 }
 

@@ -50,7 +50,7 @@ TEST(Json, ErrorsNameFileLineColumnAndReason) {
   EXPECT_THAT(parse_error("[1] 2"), StartsWith("a.json:1:5: not valid JSON: "));
   EXPECT_THAT(parse_error("[1e999]"), AllOf(StartsWith("a.json:1:"), EndsWith("number overflow parsing '1e999'")));
   EXPECT_THAT(parse_error("[\"\xE4\"]"), HasSubstr("ill-formed UTF-8 byte"));
-  EXPECT_THAT(error_of([] { parse_json("{\n?", "b.jsonl", 41); }), StartsWith("b.jsonl:42:1: "));
+  EXPECT_THAT(error_of([] { parse_json("{\n?", "b.jsonl", {.first_line = 41}); }), StartsWith("b.jsonl:42:1: "));
 }
 
 TEST(Json, ErrorsAreOneLineOfBoundedLength) {
@@ -65,7 +65,7 @@ TEST(Json, NestingHasALimit) {
   EXPECT_EQ(parse_error(nested(kMostJsonLevels + 1)), "a.json:1:129: nested deeper than 128 levels");
   EXPECT_EQ(parse_error("{\"any\":\n" + repeated("[", 100'000)), "a.json:2:128: nested deeper than 128 levels");
   EXPECT_EQ(parse_error(repeated("{\"a\":", 100'000)), "a.json:1:641: nested deeper than 128 levels");
-  EXPECT_EQ(error_of([] { parse_json("[[[1]]]", "a", 1, 2); }), "a:1:3: nested deeper than 2 levels");
+  EXPECT_EQ(error_of([] { parse_json("[[[1]]]", "a", {.most_levels = 2}); }), "a:1:3: nested deeper than 2 levels");
 }
 
 TEST(Json, AKeyGivenTwiceIsRefusedWhereTheValuesDiffer) {
@@ -76,6 +76,8 @@ TEST(Json, AKeyGivenTwiceIsRefusedWhereTheValuesDiffer) {
   EXPECT_THAT(parse_error(R"({"a": {"x": 1}, "a": {}})"), HasSubstr("\"a\" is given twice, as an object and as {}"));
   EXPECT_EQ(parse_json(R"({"a": {"x": [1]}, "a": {"x": [1]}})", "a"), json::parse(R"({"a": {"x": [1]}})"));
   EXPECT_EQ(parse_json(R"([{"a": 1}, {"a": 2}])", "a")[1]["a"], 2);
+  EXPECT_EQ(error_of([] { parse_json(R"({"a": 1, "a": 1})", "a", {.unique_keys = true}); }),
+            "a:1:12: \"a\" is given twice");
 }
 
 TEST(Json, LargeObjectsTakeLinearTime) {

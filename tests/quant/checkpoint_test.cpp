@@ -168,7 +168,7 @@ TEST(OpenCheckpoint, SaysWhatAPathShouldBe) {
   testing::write_file(dir / "text", "hello");
   EXPECT_THAT(error_of([&] { open_checkpoint(dir / "text"); }), HasSubstr("neither a GGUF file nor a folder"));
   testing::write_file(dir / "config.json", "{\"model_type\": ");
-  EXPECT_THAT(error_of([&] { open_checkpoint(dir.path()); }), HasSubstr("config.json: not valid JSON"));
+  EXPECT_THAT(error_of([&] { open_checkpoint(dir.path()); }), HasSubstr("config.json:1:16: not valid JSON: "));
 }
 
 TEST(OpenCheckpoint, CallsAGitLfsPointerSo) {

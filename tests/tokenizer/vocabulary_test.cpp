@@ -474,7 +474,7 @@ TEST(TokenizerErrors, IdsThatNoTokenHasAreRefused) {
   EXPECT_EQ(json_error(with_template(258)), "");
   EXPECT_EQ(json_error(with_template(259)), "an id put before every text is 259, the vocabulary has 259 tokens");
   EXPECT_EQ(json_error(with_template(4294967297)), "token id 4294967297 is out of range for 259 tokens");
-  EXPECT_EQ(json_error(with_template(1.5)), "token id 1.5 is not a whole number");
+  EXPECT_EQ(json_error(with_template(1.5)), "a token id must be an integer, not 1.5");
   const auto with_added = [](const json& id) {
     return small_json({{"added_tokens", {{{"id", id}, {"content", "<|far|>"}, {"special", true}}}}});
   };
