@@ -15,34 +15,12 @@ namespace {
 
 using exporting::ExportPlan;
 using exporting::ExportResult;
-using exporting::PlannedTensor;
+using exporting::TypeTotal;
 
 struct Options {
   std::string checkpoint, output;
   exporting::ExportOptions exporting;
 };
-
-struct TypeTotal {
-  int64_t tensors = 0, bytes = 0, weights = 0;
-  double bits() const { return 8.0 * static_cast<double>(bytes) / static_cast<double>(std::max<int64_t>(weights, 1)); }
-  void add(const PlannedTensor& tensor) {
-    ++tensors;
-    bytes += tensor.bytes;
-    weights += tensor.desc.elements();
-  }
-};
-
-std::map<std::string, TypeTotal> totals_by_type(const ExportPlan& plan) {
-  std::map<std::string, TypeTotal> totals;
-  for (const auto& tensor : plan.tensors) totals[std::string(formats::type_name(tensor.type))].add(tensor);
-  return totals;
-}
-
-TypeTotal total_of(const ExportPlan& plan) {
-  TypeTotal total;
-  for (const auto& tensor : plan.tensors) total.add(tensor);
-  return total;
-}
 
 /// Tensors that are not of the target's own type, together by type and reason.
 std::map<std::pair<std::string, std::string>, std::vector<std::string>> fallbacks(const ExportPlan& plan) {
@@ -60,18 +38,17 @@ void print_row(const std::string& name, const TypeTotal& total) {
 void print_summary(const ExportResult& result, const std::string& output) {
   fmt::print("{}: {}, {} bytes\n", output, result.plan.target, result.file_bytes);
   fmt::print("  {:<8} {:>8} {:>16} {:>12}\n", "type", "tensors", "bytes", "bits/weight");
-  for (const auto& [name, total] : totals_by_type(result.plan)) print_row(name, total);
-  print_row("all", total_of(result.plan));
+  for (const auto& [name, total] : result.plan.totals_by_type()) print_row(name, total);
+  print_row("all", result.plan.total());
   for (const auto& [key, names] : fallbacks(result.plan))
     fmt::print("  {} for {} tensor{} ({}{}): {}\n", key.first, names.size(), names.size() == 1 ? "" : "s",
                names.front(), names.size() == 1 ? "" : ", ...", key.second);
-  for (const auto& warning : result.plan.warnings) fmt::print("  warning: {}\n", warning);
   fmt::print("  read back {} tensors: equal\n", result.checked_tensors);
 }
 
 nlohmann::json to_json(const ExportResult& result, const std::string& output) {
   nlohmann::json types = nlohmann::json::array(), kept = nlohmann::json::array();
-  for (const auto& [name, total] : totals_by_type(result.plan))
+  for (const auto& [name, total] : result.plan.totals_by_type())
     types.push_back(
         {{"type", name}, {"tensors", total.tensors}, {"bytes", total.bytes}, {"bits_per_weight", total.bits()}});
   for (const auto& tensor : result.plan.tensors)
@@ -83,7 +60,7 @@ nlohmann::json to_json(const ExportResult& result, const std::string& output) {
           {"target", result.plan.target},
           {"file_bytes", result.file_bytes},
           {"data_bytes", result.plan.data_bytes},
-          {"bits_per_weight", total_of(result.plan).bits()},
+          {"bits_per_weight", result.plan.total().bits()},
           {"types", types},
           {"fallbacks", kept},
           {"warnings", result.plan.warnings},

@@ -92,6 +92,11 @@ void print_now(const std::string& text) {
   std::fflush(stdout);
 }
 
+// Why generation ended: an end token, --max-tokens, or the context.
+const char* finish_reason(const runtime::GenerateResult& result) {
+  return result.stopped ? "stop" : result.context_full ? "context" : "length";
+}
+
 int run_prompt(const Arguments& arguments, const Globals& globals) {
   const Model model = load(arguments, globals);
   std::vector<TokenId> prompt = model.tokenizer->encode(tokenizer::checked_text(arguments.prompt, "--prompt"), true);
@@ -120,6 +125,9 @@ int run_prompt(const Arguments& arguments, const Globals& globals) {
   text += rest;
   show(rest + "\n");
   const auto& result = results.at(0);
+  if (result.context_full)
+    log_warning("the model's context of {} tokens is full: {} of the {} tokens asked for were generated", context,
+                result.tokens.size(), arguments.max_tokens);
   const double rate = static_cast<double>(result.tokens.size()) / std::max(seconds, 1e-9);
   if (globals.json) {
     print_now(dump_json(Json{{"prompt", arguments.prompt},
@@ -127,6 +135,7 @@ int run_prompt(const Arguments& arguments, const Globals& globals) {
                              {"text", text},
                              {"tokens", result.tokens},
                              {"stopped", result.stopped},
+                             {"finish_reason", finish_reason(result)},
                              {"seed", arguments.seed},
                              {"seconds", seconds},
                              {"tokens_per_second", rate}},

@@ -125,6 +125,8 @@ nlohmann::json to_json(const RtnReport& report, const QuantizeJob& job) {
   for (const auto& tensor : report.tensors) {
     auto entry = to_json(tensor.error);
     entry["name"] = tensor.module;
+    entry["scales"] = tensor.scales;
+    entry["clamped_scales"] = tensor.clamped_scales;
     tensors.push_back(std::move(entry));
   }
   auto kinds = nlohmann::json::object();

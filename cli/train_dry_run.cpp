@@ -103,20 +103,41 @@ void check_output(const Path& output) {
               output.string());
 }
 
-arch::DecoderSpec read_spec(const TrainJob& job) {
-  const Path& path = job.model.path;
-  return job.model.is_gguf() ? quant::open_checkpoint(path)->spec() : arch::load_hf_spec(path);
-}
-
 int64_t source_bytes(const ModelChoice& model) {
   if (model.is_gguf()) return formats::GgufReader(model.path).file_bytes();
   return formats::SafetensorsReader(model.config_folder()).file_bytes();
 }
 
-/// Without a list in the job: what the model is for.
-std::vector<std::string> targets_of(const TrainJob& job) {
-  if (!job.export_targets.empty()) return job.export_targets;
-  return job.quantizes() ? std::vector<std::string>{"gguf-q2_k"} : std::vector<std::string>{};
+/// From config.json, and from the weights where they are: they tell whether the head is the embedding.
+arch::DecoderSpec read_spec(const TrainJob& job, DryRun& run) {
+  const Path& path = job.model.path;
+  arch::DecoderSpec spec = job.model.is_gguf() ? quant::open_checkpoint(path)->spec() : arch::load_hf_spec(path);
+  if (job.model.is_random) return spec;
+  unless_missing(run, "weights", [&] {
+    spec = quant::open_checkpoint(path)->spec();
+    run.source_bytes = source_bytes(job.model);
+  });
+  return spec;
+}
+
+exporting::ExportPlan plan_target(const TrainJob& job, const arch::DecoderSpec& spec, const std::string& target) {
+  return exporting::plan_export(
+      spec, planned_formats(job, spec),
+      {.target = target, .embedding_type = "", .head_type = "", .force = false, .threads = 0});
+}
+
+/// What the end of the run would refuse is refused here.
+void plan_exports(const TrainJob& job, const arch::DecoderSpec& spec, DryRun& run) {
+  for (const auto& target : job.export_targets) run.exports.push_back(plan_target(job, spec, target));
+  if (job.export_targets.empty() && job.quantizes())  // what the model is for
+    unless_missing(run, "export", [&] { run.exports.push_back(plan_target(job, spec, "gguf-q2_k")); });
+  std::unique_ptr<tokenizer::Tokenizer> tokenizer;
+  unless_missing(run, "tokenizer", [&] { tokenizer = tokenizer::load_tokenizer(job.model.tokenizer_folder()); });
+  if (tokenizer == nullptr) return;
+  CRUMB_CHECK(tokenizer->vocab_size() <= spec.vocab_size,
+              "{}: the tokenizer has {} ids, the configuration {} rows of the embedding",
+              job.model.tokenizer_folder().string(), tokenizer->vocab_size(), spec.vocab_size);
+  for (const auto& target : job.export_targets) exporting::check_vocabulary_exports(spec, *tokenizer, target);
 }
 
 std::string bytes_text(const std::optional<int64_t>& bytes) {
@@ -170,6 +191,9 @@ std::string export_text(const ExportPlan& plan) {
     const int64_t bytes = plan.bytes_of(role);
     if (bytes > 0) row(out, name, fmt::format("{} ({})", format_count(bytes), format_bytes(bytes)));
   }
+  for (const auto& [name, total] : plan.totals_by_type())
+    row(out, "of type " + name, fmt::format("{} tensors, {}", total.tensors, format_bytes(total.bytes)));
+  for (const auto& warning : plan.warnings) out += "  warning: " + warning + "\n";
   return out;
 }
 
@@ -184,14 +208,13 @@ int64_t count_trained(const arch::DecoderSpec& spec, const train::TrainedParts& 
 
 DryRun plan_train_job(const TrainJob& job) {
   DryRun run;
-  const arch::DecoderSpec spec = read_spec(job);
+  const arch::DecoderSpec spec = read_spec(job, run);
   const auto formats = planned_formats(job, spec);
   qat::check_group_size(job.method, spec);
   run.architecture = arch::architecture_name(spec.architecture);
   run.parameters = arch::parameter_count(spec);
   run.trained = count_trained(spec, job.train);
   run.quantized = count_quantized(spec, formats);
-  if (!job.model.is_random) unless_missing(run, "weights", [&] { run.source_bytes = source_bytes(job.model); });
   const int64_t length = train::choose_sequence_length(job.data, spec.context_length);
   unless_missing(run, "text", [&] { run.available_windows = count_windows(job, length); });
   unless_missing(run, "steps",
@@ -201,10 +224,7 @@ DryRun plan_train_job(const TrainJob& job) {
     run.seconds = estimate_seconds(job, spec, *run.plan);
   }
   unless_missing(run, "output", [&] { check_output(job.output); });
-  for (const auto& target : targets_of(job)) {
-    run.exports.push_back(exporting::plan_export(
-        spec, formats, {.target = target, .embedding_type = "", .head_type = "", .force = false, .threads = 0}));
-  }
+  plan_exports(job, spec, run);
   return run;
 }
 
@@ -243,6 +263,10 @@ nlohmann::ordered_json to_json(const DryRun& run) {
     Json entry{{"target", plan.target}, {"data_bytes", plan.data_bytes}};
     for (const auto& [role, name] : kRoles) entry[std::string(name) + "_bytes"] = plan.bytes_of(role);
     entry["metadata_bytes"] = Json();
+    entry["types"] = Json::array();
+    for (const auto& [name, total] : plan.totals_by_type())
+      entry["types"].push_back({{"type", name}, {"tensors", total.tensors}, {"bytes", total.bytes}});
+    entry["warnings"] = plan.warnings;
     json["exports"].push_back(entry);
   }
   json["unknown"] = run.unknown;

@@ -252,10 +252,15 @@ exporting::ExportOptions export_options(const TrainJob& job, const std::string& 
           .threads = static_cast<int>(job.threads.value_or(0))};
 }
 
-/// What would fail after the training is told before it.
-void check_ending(const TrainJob& job, const arch::DecoderSpec& spec) {
+/// What would fail after the training, or come out otherwise than its name promises, is told before it.
+void check_ending(const TrainJob& job, const arch::DecoderSpec& spec, const tokenizer::Tokenizer& tokenizer) {
   const auto formats = planned_formats(job, spec);
-  for (const auto& target : job.export_targets) exporting::plan_export(spec, formats, export_options(job, target));
+  for (const auto& target : job.export_targets) {
+    const auto plan = exporting::plan_export(spec, formats, export_options(job, target));
+    exporting::check_vocabulary_exports(spec, tokenizer, target);
+    log_info("export {}", plan.summary());
+    for (const auto& warning : plan.warnings) log_warning("export {}: {}", target, warning);
+  }
   for (const auto& text : job.evaluate.texts)
     CRUMB_CHECK(fs::is_regular_file(text), "evaluate.text: {} is not a file", text.string());
   CRUMB_CHECK(!job.model.is_random || job.evaluate.max_drop.size() == 0,
@@ -351,7 +356,7 @@ TrainResult run_train_job(TrainJob job, bool force) {
   const torch::Device device = choose_device(job);
   const torch::ScalarType compute = choose_compute(job);
   const Start start = open_start(job);
-  check_ending(job, start.spec);
+  check_ending(job, start.spec, *start.tokenizer);
   const int64_t length = train::choose_sequence_length(job.data, start.spec.context_length);
   const train::TextEncoder encoder{start.tokenizer.get(), train::tokenizer_identity(job.model.tokenizer_folder())};
   TrainData data = open_train_data(job, encoder, length, job.output / "tokens");
@@ -366,6 +371,7 @@ TrainResult run_train_job(TrainJob job, bool force) {
   decoder.compute = compute;
   decoder.round_small_tensors = true;
   load_earlier_run(job, decoder);
+  qat::warn_about_clamped_scales(decoder);
   auto parameters = trained_parameters(decoder, job.train);
   TrainResult result;
   result.median_scale = median_scale(decoder);
@@ -397,7 +403,10 @@ TrainResult run_train_job(TrainJob job, bool force) {
            format_count(plan.batch_tokens()), *job.optimizer.lr.value, *job.threads.value, job.compute);
   result.summary = train::run_training(parts, options, job.output);
   result.job = std::move(job);
-  if (!result.summary.is_stopped) export_and_judge(result);
+  if (!result.summary.is_stopped) {
+    qat::warn_about_clamped_scales(decoder);
+    export_and_judge(result);
+  }
   return result;
 }
 

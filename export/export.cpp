@@ -1,6 +1,7 @@
 #include "export/export.h"
 
 #include "core/common/error.h"
+#include "core/common/log.h"
 #include "export/writers.h"
 
 namespace crumb::exporting {
@@ -29,6 +30,10 @@ std::map<std::string, quant::QuantFormat> quantized_formats(const quant::Checkpo
   return formats;
 }
 
+void log_warnings(const ExportPlan& plan, size_t first) {
+  for (size_t i = first; i < plan.warnings.size(); ++i) log_warning("{}: {}", plan.target, plan.warnings[i]);
+}
+
 /// The warnings that only the weights can tell.
 void warn_about_rounding(const ExportJob& job, ExportPlan& plan) {
   std::map<std::string, std::set<std::string>> by_type;
@@ -39,9 +44,21 @@ void warn_about_rounding(const ExportJob& job, ExportPlan& plan) {
     plan.warnings.push_back(fmt::format("weights rounded to {} in {} tensor{} (more digits in the source): {}{}", type,
                                         names.size(), names.size() == 1 ? "" : "s", *names.begin(),
                                         names.size() == 1 ? "" : ", ..."));
+  for (const auto& planned : plan.tensors) {
+    const auto lost = job.lost.find(planned.desc.hf_name);
+    if (lost == job.lost.end()) continue;
+    plan.warnings.push_back(
+        fmt::format("{} of {} rows of {} lose more than a tenth: the 16-bit scales of {} do not reach their values",
+                    lost->second, planned.desc.rows(), planned.desc.hf_name, formats::type_name(planned.type)));
+  }
 }
 
 }  // namespace
+
+void check_vocabulary_exports(const arch::DecoderSpec& spec, const tokenizer::Tokenizer& tokenizer,
+                              const std::string& target) {
+  if (is_gguf(target)) check_gguf_vocabulary(spec, tokenizer);
+}
 
 ExportResult export_checkpoint(const quant::Checkpoint& checkpoint, const Path& output, const ExportOptions& options) {
   quant::warn_about_dequantization(checkpoint);
@@ -49,6 +66,8 @@ ExportResult export_checkpoint(const quant::Checkpoint& checkpoint, const Path& 
   ExportResult result;
   result.plan = plan_export(checkpoint.spec(), quantized_formats(checkpoint), options);
   check_output(checkpoint.path(), output, options);
+  log_warnings(result.plan, 0);
+  const size_t told = result.plan.warnings.size();
 
   ThreadPool pool(options.threads);
   Progress progress("export " + options.target, 2 * result.plan.data_bytes, "bytes");
@@ -60,6 +79,7 @@ ExportResult export_checkpoint(const quant::Checkpoint& checkpoint, const Path& 
   progress.finish();
 
   warn_about_rounding(job, result.plan);
+  log_warnings(result.plan, told);
   result.file_bytes = job.file_bytes;
   result.checked_tensors = job.checked_tensors;
   return result;

@@ -32,6 +32,13 @@ struct PlannedTensor {
   std::string reason;  // why it is not the target's own type; empty if it is
 };
 
+/// Tensors of one type, or all of them.
+struct TypeTotal {
+  int64_t tensors = 0, bytes = 0, weights = 0;
+  double bits() const;  // a weight
+  void add(const PlannedTensor& tensor);
+};
+
 struct ExportPlan {
   std::string target;
   formats::TensorType type = formats::TensorType::f32;  // the target's own
@@ -39,14 +46,23 @@ struct ExportPlan {
   std::vector<std::string> warnings;
   int64_t data_bytes = 0;  // tensor data with padding
   int64_t bytes_of(arch::TensorRole role) const;
+  TypeTotal total() const;
+  std::map<std::string, TypeTotal> totals_by_type() const;
+  /// "gguf-q2_k: 30 q2_k, 180 q4_0, 1 q8_0, 61 f32; 77.5 MB of tensors"
+  std::string summary() const;
 };
 
 /// Needs the spec and the format of the quantized linears only (`formats` by hf_name), so a dry run can ask before
 /// there are weights. Without any format the model is plain: q4_0 and q8_0 then take their ordinary encoders; in a
 /// quantized model linears that were left in float stay bf16. UserError: an unknown target or type, a target or row
-/// length that cannot hold an integer grid exactly, a 2-bit target for a plain model.
+/// length that cannot hold an integer grid exactly, a 2-bit target for a plain model, a model that GGUF cannot hold.
 ExportPlan plan_export(const arch::DecoderSpec& spec, const std::map<std::string, quant::QuantFormat>& formats,
                        const ExportOptions& options);
+
+/// For what exports after long work: UserError now for a vocabulary that a GGUF target cannot hold. Writes a temporary
+/// file with the metadata and no tensors and reads it back, as the export will.
+void check_vocabulary_exports(const arch::DecoderSpec& spec, const tokenizer::Tokenizer& tokenizer,
+                              const std::string& target);
 
 struct ExportResult {
   ExportPlan plan;
@@ -55,7 +71,8 @@ struct ExportResult {
 };
 
 /// Writes, reads back, compares (quantized linears, norms and biases: exactly codes x scales; embedding and head:
-/// exactly what their encoder gave), then renames. Streams by blocks of rows.
+/// exactly what their encoder gave), then renames. Streams by blocks of rows. Logs the plan's warnings before the work,
+/// those that only the weights can tell after it.
 ExportResult export_checkpoint(const quant::Checkpoint& checkpoint, const Path& output, const ExportOptions& options);
 
 }  // namespace crumb::exporting

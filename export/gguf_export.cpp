@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <algorithm>
 
 #include "core/arch/gguf_metadata.h"
@@ -71,6 +73,7 @@ void write_tensor(ExportJob& job, const PlannedTensor& planned, formats::GgufWri
     job.progress.add(static_cast<int64_t>(bytes.size()));
   }
   if (rows.was_rounded()) job.rounded.insert(planned.desc.hf_name);
+  if (rows.lost_rows() > 0) job.lost[planned.desc.hf_name] = rows.lost_rows();
 }
 
 void check_tensor(ExportJob& job, const PlannedTensor& planned, const formats::GgufReader& file) {
@@ -94,19 +97,32 @@ void check_tensor(ExportJob& job, const PlannedTensor& planned, const formats::G
   }
 }
 
+void check_tokens(const tokenizer::Tokenizer& source, const tokenizer::Tokenizer& written) {
+  for (tokenizer::TokenId id = 0; id < source.vocab_size(); ++id) {
+    if (written.token_bytes(id) != source.token_bytes(id))
+      run_error("read-back: token {} of the vocabulary differs from what was written", id);
+  }
+}
+
 /// What the metadata say must be the model and the vocabulary that were written.
 void check_metadata(const ExportJob& job, const Path& file) {
   const auto written = quant::open_checkpoint(file);
   if (arch::parameter_count(written->spec()) != arch::parameter_count(job.checkpoint.spec()))
     run_error("read-back: the metadata describe another model than the one written");
-  const auto source = job.checkpoint.load_tokenizer(), tokenizer = written->load_tokenizer();
-  for (tokenizer::TokenId id = 0; id < source->vocab_size(); ++id) {
-    if (tokenizer->token_bytes(id) != source->token_bytes(id))
-      run_error("read-back: token {} of the vocabulary differs from what was written", id);
-  }
+  check_tokens(*job.checkpoint.load_tokenizer(), *written->load_tokenizer());
 }
 
 }  // namespace
+
+void check_gguf_vocabulary(const arch::DecoderSpec& spec, const tokenizer::Tokenizer& tokenizer) {
+  formats::GgufWriter writer;
+  arch::set_gguf_metadata(spec, writer);
+  tokenizer.set_gguf_metadata(spec.vocab_size, writer);
+  writer.begin(std::filesystem::temp_directory_path() / fmt::format("crumb-vocabulary-{}.gguf", getpid()));
+  writer.finish();
+  const formats::GgufReader file(writer.temporary_path());  // which goes with the writer, as it is not committed
+  check_tokens(tokenizer, *tokenizer::load_tokenizer(file));
+}
 
 void write_gguf(ExportJob& job) {
   formats::GgufWriter writer;

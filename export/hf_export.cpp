@@ -15,6 +15,8 @@ constexpr int64_t kMaxShardBytes = 5'000'000'000;
 void write_config(const quant::Checkpoint& checkpoint, const Path& folder) {
   nlohmann::json config = checkpoint.hf_config();
   config.erase("quantization_config");
+  const bool has_both = config.contains("dtype") && config.contains("torch_dtype");
+  if (has_both) config.erase("torch_dtype");  // the older name
   config[config.contains("dtype") ? "dtype" : "torch_dtype"] = "bfloat16";
   write_text(folder / "config.json", dump_json(config, 2) + "\n");
 }
@@ -32,6 +34,7 @@ void write_weights(ExportJob& job, const Path& folder) {
       job.progress.add(static_cast<int64_t>(bytes.size()));
     }
     if (rows.was_rounded()) job.rounded.insert(planned.desc.hf_name);
+    if (rows.lost_rows() > 0) job.lost[planned.desc.hf_name] = rows.lost_rows();
   }
   writer.finish();
 }

@@ -4,6 +4,7 @@
 
 #include "core/arch/gguf_metadata.h"
 #include "core/common/error.h"
+#include "core/common/quantity.h"
 #include "export/export.h"
 
 namespace crumb::exporting {
@@ -18,6 +19,7 @@ using quant::QuantFormat;
 constexpr int64_t kGgufAlignment = 32;
 constexpr int kScaleBits = 6;  // significant bits of every scale
 constexpr int kBf16Bits = 8;   // significant bits of bfloat16
+constexpr std::string_view kKeptInFloat = "not quantized, kept in float";
 
 struct Target {
   std::string name;
@@ -134,7 +136,7 @@ Choice choose_plain(const Target& target, const TensorDesc& desc, bool model_is_
               "train), or export to gguf-q4_0, gguf-q8_0 or gguf-bf16",
               target.name);
   // Left in float by choice: what was evaluated stays what is shipped.
-  if (model_is_quantized) return {TensorType::bf16, "not quantized, kept in float"};
+  if (model_is_quantized) return {TensorType::bf16, std::string(kKeptInFloat)};
   const std::string reason = row_obstacle(target.type(), desc.cols());
   return {reason.empty() ? target.type() : TensorType::bf16, reason};
 }
@@ -213,9 +215,9 @@ void warn_about_window(const arch::DecoderSpec& spec, ExportPlan& plan) {
   for (const auto& layer : spec.layers) {
     if (layer.window == 0 || layer.window >= spec.context_length) continue;
     plan.warnings.push_back(
-        fmt::format("stock llama.cpp ignores the sliding window of {} tokens of this {} model: beyond {} tokens its "
-                    "output differs",
-                    layer.window, arch::architecture_name(spec.architecture), layer.window));
+        fmt::format("stock llama.cpp ignores the sliding window of {} tokens of this {} model (context {}): beyond {} "
+                    "tokens its output differs",
+                    layer.window, arch::architecture_name(spec.architecture), spec.context_length, layer.window));
     return;
   }
 }
@@ -229,11 +231,27 @@ void add_bytes(ExportPlan& plan, int64_t alignment) {
 
 /// Rows that fit no block of the target make a file of another size than its name promises.
 void warn_about_fallbacks(const Target& target, ExportPlan& plan) {
-  const auto is_linear = [](const PlannedTensor& tensor) { return tensor.desc.role == TensorRole::linear; };
-  const auto fits = [&](const PlannedTensor& tensor) { return is_linear(tensor) && tensor.type == target.type(); };
-  if (std::ranges::any_of(plan.tensors, fits) || !std::ranges::any_of(plan.tensors, is_linear)) return;
-  const auto first = std::ranges::find_if(plan.tensors, is_linear);
-  plan.warnings.push_back(fmt::format("no linear is {}: {}", formats::type_name(target.type()), first->reason));
+  int64_t linears = 0, fitting = 0;
+  std::map<std::pair<TensorType, std::string>, int64_t> others;
+  for (const auto& tensor : plan.tensors) {
+    if (tensor.desc.role != TensorRole::linear) continue;
+    ++linears;
+    if (tensor.type == target.type()) {
+      ++fitting;
+    } else {
+      ++others[{tensor.type, tensor.reason}];
+    }
+  }
+  for (const auto& [other, count] : others) {
+    const auto& [type, reason] = other;
+    if (fitting == 0) {
+      plan.warnings.push_back(fmt::format("no linear is {}: {}", formats::type_name(target.type()), reason));
+      return;
+    }
+    if (reason == kKeptInFloat) continue;  // as the job asked
+    plan.warnings.push_back(fmt::format("{} of {} linears become {}, not {}: {}", count, linears,
+                                        formats::type_name(type), formats::type_name(target.type()), reason));
+  }
 }
 
 void check_formats(const arch::DecoderSpec& spec, const std::vector<TensorDesc>& table,
@@ -261,9 +279,38 @@ int64_t ExportPlan::bytes_of(TensorRole role) const {
   return bytes;
 }
 
+double TypeTotal::bits() const {
+  return 8.0 * static_cast<double>(bytes) / static_cast<double>(std::max<int64_t>(weights, 1));
+}
+
+void TypeTotal::add(const PlannedTensor& tensor) {
+  ++tensors;
+  bytes += tensor.bytes;
+  weights += tensor.desc.elements();
+}
+
+TypeTotal ExportPlan::total() const {
+  TypeTotal total;
+  for (const auto& tensor : tensors) total.add(tensor);
+  return total;
+}
+
+std::map<std::string, TypeTotal> ExportPlan::totals_by_type() const {
+  std::map<std::string, TypeTotal> totals;
+  for (const auto& tensor : tensors) totals[std::string(formats::type_name(tensor.type))].add(tensor);
+  return totals;
+}
+
+std::string ExportPlan::summary() const {
+  std::vector<std::string> counts;
+  for (const auto& [name, total] : totals_by_type()) counts.push_back(fmt::format("{} {}", total.tensors, name));
+  return fmt::format("{}: {}; {} of tensors", target, join(counts, ", "), format_bytes(data_bytes));
+}
+
 ExportPlan plan_export(const arch::DecoderSpec& spec, const std::map<std::string, QuantFormat>& formats,
                        const ExportOptions& options) {
   const Target& target = find_target(options.target);
+  if (target.is_gguf()) arch::check_llama_cpp_loads(spec);
   const auto table = arch::tensor_table(spec);
   check_formats(spec, table, formats, options);
   ExportPlan plan;

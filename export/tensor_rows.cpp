@@ -68,7 +68,7 @@ std::span<const uint8_t> TensorRows::encode(int64_t begin, int64_t end) {
     for (int64_t row = first; row < last; ++row) {
       uint8_t* out = bytes_.data() + row * row_bytes_;
       encode_row(row, out);
-      if (!planned_.format) note_rounding(values_.data() + source_row(row) * cols_, out);
+      if (!planned_.format) note_loss(values_.data() + source_row(row) * cols_, out);
     }
   });
   return bytes_;
@@ -94,16 +94,22 @@ void TensorRows::encode_codes(int64_t source, uint8_t* out) const {
   }
 }
 
-void TensorRows::note_rounding(const float* values, const uint8_t* encoded) {
-  if (planned_.type != TensorType::bf16 && planned_.type != TensorType::f16) return;
+void TensorRows::note_loss(const float* values, const uint8_t* encoded) {
+  constexpr double kMostLoss = 0.1;
+  if (planned_.type == TensorType::f32) return;
   std::vector<float> decoded(static_cast<size_t>(cols_));
   formats::decode_row(planned_.type, encoded, cols_, decoded.data());
+  double loss = 0, sum = 0;
   for (int64_t i = 0; i < cols_; ++i) {
-    if (decoded[static_cast<size_t>(i)] == values[i]) continue;
-    CRUMB_CHECK(std::isfinite(decoded[static_cast<size_t>(i)]), "{}: {} is too large for {}; choose another type",
-                planned_.desc.hf_name, values[i], formats::type_name(planned_.type));
-    rounded_ = true;
+    const double value = values[i], error = decoded[static_cast<size_t>(i)] - value;
+    CRUMB_CHECK(std::isfinite(error), "{}: {} is too large for {}; choose another type", planned_.desc.hf_name,
+                values[i], formats::type_name(planned_.type));
+    loss += error * error;
+    sum += value * value;
   }
+  const bool is_16_bit = planned_.type == TensorType::bf16 || planned_.type == TensorType::f16;
+  if (is_16_bit && loss > 0) rounded_ = true;
+  if (loss > kMostLoss * sum) ++lost_rows_;
 }
 
 void TensorRows::check(int64_t begin, int64_t end, std::span<const uint8_t> bytes) {

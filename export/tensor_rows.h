@@ -34,13 +34,16 @@ class TensorRows {
   void check(int64_t begin, int64_t end, std::span<const uint8_t> bytes);
   /// A 16-bit type could not hold some value exactly (float32 sources).
   bool was_rounded() const { return rounded_; }
+  /// Rows of which an ordinary block encoder kept less than nine tenths (of the sum of squares): smaller or larger than
+  /// its 16-bit scales are.
+  int64_t lost_rows() const { return lost_rows_; }
 
  private:
   void load(int64_t begin, int64_t end);
   int64_t source_row(int64_t file_row) const;
   void encode_row(int64_t file_row, uint8_t* out) const;
   void encode_codes(int64_t source, uint8_t* out) const;
-  void note_rounding(const float* values, const uint8_t* encoded);
+  void note_loss(const float* values, const uint8_t* encoded);
   void check_row(int64_t file_row, const uint8_t* bytes) const;
 
   const quant::Checkpoint& checkpoint_;
@@ -52,6 +55,7 @@ class TensorRows {
   std::vector<float> values_;     // and as floats, when they are needed
   std::vector<uint8_t> bytes_;
   std::atomic<bool> rounded_ = false;
+  std::atomic<int64_t> lost_rows_ = 0;
 };
 
 }  // namespace crumb::exporting

@@ -2,6 +2,7 @@
 // only then renames.
 #pragma once
 
+#include <map>
 #include <set>
 #include <string>
 
@@ -18,13 +19,16 @@ struct ExportJob {
   Path output;
   Overwrite overwrite;
   ThreadPool& pool;
-  Progress& progress;                  // counts tensor bytes, once written and once compared
-  std::set<std::string> rounded = {};  // names of the tensors a 16-bit type rounded
+  Progress& progress;                        // counts tensor bytes, once written and once compared
+  std::set<std::string> rounded = {};        // names of the tensors a 16-bit type rounded
+  std::map<std::string, int64_t> lost = {};  // rows that a block type does not hold, by name
   int64_t file_bytes = 0;
   int64_t checked_tensors = 0;
 };
 
 void write_gguf(ExportJob& job);
+/// See check_vocabulary_exports().
+void check_gguf_vocabulary(const arch::DecoderSpec& spec, const tokenizer::Tokenizer& tokenizer);
 void write_hf(ExportJob& job);
 
 }  // namespace crumb::exporting

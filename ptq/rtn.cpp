@@ -109,15 +109,23 @@ class RtnWalk {
     // Pieces of a fixed size: sums and order do not depend on the number of threads.
     std::vector<QuantizedTensor> pieces(static_cast<size_t>((rows + step - 1) / step));
     std::vector<WeightError> errors(pieces.size());
+    std::vector<int64_t> clamped(pieces.size());
     pool_.parallel_for(static_cast<int64_t>(pieces.size()), 1, [&](int64_t first, int64_t last) {
       for (int64_t piece = first; piece < last; ++piece) {
         const float* values = w.data() + piece * step * cols;
         auto& out = pieces[static_cast<size_t>(piece)];
         out = quant::round_to_nearest(values, std::min(step, rows - piece * step), cols, format, init_);
         errors[static_cast<size_t>(piece)] = error_of(values, out);
+        clamped[static_cast<size_t>(piece)] =
+            quant::count_clamped(values, out.scales.data(), out.rows, cols, format.group_cols(cols));
       }
     });
-    for (const auto& error : errors) record(desc, error);
+    for (size_t i = 0; i < pieces.size(); ++i) {
+      TensorError& tensor = entry_of(desc);
+      tensor.error += errors[i];
+      tensor.scales += static_cast<int64_t>(pieces[i].scales.size());
+      tensor.clamped_scales += clamped[i];
+    }
     return joined(pieces);
   }
 
@@ -127,11 +135,11 @@ class RtnWalk {
     return out;
   }
 
-  void record(const TensorDesc& desc, const WeightError& error) {
+  TensorError& entry_of(const TensorDesc& desc) {
     auto& tensors = report_.tensors;
     if (tensors.empty() || tensors.back().module != desc.module_name())
       tensors.push_back({.module = desc.module_name(), .layer = desc.layer, .error = {}});
-    tensors.back().error += error;
+    return tensors.back();
   }
 
   const Checkpoint& model_;
@@ -196,6 +204,9 @@ RtnReport quantize_rtn(const QuantizeJob& job, bool force, ThreadPool& pool) {
   RtnReport report = walk.write(output.temporary_path(), job.method.exclude);
   if (force) quant::require_model_output(job.output, force, job.model);  // again: it may have become another folder
   output.commit();
+  std::vector<quant::ClampedScales> scales;
+  for (const auto& tensor : report.tensors) scales.push_back({tensor.module, tensor.clamped_scales, tensor.scales});
+  quant::warn_about_clamped_scales(scales);
   return report;
 }
 

@@ -40,6 +40,7 @@ struct TensorError {
   std::string module;  // "model.layers.0.self_attn.q_proj"
   int layer = -1;
   WeightError error;
+  int64_t scales = 0, clamped_scales = 0;  // those at an end of their range: quant::count_clamped
   std::string kind() const { return module.substr(module.rfind('.') + 1); }  // "q_proj"
 };
 

@@ -7,6 +7,7 @@
 #include "core/common/error.h"
 #include "qat/seq_linear.h"
 #include "quant/codes_writer.h"
+#include "quant/scale_search.h"
 
 namespace crumb::qat {
 namespace {
@@ -28,6 +29,13 @@ void copy_rows(const torch::Tensor& value, const arch::TensorDesc& desc, int64_t
 }
 
 }  // namespace
+
+void warn_about_clamped_scales(const model::Decoder& decoder) {
+  std::vector<quant::ClampedScales> scales;
+  for (const auto& [name, linear] : seq_linears(decoder))
+    scales.push_back({name, linear->clamped_scales(), linear->log_scale.numel()});
+  quant::warn_about_clamped_scales(scales);
+}
 
 void save_model(const Path& folder, model::Decoder& decoder, const quant::Checkpoint& base,
                 const quant::MethodOptions& method) {

@@ -14,4 +14,7 @@ namespace crumb::qat {
 void save_model(const Path& folder, model::Decoder& decoder, const quant::Checkpoint& base,
                 const quant::MethodOptions& method);
 
+/// One warning that names the SEQ linears of which scales are at an end of their range.
+void warn_about_clamped_scales(const model::Decoder& decoder);
+
 }  // namespace crumb::qat

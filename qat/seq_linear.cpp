@@ -87,6 +87,14 @@ quant::QuantizedTensor SeqLinearImpl::quantized(int64_t begin, int64_t end) cons
           .zero_points = {}};
 }
 
+int64_t SeqLinearImpl::clamped_scales() const {
+  const torch::NoGradGuard no_grad;
+  const torch::Tensor w = weight.to(torch::kCPU).contiguous();
+  const torch::Tensor scale = kernels::round_scale(log_scale.exp()).to(torch::kCPU).contiguous();
+  return quant::count_clamped(w.const_data_ptr<float>(), scale.const_data_ptr<float>(), w.size(0), w.size(1),
+                              w.size(1) / scale.size(1));
+}
+
 torch::nn::Sequential with_seq_linears(const torch::nn::Sequential& net, const SeqOptions& options,
                                        const std::vector<std::string>& exclude) {
   torch::nn::Sequential out;

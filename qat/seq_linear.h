@@ -36,6 +36,8 @@ class SeqLinearImpl : public model::LinearModule {
   /// Rows [begin, end) as codes and rounded scales.
   quant::QuantizedTensor quantized(int64_t begin, int64_t end) const;
   quant::QuantizedTensor quantized() const { return quantized(0, weight.size(0)); }
+  /// Scales at an end of their range: quant::count_clamped.
+  int64_t clamped_scales() const;
   const SeqOptions& options() const { return options_; }
 
   torch::Tensor log_scale;  // [rows, groups]

@@ -113,9 +113,9 @@ void check_finite(const float* values, int64_t count, const Path& path, const st
 }
 
 void check_shape(const Path& path, const std::string& name, const std::vector<int64_t>& actual,
-                 const std::vector<int64_t>& expected) {
-  CRUMB_CHECK(actual == expected, "{}: tensor {} has shape [{}], the configuration asks for [{}]", path.string(), name,
-              fmt::join(actual, ", "), fmt::join(expected, ", "));
+                 const std::vector<int64_t>& expected, const std::string& keys) {
+  CRUMB_CHECK(actual == expected, "{}: tensor {} has shape [{}], the configuration asks for [{}]{}", path.string(),
+              name, fmt::join(actual, ", "), fmt::join(expected, ", "), keys.empty() ? "" : " (" + keys + ")");
 }
 
 }  // namespace crumb::quant

@@ -7,8 +7,10 @@
 #include "core/arch/hf_config.h"
 #include "core/common/error.h"
 #include "core/common/json.h"
+#include "core/common/log.h"
 #include "core/formats/safetensors.h"
 #include "quant/checkpoint_kinds.h"
+#include "quant/codes_writer.h"
 #include "quant/quantization_config.h"
 
 namespace crumb::quant {
@@ -17,6 +19,8 @@ namespace {
 using formats::DType;
 using formats::TensorInfo;
 using nlohmann::json;
+
+const std::string kEmbedding = "model.embed_tokens.weight", kHead = "lm_head.weight";
 
 json read_config(const Path& folder) {
   const Path path = folder / "config.json";
@@ -48,6 +52,7 @@ class FolderCheckpoint : public Checkpoint {
         is_codes_(is_codes_config(config_, (path / "config.json").string())),
         spec_(arch::spec_from_hf_config(config_, (path / "config.json").string())),
         reader_(path) {
+    if (spec_.tied_head && is_stored(kHead)) settle_head();
     for (const auto& desc : arch::tensor_table(spec_)) tensors_.push_back(find_stored(desc));
     check_nothing_left();
   }
@@ -63,8 +68,9 @@ class FolderCheckpoint : public Checkpoint {
       read_codes(tensor, begin, end).dequantize(out);
       return;
     }
-    reader_.read_rows(reader_.at(tensor.desc.hf_name), begin, end, out);
-    check_finite(out, (end - begin) * tensor.desc.cols(), path_, tensor.desc.hf_name);
+    const auto name = stored_name(tensor.desc);
+    reader_.read_rows(reader_.at(name), begin, end, out);
+    check_finite(out, (end - begin) * tensor.desc.cols(), path_, name);
   }
 
   QuantizedTensor read_codes(const StoredTensor& tensor, int64_t begin, int64_t end) const override {
@@ -83,7 +89,7 @@ class FolderCheckpoint : public Checkpoint {
 
   void release_rows(const StoredTensor& tensor, int64_t begin, int64_t end) const override {
     if (!tensor.format) {
-      reader_.release_rows(reader_.at(tensor.desc.hf_name), begin, end);
+      reader_.release_rows(reader_.at(stored_name(tensor.desc)), begin, end);
       return;
     }
     reader_.release_rows(codes_info(tensor), begin, end);
@@ -97,18 +103,62 @@ class FolderCheckpoint : public Checkpoint {
   void write_companions(const Path& folder) const override { copy_companions(path_, folder); }
 
  private:
-  const TensorInfo& codes_info(const StoredTensor& tensor) const { return reader_.at(tensor.desc.hf_name + "_codes"); }
-  const TensorInfo& scale_info(const StoredTensor& tensor) const { return reader_.at(tensor.desc.hf_name + "_scale"); }
+  const TensorInfo& codes_info(const StoredTensor& tensor) const {
+    return reader_.at(stored_name(tensor.desc) + "_codes");
+  }
+  const TensorInfo& scale_info(const StoredTensor& tensor) const {
+    return reader_.at(stored_name(tensor.desc) + "_scale");
+  }
+
+  bool is_stored(const std::string& name) const {
+    return reader_.find(name) != nullptr || (is_codes_ && reader_.find(name + "_codes") != nullptr);
+  }
+  /// The name in the file: a tied model may hold its one matrix as the head.
+  const std::string& stored_name(const arch::TensorDesc& desc) const {
+    return is_head_the_embedding_ && desc.hf_name == kEmbedding ? kHead : desc.hf_name;
+  }
+
+  /// A tied model that stores a head, judged as transformers does (PreTrainedModel.tie_weights): the head alone is the
+  /// embedding, too; beside an embedding of other values it stays what it is, whatever config.json says.
+  void settle_head() {
+    is_head_the_embedding_ = !is_stored(kEmbedding);
+    if (is_head_the_embedding_) return;
+    arch::DecoderSpec untied = spec_;
+    untied.tied_head = false;
+    const auto table = arch::tensor_table(untied);
+    if (have_equal_values(find_stored(table.front()), find_stored(table.back()))) return;
+    spec_ = untied;
+    config_["tie_word_embeddings"] = false;
+    log_warning_once(
+        "{}: config.json says tie_word_embeddings: true, but {} is stored and differs from {}: the stored head is used",
+        path_.string(), kHead, kEmbedding);
+  }
+
+  bool have_equal_values(const StoredTensor& a, const StoredTensor& b) const {
+    const int64_t rows = a.desc.rows(), cols = a.desc.cols(), step = rows_per_block(cols);
+    std::vector<float> of_a(static_cast<size_t>(std::min(step, rows) * cols)), of_b(of_a.size());
+    for (int64_t begin = 0; begin < rows; begin += step) {
+      const int64_t end = std::min(begin + step, rows);
+      for (const auto& [tensor, values] : {std::pair{&a, &of_a}, std::pair{&b, &of_b}}) {
+        read_rows(*tensor, begin, end, values->data());
+        release_rows(*tensor, begin, end);
+      }
+      if (!std::equal(of_a.begin(), of_a.begin() + (end - begin) * cols, of_b.begin())) return false;
+    }
+    return true;
+  }
 
   StoredTensor find_stored(const arch::TensorDesc& desc) {
-    if (is_codes_ && reader_.find(desc.hf_name + "_codes") != nullptr) return find_quantized(desc);
-    const auto* info = reader_.find(desc.hf_name);
-    CRUMB_CHECK(info != nullptr, "{}: tensor {} is missing, which a {} model of this configuration has", path_.string(),
-                desc.hf_name, arch::architecture_name(spec_.architecture));
+    const auto& name = stored_name(desc);
+    if (is_codes_ && reader_.find(name + "_codes") != nullptr) return find_quantized(desc);
+    const auto* info = reader_.find(name);
+    CRUMB_CHECK(info != nullptr, "{}: tensor {} is missing, which a {} model of this configuration has{}",
+                path_.string(), name, arch::architecture_name(spec_.architecture),
+                name == kHead ? "; if its head is its embedding, config.json must say tie_word_embeddings: true" : "");
     CRUMB_CHECK(is_float(info->dtype), "{}: tensor {} is {}: quantized by another program; give the unquantized model",
-                path_.string(), desc.hf_name, formats::dtype_name(info->dtype));
-    check_shape(path_, desc.hf_name, info->shape, desc.shape);
-    known_.insert(desc.hf_name);
+                path_.string(), name, formats::dtype_name(info->dtype));
+    check_shape(path_, name, info->shape, desc.shape, desc.shape_keys());
+    known_.insert(name);
     return {desc, std::string(formats::dtype_name(info->dtype)), info->bytes, std::nullopt};
   }
 
@@ -121,16 +171,16 @@ class FolderCheckpoint : public Checkpoint {
     int64_t bytes = part(desc, "_codes", DType::u8, {rows, packed_row_bytes(cols, format.bits)});
     bytes += part(desc, "_scale", DType::f32, {rows, groups});
     if (format.grid == Grid::intn && !format.symmetric) bytes += part(desc, "_zero_point", DType::i32, {rows, groups});
-    if (reader_.find(desc.hf_name + "_shape") != nullptr) check_stored_shape(desc);
+    if (reader_.find(stored_name(desc) + "_shape") != nullptr) check_stored_shape(desc);
     return {desc, grid_name(format.grid) + std::to_string(format.bits), bytes, format};
   }
 
   /// Checks one of the tensors a quantized linear consists of; returns its size.
   int64_t part(const arch::TensorDesc& desc, const char* suffix, DType dtype, const std::vector<int64_t>& shape) {
-    const auto name = desc.hf_name + suffix;
+    const auto name = stored_name(desc) + suffix;
     const auto* info = reader_.find(name);
     CRUMB_CHECK(info != nullptr, "{}: tensor {} is missing, though there is {}_codes", path_.string(), name,
-                desc.hf_name);
+                stored_name(desc));
     CRUMB_CHECK(info->dtype == dtype, "{}: tensor {} is {}, not {}", path_.string(), name,
                 formats::dtype_name(info->dtype), formats::dtype_name(dtype));
     check_shape(path_, name, info->shape, shape);
@@ -139,19 +189,18 @@ class FolderCheckpoint : public Checkpoint {
   }
 
   void check_stored_shape(const arch::TensorDesc& desc) {
-    const auto name = desc.hf_name + "_shape";
+    const auto name = stored_name(desc) + "_shape";
     part(desc, "_shape", DType::i64, {static_cast<int64_t>(desc.shape.size())});
     std::vector<int64_t> shape(desc.shape.size());
     const auto bytes = reader_.bytes(reader_.at(name));
     std::copy(bytes.begin(), bytes.end(), reinterpret_cast<uint8_t*>(shape.data()));
-    check_shape(path_, desc.hf_name + " (as " + name + " says)", shape, desc.shape);
+    check_shape(path_, stored_name(desc) + " (as " + name + " says)", shape, desc.shape);
   }
 
   /// A tensor nothing reads means that the model computes something else than the configuration says.
   void check_nothing_left() const {
     for (const auto& info : reader_.tensors()) {
       if (known_.contains(info.name) || info.name.ends_with("rotary_emb.inv_freq")) continue;
-      if (spec_.tied_head && info.name == "lm_head.weight") continue;
       user_error("{}: tensor {} is not part of a {} model of this configuration", path_.string(), info.name,
                  arch::architecture_name(spec_.architecture));
     }
@@ -167,7 +216,7 @@ class FolderCheckpoint : public Checkpoint {
                   scale);
     }
     if (result.format.grid != Grid::intn || result.format.symmetric) return;
-    const auto bytes = reader_.bytes(reader_.at(tensor.desc.hf_name + "_zero_point"));
+    const auto bytes = reader_.bytes(reader_.at(stored_name(tensor.desc) + "_zero_point"));
     result.zero_points.resize(result.scales.size());
     const auto first = bytes.begin() + begin * groups * 4;
     std::copy(first, first + result.rows * groups * 4, reinterpret_cast<uint8_t*>(result.zero_points.data()));
@@ -175,7 +224,7 @@ class FolderCheckpoint : public Checkpoint {
 
   Path path_;
   json config_;
-  bool is_codes_;
+  bool is_codes_, is_head_the_embedding_ = false;
   arch::DecoderSpec spec_;
   formats::SafetensorsReader reader_;
   std::vector<StoredTensor> tensors_;

@@ -1,11 +1,14 @@
 #include "quant/scale_search.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
 
 #include "core/common/error.h"
+#include "core/common/log.h"
 #include "kernels/seq.h"
 #include "kernels/vector8.h"
 
@@ -166,6 +169,28 @@ IntScale int_scale(const float* w, int64_t n, int bits, bool symmetric, ScaleIni
   }
   if (init == ScaleInit::absmax) return scale_of_range(low, high, bits, symmetric);
   return best_int_scale(w, n, low, high, bits, symmetric);
+}
+
+int64_t count_clamped(const float* w, const float* scales, int64_t rows, int64_t cols, int64_t group_cols) {
+  int64_t count = 0;
+  for (int64_t group = 0; group < rows * cols / group_cols; ++group) {
+    const bool at_an_end = scales[group] <= kernels::kMinScale || scales[group] >= kernels::kMaxScale;
+    count += at_an_end && max_abs(w + group * group_cols, group_cols) > 0 ? 1 : 0;
+  }
+  return count;
+}
+
+void warn_about_clamped_scales(const std::vector<ClampedScales>& linears) {
+  constexpr size_t kMostNames = 8;
+  std::vector<std::string> names;
+  for (const auto& linear : linears) {
+    if (linear.clamped > 0) names.push_back(fmt::format("{} ({} of {})", linear.module, linear.clamped, linear.scales));
+  }
+  if (names.empty()) return;
+  const size_t more = names.size() - std::min(names.size(), kMostNames);
+  names.resize(names.size() - more);
+  log_warning("scales were clamped to the range 2^-17 to 2^14, and the weights they stand for are badly rounded: {}{}",
+              fmt::join(names, ", "), more > 0 ? fmt::format(" and {} more", more) : "");
 }
 
 QuantizedTensor round_to_nearest(const float* w, int64_t rows, int64_t cols, const QuantFormat& format,

@@ -90,7 +90,9 @@ class Batch {
     place.next.assign(1, token);
     const auto wanted = requests_[static_cast<size_t>(place.request)].max_tokens;
     const bool full = place.state->length() >= decoder_.spec().context_length;
-    if (full || static_cast<int64_t>(result.tokens.size()) >= wanted) place.request = -1;
+    const bool done = static_cast<int64_t>(result.tokens.size()) >= wanted;
+    result.context_full = full && !done;
+    if (full || done) place.request = -1;
   }
 
   Decoder& decoder_;

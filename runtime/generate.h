@@ -30,6 +30,7 @@ struct GenerateRequest {
 struct GenerateResult {
   std::vector<TokenId> tokens;  // without the prompt and without the end token
   bool stopped = false;         // an end token came
+  bool context_full = false;    // the model's context ended it, before max_tokens
 };
 
 /// Decodes up to `batch` requests at once, filling free places with waiting ones. `on_token(request, token)` is called

@@ -81,6 +81,20 @@ std::string TensorDesc::module_name() const {
   return hf_name.ends_with(suffix) ? hf_name.substr(0, hf_name.size() - suffix.size()) : hf_name;
 }
 
+std::string TensorDesc::shape_keys() const {
+  const std::string queries = "num_attention_heads x head_dim", keys = "num_key_value_heads x head_dim",
+                    hidden = "hidden_size", inner = "intermediate_size";
+  const auto is_of = [&](std::string_view name) { return hf_name.find(name) != std::string::npos; };
+  if (role == TensorRole::embedding || role == TensorRole::head) return "vocab_size, " + hidden;
+  if (role == TensorRole::norm) return is_of("self_attn.") ? "head_dim" : hidden;
+  const std::string rows = is_of("q_proj")                          ? queries
+                           : is_of("k_proj") || is_of("v_proj")     ? keys
+                           : is_of("gate_proj") || is_of("up_proj") ? inner
+                                                                    : hidden;
+  if (role == TensorRole::bias) return rows;
+  return rows + ", " + (is_of("o_proj") ? queries : is_of("down_proj") ? inner : hidden);
+}
+
 std::vector<TensorDesc> tensor_table(const DecoderSpec& spec) {
   std::vector<TensorDesc> table;
   const std::vector<int64_t> vocabulary{spec.vocab_size, spec.hidden_size};

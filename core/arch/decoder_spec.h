@@ -74,6 +74,8 @@ struct TensorDesc {
   int64_t cols() const { return shape.back(); }
   /// hf_name without ".weight": the name of the module, as exclude patterns and quantization_config see it.
   std::string module_name() const;
+  /// The keys of config.json that its shape comes from: "num_attention_heads x head_dim, hidden_size".
+  std::string shape_keys() const;
 };
 
 /// Every tensor of the model, in the order: embedding, layers (norms, attention, feed-forward), final norm, head

@@ -2,10 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
+#include <string_view>
+#include <type_traits>
 #include <utility>
 
 #include "core/arch/rope_scaling.h"
 #include "core/common/error.h"
+#include "core/common/log.h"
 
 namespace crumb::arch {
 namespace {
@@ -39,10 +43,15 @@ class Keys {
   int64_t size_or(const std::string& key, int64_t fallback, int64_t least = 1) const {
     return checked(key, gguf_.get_int_or(name(key), fallback), least);
   }
-  double positive(const std::string& key, double fallback) const {
-    const double value = gguf_.get_float_or(name(key), fallback);
+  double positive(const std::string& key, double fallback) const { return has(key) ? positive(key) : fallback; }
+  double positive(const std::string& key) const {
+    const double value = gguf_.get_float(name(key));
     CRUMB_CHECK(std::isfinite(value) && value > 0, "{}: {} must be greater than 0, not {}", where(), name(key), value);
     return value;
+  }
+  /// A factor, which may be 0 for "none": then 1, as in stock llama.cpp.
+  double factor(const std::string& key) const {
+    return has(key) && gguf_.get_float(name(key)) != 0 ? positive(key) : 1.0;
   }
   std::string text_or(const std::string& key, const std::string& fallback) const {
     return gguf_.get_string_or(name(key), fallback);
@@ -79,12 +88,27 @@ GqaSpec read_gqa(const GgufReader& gguf, const Keys& keys, Architecture architec
   return gqa;
 }
 
-RopeSpec read_rope(const GgufReader& gguf, const Keys& keys, int64_t dim) {
+/// Linear scaling. The old key counts where the new one is absent, as in stock llama.cpp.
+double read_linear_factor(const Keys& keys) {
+  const std::string key = "rope.scaling.factor", old_key = "rope.scale_linear";
+  if (!keys.has(key)) return keys.factor(old_key);
+  if (keys.has(old_key) && keys.factor(old_key) != keys.factor(key))
+    log_warning_once("{}: {} is {}, the older {} is {}: the first is used", keys.where(), keys.name(key),
+                     keys.factor(key), keys.name(old_key), keys.factor(old_key));
+  return keys.factor(key);
+}
+
+RopeSpec read_rope(const GgufReader& gguf, const Keys& keys, Architecture architecture, int64_t dim) {
   RopeSpec rope{dim, keys.positive("rope.freq_base", 10000.0), no_divisors(dim)};
+  if (architecture == Architecture::hunyuan_v1_dense && keys.has("rope.scaling.alpha")) {
+    const double alpha = keys.factor("rope.scaling.alpha");
+    CRUMB_CHECK(dim > 2 || alpha == 1.0, "{}: {} needs a longer head", keys.where(), keys.name("rope.scaling.alpha"));
+    if (alpha != 1.0) rope.base *= ntk_alpha_factor(alpha, dim);
+  }
   const auto type = keys.text_or("rope.scaling.type", "linear");
   CRUMB_CHECK(type == "linear" || type == "none", "{}: rope scaling '{}' is not supported; known ones: none, linear",
               keys.where(), type);
-  if (type == "linear") rope.divisors.assign(rope.divisors.size(), keys.positive("rope.scaling.factor", 1.0));
+  if (type == "linear") rope.divisors.assign(rope.divisors.size(), read_linear_factor(keys));
   const auto* factors = gguf.find_tensor("rope_freqs.weight");
   if (factors == nullptr) return rope;
   std::vector<float> values(rope.divisors.size());
@@ -110,7 +134,93 @@ std::vector<bool> read_window_pattern(const GgufReader& gguf, const Keys& keys, 
   return *flags;
 }
 
+// --- keys that say more than a DecoderSpec does ----------------------------------------------------------------------
+//
+// What stock llama.cpp does with each <arch>.* key it knows was found by giving each another value in a random model of
+// each of our architectures and comparing the logits (build 11549).
+
+/// Keys that are read here, and keys that change no logits whatever their value: facts about how the file came to be,
+/// of embeddings, or of scaling methods that are refused by their type.
+constexpr std::string_view kKnownKeys[] = {"vocab_size",
+                                           "context_length",
+                                           "embedding_length",
+                                           "block_count",
+                                           "feed_forward_length",
+                                           "attention.head_count",
+                                           "attention.head_count_kv",
+                                           "attention.key_length",
+                                           "attention.value_length",
+                                           "attention.layer_norm_rms_epsilon",
+                                           "attention.sliding_window",
+                                           "attention.sliding_window_pattern",
+                                           "rope.dimension_count",
+                                           "rope.freq_base",
+                                           "rope.scaling.type",
+                                           "rope.scaling.factor",
+                                           "rope.scale_linear",
+                                           "rope.scaling.original_context_length",
+                                           "rope.scaling.finetuned",
+                                           "rope.scaling.yarn_attn_factor",
+                                           "rope.scaling.yarn_beta_fast",
+                                           "rope.scaling.yarn_beta_slow",
+                                           "rope.scaling.yarn_ext_factor",
+                                           "rope.scaling.yarn_log_multiplier",
+                                           "pooling_type",
+                                           "tensor_data_layout"};
+
+/// Keys with which stock llama.cpp computes something else, or refuses the file, and the only value supported.
+struct FixedKey {
+  std::string_view key;
+  double value;
+  std::string_view meaning;
+};
+constexpr FixedKey kFixedKeys[] = {{"expert_count", 0, "mixture of experts"},
+                                   {"nextn_predict_layers", 0, "prediction of several tokens"},
+                                   {"attention.causal", 1, "attention that sees later tokens"},
+                                   {"rope.scaling.attn_factor", 1, "a factor of the rotary embedding"}};
+
+/// A number or a flag; nothing for texts and arrays.
+std::optional<double> number_of(const formats::GgufValue& value) {
+  return std::visit(
+      [](const auto& held) -> std::optional<double> {
+        if constexpr (std::is_arithmetic_v<std::decay_t<decltype(held)>>) return static_cast<double>(held);
+        return std::nullopt;
+      },
+      value.value);
+}
+
+/// Of a key not known: 0 and false switch off, and a scale of 1 changes nothing.
+bool says_nothing(std::string_view key, const formats::GgufValue& value) {
+  const auto number = number_of(value);
+  return number && (*number == 0 || (*number == 1 && key.ends_with("scale")));
+}
+
+void check_other_keys(const GgufReader& gguf, const Keys& keys, Architecture architecture) {
+  const std::string prefix = keys.name("");
+  for (const auto& [name, value] : gguf.metadata()) {
+    if (!name.starts_with(prefix)) continue;
+    const std::string_view key = std::string_view(name).substr(prefix.size());
+    if (std::ranges::count(kKnownKeys, key) > 0) continue;
+    if (key == "rope.scaling.alpha" && architecture == Architecture::hunyuan_v1_dense) continue;
+    const auto* fixed = std::ranges::find(kFixedKeys, key, &FixedKey::key);
+    if (fixed != std::end(kFixedKeys)) {
+      CRUMB_CHECK(number_of(value) == fixed->value, "{}: {} is {}: {} is not supported", keys.where(), name,
+                  value.text(), fixed->meaning);
+    } else if (!says_nothing(key, value)) {
+      log_warning_once("{}: {} is {}: a key that Crumb does not know for architecture {}; it is ignored", keys.where(),
+                       name, value.text(), gguf_architecture_name(architecture));
+    }
+  }
+}
+
+void check_rope(const DecoderSpec& spec) {
+  const auto name = gguf_architecture_name(spec.architecture);
+  CRUMB_CHECK(name == "llama" || uniform_divisor(spec.layers.front().rope),
+              "llama.cpp reads llama3 rope scaling for architecture llama only, not for {}", name);
+}
+
 void set_rope(const DecoderSpec& spec, const std::string& prefix, GgufWriter& writer) {
+  check_rope(spec);
   const auto& rope = spec.layers.front().rope;
   writer.set_u32(prefix + "rope.dimension_count", static_cast<uint32_t>(rope.dim));
   writer.set_f32(prefix + "rope.freq_base", static_cast<float>(rope.base));
@@ -123,21 +233,24 @@ void set_rope(const DecoderSpec& spec, const std::string& prefix, GgufWriter& wr
     writer.set_f32(prefix + "rope.scaling.factor", 1.0f);
     writer.set_u32(prefix + "rope.scaling.original_context_length", static_cast<uint32_t>(spec.context_length));
   }
-  CRUMB_CHECK(uniform || gguf_architecture_name(spec.architecture) == "llama",
-              "llama.cpp reads llama3 rope scaling for architecture llama only, not for {}",
-              gguf_architecture_name(spec.architecture));
 }
 
-void set_windows(const DecoderSpec& spec, const std::string& prefix, GgufWriter& writer) {
+/// The window of the layers that have one; 0: none has.
+int64_t common_window(const DecoderSpec& spec) {
   int64_t window = 0;
-  std::vector<bool> pattern;
   for (const auto& layer : spec.layers) {
     CRUMB_CHECK(window == 0 || layer.window == 0 || layer.window == window,
                 "GGUF holds one sliding window; this model has {} and {}", window, layer.window);
     window = std::max(window, layer.window);
-    pattern.push_back(layer.window > 0);
   }
+  return window;
+}
+
+void set_windows(const DecoderSpec& spec, const std::string& prefix, GgufWriter& writer) {
+  const int64_t window = common_window(spec);
   if (window == 0) return;
+  std::vector<bool> pattern;
+  for (const auto& layer : spec.layers) pattern.push_back(layer.window > 0);
   writer.set_u32(prefix + "attention.sliding_window", static_cast<uint32_t>(window));
   if (pattern == std::vector<bool>(pattern.size(), true)) return;
   formats::GgufArray array{formats::GgufType::boolean, pattern};
@@ -152,13 +265,17 @@ DecoderSpec spec_from_gguf(const GgufReader& gguf) {
   const Keys keys(gguf, spec.architecture);
   spec.hidden_size = keys.size("embedding_length");
   spec.context_length = keys.size("context_length");
-  spec.rms_norm_eps = keys.positive("attention.layer_norm_rms_epsilon", 1e-5);
+  spec.rms_norm_eps = keys.positive("attention.layer_norm_rms_epsilon");
   const auto& embedding = gguf.tensor("token_embd.weight");
   spec.vocab_size = embedding.rows();
   CRUMB_CHECK(embedding.cols() == spec.hidden_size, "{}: token_embd.weight has rows of {}, embedding_length is {}",
               keys.where(), embedding.cols(), spec.hidden_size);
+  const int64_t vocab_size = keys.size_or("vocab_size", spec.vocab_size);
+  if (vocab_size != spec.vocab_size)
+    log_warning_once("{}: {} is {}, but token_embd.weight has {} rows: the rows count", keys.where(),
+                     keys.name("vocab_size"), vocab_size, spec.vocab_size);
   spec.tied_head = gguf.find_tensor("output.weight") == nullptr;
-  CRUMB_CHECK(keys.size_or("expert_count", 0, 0) == 0, "{}: mixture of experts is not supported", keys.where());
+  check_other_keys(gguf, keys, spec.architecture);
   const int64_t num_layers = keys.size("block_count");
   CRUMB_CHECK(num_layers <= 4096, "{}: block_count is {}, which no model has", keys.where(), num_layers);
 
@@ -166,13 +283,37 @@ DecoderSpec spec_from_gguf(const GgufReader& gguf) {
   const auto gqa = read_gqa(gguf, keys, spec.architecture, spec.hidden_size);
   layer.attention = gqa;
   layer.feed_forward = MlpSpec{keys.size("feed_forward_length"), gguf.find_tensor("blk.0.ffn_gate.bias") != nullptr};
-  layer.rope = read_rope(gguf, keys, gqa.head_dim);
+  layer.rope = read_rope(gguf, keys, spec.architecture, gqa.head_dim);
   const int64_t window = keys.size_or("attention.sliding_window", 0, 0);
   for (const bool slides : read_window_pattern(gguf, keys, num_layers)) {
     layer.window = slides ? window : 0;
     spec.layers.push_back(layer);
   }
   return spec;
+}
+
+// Which tensors stock llama.cpp creates for each architecture, found by loading files (build 11549): a file with
+// another one, or one of another shape, is refused.
+void check_llama_cpp_loads(const DecoderSpec& spec) {
+  CRUMB_ASSERT(!spec.layers.empty());
+  const auto& layer = spec.layers.front();
+  const auto& gqa = layer.gqa();
+  const auto name = gguf_architecture_name(spec.architecture);
+  const bool is_llama = name == "llama";
+  CRUMB_CHECK(is_llama || !gqa.output_bias,
+              "llama.cpp knows no bias of attention's output (o_proj.bias) in a {} model and would refuse the file; "
+              "hf-bf16 holds it",
+              name);
+  CRUMB_CHECK(is_llama || !layer.mlp().bias,
+              "llama.cpp knows no biases of the feed-forward network in a {} model and would refuse the file; hf-bf16 "
+              "holds it",
+              name);
+  CRUMB_CHECK(spec.architecture != Architecture::qwen2 || gqa.heads * gqa.head_dim == spec.hidden_size,
+              "llama.cpp wants {} heads of {} in a qwen2 model of {}, not of {}, and would refuse the file; hf-bf16 "
+              "holds it",
+              gqa.heads, spec.hidden_size / gqa.heads, spec.hidden_size, gqa.head_dim);
+  check_rope(spec);
+  common_window(spec);
 }
 
 void set_gguf_metadata(const DecoderSpec& spec, GgufWriter& writer) {

@@ -10,6 +10,9 @@ namespace crumb::arch {
 /// Architecture::llama (a GGUF does not tell Mistral apart) with `window` from attention.sliding_window if the key is
 /// there.
 DecoderSpec spec_from_gguf(const formats::GgufReader& gguf);
+/// UserError for a model of which stock llama.cpp would refuse the file, or that GGUF has no keys for: biases and
+/// lengths of heads that its architecture does not have there, scaled frequencies, two sizes of windows.
+void check_llama_cpp_loads(const DecoderSpec& spec);
 /// Sets general.architecture and every <arch>.* key that stock llama.cpp wants. rope_freqs.weight is a tensor: see
 /// rope_freqs().
 void set_gguf_metadata(const DecoderSpec& spec, formats::GgufWriter& writer);

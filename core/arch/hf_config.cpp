@@ -8,6 +8,7 @@
 #include "core/arch/rope_scaling.h"
 #include "core/common/error.h"
 #include "core/common/json.h"
+#include "core/common/log.h"
 
 namespace crumb::arch {
 namespace {
@@ -79,6 +80,58 @@ void refuse_unsupported(const Config& config) {
   const json* experts = config.find("num_experts");
   CRUMB_CHECK(experts == nullptr || *experts == 0 || *experts == 1, "{}: mixture of experts is not supported",
               config.where());
+  CRUMB_CHECK(config.flag("is_causal", true),
+              "{}: is_causal: false (attention that sees later tokens) is not supported", config.where());
+  const json* by_layer = config.find("per_layer_config");
+  CRUMB_CHECK(by_layer == nullptr || by_layer->empty(), "{}: per_layer_config is not supported", config.where());
+}
+
+/// Options of other architectures, with the value that changes nothing. transformers' classes of ours do not read them
+/// either, but a model that was made with one computes something else.
+struct ForeignOption {
+  const char* key;
+  double neutral;
+};
+constexpr ForeignOption kForeignOptions[] = {{"embedding_multiplier", 1},
+                                             {"attention_multiplier", 1},
+                                             {"residual_multiplier", 1},
+                                             {"logits_scaling", 1},
+                                             {"logit_scale", 1},
+                                             {"scale_emb", 1},
+                                             {"scale_depth", 1},
+                                             {"query_pre_attn_scalar", 0},
+                                             {"attn_logit_softcapping", 0},
+                                             {"final_logit_softcapping", 0},
+                                             {"clip_qkv", 0},
+                                             {"attention_chunk_size", 0},
+                                             {"num_local_experts", 0},
+                                             {"use_parallel_residual", 0},
+                                             {"parallel_attn", 0},
+                                             {"alibi", 0}};
+
+void warn_ignored(const Config& config, Architecture architecture, const std::string& key, const json& value) {
+  log_warning_once("{}: {} is {}, which a {} model does not have: it is ignored, as by transformers", config.where(),
+                   key, value.dump(), architecture_name(architecture));
+}
+
+void warn_about_foreign_options(const Config& config, Architecture architecture) {
+  for (const auto& option : kForeignOptions) {
+    const json* value = config.find(option.key);
+    if (value == nullptr || *value == option.neutral || *value == false) continue;
+    warn_ignored(config, architecture, option.key, *value);
+  }
+  const bool has_windows = architecture != Architecture::llama && architecture != Architecture::hunyuan_v1_dense;
+  const json* window = config.find("sliding_window");
+  if (!has_windows && window != nullptr && *window != 0) warn_ignored(config, architecture, "sliding_window", *window);
+}
+
+/// One fact in two places, of which transformers takes the first.
+void warn_if_different(const Config& first, const Config& second, const char* key, const char* second_key) {
+  const json *a = first.find(key), *b = second.find(second_key);
+  if (a == nullptr || b == nullptr || *a == *b) return;
+  const bool same_place = first.where() == second.where();
+  log_warning_once("{}: {} is {}, but {}{} is {}: the first is used, as by transformers", first.where(), key, a->dump(),
+                   same_place ? "" : second.where() + ": ", second_key, b->dump());
 }
 
 Llama3Scaling read_llama3(const Config& rope, const Config& config) {
@@ -88,13 +141,18 @@ Llama3Scaling read_llama3(const Config& rope, const Config& config) {
   scaling.high_freq_factor = rope.positive("high_freq_factor");
   CRUMB_CHECK(scaling.high_freq_factor > scaling.low_freq_factor,
               "{}: high_freq_factor must be greater than low_freq_factor", rope.where());
-  const double context = config.number("original_max_position_embeddings", config.number("max_position_embeddings"));
-  scaling.original_context_length = rope.positive("original_max_position_embeddings", context);
+  // The key at the top wins in transformers, though it is the older place.
+  const char* key = "original_max_position_embeddings";
+  warn_if_different(config, rope, key, key);
+  scaling.original_context_length =
+      config.positive(key, rope.positive(key, config.positive("max_position_embeddings")));
   return scaling;
 }
 
 /// `rope`: the object rope_parameters or rope_scaling; rope_theta stands in it or, in the older style, beside it.
-RopeSpec scaled_rope(const Config& rope, const Config& config, int64_t dim) {
+RopeSpec scaled_rope(const Config& rope, const Config& config, Architecture architecture, int64_t dim) {
+  warn_if_different(rope, config, "rope_theta", "rope_theta");
+  warn_if_different(rope, rope, "rope_type", "type");
   RopeSpec spec{dim, rope.positive("rope_theta", config.positive("rope_theta", 10000.0)), no_divisors(dim)};
   CRUMB_CHECK(rope.number("partial_rotary_factor", 1.0) == 1.0,
               "{}: partial_rotary_factor other than 1 is not supported", rope.where());
@@ -107,7 +165,11 @@ RopeSpec scaled_rope(const Config& rope, const Config& config, int64_t dim) {
     // With alpha (Hunyuan) the base is changed for good; without, only beyond the context length, where no text goes.
     const double alpha = rope.number("alpha", 0.0);
     CRUMB_CHECK(alpha == 0.0 || (alpha > 0.0 && dim > 2), "{}: alpha must be greater than 0", rope.where());
-    if (alpha > 0.0) spec.base *= std::pow(alpha, static_cast<double>(dim) / static_cast<double>(dim - 2));
+    if (architecture == Architecture::hunyuan_v1_dense) {
+      if (alpha > 0.0) spec.base *= ntk_alpha_factor(alpha, dim);
+    } else if (alpha > 0.0) {
+      warn_ignored(rope, architecture, "alpha", alpha);
+    }
   } else {
     CRUMB_CHECK(type == "default", "{}: rope type '{}' is not supported; known ones: default, linear, llama3, dynamic",
                 rope.where(), type);
@@ -115,12 +177,13 @@ RopeSpec scaled_rope(const Config& rope, const Config& config, int64_t dim) {
   return spec;
 }
 
-RopeSpec read_rope(const Config& config, int64_t dim) {
-  const char* key = config.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
-  const Config parameters(config.inner(key));
+RopeSpec read_rope(const Config& config, Architecture architecture, int64_t dim) {
+  const auto says = [&](const char* key) { return config.has(key) && !config.find(key)->empty(); };
+  if (says("rope_scaling")) warn_if_different(config, config, "rope_scaling", "rope_parameters");
+  const Config parameters(config.inner(says("rope_scaling") ? "rope_scaling" : "rope_parameters"));
   CRUMB_CHECK(!parameters.has("full_attention") && !parameters.has("sliding_attention"),
               "{}: one rotary embedding per layer type is not supported", parameters.where());
-  return scaled_rope(parameters, config, dim);
+  return scaled_rope(parameters, config, architecture, dim);
 }
 
 GqaSpec read_gqa(const Config& config, const Defaults& defaults, int64_t hidden_size) {
@@ -130,6 +193,7 @@ GqaSpec read_gqa(const Config& config, const Defaults& defaults, int64_t hidden_
   // A key that is there as null means "as many as heads" in every class.
   const bool absent = !config.names("num_key_value_heads");
   gqa.kv_heads = config.size("num_key_value_heads", absent ? defaults.kv_heads.value_or(gqa.heads) : gqa.heads);
+  warn_if_different(config, config, "head_dim", "attention_head_dim");
   gqa.head_dim = config.size("head_dim", config.size("attention_head_dim", defaults.head_dim.value_or(0), 0), 0);
   if (gqa.head_dim == 0) {
     CRUMB_CHECK(hidden_size % gqa.heads == 0, "{}: hidden_size {} is not a multiple of num_attention_heads {}",
@@ -172,7 +236,12 @@ std::vector<int64_t> read_windows(const Config& config, Architecture architectur
   std::vector<int64_t> windows(static_cast<size_t>(num_layers), 0);
   const bool qwen = architecture == Architecture::qwen2 || architecture == Architecture::qwen3;
   if (architecture != Architecture::mistral && !qwen) return windows;
-  if (qwen && !config.flag("use_sliding_window", false)) return windows;
+  if (qwen && !config.flag("use_sliding_window", false)) {
+    const auto types = read_layer_types(config, num_layers);
+    CRUMB_CHECK(std::ranges::count(types, std::string("sliding_attention")) == 0,
+                "{}: layer_types has layers of sliding_attention, but use_sliding_window is not true", config.where());
+    return windows;
+  }
   // transformers' classes assume 4096 where the key is not there at all; null means none.
   const int64_t window = config.names("sliding_window") ? config.size("sliding_window", 0, 0) : 4096;
   const auto types = read_layer_types(config, num_layers);
@@ -278,6 +347,8 @@ DecoderSpec spec_from_hf_config(const json& object, const std::string& where) {
   const Config config(object, where);
   const auto& defaults = find_defaults(config);
   refuse_unsupported(config);
+  warn_about_foreign_options(config, defaults.architecture);
+  warn_if_different(config, config, "dtype", "torch_dtype");
   DecoderSpec spec;
   spec.architecture = defaults.architecture;
   spec.vocab_size = config.size("vocab_size");
@@ -293,7 +364,7 @@ DecoderSpec spec_from_hf_config(const json& object, const std::string& where) {
   layer.attention = gqa;
   const bool mlp_bias = spec.architecture == Architecture::llama && config.flag("mlp_bias", false);
   layer.feed_forward = MlpSpec{config.size("intermediate_size"), mlp_bias};
-  layer.rope = read_rope(config, gqa.head_dim);
+  layer.rope = read_rope(config, spec.architecture, gqa.head_dim);
   for (const int64_t window : read_windows(config, spec.architecture, num_layers)) {
     layer.window = window;
     spec.layers.push_back(layer);

@@ -29,6 +29,10 @@ double find_original_length(const RopeSpec& rope, const Llama3Scaling& scaling) 
 
 }  // namespace
 
+double ntk_alpha_factor(double alpha, int64_t dim) {
+  return std::pow(alpha, static_cast<double>(dim) / static_cast<double>(dim - 2));
+}
+
 std::vector<double> no_divisors(int64_t dim) { return std::vector<double>(static_cast<size_t>(dim / 2), 1.0); }
 
 std::vector<double> llama3_divisors(const Llama3Scaling& scaling, int64_t dim, double base) {

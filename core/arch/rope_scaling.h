@@ -16,6 +16,9 @@ struct Llama3Scaling {
   double original_context_length = 8192;
 };
 
+/// What Hunyuan's "dynamic" scaling with a fixed alpha multiplies the base by: alpha^(dim / (dim - 2)). dim > 2.
+double ntk_alpha_factor(double alpha, int64_t dim);
+
 std::vector<double> no_divisors(int64_t dim);  // dim / 2 ones
 std::vector<double> llama3_divisors(const Llama3Scaling& scaling, int64_t dim, double base);
 

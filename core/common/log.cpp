@@ -2,6 +2,8 @@
 
 #include <atomic>
 #include <cstdio>
+#include <mutex>
+#include <set>
 
 namespace crumb {
 namespace {
@@ -20,6 +22,13 @@ void log_line(LogLevel level, const std::string& text) {
   const char* prefix = level == LogLevel::warning ? "warning: " : "";
   const char* clear = g_line_open.exchange(false) ? "\r\033[K" : "";
   std::fprintf(stderr, "%s%s%s\n", clear, prefix, text.c_str());
+}
+
+void log_line_once(LogLevel level, const std::string& text) {
+  static std::mutex mutex;
+  static std::set<std::string> said;
+  const std::lock_guard lock(mutex);
+  if (said.insert(text).second) log_line(level, text);
 }
 
 }  // namespace crumb

@@ -14,6 +14,8 @@ void set_log_level(LogLevel level);
 LogLevel log_level();
 
 void log_line(LogLevel level, const std::string& text);
+/// A warning that is the same each time a file is opened: said the first time only.
+void log_line_once(LogLevel level, const std::string& text);
 
 /// While a line that rewrites itself stands on the terminal (Progress), the next message takes its place.
 void set_line_open(bool is_open);
@@ -26,6 +28,10 @@ void log_info(fmt::format_string<Args...> format, Args&&... args) {
 template <class... Args>
 void log_warning(fmt::format_string<Args...> format, Args&&... args) {
   log_line(LogLevel::warning, fmt::format(format, std::forward<Args>(args)...));
+}
+template <class... Args>
+void log_warning_once(fmt::format_string<Args...> format, Args&&... args) {
+  log_line_once(LogLevel::warning, fmt::format(format, std::forward<Args>(args)...));
 }
 template <class... Args>
 void log_debug(fmt::format_string<Args...> format, Args&&... args) {

@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
+#include <cmath>
 #include <functional>
 
 #include "core/arch/hf_config.h"
@@ -133,6 +135,118 @@ TEST(GgufMetadata, NamesTheKeyThatIsMissingOrImpossible) {
                 w.set_u32("llama.rope.dimension_count", 4);
               }),
               HasSubstr("a rotary embedding of a part of the head is not supported"));
+}
+
+/// A file of the golden model `name` to whose metadata `change` was made, read; its warnings in `words`.
+DecoderSpec changed(const std::string& name, const std::function<void(GgufWriter&)>& change, std::string* words) {
+  const TempDir dir;
+  GgufWriter writer;
+  const auto spec = golden_spec(name);
+  set_gguf_metadata(spec, writer);
+  change(writer);
+  write_tensors(spec, writer, dir / "model.gguf");
+  ::testing::internal::CaptureStderr();
+  DecoderSpec read;
+  try {
+    read = spec_from_gguf(GgufReader(dir / "model.gguf"));
+  } catch (const Error&) {
+    ::testing::internal::GetCapturedStderr();
+    throw;
+  }
+  const std::string text = ::testing::internal::GetCapturedStderr();
+  if (words != nullptr) *words = text;
+  return read;
+}
+std::string refusal_of(const std::string& name, const std::function<void(GgufWriter&)>& change) {
+  return error_of([&] { changed(name, change, nullptr); });
+}
+
+TEST(GgufMetadata, TheOldKeyOfLinearScalingCountsWhereTheNewOneIsAbsent) {
+  std::string words;
+  const auto old_key = [](GgufWriter& w) { w.set_f32("llama.rope.scale_linear", 4.0f); };
+  EXPECT_THAT(changed("llama", old_key, &words).layers[0].rope.divisors, ::testing::Each(4.0));
+  EXPECT_EQ(words, "");
+  const auto both = [&](GgufWriter& w) {
+    old_key(w);
+    w.set_f32("llama.rope.scaling.factor", 2.0f);
+  };
+  EXPECT_THAT(changed("llama", both, &words).layers[0].rope.divisors, ::testing::Each(2.0));
+  EXPECT_THAT(words, HasSubstr("llama.rope.scaling.factor is 2, the older llama.rope.scale_linear is 4: the first is"));
+  const auto none = [&](GgufWriter& w) {
+    old_key(w);
+    w.set_string("llama.rope.scaling.type", "none");
+  };
+  EXPECT_THAT(changed("llama", none, &words).layers[0].rope.divisors, ::testing::Each(1.0));
+  const auto zero = [](GgufWriter& w) { w.set_f32("llama.rope.scaling.factor", 0.0f); };
+  EXPECT_THAT(changed("llama", zero, &words).layers[0].rope.divisors, ::testing::Each(1.0));
+}
+
+TEST(GgufMetadata, HunyuansAlphaChangesTheBase) {
+  std::string words;
+  const auto plain = golden_spec("hunyuan").layers[0].rope;
+  const auto alpha = [](GgufWriter& w) { w.set_f32("hunyuan-dense.rope.scaling.alpha", 50.0f); };
+  const auto rope = changed("hunyuan", alpha, &words).layers[0].rope;
+  const double dim = static_cast<double>(rope.dim);
+  EXPECT_NEAR(rope.base / plain.base, std::pow(50.0, dim / (dim - 2)), 1e-3);
+  EXPECT_EQ(words, "");
+  changed(
+      "llama", [](GgufWriter& w) { w.set_f32("llama.rope.scaling.alpha", 50.0f); }, &words);
+  EXPECT_THAT(words, HasSubstr("llama.rope.scaling.alpha is 50: a key that Crumb does not know"));
+}
+
+TEST(GgufMetadata, KeysThatChangeTheComputationAreRefusedByName) {
+  const auto number = [](const char* key, float value) {
+    return refusal_of("llama", [&](GgufWriter& w) { w.set_f32(key, value); });
+  };
+  EXPECT_THAT(number("llama.rope.scaling.attn_factor", 0.5f), HasSubstr("llama.rope.scaling.attn_factor is 0.5"));
+  EXPECT_EQ(number("llama.rope.scaling.attn_factor", 1.0f), "");
+  EXPECT_THAT(refusal_of("llama", [](GgufWriter& w) { w.set_bool("llama.attention.causal", false); }),
+              HasSubstr("llama.attention.causal is false: attention that sees later tokens is not supported"));
+  EXPECT_THAT(refusal_of("llama", [](GgufWriter& w) { w.set_u32("llama.expert_count", 8); }),
+              HasSubstr("llama.expert_count is 8: mixture of experts is not supported"));
+  EXPECT_THAT(refusal_of("qwen3", [](GgufWriter& w) { w.set_u32("qwen3.nextn_predict_layers", 1); }),
+              HasSubstr("qwen3.nextn_predict_layers is 1"));
+}
+
+TEST(GgufMetadata, UnknownKeysThatCouldMatterAreNamed) {
+  std::string words;
+  changed(
+      "llama",
+      [](GgufWriter& w) {
+        w.set_f32("llama.logit_scale", 0.25f);
+        w.set_f32("llama.residual_scale", 1.0f);
+        w.set_f32("llama.attention.clamp_kqv", 0.0f);
+        w.set_bool("llama.use_parallel_residual", false);
+        w.set_u32("llama.pooling_type", 1);
+        w.set_string("llama.hidden_activation", "gelu");
+        w.set_f32("other.logit_scale", 3.0f);
+      },
+      &words);
+  EXPECT_THAT(words, HasSubstr("llama.logit_scale is 0.25: a key that Crumb does not know for architecture llama; it "
+                               "is ignored"));
+  EXPECT_THAT(words, HasSubstr("llama.hidden_activation is "));
+  EXPECT_EQ(std::count(words.begin(), words.end(), '\n'), 2) << words;
+}
+
+TEST(GgufMetadata, TheEpsilonOfTheNormsIsNotGuessed) {
+  EXPECT_THAT(refusal([](GgufWriter& w) {
+                w.set_string("general.architecture", "llama");
+                w.set_u32("llama.context_length", 128);
+                w.set_u32("llama.embedding_length", 32);
+              }),
+              HasSubstr("llama.attention.layer_norm_rms_epsilon"));
+}
+
+TEST(GgufMetadata, NamesTheModelsOfWhichLlamaCppLoadsNoFile) {
+  EXPECT_THAT(error_of([] { check_llama_cpp_loads(golden_spec("qwen3_bias")); }),
+              HasSubstr("llama.cpp knows no bias of attention's output (o_proj.bias) in a qwen3 model"));
+  EXPECT_THAT(error_of([] { check_llama_cpp_loads(golden_spec("hunyuan_bias")); }),
+              HasSubstr("o_proj.bias) in a hunyuan-dense model"));
+  auto wide = golden_spec("qwen2");
+  for (auto& layer : wide.layers) std::get<GqaSpec>(layer.attention).head_dim *= 2;
+  EXPECT_THAT(error_of([&] { check_llama_cpp_loads(wide); }), HasSubstr("heads of"));
+  for (const char* name : {"llama", "llama_bias", "llama3", "mistral", "qwen2", "qwen3", "hunyuan"})
+    EXPECT_EQ(error_of([&] { check_llama_cpp_loads(golden_spec(name)); }), "") << name;
 }
 
 }  // namespace

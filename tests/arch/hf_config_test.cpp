@@ -169,6 +169,85 @@ TEST(HfConfig, RefusesWhatWouldComputeSomethingElse) {
   EXPECT_THAT(with("hunyuan_v1_dense", "num_experts", 64), HasSubstr("mixture of experts"));
 }
 
+/// What reading says on stderr.
+std::string words_of(const json& config) {
+  ::testing::internal::CaptureStderr();
+  read(config);
+  return ::testing::internal::GetCapturedStderr();
+}
+
+TEST(HfConfig, OfOneFactInTwoPlacesTheOneThatTransformersTakesCountsAndIsNamed) {
+  auto config = base_config("llama");
+  config["rope_theta"] = 500.0;
+  config["rope_parameters"] = {{"rope_type", "linear"}, {"factor", 4.0}, {"rope_theta", 10000.0}};
+  EXPECT_EQ(read(config).layers[0].rope.base, 10000.0);
+  config["rope_theta"] = 501.0;  // a warning is said once
+  EXPECT_THAT(words_of(config), HasSubstr("rope_parameters: rope_theta is 10000.0, but config.json: rope_theta is "
+                                          "501.0: the first is used, as by transformers"));
+  config["rope_scaling"] = {{"rope_type", "linear"}, {"factor", 2.0}};
+  EXPECT_THAT(words_of(config), HasSubstr("but rope_parameters is"));
+  EXPECT_THAT(read(config).layers[0].rope.divisors, ::testing::Each(2.0));
+  EXPECT_EQ(read(config).layers[0].rope.base, 501.0);
+  config["rope_scaling"] = json::object();  // says nothing
+  EXPECT_THAT(read(config).layers[0].rope.divisors, ::testing::Each(4.0));
+
+  auto llama3 = base_config("llama");
+  llama3["rope_scaling"] = {{"rope_type", "llama3"},
+                            {"factor", 8.0},
+                            {"low_freq_factor", 1.0},
+                            {"high_freq_factor", 4.0},
+                            {"original_max_position_embeddings", 16}};
+  auto other = llama3;
+  llama3["original_max_position_embeddings"] = 32;
+  EXPECT_THAT(words_of(llama3), HasSubstr("original_max_position_embeddings is 32, but"));
+  other["rope_scaling"]["original_max_position_embeddings"] = 32;
+  expect_same_spec(read(llama3), read(other), 0.0);
+
+  auto heads = base_config("hunyuan_v1_dense");
+  heads["head_dim"] = 16;
+  heads["attention_head_dim"] = 8;
+  EXPECT_THAT(words_of(heads), HasSubstr("head_dim is 16, but attention_head_dim is 8"));
+  EXPECT_EQ(read(heads).layers[0].gqa().head_dim, 16);
+  heads["attention_head_dim"] = 16;
+  heads["dtype"] = "float32";
+  heads["torch_dtype"] = "bfloat16";
+  EXPECT_THAT(words_of(heads), HasSubstr("dtype is \"float32\", but torch_dtype is \"bfloat16\""));
+}
+
+TEST(HfConfig, OptionsOfOtherArchitecturesAreNamedWhereTheyWouldMatter) {
+  auto config = base_config("llama");
+  config["embedding_multiplier"] = 1.0;
+  config["attn_logit_softcapping"] = nullptr;
+  config["use_parallel_residual"] = false;
+  config["sliding_window"] = nullptr;
+  config["pretraining_tp"] = 2;
+  config["attention_dropout"] = 0.5;
+  EXPECT_EQ(words_of(config), "");
+  config["logits_scaling"] = 8.0;
+  config["sliding_window"] = 16;
+  config["rope_scaling"] = {{"type", "dynamic"}, {"factor", 1.0}, {"alpha", 50.0}};
+  const auto words = words_of(config);
+  EXPECT_THAT(words, HasSubstr("logits_scaling is 8.0, which a llama model does not have: it is ignored, as by "
+                               "transformers"));
+  EXPECT_THAT(words, HasSubstr("sliding_window is 16, which a llama model does not have"));
+  EXPECT_THAT(words, HasSubstr("alpha is 50.0, which a llama model does not have"));
+  EXPECT_EQ(read(config).layers[0].rope.base, 10000.0);
+  EXPECT_EQ(read(config).layers[0].window, 0);
+}
+
+TEST(HfConfig, RefusesWhatTransformersFailsOn) {
+  auto config = base_config("qwen2");
+  config["sliding_window"] = 16;
+  config["layer_types"] = {"sliding_attention", "full_attention", "sliding_attention", "full_attention"};
+  EXPECT_THAT(refusal(config), HasSubstr("layer_types has layers of sliding_attention, but use_sliding_window is not"));
+  auto causal = base_config("llama");
+  causal["is_causal"] = false;
+  EXPECT_THAT(refusal(causal), HasSubstr("is_causal: false"));
+  auto layered = base_config("llama");
+  layered["per_layer_config"] = {{"1", {{"num_key_value_heads", 1}}}};
+  EXPECT_THAT(refusal(layered), HasSubstr("per_layer_config is not supported"));
+}
+
 TEST(HfConfig, RefusesNumbersThatNoModelHas) {
   const auto with = [](const char* key, const json& value) {
     auto config = base_config("llama");

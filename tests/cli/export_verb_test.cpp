@@ -70,8 +70,10 @@ TEST_F(ExportVerb, WarnsOfAWindowThatStockLlamaCppIgnores) {
   auto spec = small_spec(Architecture::mistral, 64);
   for (auto& layer : spec.layers) layer.window = 32;
   testing::write_model(dir_ / "mistral", spec);
-  EXPECT_THAT(run("mistral", "--to gguf-bf16").out,
-              HasSubstr("warning: stock llama.cpp ignores the sliding window of 32"));
+  const auto result = run("mistral", "--to gguf-bf16 --json");
+  EXPECT_THAT(result.err, HasSubstr("warning: gguf-bf16: stock llama.cpp ignores the sliding window of 32 tokens of "
+                                    "this mistral model (context 128)"));
+  EXPECT_THAT(nlohmann::json::parse(result.out).at("warnings").at(0).get<std::string>(), HasSubstr("window of 32"));
 }
 
 TEST_F(ExportVerb, RefusesBadInputInOneLine) {

@@ -63,6 +63,22 @@ TEST_F(GenerateVerb, JsonHoldsTokensAndTheTextThatWasStreamed) {
             json["prompt"].get<std::string>() + json["text"].get<std::string>() + "\n");
 }
 
+TEST_F(GenerateVerb, SaysThatTheContextIsFull) {
+  std::string prompt;
+  for (int i = 0; i < 120; ++i) prompt += "the cat sat. ";  // nearly the model's 512 tokens
+  const auto full = generate("--json --prompt '" + prompt + "' --max-tokens 400");
+  ASSERT_EQ(full.exit_code, 0) << full.err;
+  const auto json = nlohmann::json::parse(full.out);
+  const size_t tokens = json["tokens"].size();
+  EXPECT_EQ(json["finish_reason"], "context");
+  EXPECT_LT(tokens, 400u);
+  EXPECT_EQ(full.err, "warning: the model's context of 512 tokens is full: " + std::to_string(tokens) +
+                          " of the 400 tokens asked for were generated\n");
+  const auto cut = generate("--json --prompt 'Once upon a time' --max-tokens 12");
+  EXPECT_EQ(nlohmann::json::parse(cut.out)["finish_reason"], "length");
+  EXPECT_EQ(cut.err, "");
+}
+
 TEST_F(GenerateVerb, SamplesBySeed) {
   const std::string base = "--prompt 'The' --max-tokens 30 --temperature 1 --top-p 0.95 --top-k 100 --seed ";
   EXPECT_EQ(generate(base + "1").out, generate(base + "1").out);

@@ -375,6 +375,48 @@ TEST_F(TrainVerb, WhatFailsAtTheEndIsToldAtTheStart) {
   EXPECT_FALSE(fs::exists(dir / "float/job.yaml"));
 }
 
+TEST_F(TrainVerb, WhatAnExportBecomesIsSaidAtTheStartAndInADryRun) {
+  const TempDir dir;
+  const std::string fallback = "no linear is q2_k: q2_k needs rows of a multiple of 256, not 32";
+  auto arguments = qat(dir / "run", {"export=[gguf-q2_k]", "schedule.tokens=64"});
+  std::erase(arguments, "--quiet");
+  const auto result = run_crumb(words(arguments));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const size_t said = result.err.find("warning: export gguf-q2_k: " + fallback);
+  EXPECT_LT(said, result.err.find("steps of")) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("export gguf-q2_k: 5 f32, 14 q4_0, 1 q8_0; "));
+
+  arguments.push_back("--dry-run");
+  EXPECT_THAT(run_crumb(words(arguments)).out, HasSubstr("  warning: " + fallback));
+  arguments.push_back("--json");
+  const Json plan = Json::parse(run_crumb(words(arguments)).out).at("exports").at(0);
+  EXPECT_EQ(plan.at("warnings").at(0), fallback);
+  EXPECT_EQ(plan.at("types").at(1).at("type"), "q4_0");
+  EXPECT_EQ(plan.at("types").at(1).at("tensors"), 14);
+}
+
+TEST_F(TrainVerb, ATargetThatCannotHoldTheModelIsRefusedBeforeTheWork) {
+  const TempDir dir;
+  Json config = Json::parse(read_file(*shared_ / "blank/config.json"));
+  fs::copy(*shared_ / "blank", dir / "blank");
+  config["model_type"] = "qwen3";
+  config["attention_bias"] = true;
+  write_file(dir / "blank/config.json", config.dump());
+  const auto start = [&](const std::string& target, const std::string& more) {
+    return run_command(pretrain() +
+                       words({"model.config=" + (dir / "blank").string(), "export=[" + target + "]",
+                              "output=" + (dir / "run").string(), "schedule.tokens=256"}) +
+                       more);
+  };
+  for (const char* more : {"", " --dry-run"}) {
+    const auto refused = start("gguf-bf16", more);
+    EXPECT_EQ(refused.exit_code, 2) << more;
+    EXPECT_THAT(refused.err, HasSubstr("llama.cpp knows no bias of attention's output (o_proj.bias) in a qwen3 model"));
+    EXPECT_FALSE(fs::exists(dir / "run/job.yaml"));
+  }
+  EXPECT_EQ(start("hf-bf16", " --dry-run").exit_code, 0);
+}
+
 TEST_F(TrainVerb, AChangedTextOrModelIsRefusedWhenTheRunGoesOn) {
   const TempDir dir;
   write_file(dir / "text.txt", sentences(300));

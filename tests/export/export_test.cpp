@@ -6,10 +6,12 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "core/formats/gguf.h"
 #include "core/formats/safetensors.h"
+#include "tests/eval/fake_tokenizer.h"
 #include "tests/export/test_models.h"
 #include "tests/testing/testing.h"
 
@@ -134,6 +136,61 @@ TEST(Export, SaysWhenBf16RoundsTheSource) {
   const auto result = run(dir / "plain", dir / "out.gguf", "gguf-bf16");
   EXPECT_THAT(result.plan.warnings, ElementsAre(HasSubstr("weights rounded to bf16 in 15 tensors")));  // 14 linears
   EXPECT_THAT(run(dir / "plain", dir / "f32.gguf", "gguf-q8_0", false, "f32").plan.warnings, IsEmpty());
+}
+
+TEST(Export, SaysWhichRowsABlockTypeDoesNotHold) {
+  const TempDir dir;
+  write_model(dir / "plain", small_spec(Architecture::llama, 64), DType::f32);
+  const std::string name = "model.layers.1.mlp.up_proj.weight";
+  {  // the file's bytes of this tensor, made too small for a scale of 16 bits
+    const formats::SafetensorsReader reader(dir / "plain");
+    const auto info = reader.at(name);
+    std::string bytes = testing::read_file(dir / "plain/model.safetensors");
+    uint64_t header = 0;
+    std::memcpy(&header, bytes.data(), 8);
+    for (int64_t i = 0; i < 64 * 64; ++i) {  // half of its 128 rows
+      char* at = bytes.data() + 8 + header + info.offset + 4 * i;
+      float value = 0;
+      std::memcpy(&value, at, 4);
+      value *= 1e-8f;
+      std::memcpy(at, &value, 4);
+    }
+    testing::write_file(dir / "plain/model.safetensors", bytes);
+  }
+  ::testing::internal::CaptureStderr();
+  const auto result = run(dir / "plain", dir / "out.gguf", "gguf-q8_0", false, "f32");
+  const std::string words = ::testing::internal::GetCapturedStderr();
+  EXPECT_THAT(result.plan.warnings, ElementsAre(AllOf(HasSubstr("64 of 128 rows of " + name), HasSubstr("q8_0"))));
+  EXPECT_THAT(words, HasSubstr("warning: gguf-q8_0: 64 of 128 rows of " + name));
+}
+
+/// A tokenizer that writes another vocabulary than it has.
+class LyingTokenizer : public eval::testing::FakeTokenizer {
+ public:
+  explicit LyingTokenizer(std::unique_ptr<tokenizer::Tokenizer> truth) : truth_(std::move(truth)) {}
+  void set_gguf_metadata(int64_t rows, formats::GgufWriter& writer) const override {
+    truth_->set_gguf_metadata(rows, writer);
+  }
+  std::string token_bytes(tokenizer::TokenId id) const override { return truth_->token_bytes(id == 65 ? 66 : id); }
+  int64_t vocab_size() const override { return truth_->vocab_size(); }
+
+ private:
+  std::unique_ptr<tokenizer::Tokenizer> truth_;
+};
+
+TEST(CheckVocabularyExports, RefusesBeforeTheWorkWhatTheReadBackWouldRefuse) {
+  const TempDir dir;
+  const auto spec = small_spec(Architecture::llama, 64);
+  write_model(dir / "plain", spec);
+  const auto tokenizer = quant::open_checkpoint(dir / "plain")->load_tokenizer();
+  EXPECT_EQ(error_of([&] { check_vocabulary_exports(spec, *tokenizer, "gguf-bf16"); }), "");
+  const LyingTokenizer lying(quant::open_checkpoint(dir / "plain")->load_tokenizer());
+  EXPECT_THAT(error_of([&] { check_vocabulary_exports(spec, lying, "gguf-bf16"); }),
+              HasSubstr("token 65 of the vocabulary differs from what was written"));
+  EXPECT_EQ(error_of([&] { check_vocabulary_exports(spec, lying, "hf-bf16"); }), "");
+  for (const auto& entry : fs::directory_iterator(fs::temp_directory_path()))
+    EXPECT_FALSE(entry.path().filename().string().find("crumb-vocabulary-" + std::to_string(getpid())) !=
+                 std::string::npos);
 }
 
 TEST(Export, StoresEmbeddingAndHeadAsAsked) {

@@ -256,11 +256,40 @@ TEST(Plan, RefusesTypesThatDoNotExistOrFit) {
   EXPECT_THAT(error_of([&] { plan_export(spec, {}, {"gguf-q8_0", "", "f16"}); }), HasSubstr("use --embedding-type"));
 }
 
+TEST(Plan, SaysHowManyLinearsFallBackToWhat) {
+  auto spec = small_spec(arch::Architecture::llama, 576);  // as SmolLM2: rows of 576, but of 1536 in down_proj
+  for (auto& layer : spec.layers) layer.feed_forward = arch::MlpSpec{1536};
+  const auto p = plan(spec, kSeqRow, "gguf-q2_k");
+  EXPECT_THAT(p.warnings, ElementsAre("12 of 14 linears become q4_0, not q2_k: q2_k needs rows of a multiple of 256, "
+                                      "not 576"));
+  EXPECT_EQ(p.totals_by_type().at("q4_0").tensors, 12);
+  EXPECT_EQ(p.totals_by_type().at("q2_k").tensors, 2);
+  EXPECT_THAT(p.summary(), AllOf(HasSubstr("gguf-q2_k: "), HasSubstr("2 q2_k"), HasSubstr("12 q4_0")));
+  auto formats = all_linears(small_spec(arch::Architecture::llama, 256), kSeqRow);
+  formats.erase("model.layers.1.mlp.up_proj.weight");  // left out by choice
+  EXPECT_THAT(plan_export(small_spec(arch::Architecture::llama, 256), formats, {"gguf-q2_k", "", ""}).warnings,
+              IsEmpty());
+}
+
+TEST(Plan, RefusesModelsOfWhichStockLlamaCppLoadsNoFile) {
+  for (const auto architecture : {arch::Architecture::qwen3, arch::Architecture::hunyuan_v1_dense}) {
+    auto spec = small_spec(architecture, 256);
+    for (auto& layer : spec.layers) {
+      auto& gqa = std::get<arch::GqaSpec>(layer.attention);
+      gqa.qkv_bias = gqa.output_bias = true;
+    }
+    for (const std::string target : {"gguf-q2_k", "gguf-bf16"})
+      EXPECT_THAT(error_of([&] { plan(spec, kSeqRow, target); }), HasSubstr("o_proj.bias"));
+    EXPECT_EQ(error_of([&] { plan(spec, kSeqRow, "hf-bf16"); }), "");
+  }
+}
+
 TEST(Plan, WarnsThatStockLlamaCppIgnoresAWindow) {
   auto spec = small_spec(arch::Architecture::mistral, 256);
   for (auto& layer : spec.layers) layer.window = 64;
   EXPECT_THAT(plan(spec, kSeqRow, "gguf-q2_k").warnings,
-              ElementsAre(AllOf(HasSubstr("ignores the sliding window of 64"), HasSubstr("mistral"))));
+              ElementsAre(AllOf(HasSubstr("ignores the sliding window of 64"), HasSubstr("mistral"),
+                                HasSubstr("context 128"))));
   EXPECT_THAT(plan(spec, kSeqRow, "hf-bf16").warnings, IsEmpty());
   for (auto& layer : spec.layers) layer.window = spec.context_length;
   EXPECT_THAT(plan(spec, kSeqRow, "gguf-q2_k").warnings, IsEmpty());

@@ -36,6 +36,8 @@ TEST(QuantizeVerb, FlagsReachTheFormat) {
   ASSERT_EQ(result.exit_code, 0) << result.err;
   const auto report = nlohmann::json::parse(result.out);
   EXPECT_EQ(report["bits_per_weight"], 4 + 64.0 / 4);
+  EXPECT_EQ(report["tensors"][0]["scales"], 64 * 64 / 4);
+  EXPECT_EQ(report["tensors"][0]["clamped_scales"], 0);
   const auto saved = quant::open_checkpoint(dir / "out");
   EXPECT_EQ(saved->tensor("model.layers.0.mlp.up_proj.weight").format,
             (quant::QuantFormat{.grid = quant::Grid::intn, .bits = 4, .symmetric = false, .group_size = 4}));

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <map>
 
 #include "core/formats/safetensors.h"
 #include "quant/scale_search.h"
@@ -133,6 +134,54 @@ TEST(Rtn, ExcludedLinearsKeepTheirValues) {
   const auto source = quant::open_checkpoint(folder), saved = quant::open_checkpoint(dir / "out");
   const std::string kept = "model.layers.1.mlp.down_proj.weight";
   EXPECT_EQ(quant::read_all(*source, source->tensor(kept)), quant::read_all(*saved, saved->tensor(kept)));
+}
+
+/// A copy of the model in which every value of these tensors is multiplied.
+void copy_scaled(const fs::path& from, const fs::path& to, const std::map<std::string, float>& factors) {
+  fs::copy(from, to);
+  const formats::SafetensorsReader reader(from);
+  std::string bytes = testing::read_file(to / "model.safetensors");
+  uint64_t header = 0;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  for (const auto& [name, factor] : factors) {
+    const auto& tensor = reader.at(name);
+    ASSERT_EQ(tensor.dtype, formats::DType::f32);
+    char* at = bytes.data() + 8 + header + static_cast<size_t>(tensor.offset);
+    for (int64_t i = 0; i < tensor.bytes / 4; ++i) {
+      float value = 0;
+      std::memcpy(&value, at + 4 * i, 4);
+      value *= factor;
+      std::memcpy(at + 4 * i, &value, 4);
+    }
+  }
+  testing::write_file(to / "model.safetensors", bytes);
+}
+
+TEST(Rtn, NamesTheLinearsWhoseScalesAreOutOfRange) {
+  CRUMB_NEED_DATA(folder, "models/stories260K-hf");
+  const testing::TempDir dir;
+  const std::string up = "model.layers.1.mlp.up_proj", down = "model.layers.1.mlp.down_proj";
+  copy_scaled(folder, dir / "model", {{up + ".weight", 1e6f}, {down + ".weight", 1e-6f}});  // the same model
+  for (const bool seq : {true, false}) {
+    QuantizeJob job = job_of(dir / "model", dir / "out");
+    if (!seq) job.method = {.name = "rtn", .grid = "int", .bits = 8};
+    ::testing::internal::CaptureStderr();
+    const RtnReport report = run(job, true);
+    const std::string words = ::testing::internal::GetCapturedStderr();
+    EXPECT_THAT(words, ::testing::HasSubstr("warning: scales were clamped to the range 2^-17 to 2^14"));
+    EXPECT_THAT(words, ::testing::HasSubstr(down + " (64 of 64)"));
+    if (seq) {
+      EXPECT_THAT(words, ::testing::HasSubstr(up + " ("));  // 1e6 x 0.1 / 2 is beyond 2^14, its 127th is not
+    }
+    for (const auto& tensor : report.tensors) {
+      const bool may_be_clamped = tensor.module == down || tensor.module == up;
+      EXPECT_EQ(may_be_clamped ? tensor.scales >= tensor.clamped_scales : tensor.clamped_scales == 0, true)
+          << tensor.module;
+    }
+  }
+  ::testing::internal::CaptureStderr();
+  run(job_of(folder, dir / "plain"));
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(), ::testing::Not(::testing::HasSubstr("clamped")));
 }
 
 // --- what cannot be done

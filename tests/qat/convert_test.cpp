@@ -7,6 +7,7 @@
 #include "core/formats/dtype.h"
 #include "qat/linear_factory.h"
 #include "qat/movement.h"
+#include "qat/seq_linear.h"
 #include "tests/testing/testing.h"
 
 namespace crumb::qat {
@@ -33,6 +34,23 @@ void perturb(model::Decoder& decoder, double amount) {
   const torch::NoGradGuard no_grad;
   torch::manual_seed(9);
   for (auto& parameter : decoder.parameters()) parameter.mul_(1 + amount * torch::randn_like(parameter));
+}
+
+TEST(ClampedScales, OfADecoderAreNamed) {
+  CRUMB_NEED_DATA(folder, "models/stories260K-hf");
+  const Trained t = load(folder, 0);
+  const auto words = [&] {
+    ::testing::internal::CaptureStderr();
+    warn_about_clamped_scales(*t.decoder);
+    return ::testing::internal::GetCapturedStderr();
+  };
+  EXPECT_EQ(words(), "");
+  const std::string name = "model.layers.1.mlp.down_proj";
+  {
+    const torch::NoGradGuard no_grad;
+    std::dynamic_pointer_cast<SeqLinearImpl>(t.decoder->linears().at(name))->log_scale.slice(0, 0, 3).fill_(-20);
+  }
+  EXPECT_NE(words().find(name + " (3 of 64)"), std::string::npos) << words();
 }
 
 TEST(SaveModel, ReadsBackAsWhatTheForwardPassUses) {

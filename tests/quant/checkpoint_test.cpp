@@ -144,6 +144,123 @@ TEST(HfCheckpoint, PassesOverTheHeadOfATiedModelAndOldRotaryBuffers) {
   EXPECT_EQ(model.complaint(dir), "");
 }
 
+/// What opening a folder says on stderr; `out`: the checkpoint.
+std::string words_of_opening(const Path& folder, std::unique_ptr<Checkpoint>& out) {
+  ::testing::internal::CaptureStderr();
+  out = open_checkpoint(folder);
+  return ::testing::internal::GetCapturedStderr();
+}
+
+/// A tied model that also stores a head, of 1.5 times the embedding.
+Spoiled with_other_head(const std::string& name) {
+  Spoiled model(tiny_model(name));
+  auto head = model.at("model.embed_tokens.weight");
+  head.name = "lm_head.weight";
+  std::vector<float> values(head.bytes.size() / 4);
+  std::memcpy(values.data(), head.bytes.data(), head.bytes.size());
+  for (float& value : values) value *= 1.5f;
+  std::memcpy(head.bytes.data(), values.data(), head.bytes.size());
+  model.tensors.push_back(head);
+  return model;
+}
+
+TEST(HeadOfATiedModel, IsUsedWhereItDiffersFromTheEmbeddingAndSaid) {
+  const TempDir dir;
+  const auto model = with_other_head("llama_tied");  // stored as float32
+  ASSERT_EQ(model.config.at("tie_word_embeddings"), true);
+  model.write(dir / "model");
+  std::unique_ptr<Checkpoint> checkpoint;
+  EXPECT_THAT(words_of_opening(dir / "model", checkpoint),
+              ::testing::AllOf(HasSubstr("warning: "), HasSubstr("tie_word_embeddings: true"),
+                               HasSubstr("lm_head.weight is stored and differs from model.embed_tokens.weight")));
+  EXPECT_FALSE(checkpoint->spec().tied_head);
+  EXPECT_EQ(checkpoint->hf_config().at("tie_word_embeddings"), false);
+  const auto head = read_all(*checkpoint, checkpoint->tensor("lm_head.weight"));
+  auto expected = read_all(*checkpoint, checkpoint->tensor("model.embed_tokens.weight"));
+  for (float& value : expected) value *= 1.5f;
+  EXPECT_EQ(head, expected);
+  EXPECT_EQ(words_of_opening(dir / "model", checkpoint), "") << "said once";
+}
+
+TEST(HeadOfATiedModel, ThatEqualsTheEmbeddingIsTheEmbedding) {
+  const TempDir dir;
+  Spoiled model(tiny_model("llama_tied"));
+  auto head = model.at("model.embed_tokens.weight");
+  head.name = "lm_head.weight";
+  model.tensors.push_back(head);
+  model.write(dir / "model");
+  std::unique_ptr<Checkpoint> checkpoint;
+  EXPECT_EQ(words_of_opening(dir / "model", checkpoint), "");
+  EXPECT_TRUE(checkpoint->spec().tied_head);
+}
+
+TEST(HeadOfATiedModel, StandsForAnEmbeddingThatIsNotStored) {
+  const TempDir dir;
+  Spoiled model(tiny_model("llama_tied"));
+  const auto expected = open_checkpoint(tiny_model("llama_tied"));
+  model.at("model.embed_tokens.weight").name = "lm_head.weight";
+  model.write(dir / "model");
+  std::unique_ptr<Checkpoint> checkpoint;
+  EXPECT_EQ(words_of_opening(dir / "model", checkpoint), "");
+  EXPECT_TRUE(checkpoint->spec().tied_head);
+  const auto& tensor = checkpoint->tensor("model.embed_tokens.weight");
+  EXPECT_EQ(read_all(*checkpoint, tensor), read_all(*expected, expected->tensor("model.embed_tokens.weight")));
+}
+
+TEST(HeadOfATiedModel, OfAnotherShapeIsRefused) {
+  const TempDir dir;
+  auto model = with_other_head("llama_tied");
+  auto& head = model.at("lm_head.weight");
+  std::swap(head.shape[0], head.shape[1]);
+  EXPECT_THAT(model.complaint(dir), HasSubstr("tensor lm_head.weight has shape ["));
+}
+
+TEST(HeadOfATiedModel, TravelsIntoACodesFolder) {
+  const TempDir dir;
+  with_other_head("llama_tied").write(dir / "model");
+  const auto base = open_checkpoint(dir / "model");
+  CodesSource source;
+  source.rows = [&](const arch::TensorDesc& desc, int64_t begin, int64_t end, float* out) {
+    base->read_rows(base->tensor(desc.hf_name), begin, end, out);
+  };
+  std::filesystem::create_directories(dir / "codes");
+  write_codes_folder(dir / "codes", *base, source, {});
+  std::unique_ptr<Checkpoint> codes;
+  EXPECT_EQ(words_of_opening(dir / "codes", codes), "");
+  EXPECT_FALSE(codes->spec().tied_head);
+  EXPECT_EQ(read_all(*codes, codes->tensor("lm_head.weight")), read_all(*base, base->tensor("lm_head.weight")));
+
+  // A codes folder that contradicts itself is judged in the same way.
+  auto config = nlohmann::json::parse(read_text(dir / "codes" / "config.json"));
+  config["tie_word_embeddings"] = true;
+  testing::write_file(dir / "codes" / "config.json", config.dump());
+  EXPECT_THAT(words_of_opening(dir / "codes", codes), HasSubstr("the stored head is used"));
+  EXPECT_FALSE(codes->spec().tied_head);
+}
+
+TEST(HfCheckpoint, AnUntiedModelWithoutAHeadIsRefusedWithTheWayOut) {
+  const TempDir dir;
+  Spoiled model(tiny_model("llama"));
+  ASSERT_EQ(model.config.at("tie_word_embeddings"), false);
+  model.erase("lm_head.weight");
+  EXPECT_THAT(model.complaint(dir), ::testing::AllOf(HasSubstr("tensor lm_head.weight is missing"),
+                                                     HasSubstr("config.json must say tie_word_embeddings: true")));
+}
+
+TEST(HfCheckpoint, NamesTheKeysThatAShapeContradicts) {
+  const auto complaint = [](const char* key, const nlohmann::json& value) {
+    const TempDir dir;
+    Spoiled model(tiny_model("llama"));
+    model.config[key] = value;
+    return model.complaint(dir);
+  };
+  EXPECT_THAT(complaint("intermediate_size", 40),
+              HasSubstr("mlp.gate_proj.weight has shape [48, 32], the configuration asks for [40, 32] "
+                        "(intermediate_size, hidden_size)"));
+  EXPECT_THAT(complaint("vocab_size", 7), HasSubstr("(vocab_size, hidden_size)"));
+  EXPECT_THAT(complaint("num_attention_heads", 2), HasSubstr("(num_attention_heads x head_dim, hidden_size)"));
+}
+
 TEST(HfCheckpoint, NamesTheProgramWhoseQuantizationItCannotRead) {
   const TempDir dir;
   Spoiled model(tiny_model("llama"));

@@ -268,5 +268,25 @@ TEST(RoundToNearest, GroupsAreQuantizedAsRowsOfTheirOwn) {
   EXPECT_EQ(grouped.scales, rows.scales);
 }
 
+TEST(CountClamped, CountsGroupsAtAnEndOfTheRangeButNotZeros) {
+  const std::vector<float> w = {1e-9f, 0, 0, 0, 1.0f, -1.0f, 1e9f, 0};  // two rows of two groups of two
+  const std::vector<float> scales = {kMinScale, kMinScale, 0.5f, kMaxScale};
+  EXPECT_EQ(count_clamped(w.data(), scales.data(), 2, 4, 2), 2);
+  EXPECT_EQ(count_clamped(w.data(), scales.data(), 1, 4, 2), 1);
+}
+
+TEST(ClampedScales, AreNamedInOneWarningThatDoesNotGrow) {
+  ::testing::internal::CaptureStderr();
+  warn_about_clamped_scales({{"whole", 0, 4}});
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
+  std::vector<ClampedScales> many;
+  for (int i = 0; i < 10; ++i) many.push_back({"linear." + std::to_string(i), i + 1, 20});
+  ::testing::internal::CaptureStderr();
+  warn_about_clamped_scales(many);
+  const std::string words = ::testing::internal::GetCapturedStderr();
+  EXPECT_THAT(words, ::testing::HasSubstr("linear.0 (1 of 20), "));
+  EXPECT_THAT(words, ::testing::HasSubstr("linear.7 (8 of 20) and 2 more\n"));
+}
+
 }  // namespace
 }  // namespace crumb::quant
