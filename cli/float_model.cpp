@@ -12,13 +12,13 @@ using formats::DType;
 
 constexpr int64_t kShardBytes = int64_t{5'000'000'000};
 
+}  // namespace
+
 DType stored_dtype(const nlohmann::json& config) {
   const JsonObject keys(config, "config.json");
   const std::string name = keys.text("dtype", keys.text("torch_dtype", "bfloat16"));
   return name == "float32" ? DType::f32 : name == "float16" ? DType::f16 : DType::bf16;
 }
-
-}  // namespace
 
 void save_float_model(const Path& folder, model::Decoder& decoder, const nlohmann::json& config,
                       const std::function<void(const Path&)>& write_companions) {

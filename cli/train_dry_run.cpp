@@ -178,6 +178,17 @@ std::string memory_text(const MemoryEstimate& memory) {
   return out;
 }
 
+std::string disk_text(const DryRun& run) {
+  const DiskEstimate& disk = run.disk;
+  std::string out = fmt::format("disk, at most about {}\n", format_bytes(disk.total()));
+  row(out, "checkpoints",
+      fmt::format("{} each, {} kept and one being written", bytes_text(disk.checkpoint), format_count(disk.kept)));
+  row(out, "model/ and last/", fmt::format("{} each", bytes_text(disk.model)));
+  if (disk.exports > 0) row(out, "export/", bytes_text(disk.exports));
+  row(out, "free there", bytes_text(run.free_bytes));
+  return out;
+}
+
 constexpr std::pair<TensorRole, const char*> kRoles[] = {{TensorRole::linear, "linears"},
                                                          {TensorRole::embedding, "embedding"},
                                                          {TensorRole::head, "head"},
@@ -225,6 +236,8 @@ DryRun plan_train_job(const TrainJob& job) {
   }
   unless_missing(run, "output", [&] { check_output(job.output); });
   plan_exports(job, spec, run);
+  run.disk = estimate_disk(job, spec, formats, job.export_targets.empty() ? std::vector<ExportPlan>{} : run.exports);
+  unless_missing(run, "disk", [&] { run.free_bytes = free_bytes(job.output); });
   return run;
 }
 
@@ -236,6 +249,7 @@ std::string to_text(const DryRun& run) {
   row(out, "bytes of its files", bytes_text(run.source_bytes));
   out += plan_text(run);
   if (run.memory) out += memory_text(*run.memory);
+  out += disk_text(run);
   for (const auto& plan : run.exports) out += export_text(plan);
   if (!run.unknown.empty()) out += "unknown\n";
   for (const auto& line : run.unknown) out += "  " + line + "\n";
@@ -258,6 +272,13 @@ nlohmann::ordered_json to_json(const DryRun& run) {
                           : Json();
   json["memory_bytes"] = run.memory ? Json(run.memory->total()) : Json();
   json["seconds"] = run.seconds ? Json(*run.seconds) : Json();
+  json["disk"] = {{"checkpoint_bytes", run.disk.checkpoint},
+                  {"checkpoints_kept", run.disk.kept},
+                  {"model_bytes", run.disk.model},
+                  {"last_bytes", run.disk.model},
+                  {"export_bytes", run.disk.exports},
+                  {"total_bytes", run.disk.total()},
+                  {"free_bytes", run.free_bytes ? Json(*run.free_bytes) : Json()}};
   json["exports"] = Json::array();
   for (const auto& plan : run.exports) {
     Json entry{{"target", plan.target}, {"data_bytes", plan.data_bytes}};

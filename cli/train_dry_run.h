@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/train_disk.h"
 #include "cli/train_job.h"
 #include "export/export.h"
 #include "train/schedule.h"
@@ -26,6 +27,8 @@ struct DryRun {
   std::optional<train::Plan> plan;
   std::optional<MemoryEstimate> memory;
   std::optional<double> seconds;
+  DiskEstimate disk;
+  std::optional<int64_t> free_bytes;  // where the output is or would be made
   std::vector<exporting::ExportPlan> exports;
   std::vector<std::string> unknown;  // "what: why", one a missing thing
 };

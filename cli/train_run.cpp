@@ -10,6 +10,7 @@
 
 #include "cli/float_model.h"
 #include "cli/train_data.h"
+#include "cli/train_disk.h"
 #include "cli/train_output.h"
 #include "core/arch/hf_config.h"
 #include "core/common/error.h"
@@ -179,6 +180,9 @@ void load_earlier_run(const TrainJob& job, model::Decoder& decoder) {
   const auto folder = train::newest_checkpoint(run);
   CRUMB_CHECK(folder.has_value(), "init_from: {} holds no training checkpoint", run.string());
   CRUMB_CHECK(fs::exists(run / "last"), "init_from: the run in {} has not finished", run.string());
+  const std::string damage = train::damage_of(*folder);
+  CRUMB_CHECK(damage.empty(), "init_from: {} is damaged ({}); run its job again, which goes on from the one before it",
+              folder->string(), damage);
   const train::TrainedParts all{.linears = true, .norms = true, .biases = true, .embeddings = true, .head = true};
   train::load_masters(*folder, trained_parameters(decoder, all));
 }
@@ -252,11 +256,12 @@ exporting::ExportOptions export_options(const TrainJob& job, const std::string& 
           .threads = static_cast<int>(job.threads.value_or(0))};
 }
 
-/// What would fail after the training, or come out otherwise than its name promises, is told before it.
+/// What would fail after the training, fill the disk, or come out otherwise than its name promises, is told before it.
 void check_ending(const TrainJob& job, const arch::DecoderSpec& spec, const tokenizer::Tokenizer& tokenizer) {
   const auto formats = planned_formats(job, spec);
+  std::vector<exporting::ExportPlan> plans;
   for (const auto& target : job.export_targets) {
-    const auto plan = exporting::plan_export(spec, formats, export_options(job, target));
+    const auto& plan = plans.emplace_back(exporting::plan_export(spec, formats, export_options(job, target)));
     exporting::check_vocabulary_exports(spec, tokenizer, target);
     log_info("export {}", plan.summary());
     for (const auto& warning : plan.warnings) log_warning("export {}: {}", target, warning);
@@ -265,6 +270,7 @@ void check_ending(const TrainJob& job, const arch::DecoderSpec& spec, const toke
     CRUMB_CHECK(fs::is_regular_file(text), "evaluate.text: {} is not a file", text.string());
   CRUMB_CHECK(!job.model.is_random || job.evaluate.max_drop.size() == 0,
               "evaluate.max_drop: a model of random values has no baseline to drop from");
+  warn_about_space(estimate_disk(job, spec, formats, plans), job.output);
 }
 
 void export_all(TrainResult& result) {

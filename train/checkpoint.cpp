@@ -4,40 +4,95 @@
 #include <charconv>
 
 #include "core/common/error.h"
+#include "core/common/hash.h"
+#include "core/common/json.h"
+#include "core/common/log.h"
+#include "core/common/rng.h"
+#include "core/formats/safetensors.h"
 #include "train/tensor_file.h"
 
 namespace crumb::train {
 namespace {
 
 namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
 
 constexpr std::string_view kStep = "step-";
+constexpr const char* kMasters = "masters.safetensors";
+constexpr const char* kOptimizer = "optimizer.safetensors";
+constexpr const char* kState = "state.json";
+constexpr const char* kChecksums = "checksums";
 
-/// Complete checkpoints by step, oldest first.
+/// By step, oldest first.
 std::map<int64_t, Path> checkpoints(const Path& output) {
   std::map<int64_t, Path> found;
   std::error_code none;
   for (const auto& entry : fs::directory_iterator(output / "checkpoints", none)) {
     const int64_t step = checkpoint_step(entry.path());
-    if (step >= 0 && fs::exists(entry.path() / "state.json")) found[step] = entry.path();
+    if (step >= 0) found[step] = entry.path();
   }
   return found;
 }
 
-/// A kill must not leave half a checkpoint under its name.
-void remove_checkpoint(const Path& folder) {
-  const Path aside = folder.parent_path() / fmt::format(".{}.tmp-0-0", folder.filename().string());
-  fs::rename(folder, aside);
-  fs::remove_all(aside);
+std::string hex(uint64_t hash) { return fmt::format("{:016x}", hash); }
+
+std::string checksum_of_file(const Path& path) { return hex(hash_file(hash_name(path.filename().string()), path)); }
+
+/// Of what state.json says, whatever the order and spaces.
+std::string checksum_of_state(nlohmann::json state) {
+  state[kChecksums].erase(kState);
+  return hex(hash_bytes(hash_name(kState), dump_json(state)));
 }
+
+void write_state(const Path& folder, const TrainState& state) {
+  Json json = state.to_json();
+  for (const char* name : {kMasters, kOptimizer}) json[kChecksums][name] = checksum_of_file(folder / name);
+  json[kChecksums][kState] = checksum_of_state(json);
+  write_text(folder / kState, dump_json(json, 2) + "\n");
+}
+
+TrainState state_from_json(const nlohmann::json& json, const std::string& where) {
+  const JsonObject object(json, where);
+  TrainState state{.step = object.get<int64_t>("step"),
+                   .best_value = object.get<double>("best_value", 0.0),
+                   .best_step = object.get<int64_t>("best_step"),
+                   .measure = object.get<std::string>("measure"),
+                   .threads = object.get<int64_t>("threads"),
+                   .isa = object.get<std::string>("isa"),
+                   .torch_version = object.get<std::string>("torch_version"),
+                   .inputs = {}};
+  if (const auto* inputs = object.find("inputs")) {
+    for (const auto& [name, fingerprint] : JsonObject(*inputs, where).object().items())
+      state.inputs[name] = json_as<std::string>(fingerprint, where, name);
+  }
+  Json known = state.to_json();
+  known[kChecksums] = nullptr;
+  for (const auto& [key, value] : json.items())
+    CRUMB_CHECK(known.contains(key), "{}: {} is not a key of a training state", where, key);
+  return state;
+}
+
+/// The first file whose checksum is another; "" for none, and for a state without checksums.
+std::string changed_file(const Path& folder, const nlohmann::json& state) {
+  if (!state.contains(kChecksums)) return "";
+  const JsonObject checksums(state[kChecksums], (folder / kState).string());
+  if (checksums.get<std::string>(kState) != checksum_of_state(state)) return kState;
+  for (const char* name : {kMasters, kOptimizer})
+    if (checksums.get<std::string>(name) != checksum_of_file(folder / name)) return name;
+  return "";
+}
+
+bool has_checksums(const Path& folder) { return read_json(folder / kState).contains(kChecksums); }
 
 }  // namespace
 
 int64_t checkpoint_step(const Path& folder) {
   const std::string name = folder.filename().string();
+  if (!name.starts_with(kStep)) return -1;
   int64_t step = -1;
-  if (name.starts_with(kStep)) std::from_chars(name.data() + kStep.size(), name.data() + name.size(), step);
-  return step;
+  const char* end = name.data() + name.size();
+  const auto parsed = std::from_chars(name.data() + kStep.size(), end, step);
+  return parsed.ec == std::errc() && parsed.ptr == end ? step : -1;  // not a copy, "step-000200.old"
 }
 
 nlohmann::ordered_json TrainState::to_json() const {
@@ -51,24 +106,43 @@ nlohmann::ordered_json TrainState::to_json() const {
           {"inputs", inputs}};
 }
 
-TrainState TrainState::from_json(const JsonObject& json) {
-  TrainState state{.step = json.get<int64_t>("step"),
-                   .best_value = json.get<double>("best_value", 0.0),
-                   .best_step = json.get<int64_t>("best_step"),
-                   .measure = json.get<std::string>("measure"),
-                   .threads = json.get<int64_t>("threads"),
-                   .isa = json.get<std::string>("isa"),
-                   .torch_version = json.get<std::string>("torch_version"),
-                   .inputs = {}};
-  const JsonObject inputs = json.inner("inputs");
-  for (const auto& [name, value] : inputs.object().items())
-    state.inputs[name] = json_as<std::string>(value, inputs.where(), name);
-  return state;
-}
-
 std::optional<Path> newest_checkpoint(const Path& output) {
   const auto all = checkpoints(output);
   return all.empty() ? std::nullopt : std::optional<Path>(all.rbegin()->second);
+}
+
+std::string damage_of(const Path& checkpoint) {
+  try {
+    for (const char* name : {kState, kMasters, kOptimizer})
+      if (!fs::exists(checkpoint / name)) return fmt::format("{} is missing", name);
+    const auto json = read_json(checkpoint / kState);
+    const TrainState state = state_from_json(json, (checkpoint / kState).string());
+    if (const std::string name = changed_file(checkpoint, json); !name.empty())
+      return name + " is not as it was written";
+    if (state.step != checkpoint_step(checkpoint)) return fmt::format("{} says step {}", kState, state.step);
+    for (const char* name : {kMasters, kOptimizer}) formats::SafetensorsReader reader(checkpoint / name);
+    return "";
+  } catch (const UserError& e) {
+    return e.what();
+  }
+}
+
+std::optional<Path> newest_whole_checkpoint(const Path& output) {
+  const auto all = checkpoints(output);
+  for (auto entry = all.rbegin(); entry != all.rend(); ++entry) {
+    const Path& folder = entry->second;
+    const std::string damage = damage_of(folder);
+    if (damage.empty()) {
+      if (!has_checksums(folder))
+        log_warning("{}: written without checksums, by an earlier version; damage to its numbers would go unnoticed",
+                    folder.string());
+      return folder;
+    }
+    log_warning("{} is damaged ({}) and passed over", folder.string(), damage);
+  }
+  CRUMB_CHECK(all.empty(), "{}: no checkpoint is whole; put one back, or start again with --force",
+              (output / "checkpoints").string());
+  return std::nullopt;
 }
 
 void save_checkpoint(const Path& output, const TrainState& state, const AdamW& optimizer, int64_t keep) {
@@ -76,17 +150,18 @@ void save_checkpoint(const Path& output, const TrainState& state, const AdamW& o
   AtomicFolder folder(output / "checkpoints" / fmt::format("step-{:06d}", state.step));
   std::map<std::string, torch::Tensor> masters;
   for (const auto& p : optimizer.parameters()) masters[p.name] = p.value;
-  write_tensors(folder.temporary_path() / "masters.safetensors", masters);
-  write_tensors(folder.temporary_path() / "optimizer.safetensors", optimizer.state());
-  write_text(folder.temporary_path() / "state.json", dump_json(state.to_json(), 2) + "\n");
+  write_tensors(folder.temporary_path() / kMasters, masters);
+  write_tensors(folder.temporary_path() / kOptimizer, optimizer.state());
+  write_state(folder.temporary_path(), state);
   folder.commit();
   auto all = checkpoints(output);
-  for (; static_cast<int64_t>(all.size()) > keep; all.erase(all.begin())) remove_checkpoint(all.begin()->second);
+  for (; all.rbegin()->first > state.step; all.erase(std::prev(all.end()))) remove_folder(all.rbegin()->second);
+  for (; static_cast<int64_t>(all.size()) > keep; all.erase(all.begin())) remove_folder(all.begin()->second);
 }
 
 void load_masters(const Path& folder, const std::vector<TrainedParameter>& parameters) {
   const torch::NoGradGuard no_grad;
-  const Path path = folder / "masters.safetensors";
+  const Path path = folder / kMasters;
   auto masters = read_tensors(path);
   for (const auto& p : parameters) {
     const auto found = masters.find(p.name);
@@ -103,19 +178,10 @@ void load_masters(const Path& folder, const std::vector<TrainedParameter>& param
               masters.begin()->first);
 }
 
-static TrainState read_state(const Path& path) {
-  try {
-    const auto json = read_json(path);
-    return TrainState::from_json(JsonObject(json, path.string()));
-  } catch (const UserError& e) {
-    user_error("{}; remove its folder to go on from the checkpoint before it", e.what());
-  }
-}
-
 TrainState load_checkpoint(const Path& folder, AdamW& optimizer) {
   load_masters(folder, optimizer.parameters());
-  const TrainState state = read_state(folder / "state.json");
-  optimizer.load_state(read_tensors(folder / "optimizer.safetensors"), state.step);
+  const TrainState state = state_from_json(read_json(folder / kState), (folder / kState).string());
+  optimizer.load_state(read_tensors(folder / kOptimizer), state.step);
   return state;
 }
 

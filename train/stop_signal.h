@@ -1,9 +1,12 @@
 // SIGINT and SIGTERM as a question: has someone asked us to stop?
 #pragma once
 
+#include <csignal>
+
 namespace crumb::train {
 
-/// While it lives, the first SIGINT or SIGTERM is remembered; a second one ends the program at once.
+/// While it lives, the first SIGINT or SIGTERM is remembered; a second one ends the program at once. What the signals
+/// did before, they do again afterwards.
 class StopSignal {
  public:
   StopSignal();
@@ -12,6 +15,10 @@ class StopSignal {
   StopSignal& operator=(const StopSignal&) = delete;
 
   static bool is_set();
+
+ private:
+  struct sigaction interrupt_before_ {
+  }, terminate_before_{};
 };
 
 }  // namespace crumb::train

@@ -83,7 +83,7 @@ class Run {
   void resume() {
     remove_leftovers(output_);
     remove_leftovers(output_ / "checkpoints");
-    const auto folder = newest_checkpoint(output_);
+    const auto folder = newest_whole_checkpoint(output_);
     const TrainState here = environment();
     if (!folder) {
       state_.threads = here.threads, state_.isa = here.isa, state_.torch_version = here.torch_version;
@@ -113,8 +113,10 @@ class Run {
   }
 
   /// A kill between a validation and the next checkpoint leaves a model/ of a later step than the state. The same job
-  /// makes it again; one that validates at other steps might not, so the next validation writes model/ in any case.
+  /// makes it again; one that validates at other steps might not, so the next validation writes model/ in any case. So
+  /// it does when model/ has gone.
   void forget_best_of_dropped_steps() {
+    if (!std::filesystem::exists(output_ / "model")) state_.best_step = -1;
     if (!std::filesystem::exists(output_ / "log.jsonl")) return;
     const Path path = output_ / "log.jsonl";
     for (const auto& object : read_log(path)) {

@@ -51,7 +51,7 @@ struct TrainSummary {
 };
 
 /// Runs in `output`: log.jsonl, curves.html, checkpoints/, model/ (the best by validation), last/. Goes on from the
-/// newest checkpoint; UserError when options.inputs differ from those it began with. RunError when the loss, the
+/// newest whole checkpoint; UserError when options.inputs differ from those it began with. RunError when the loss, the
 /// gradient, the validation or a weight is not finite: says the step, the last checkpoint, and what to try.
 TrainSummary run_training(const TrainerParts& parts, const TrainerOptions& options, const Path& output);
 

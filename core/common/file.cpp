@@ -72,8 +72,8 @@ Path temporary_name(const Path& target) {
 /// locks: nobody can remove it as a leftover either.
 bool lock_new(int fd, const Path& name) {
   if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return false;
-  struct stat opened {
-  }, named{};
+  struct stat opened = {};
+  struct stat named = {};
   return fstat(fd, &opened) == 0 && lstat(name.c_str(), &named) == 0 && is_same_file(opened, named);
 }
 

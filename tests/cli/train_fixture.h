@@ -1,17 +1,13 @@
 // A model and texts small enough to train in a test, and the program run in pieces.
 #pragma once
 
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <chrono>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "core/common/rng.h"
+#include "tests/testing/running_crumb.h"
 #include "tests/testing/testing.h"
 
 namespace crumb::testing {
@@ -98,50 +94,5 @@ inline std::vector<Json> log_of(const fs::path& run) {
   for (std::string line; std::getline(text, line);) lines.push_back(Json::parse(line, nullptr, false));
   return lines;
 }
-
-/// The program running beside the test.
-class RunningCrumb {
- public:
-  RunningCrumb(const std::vector<std::string>& arguments, const fs::path& errors) {
-    std::vector<std::string> words = {program().string()};
-    words.insert(words.end(), arguments.begin(), arguments.end());
-    std::vector<char*> argv;
-    for (auto& word : words) argv.push_back(word.data());
-    argv.push_back(nullptr);
-    pid_ = fork();
-    if (pid_ == 0) {
-      if (freopen(errors.c_str(), "w", stderr) == nullptr || freopen("/dev/null", "w", stdout) == nullptr) _exit(127);
-      execv(argv[0], argv.data());
-      _exit(127);
-    }
-  }
-  ~RunningCrumb() {
-    if (pid_ > 0) end(SIGKILL);
-  }
-  RunningCrumb(const RunningCrumb&) = delete;
-  RunningCrumb& operator=(const RunningCrumb&) = delete;
-
-  /// Waits until the log has this many lines; false if the program ended before.
-  bool wait_for_lines(const fs::path& log, size_t lines) {
-    while (waitpid(pid_, &status_, WNOHANG) == 0) {
-      const std::string text = read_file(log);
-      if (static_cast<size_t>(std::count(text.begin(), text.end(), '\n')) >= lines) return true;
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    pid_ = -1;
-    return false;
-  }
-  /// Sends the signal and waits; the exit code, or 128 + the signal that ended it.
-  int end(int signal) {
-    kill(pid_, signal);
-    waitpid(pid_, &status_, 0);
-    pid_ = -1;
-    return WIFEXITED(status_) ? WEXITSTATUS(status_) : 128 + WTERMSIG(status_);
-  }
-
- private:
-  pid_t pid_ = -1;
-  int status_ = 0;
-};
 
 }  // namespace crumb::testing

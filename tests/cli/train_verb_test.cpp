@@ -2,8 +2,10 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "tests/cli/train_fixture.h"
+#include "tests/testing/small_disk.h"
 
 namespace crumb::testing {
 namespace {
@@ -558,6 +560,94 @@ TEST_F(TrainVerb, MixesByWeight) {
   EXPECT_NE(log_of(dir / "run").back().at("loss"), log_of(dir / "unmixed").back().at("loss"));
   arguments[3] = "data.train=[{path: a.txt, weight: 1}, b.txt]";
   EXPECT_THAT(run_crumb(words(arguments)).err, HasSubstr("either every entry has a weight or none"));
+}
+
+void flip_bit_in_the_middle(const fs::path& path) {
+  std::string bytes = read_file(path);
+  bytes[bytes.size() / 2] ^= 1;
+  write_file(path, bytes);
+}
+
+TEST_F(TrainVerb, ADamagedCheckpointIsPassedOverAndTheEndIsTheSame) {
+  const TempDir dir;
+  ASSERT_EQ(run_qat(dir / "whole").exit_code, 0);
+  fs::copy(dir / "whole", dir / "run", fs::copy_options::recursive);
+  fs::remove_all(dir / "run/last");
+  const fs::path masters = dir / "run/checkpoints/step-000060/masters.safetensors";
+  flip_bit_in_the_middle(masters);
+  const auto result = run_qat(dir / "run", {"output=" + (dir / "run").string()});
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_EQ(result.err, "warning: " + masters.parent_path().string() +
+                            " is damaged (masters.safetensors is not as it was written) and passed over\n");
+  expect_same_run(dir / "run", dir / "whole");
+}
+
+TEST_F(TrainVerb, InitFromADamagedCheckpointIsRefused) {
+  const TempDir dir;
+  ASSERT_EQ(run_qat(dir / "first", {"schedule.tokens=64"}).exit_code, 0);
+  const fs::path checkpoint = dir / "first/checkpoints/step-000002";
+  flip_bit_in_the_middle(checkpoint / "masters.safetensors");
+  const auto result = run_qat(dir / "second", {"init_from=" + (dir / "first").string()});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_EQ(result.err, "crumb: init_from: " + checkpoint.string() +
+                            " is damaged (masters.safetensors is not as it was written); run its job again, which "
+                            "goes on from the one before it\n");
+  EXPECT_FALSE(fs::exists(dir / "second/job.yaml"));
+}
+
+TEST_F(TrainVerb, AFullDiskIsWarnedOfAndTheRunGoesOnWhenThereIsRoom) {
+  const TempDir dir;
+  SmallDisk disk(dir / "disk", 700'000, 1000);
+  if (!disk.is_mounted()) GTEST_SKIP() << "no disk can be mounted here";
+  ASSERT_EQ(run_qat(dir / "whole").exit_code, 0);
+  const fs::path run = dir / "disk/run";
+  const auto full = run_qat(run);
+  EXPECT_EQ(full.exit_code, 1);
+  EXPECT_THAT(full.err, HasSubstr("warning: " + run.string() + " may take 1."));
+  EXPECT_THAT(full.err, HasSubstr("lower checkpoint.keep, make room, or choose another output"));
+  EXPECT_THAT(full.err, HasSubstr("No space left on device"));
+  EXPECT_EQ(std::count(full.err.begin(), full.err.end(), '\n'), 2) << full.err;
+  EXPECT_TRUE(fs::exists(run / "checkpoints/step-000010/state.json"));
+  disk.grow_to(8'000'000);
+  const auto again = run_qat(run);
+  EXPECT_EQ(again.exit_code, 0);
+  EXPECT_EQ(again.err, "");
+  expect_same_run(run, dir / "whole");
+}
+
+/// Bytes of a safetensors file's tensors.
+int64_t tensor_bytes(const fs::path& path) {
+  const std::string bytes = read_file(path);
+  uint64_t header = 0;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  return static_cast<int64_t>(bytes.size() - sizeof header - header);
+}
+
+TEST_F(TrainVerb, ADryRunTellsWhatTheRunTakesOnDisk) {
+  const TempDir dir;
+  const std::vector<std::string> targets = {"export=[gguf-q4_0]"};
+  ASSERT_EQ(run_qat(dir / "run", targets).exit_code, 0);
+  const auto planned = run_qat(dir / "other", {targets[0], "--dry-run", "--json"});
+  ASSERT_EQ(planned.exit_code, 0) << planned.err;
+  const Json disk = Json::parse(planned.out).at("disk");
+  const fs::path checkpoint = dir / "run/checkpoints/step-000060";
+  EXPECT_EQ(disk.at("checkpoint_bytes"),
+            tensor_bytes(checkpoint / "masters.safetensors") + tensor_bytes(checkpoint / "optimizer.safetensors"));
+  EXPECT_EQ(disk.at("checkpoints_kept"), 2);
+  EXPECT_EQ(disk.at("model_bytes"), tensor_bytes(dir / "run/model/model.safetensors"));
+  EXPECT_EQ(disk.at("last_bytes"), tensor_bytes(dir / "run/last/model.safetensors"));
+  EXPECT_EQ(disk.at("export_bytes"), Json::parse(planned.out).at("exports").at(0).at("data_bytes"));
+  EXPECT_EQ(disk.at("total_bytes"), 3 * disk.at("checkpoint_bytes").get<int64_t>() +
+                                        2 * disk.at("model_bytes").get<int64_t>() +
+                                        disk.at("export_bytes").get<int64_t>());
+  EXPECT_GT(disk.at("free_bytes"), 0);
+  const auto text = run_qat(dir / "other", {"--dry-run", "checkpoint.keep=5"});
+  EXPECT_THAT(text.out, HasSubstr("\ndisk, at most about "));
+  EXPECT_THAT(text.out, HasSubstr(" each, 5 kept and one being written\n"));
+
+  auto plain = run_command(pretrain() + " --dry-run --json output=" + (dir / "other").string());
+  ASSERT_EQ(plain.exit_code, 0) << plain.err;
+  EXPECT_EQ(Json::parse(plain.out).at("disk").at("model_bytes"), tensor_bytes(teacher() / "model.safetensors"));
 }
 
 class DryRun : public ::testing::Test {

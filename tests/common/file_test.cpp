@@ -7,7 +7,6 @@
 #include <linux/seccomp.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -19,6 +18,7 @@
 #include <thread>
 
 #include "core/common/end_signals.h"
+#include "tests/testing/small_disk.h"
 #include "tests/testing/testing.h"
 
 namespace crumb {
@@ -27,6 +27,7 @@ namespace {
 namespace fs = std::filesystem;
 using crumb::testing::error_of;
 using crumb::testing::read_file;
+using crumb::testing::SmallDisk;
 using crumb::testing::TempDir;
 using crumb::testing::write_file;
 using ::testing::HasSubstr;
@@ -434,26 +435,6 @@ TEST(AtomicFile, OnAFullDiskFailsWithThePathAndKeepsTheOldFile) {
   EXPECT_EQ(read_file(dir / "a"), "old");
   EXPECT_EQ(names_in(dir.path()), std::vector<std::string>{"a"});
 }
-
-/// A disk of its own with room for `bytes`; false where none can be mounted.
-class SmallDisk {
- public:
-  explicit SmallDisk(const fs::path& place, int64_t bytes, int inodes = 100) : place_(place) {
-    fs::create_directories(place);
-    const std::string options = "size=" + std::to_string(bytes) + ",nr_inodes=" + std::to_string(inodes);
-    is_mounted_ = mount("none", place.c_str(), "tmpfs", 0, options.c_str()) == 0;
-  }
-  ~SmallDisk() {
-    if (is_mounted_) umount(place_.c_str());
-  }
-  SmallDisk(const SmallDisk&) = delete;
-  SmallDisk& operator=(const SmallDisk&) = delete;
-  bool is_mounted() const { return is_mounted_; }
-
- private:
-  fs::path place_;
-  bool is_mounted_ = false;
-};
 
 /// The exit code and message of the Error that `body` throws.
 std::pair<int, std::string> failure_of(const std::function<void()>& body) {

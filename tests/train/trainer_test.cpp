@@ -197,6 +197,137 @@ TEST(Trainer, ABestModelOfDroppedStepsIsMadeAgain) {
   EXPECT_NE(testing::read_file(tiny.output / "model/w.safetensors"), "of step 10");
 }
 
+/// What is written on stderr while `body` runs.
+std::string warnings_of(const std::function<void()>& body) {
+  ::testing::internal::CaptureStderr();
+  body();
+  return ::testing::internal::GetCapturedStderr();
+}
+
+void flip_bit(const Path& path, size_t place) {
+  std::string bytes = testing::read_file(path);
+  bytes.at(place < bytes.size() ? place : bytes.size() / 2) ^= 1;
+  testing::write_file(path, bytes);
+}
+
+void cut(const Path& path) { std::filesystem::resize_file(path, std::filesystem::file_size(path) / 2); }
+
+TEST(Trainer, GoesOnFromTheNewestWholeCheckpointAndNamesWhatIsDamaged) {
+  const testing::TempDir dir;
+  TinyRun whole(dir / "whole");
+  Meddling plain;
+  const torch::Tensor expected = whole.run(plain);
+  constexpr size_t kMiddle = std::string::npos;
+  using Damage = std::function<void(const Path&)>;
+  const std::vector<std::pair<std::string, Damage>> damages = {
+      {"masters.safetensors is not as it was written",
+       [](const Path& folder) { flip_bit(folder / "masters.safetensors", kMiddle); }},
+      {"optimizer.safetensors is not as it was written",
+       [](const Path& folder) { flip_bit(folder / "optimizer.safetensors", kMiddle); }},
+      {"optimizer.safetensors is not as it was written",
+       [](const Path& folder) { cut(folder / "optimizer.safetensors"); }},
+      {"masters.safetensors is not as it was written",
+       [](const Path& folder) {
+         std::filesystem::copy_file(folder / "../step-000008/masters.safetensors", folder / "masters.safetensors",
+                                    std::filesystem::copy_options::overwrite_existing);
+       }},
+      {"masters.safetensors is missing",
+       [](const Path& folder) { std::filesystem::remove(folder / "masters.safetensors"); }},
+      {"state.json is missing", [](const Path& folder) { std::filesystem::remove(folder / "state.json"); }},
+      {"state.json:", [](const Path& folder) { cut(folder / "state.json"); }},
+      {"state.json is not as it was written",
+       [](const Path& folder) {  // best_step 10 becomes 11
+         const std::string text = testing::read_file(folder / "state.json");
+         flip_bit(folder / "state.json", text.find("\"best_step\": 10") + 14);
+       }},
+      {"is not a key of a training state",
+       [](const Path& folder) {
+         const std::string text = testing::read_file(folder / "state.json");
+         flip_bit(folder / "state.json", text.find("checksums"));
+       }},
+      {"state.json says step 8",
+       [](const Path& folder) {
+         std::filesystem::remove_all(folder);
+         std::filesystem::copy(folder / "../step-000008", folder, std::filesystem::copy_options::recursive);
+       }},
+  };
+  for (const auto& [message, damage] : damages) {
+    SCOPED_TRACE(message);
+    const Path run = dir / "damaged";
+    std::filesystem::remove_all(run);
+    std::filesystem::copy(whole.output, run, std::filesystem::copy_options::recursive);
+    const Path newest = run / "checkpoints/step-000010";
+    damage(newest);
+    EXPECT_THAT(damage_of(newest), HasSubstr(message));
+    TinyRun again(run);
+    torch::Tensor got;
+    const std::string warnings = warnings_of([&] { got = again.run(plain); });
+    EXPECT_THAT(warnings, HasSubstr("warning: " + newest.string() + " is damaged ("));
+    EXPECT_THAT(warnings, HasSubstr(message));
+    EXPECT_THAT(warnings, HasSubstr("going on from " + (run / "checkpoints/step-000008").string()));
+    EXPECT_TRUE(torch::equal(got, expected));
+    EXPECT_EQ(damage_of(newest), "") << "it was made again";
+    EXPECT_EQ(logged_steps(run), count_to(10));
+  }
+}
+
+TEST(Trainer, WithoutAWholeCheckpointRefusesToStartAgainSilently) {
+  const testing::TempDir dir;
+  TinyRun tiny(dir / "run");
+  Meddling objective;
+  tiny.run(objective);
+  for (const char* step : {"step-000008", "step-000010"}) cut(tiny.output / "checkpoints" / step / "state.json");
+  std::string error;
+  const std::string warnings = warnings_of([&] { error = testing::error_of([&] { tiny.run(objective); }); });
+  EXPECT_EQ(error, (tiny.output / "checkpoints").string() +
+                       ": no checkpoint is whole; put one back, or start again with --force");
+  EXPECT_THAT(warnings, HasSubstr("step-000010 is damaged"));
+  EXPECT_THAT(warnings, HasSubstr("step-000008 is damaged"));
+}
+
+TEST(Trainer, ADamagedCheckpointNeverOutlivesAWholeOne) {
+  const testing::TempDir dir;
+  TinyRun tiny(dir / "run");
+  Meddling objective;
+  tiny.run(objective);
+  cut(tiny.output / "checkpoints/step-000010/optimizer.safetensors");
+  tiny.options.checkpoint = {.every = 9, .keep = 1};
+  tiny.options.plan.steps = 9;
+  warnings_of([&] { tiny.run(objective); });
+  EXPECT_TRUE(std::filesystem::exists(tiny.output / "checkpoints/step-000009"));
+  EXPECT_FALSE(std::filesystem::exists(tiny.output / "checkpoints/step-000010"));
+  EXPECT_FALSE(std::filesystem::exists(tiny.output / "checkpoints/step-000008"));
+}
+
+TEST(Trainer, GoesOnFromACheckpointWithoutChecksumsAndSaysSo) {
+  const testing::TempDir dir;
+  TinyRun tiny(dir / "run");
+  Meddling objective;
+  const torch::Tensor expected = tiny.run(objective);
+  std::filesystem::remove_all(tiny.output / "checkpoints/step-000010");
+  const Path state = tiny.output / "checkpoints/step-000008/state.json";
+  auto json = nlohmann::ordered_json::parse(testing::read_file(state));
+  ASSERT_EQ(json.erase("checksums"), 1U);
+  testing::write_file(state, json.dump(2));
+  torch::Tensor got;
+  EXPECT_THAT(warnings_of([&] { got = tiny.run(objective); }), HasSubstr("step-000008: written without checksums"));
+  EXPECT_TRUE(torch::equal(got, expected));
+  EXPECT_THAT(warnings_of([&] { tiny.run(objective); }), ::testing::Not(HasSubstr("warning")));
+  cut(tiny.output / "checkpoints/step-000008/optimizer.safetensors");
+  EXPECT_THAT(damage_of(tiny.output / "checkpoints/step-000008"), HasSubstr("truncated"));
+}
+
+TEST(Trainer, AModelThatHasGoneIsMadeAgain) {
+  const testing::TempDir dir;
+  TinyRun tiny(dir / "run");
+  Meddling objective;
+  tiny.run(objective);
+  std::filesystem::remove_all(tiny.output / "checkpoints/step-000010");
+  std::filesystem::remove_all(tiny.output / "model");
+  tiny.run(objective);
+  EXPECT_TRUE(std::filesystem::exists(tiny.output / "model/w.safetensors"));
+}
+
 TEST(LoadMasters, TakesWhatWasTrainedAndNamesWhatDoesNotFit) {
   const testing::TempDir dir;
   write_tensors(dir / "masters.safetensors", {{"w", torch::full({2}, 3.0)}});
@@ -220,6 +351,7 @@ TEST(Checkpoints, AreOrderedByStepNotByName) {
     testing::fs::create_directories(dir / "checkpoints" / name);
     testing::write_file(dir / "checkpoints" / name / "state.json", "{}");
   }
+  testing::fs::create_directories(dir / "checkpoints/step-2000000.old");  // a copy that someone made
   EXPECT_EQ(newest_checkpoint(dir.path())->filename(), "step-1000200");
 }
 
