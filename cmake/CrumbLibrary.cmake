@@ -3,7 +3,7 @@
 #   crumb_add_library(NAME crumb_formats
 #     SOURCES gguf.cpp safetensors.cpp
 #     DEPENDS crumb_common             # libraries of ours whose headers ours include
-#     PRIVATE PkgConfig::PCRE2         # libraries used only in .cpp files
+#     PRIVATE PkgConfig::ONIGURUMA     # libraries used only in .cpp files
 #     [TORCH])                         # may include Torch; everything else is proved free of it
 #
 #   crumb_add_test(NAME formats_tests SOURCES gguf_test.cpp DEPENDS crumb_formats [TORCH])

@@ -1,6 +1,8 @@
 #include "core/tokenizer/added_tokens.h"
 
 #include <algorithm>
+#include <numeric>
+#include <unordered_set>
 
 #include "core/tokenizer/unicode.h"
 
@@ -39,7 +41,7 @@ size_t skip_space(std::string_view text, size_t begin) {
 
 }  // namespace
 
-AddedTokens::AddedTokens(std::vector<AddedToken> tokens) : tokens_(std::move(tokens)) {
+AddedTokens::AddedTokens(std::vector<AddedToken> tokens, Description::Rules rules) : tokens_(std::move(tokens)) {
   for (size_t i = 0; i < tokens_.size(); ++i) {
     const std::string& content = tokens_[i].content;
     if (content.empty()) continue;
@@ -48,6 +50,55 @@ AddedTokens::AddedTokens(std::vector<AddedToken> tokens) : tokens_(std::move(tok
     if (std::find(sizes.begin(), sizes.end(), content.size()) == sizes.end()) sizes.push_back(content.size());
   }
   for (auto& sizes : sizes_) std::sort(sizes.rbegin(), sizes.rend());
+  if (rules == Description::Rules::tokenizers || !can_overlap()) return;
+  by_size_.resize(tokens_.size());
+  std::iota(by_size_.begin(), by_size_.end(), size_t{0});
+  // Not stable_sort: llama.cpp sorts like this, so tokens of one size get its order.
+  std::sort(by_size_.begin(), by_size_.end(),
+            [this](size_t a, size_t b) { return tokens_[a].content.size() > tokens_[b].content.size(); });
+}
+
+/// Whether one token may begin inside another and end after it, or takes white space: only there the order in which
+/// tokens are looked for matters.
+bool AddedTokens::can_overlap() const {
+  std::unordered_set<std::string_view> beginnings;
+  for (const AddedToken& token : tokens_) {
+    if (token.lstrip || token.rstrip) return true;
+    for (size_t size = 1; size < token.content.size(); ++size)
+      beginnings.insert(std::string_view(token.content).substr(0, size));
+  }
+  return std::any_of(tokens_.begin(), tokens_.end(), [&](const AddedToken& token) {
+    for (size_t begin = 1; begin < token.content.size(); ++begin) {
+      if (beginnings.contains(std::string_view(token.content).substr(begin))) return true;
+    }
+    return false;
+  });
+}
+
+/// Source: llama.cpp's llama-vocab.cpp, tokenizer_st_partition.
+void AddedTokens::find_longest_first(std::string_view text, bool parse_special, std::vector<Found>& found) const {
+  const auto is_blank = [&](size_t i) { return text[i] == ' ' || (text[i] >= '\t' && text[i] <= '\r'); };
+  std::vector<Span> free = {{0, text.size()}}, rest;
+  for (const size_t index : by_size_) {
+    const AddedToken& token = tokens_[index];
+    if (token.content.empty() || (token.special && !parse_special)) continue;
+    rest.clear();
+    for (Span part : free) {
+      for (size_t at = text.find(token.content, part.begin);
+           at != std::string_view::npos && at + token.content.size() <= part.end;
+           at = text.find(token.content, part.begin)) {
+        Span span = {at, at + token.content.size()};
+        while (token.lstrip && span.begin > part.begin && is_blank(span.begin - 1)) --span.begin;
+        while (token.rstrip && span.end < part.end && is_blank(span.end)) ++span.end;
+        if (span.begin > part.begin) rest.push_back({part.begin, span.begin});
+        found.push_back({span, token.id});
+        part.begin = span.end;
+      }
+      if (part.begin < part.end) rest.push_back(part);
+    }
+    free.swap(rest);
+  }
+  std::sort(found.begin(), found.end(), [](const Found& a, const Found& b) { return a.span.begin < b.span.begin; });
 }
 
 const AddedToken* AddedTokens::longest_at(std::string_view text) const {
@@ -61,6 +112,7 @@ const AddedToken* AddedTokens::longest_at(std::string_view text) const {
 
 void AddedTokens::find_all(std::string_view text, bool parse_special, std::vector<Found>& found) const {
   if (by_content_.empty()) return;
+  if (!by_size_.empty()) return find_longest_first(text, parse_special, found);
   size_t taken = 0;  // end of the last match, white space included
   for (size_t i = 0; i < text.size();) {
     if (sizes_[static_cast<unsigned char>(text[i])].empty()) {

@@ -14,21 +14,25 @@ namespace crumb::tokenizer {
 
 class AddedTokens {
  public:
-  explicit AddedTokens(std::vector<AddedToken> tokens);
+  explicit AddedTokens(std::vector<AddedToken> tokens, Description::Rules rules = Description::Rules::tokenizers);
 
   struct Found {
     Span span;  // with the white space it takes
     TokenId id = 0;
   };
-  /// Leftmost, longest match first, without overlap. parse_special = false: special tokens stay text.
+  /// In order, without overlap: the leftmost match first, of those the longest; by llama.cpp's rules the longest token
+  /// of the whole text first. parse_special = false: special tokens stay text.
   void find_all(std::string_view text, bool parse_special, std::vector<Found>& found) const;
 
  private:
   const AddedToken* longest_at(std::string_view text) const;
+  bool can_overlap() const;
+  void find_longest_first(std::string_view text, bool parse_special, std::vector<Found>& found) const;
 
   std::vector<AddedToken> tokens_;
   std::unordered_map<std::string_view, size_t> by_content_;
   std::array<std::vector<size_t>, 256> sizes_;  // by first byte: lengths of the tokens, longest first
+  std::vector<size_t> by_size_;                 // tokens, longest first; only where that may matter
 };
 
 }  // namespace crumb::tokenizer

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "core/common/error.h"
 #include "core/tokenizer/byte_alphabet.h"
@@ -13,7 +14,8 @@ namespace crumb::tokenizer {
 namespace {
 
 // Symbols of a word are token ids; what is not in the vocabulary (a byte of byte-level BPE, a character of
-// SentencePiece) gets a negative number that still says what it is. -1 stays free.
+// SentencePiece) gets a negative number that still says what it is.
+constexpr Symbol kNoSymbol = -1;
 Symbol unknown_symbol(uint32_t value) { return -static_cast<Symbol>(value) - 2; }
 uint32_t value_of_unknown(Symbol symbol) { return static_cast<uint32_t>(-(symbol + 2)); }
 
@@ -90,8 +92,8 @@ class BpeTokenizer::ScratchLoan {
 BpeTokenizer::BpeTokenizer(Description description, bool use_scanners)
     : description_(std::move(description)),
       splitter_(description_.split, use_scanners),
-      raw_added_(added_where(description_, false)),
-      normalized_added_(added_where(description_, true)) {
+      raw_added_(added_where(description_, false), description_.rules),
+      normalized_added_(added_where(description_, true), description_.rules) {
   index_pieces();
   index_symbols();
   if (description_.priority == Description::Priority::scores)
@@ -180,7 +182,9 @@ void BpeTokenizer::add_rank_merges() {
     const auto it = by_piece_.find(whole);
     CRUMB_CHECK(it != by_piece_.end(), "{}: merge {} makes \"{}\", which is not in the vocabulary", description_.source,
                 rank, whole);
-    merges_.insert(left, right, rank++, it->second);
+    const bool is_known = merges_.find(left, right).rank != MergeTable::kNone;
+    if (!is_known || description_.rules == Description::Rules::tokenizers) merges_.insert(left, right, rank, it->second);
+    ++rank;
   }
 }
 
@@ -190,8 +194,7 @@ void BpeTokenizer::add_score_merges() {
   for (size_t i = 0; i < description_.tokens.size(); ++i) {
     const Token& token = description_.tokens[i];
     CRUMB_CHECK(std::isfinite(token.score), "{}: the score of token {} is {}", description_.source, i, token.score);
-    const bool mergeable = token.type == TokenType::normal || token.type == TokenType::user_defined;
-    if (mergeable && num_chars(token.piece) > 1) order.push_back(static_cast<TokenId>(i));
+    if (token.in_model && num_chars(token.piece) > 1) order.push_back(static_cast<TokenId>(i));
   }
   const auto score = [&](TokenId id) { return description_.tokens[static_cast<size_t>(id)].score; };
   std::stable_sort(order.begin(), order.end(), [&](TokenId a, TokenId b) { return score(a) > score(b); });
@@ -307,29 +310,52 @@ void BpeTokenizer::merge_word(std::string_view word, Scratch& scratch) const {
 
 void BpeTokenizer::start_symbols(std::string_view word, std::vector<Symbol>& symbols) const {
   symbols.clear();
-  if (description_.kind == Description::Kind::byte_level) {
-    for (const char c : word) symbols.push_back(byte_symbols_[static_cast<unsigned char>(c)]);
-    return;
-  }
+  Symbol pending = kNoSymbol;  // the unknown token that comes next
   for (size_t i = 0; i < word.size();) {
-    const CodePoint c = decode_utf8(word.data() + i);
-    symbols.push_back(symbol_of_char(c.value));
-    i += c.size;
-  }
-}
-
-/// Bytes if the vocabulary has them, else the unknown token (one for a run of them with fuse_unknown), else nothing, as
-/// `tokenizers` does. Returns whether it stands for an unknown token.
-bool BpeTokenizer::append_unknown(Symbol symbol, bool follows_unknown, std::vector<TokenId>& ids) const {
-  if (description_.kind == Description::Kind::sentencepiece && description_.byte_fallback) {
-    std::string character;
-    append_utf8(value_of_unknown(symbol), character);
-    const auto byte_token = [&](char c) { return byte_tokens_[static_cast<unsigned char>(c)]; };
-    if (std::all_of(character.begin(), character.end(), [&](char c) { return byte_token(c) >= 0; })) {
-      for (const char c : character) ids.push_back(byte_token(c));
-      return false;
+    Symbol symbol;
+    if (description_.kind == Description::Kind::byte_level) {
+      symbol = byte_symbols_[static_cast<unsigned char>(word[i++])];
+    } else {
+      const CodePoint c = decode_utf8(word.data() + i);
+      symbol = symbol_of_char(c.value);
+      i += c.size;
+    }
+    if (symbol < 0 && description_.rules == Description::Rules::tokenizers) {
+      resolve_unknown(symbol, symbols, pending);
+    } else {
+      if (pending != kNoSymbol) symbols.push_back(std::exchange(pending, kNoSymbol));
+      symbols.push_back(symbol);
     }
   }
+  if (pending != kNoSymbol) symbols.push_back(pending);
+}
+
+/// Bytes at once, an unknown token when the next known character comes (one for a run of them with fuse_unk), as
+/// `tokenizers` does; so bytes may overtake it.
+void BpeTokenizer::resolve_unknown(Symbol symbol, std::vector<Symbol>& symbols, Symbol& pending) const {
+  if (append_bytes(symbol, symbols) || !description_.unknown) return;
+  if (pending != kNoSymbol && !description_.fuse_unknown) symbols.push_back(pending);
+  pending = *description_.unknown;
+}
+
+/// The byte tokens of a character, if the vocabulary has them all.
+bool BpeTokenizer::append_bytes(Symbol symbol, std::vector<Symbol>& out) const {
+  if (!description_.byte_fallback) return false;
+  std::string character;
+  if (description_.kind == Description::Kind::byte_level)
+    character = char_of_byte(static_cast<uint8_t>(value_of_unknown(symbol)));
+  else
+    append_utf8(value_of_unknown(symbol), character);
+  const auto byte_token = [&](char c) { return byte_tokens_[static_cast<unsigned char>(c)]; };
+  if (!std::all_of(character.begin(), character.end(), [&](char c) { return byte_token(c) >= 0; })) return false;
+  for (const char c : character) out.push_back(byte_token(c));
+  return true;
+}
+
+/// After merging: bytes if the vocabulary has them, else the unknown token, else nothing. Returns whether it stands for
+/// an unknown token.
+bool BpeTokenizer::append_unknown(Symbol symbol, bool follows_unknown, std::vector<TokenId>& ids) const {
+  if (append_bytes(symbol, ids)) return false;
   if (!description_.unknown) return false;
   if (!(follows_unknown && description_.fuse_unknown)) ids.push_back(*description_.unknown);
   return true;

@@ -57,6 +57,8 @@ class BpeTokenizer final : public Tokenizer {
   void encode_word(std::string_view word, Scratch& scratch) const;
   void merge_word(std::string_view word, Scratch& scratch) const;
   void start_symbols(std::string_view word, std::vector<Symbol>& symbols) const;
+  void resolve_unknown(Symbol symbol, std::vector<Symbol>& symbols, Symbol& pending) const;
+  bool append_bytes(Symbol symbol, std::vector<Symbol>& out) const;
   bool append_unknown(Symbol symbol, bool follows_unknown, std::vector<TokenId>& ids) const;
 
   Description description_;

@@ -40,10 +40,15 @@ struct AddedToken {
 struct Description {
   enum class Kind { byte_level, sentencepiece };
   enum class Priority { merges, scores };  // what decides which pair is merged first
+  /// By whose rules, where they differ. What the vocabulary cannot spell: tokenizers drops it, or puts bytes or the
+  /// unknown token there, before merging, llama.cpp after. A pair merged twice: the later or the first rank. Added
+  /// tokens that overlap: the leftmost, or the longest of the text first.
+  enum class Rules { tokenizers, llamacpp };
 
   std::string source;  // for messages
   Kind kind = Kind::byte_level;
   Priority priority = Priority::merges;
+  Rules rules = Rules::tokenizers;
   std::vector<Token> tokens;  // by id
   std::vector<Merge> merges;  // in order of rank
   std::vector<AddedToken> added;

@@ -1,11 +1,15 @@
 #include "core/tokenizer/hf_json.h"
 
-#include <fstream>
-#include <functional>
+#include <algorithm>
+#include <charconv>
+#include <initializer_list>
+#include <map>
+#include <set>
 #include <unordered_map>
 
 #include "core/common/error.h"
 #include "core/common/json.h"
+#include "core/common/log.h"
 
 namespace crumb::tokenizer {
 namespace {
@@ -26,6 +30,8 @@ class Reader {
     read_added_tokens(child(root, "added_tokens"));
     read_decoder(child(root, "decoder"));
     read_config_files();
+    add_tokens_of_config();
+    read_special_ids();
     read_post_processor(child(root, "post_processor"));
     return std::move(out_);
   }
@@ -66,7 +72,8 @@ class Reader {
       const auto it = json.find(key);
       return it == json.end() ? 0 : static_cast<int64_t>(it->size());
     };
-    num_listed_ = count(root.at("model"), "vocab") + count(root, "added_tokens");
+    num_in_model_ = count(root.at("model"), "vocab");
+    num_listed_ = num_in_model_ + count(root, "added_tokens");
   }
 
   /// Ids may leave gaps, but one far beyond the number of tokens would only make a table of nothing.
@@ -234,24 +241,53 @@ class Reader {
   }
 
   void read_added_tokens(const Json& list) {
-    for (const Json& json : list.is_null() ? Json::array() : list) {
-      AddedToken added;
-      added.content = text_at(json, "content");
-      const auto known = id_of(added.content);
-      added.id = known ? *known : token_id(json.at("id"));
-      added.special = get_or(json, "special", false);
-      added.normalized = get_or(json, "normalized", !added.special);
-      added.single_word = get_or(json, "single_word", false);
-      added.lstrip = get_or(json, "lstrip", false);
-      added.rstrip = get_or(json, "rstrip", false);
-      Token& token = token_at(added.id);
-      if (token.piece.empty()) token.piece = added.content;
-      ids_.emplace(added.content, added.id);
-      if (token.type != TokenType::unknown && token.type != TokenType::byte) {
-        token.type = added.special ? TokenType::control : TokenType::user_defined;
-      }
-      out_.added.push_back(std::move(added));
+    for (const Json& json : list.is_null() ? Json::array() : list) add_token(added_token(json), token_id(json.at("id")));
+  }
+
+  AddedToken added_token(const Json& json) const {
+    AddedToken added;
+    added.content = text_at(json, "content");
+    added.special = get_or(json, "special", false);
+    added.normalized = get_or(json, "normalized", !added.special);
+    added.single_word = get_or(json, "single_word", false);
+    added.lstrip = get_or(json, "lstrip", false);
+    added.rstrip = get_or(json, "rstrip", false);
+    return added;
+  }
+
+  /// The id that the `tokenizers` package gives the next token that is in no vocabulary.
+  TokenId next_id() const {
+    int64_t next = num_in_model_;
+    for (const AddedToken& added : out_.added) next = std::max<int64_t>(next, added.id + 1);
+    return static_cast<TokenId>(next);
+  }
+
+  /// Adds a token, or changes the options of one that was added before. Without an id it gets the next one.
+  void add_token(AddedToken added, std::optional<TokenId> listed_id) {
+    const auto known = id_of(added.content);
+    const TokenId next = next_id();
+    if (known && listed_id && *known != *listed_id) {
+      log_warning("{}: \"{}\" has id {} in the vocabulary, {} among the added tokens; taking {}", file_.string(),
+                  added.content, *known, *listed_id, *known);
     }
+    if (!known && listed_id && *listed_id != next) {
+      log_warning("{}: the added token \"{}\" has id {}; the `tokenizers` package would give it {}, the next free one",
+                  file_.string(), added.content, *listed_id, next);
+    }
+    added.id = known ? *known : listed_id ? *listed_id : next;
+    Token& token = token_at(added.id);
+    CRUMB_CHECK(token.piece.empty() || token.piece == added.content, "{}: id {} stands for both \"{}\" and \"{}\"",
+                file_.string(), added.id, token.piece, added.content);
+    token.piece = added.content;
+    ids_.emplace(added.content, added.id);
+    if (token.type != TokenType::unknown && token.type != TokenType::byte)
+      token.type = added.special ? TokenType::control : TokenType::user_defined;
+    const auto same = std::find_if(out_.added.begin(), out_.added.end(),
+                                   [&](const AddedToken& other) { return other.content == added.content; });
+    if (same != out_.added.end())
+      *same = std::move(added);
+    else
+      out_.added.push_back(std::move(added));
   }
 
   void read_decoder(const Json& json) {
@@ -271,15 +307,95 @@ class Reader {
 
   void read_config_files() {
     config_ = parse_sibling("tokenizer_config.json");
-    const Json map = parse_sibling("special_tokens_map.json");
-    const Json generation = parse_sibling("generation_config.json"), model = parse_sibling("config.json");
+    special_map_ = parse_sibling("special_tokens_map.json");
+    generation_ = parse_sibling("generation_config.json");
+    model_config_ = parse_sibling("config.json");
+    read_chat_template();
+  }
+
+  /// Tokens that stand beside tokenizer.json only. Source: transformers 5, TokenizersBackend.
+  void add_tokens_of_config() {
+    const Json decoder = child(config_, "added_tokens_decoder");
+    if (!decoder.is_null()) {
+      std::map<TokenId, AddedToken> by_id;
+      num_listed_ += static_cast<int64_t>(decoder.size());
+      for (const auto& [id, json] : decoder.items()) by_id.emplace(id_of_text(id), added_token(json));
+      for (auto& [id, added] : by_id) add_token(std::move(added), id);
+    } else {
+      const Json more = parse_sibling("added_tokens.json");
+      std::map<TokenId, std::string> by_id;
+      num_listed_ += static_cast<int64_t>(more.size());
+      for (const auto& [content, id] : more.items()) by_id.emplace(token_id(id), content);
+      for (const auto& [id, content] : by_id) {
+        if (!is_added(content)) add_token({content, 0, false, true, false, false, false}, id);
+      }
+    }
+    for (const char* name : {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"})
+      add_special(setting(name));
+    for (const char* name : {"additional_special_tokens", "extra_special_tokens"}) {
+      for (const auto& [key, json] : setting(name).items()) add_special(json);
+    }
+  }
+
+  /// "512"
+  TokenId id_of_text(const std::string& text) const {
+    int64_t id = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), id);
+    CRUMB_CHECK(error == std::errc() && end == text.data() + text.size(),
+                "{}: added_tokens_decoder: \"{}\" is no token id", (file_.parent_path() / "tokenizer_config.json").string(),
+                text);
+    return token_id(id);
+  }
+
+  bool is_added(const std::string& content) const {
+    return std::any_of(out_.added.begin(), out_.added.end(),
+                       [&](const AddedToken& token) { return token.content == content; });
+  }
+
+  /// Of tokenizer_config.json, else of special_tokens_map.json; null where neither has it.
+  Json setting(const char* name) const {
+    const Json json = child(config_, name);
+    return json.is_null() ? child(special_map_, name) : json;
+  }
+
+  /// A token that is named in the configuration is a special one. One that no vocabulary has gets the next id, if the
+  /// model has a row for it.
+  void add_special(const Json& json) {
+    if (!json.is_string() && !json.is_object()) return;
+    AddedToken added;
+    if (json.is_object())
+      added = added_token(json);
+    else
+      added.content = json.get<std::string>();
+    added.special = true;
+    if (added.content.empty()) return;
+    const auto same = std::find_if(out_.added.begin(), out_.added.end(),
+                                   [&](const AddedToken& other) { return other.content == added.content; });
+    if (same != out_.added.end() && (same->special || json.is_string())) {
+      same->special = true;
+      Token& token = token_at(same->id);
+      if (token.type == TokenType::user_defined) token.type = TokenType::control;
+      return;
+    }
+    const int64_t rows = get_or<int64_t>(model_config_, "vocab_size", INT32_MAX);
+    if (!id_of(added.content) && next_id() >= rows) {
+      log_warning("{}: the special token \"{}\" of the configuration is in no vocabulary, and the model has no row for "
+                  "it: left out",
+                  file_.string(), added.content);
+      return;
+    }
+    add_token(std::move(added), std::nullopt);
+  }
+
+  void read_special_ids() {
     const auto special = [&](const char* name) -> std::optional<TokenId> {
-      for (const Json* json : std::initializer_list<const Json*>{&config_, &map}) {
+      for (const Json* json : std::initializer_list<const Json*>{&config_, &special_map_}) {
         if (const auto id = token_named(child(*json, name))) return id;
       }
       const std::string id_key = std::string(name) + "_id";
-      for (const Json* json : std::initializer_list<const Json*>{&generation, &model}) {
-        if (const auto id = first_id(child(*json, id_key.c_str()))) return id;
+      for (const Json* json : std::initializer_list<const Json*>{&generation_, &model_config_}) {
+        const auto ids = ids_in(child(*json, id_key.c_str()));
+        if (!ids.empty()) return ids[0];
       }
       return std::nullopt;
     };
@@ -288,7 +404,15 @@ class Reader {
     out_.special.unk = special("unk_token");
     if (!out_.special.unk) out_.special.unk = out_.unknown;
     out_.special.pad = special("pad_token");
-    read_chat_template();
+  }
+
+  void read_ends() {
+    std::set<TokenId> ends;
+    if (out_.special.eos) ends.insert(*out_.special.eos);
+    for (const Json* json : std::initializer_list<const Json*>{&generation_, &model_config_}) {
+      for (const TokenId id : ids_in(child(*json, "eos_token_id"))) ends.insert(id);
+    }
+    out_.special.end.assign(ends.begin(), ends.end());
   }
 
   /// "<s>" or {"content": "<s>", ...}
@@ -298,13 +422,15 @@ class Reader {
     return std::nullopt;
   }
 
-  /// A number, or the first of a list; ids outside the vocabulary (a padded embedding's) do not count.
-  std::optional<TokenId> first_id(const Json& json) const {
-    const Json value = json.is_array() && !json.empty() ? json[0] : json;
-    if (!value.is_number_integer()) return std::nullopt;
-    const auto id = value.get<int64_t>();
-    if (id < 0 || id >= static_cast<int64_t>(out_.tokens.size())) return std::nullopt;
-    return static_cast<TokenId>(id);
+  /// A number, or a list; ids outside the vocabulary (a padded embedding's) do not count.
+  std::vector<TokenId> ids_in(const Json& json) const {
+    std::vector<TokenId> ids;
+    for (const Json& value : json.is_array() ? json : Json::array({json})) {
+      if (!value.is_number_integer()) continue;
+      const auto id = value.get<int64_t>();
+      if (id >= 0 && id < static_cast<int64_t>(out_.tokens.size())) ids.push_back(static_cast<TokenId>(id));
+    }
+    return ids;
   }
 
   void read_chat_template() {
@@ -321,8 +447,8 @@ class Reader {
     }
   }
 
-  /// transformers takes add_bos_token and add_eos_token of tokenizer_config.json, where given, before the
-  /// post_processor.
+  /// The ids put around a text are those of tokenizer.json, as in transformers 5; earlier versions let add_bos_token and
+  /// add_eos_token of tokenizer_config.json win for some classes.
   void read_post_processor(const Json& json) {
     std::vector<Json> steps;
     flatten(json, "processors", steps);
@@ -332,16 +458,23 @@ class Reader {
       else if (type_of(step) != "ByteLevel")
         unsupported("post_processor", type_of(step), "ByteLevel, TemplateProcessing, Sequence");
     }
-    if (config_.contains("add_bos_token") || config_.contains("add_eos_token")) {
-      out_.prefix.clear();
-      out_.suffix.clear();
-      if (get_or(config_, "add_bos_token", false) && out_.special.bos) out_.prefix = {*out_.special.bos};
-      if (get_or(config_, "add_eos_token", false) && out_.special.eos) out_.suffix = {*out_.special.eos};
-    }
     if (!out_.special.bos && out_.prefix.size() == 1) out_.special.bos = out_.prefix[0];
     if (!out_.special.eos && out_.suffix.size() == 1) out_.special.eos = out_.suffix[0];
     out_.special.add_bos = out_.special.bos && !out_.prefix.empty() && out_.prefix[0] == *out_.special.bos;
     out_.special.add_eos = out_.special.eos && !out_.suffix.empty() && out_.suffix.back() == *out_.special.eos;
+    warn_about_key("add_bos_token", "BOS", out_.special.bos, out_.special.add_bos);
+    warn_about_key("add_eos_token", "EOS", out_.special.eos, out_.special.add_eos);
+    read_ends();
+  }
+
+  /// Only a token that is known can be added.
+  void warn_about_key(const char* key, const char* name, std::optional<TokenId> id, bool adds) const {
+    const Json value = child(config_, key);
+    if (!value.is_boolean() || !id || value.get<bool>() == adds) return;
+    log_warning(
+        "{}: {} {} a text, though tokenizer_config.json says {}: {}; transformers 5 reads it so, earlier versions may "
+        "follow the key",
+        file_.string(), adds ? "adds" : "does not add", fmt::format("{} to", name), key, value.get<bool>());
   }
 
   void read_template(const Json& step) {
@@ -360,8 +493,8 @@ class Reader {
 
   Path file_;
   Description out_;
-  Json config_;
-  int64_t num_listed_ = 0;  // tokens of the vocabulary and added ones
+  Json config_, special_map_, generation_, model_config_;  // the files beside tokenizer.json; {} where absent
+  int64_t num_in_model_ = 0, num_listed_ = 0;  // tokens of the vocabulary; with the added ones
   std::unordered_map<std::string, TokenId> ids_;
 };
 

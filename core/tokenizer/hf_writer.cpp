@@ -85,10 +85,19 @@ Json byte_level_step(bool prefix_space) {
   return {{"type", "ByteLevel"}, {"add_prefix_space", prefix_space}, {"trim_offsets", true}, {"use_regex", false}};
 }
 
+/// For a vocabulary of a GGUF file those of the family's own tokenizer.json, which llama.cpp may read more simply.
+std::vector<SplitStep> family_steps(const Description& description) {
+  const NamedSplit* named = find_named_split(description.split_name);
+  if (named == nullptr) return description.split.steps;
+  std::vector<SplitStep> steps;
+  for (const std::string& pattern : named->patterns) steps.push_back({pattern, SplitBehavior::isolated, false});
+  return steps;
+}
+
 Json pre_tokenizer(const Description& description) {
   std::vector<Json> steps;
   if (description.split.metaspace) steps.push_back(metaspace_step(*description.split.metaspace));
-  for (const auto& step : description.split.steps) {
+  for (const auto& step : family_steps(description)) {
     steps.push_back({{"type", "Split"},
                      {"pattern", {{"Regex", step.pattern}}},
                      {"behavior", behavior_name(step.behavior)},
@@ -243,6 +252,7 @@ Json generation_config(const SpecialIds& special) {
   };
   set("bos_token_id", special.bos);
   set("eos_token_id", special.eos);
+  if (special.end.size() > 1) config["eos_token_id"] = special.end;
   set("pad_token_id", special.pad);
   return config;
 }

@@ -75,6 +75,7 @@ Description read_llama2c(const Path& file) {
   out.source = name;
   out.kind = Description::Kind::sentencepiece;
   out.priority = Description::Priority::scores;
+  out.rules = Description::Rules::llamacpp;
   Cursor cursor(file);
   cursor.read<int32_t>();  // the longest piece
   while (!cursor.at_end()) {
@@ -90,7 +91,7 @@ Description read_llama2c(const Path& file) {
   out.normalizer.steps = {{NormalizerStep::Kind::prepend, "", std::string(kSpaceMark), {}},
                           {NormalizerStep::Kind::replace, " ", std::string(kSpaceMark), {}}};
   out.strip_leading_space = true;
-  out.special = {kBos, kEos, kUnknown, std::nullopt, true, false};
+  out.special = {kBos, kEos, kUnknown, std::nullopt, true, false, {kEos}};
   out.prefix = {kBos};
   return out;
 }

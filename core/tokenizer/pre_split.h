@@ -36,6 +36,7 @@ struct Metaspace {
 };
 
 struct PreSplit {
+  UnicodeTables tables = UnicodeTables::newest;
   bool prefix_space = false;  // ByteLevel's add_prefix_space
   std::optional<Metaspace> metaspace;
   std::vector<SplitStep> steps;
@@ -60,7 +61,7 @@ class PreSplitter {
     Scanner scanner;
     std::optional<Regex> regex;
   };
-  static void apply(const Step& step, std::string_view text, const std::vector<Span>& pieces, std::vector<Span>& out);
+  void apply(const Step& step, std::string_view text, const std::vector<Span>& pieces, std::vector<Span>& out) const;
 
   PreSplit description_;
   std::vector<Step> steps_;
@@ -69,14 +70,20 @@ class PreSplitter {
 /// A split that llama.cpp has a name for.
 struct NamedSplit {
   std::string name;
-  std::vector<std::string> patterns;  // isolated, one after the other
+  std::vector<std::string> patterns;  // of the family's tokenizer.json: isolated, one after the other
   bool ignore_merges = false;
-  bool nfc = false;      // the tokenizers of this family normalize; llama.cpp does not
-  bool add_bos = false;  // llama.cpp's default where the file does not say
+  bool nfc = false;                   // the tokenizers of this family normalize; llama.cpp does not
+  bool add_bos = false;               // llama.cpp's default where the file does not say
+  std::vector<std::string> llamacpp = {};  // what llama.cpp does under this name, if it is not the same; in Oniguruma's words
+  bool approximated = false;          // and that cuts more than a few rare texts elsewhere
+  /// What a GGUF of this name is split by.
+  const std::vector<std::string>& as_llamacpp() const { return llamacpp.empty() ? patterns : llamacpp; }
 };
 /// The names understood in tokenizer.ggml.pre, the one to write first among equals.
 const std::vector<NamedSplit>& named_splits();
 const NamedSplit* find_named_split(std::string_view name);
+/// Why a name that llama.cpp knows is not supported; "" for other names.
+std::string reason_against_split(std::string_view name);
 /// The name that stands for these steps, or nullptr. Where several do, one whose family normalizes as this tokenizer.
 const NamedSplit* name_of_split(const PreSplit& split, bool ignore_merges, bool nfc);
 

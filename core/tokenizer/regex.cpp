@@ -1,7 +1,9 @@
 #include "core/tokenizer/regex.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
+#include <oniguruma.h>
+
+#include <algorithm>
+#include <mutex>
 
 #include "core/common/error.h"
 #include "core/tokenizer/unicode.h"
@@ -9,126 +11,142 @@
 namespace crumb::tokenizer {
 namespace {
 
-// PCRE2's own \s counts U+180E, its \w has no marks: Oniguruma's sets instead (its \w: Alphabetic, marks, decimal
-// numbers, connectors, and the numbers of Latin-1).
-constexpr std::string_view kSpaces =
-    "\\t-\\r\\x20\\x85\\xa0\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}";
-constexpr std::string_view kWord =
-    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\xb2\\xb3\\xb9\\xbc-\\xbe\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{"
-    "1f169}\\x{1f170}-\\x{1f189}";
-constexpr std::string_view kHexDigits = "0-9a-fA-F";
+constexpr size_t kLongestPattern = 65'536;
+constexpr unsigned int kDeepestNesting = 1000;
+// As many steps back as Oniguruma allows by default, so also in the `tokenizers` package.
+constexpr unsigned long kRetriesOfMatch = 10'000'000;
 
-std::string_view set_of_escape(char c) {
-  switch (c) {
-    case 's':
-    case 'S':
-      return kSpaces;
-    case 'w':
-    case 'W':
-      return kWord;
-    case 'h':
-    case 'H':
-      return kHexDigits;
-    default:
-      return {};
-  }
+void start_engine() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    OnigEncoding encoding = ONIG_ENCODING_UTF8;
+    onig_initialize(&encoding, 1);
+    onig_set_parse_depth_limit(kDeepestNesting);
+  });
 }
 
-void append_escape(char c, bool in_class, std::string_view pattern, std::string& out) {
-  const std::string_view set = set_of_escape(c);
-  const bool negated = c == 'S' || c == 'W' || c == 'H';
-  if (set.empty() || (in_class && c == 'S')) {  // [\S] differs by U+180E only
-    out.append({'\\', c});
-  } else if (in_class) {
-    CRUMB_CHECK(!negated, "regular expression {}: \\{} inside brackets is not supported", pattern, c);
-    out.append(set);
-  } else {
-    out.append(negated ? "[^" : "[").append(set).append("]");
-  }
+std::string text_of_error(int code, OnigErrorInfo* info) {
+  OnigUChar text[ONIG_MAX_ERROR_MESSAGE_LEN];
+  const int size = info != nullptr ? onig_error_code_to_str(text, code, info) : onig_error_code_to_str(text, code);
+  return {reinterpret_cast<const char*>(text), static_cast<size_t>(size)};
 }
 
-}  // namespace
-
-struct Regex::Code {
-  explicit Code(pcre2_code* compiled) : code(compiled) {}
-  ~Code() { pcre2_code_free(code); }
-  Code(const Code&) = delete;
-  Code& operator=(const Code&) = delete;
-  pcre2_code* code;
-};
-
-std::string to_pcre2(std::string_view pattern) {
+/// [[:punct:]] holds the symbols too since Oniguruma 6.9.9, which the `tokenizers` package is built with.
+std::string with_symbols_in_punct(std::string_view pattern) {
   std::string out;
-  bool in_class = false;
+  int depth = 0;
   for (size_t i = 0; i < pattern.size(); ++i) {
-    const char c = pattern[i];
-    if (c == '\\' && i + 1 < pattern.size()) {
-      append_escape(pattern[++i], in_class, pattern, out);
-      continue;
+    const std::string_view rest = pattern.substr(i);
+    if (depth > 0 && rest.starts_with("[:punct:]")) {
+      out += "\\p{P}\\p{S}";
+      i += 8;
+    } else if (depth > 0 && rest.starts_with("[:^punct:]")) {
+      out += "[^\\p{P}\\p{S}]";
+      i += 9;
+    } else if (depth > 0 && rest.starts_with("[:") && rest.find(":]") != std::string_view::npos) {
+      const size_t size = rest.find(":]") + 2;
+      out += rest.substr(0, size);
+      i += size - 1;
+    } else {
+      out += rest[0];
+      if (rest[0] == '\\' && rest.size() > 1) {
+        out += rest[1];
+        ++i;
+      } else if (rest[0] == '[') {
+        ++depth;
+        // A bracket that closes at once is a literal.
+        for (const char c : {'^', ']'}) {
+          if (i + 1 < pattern.size() && pattern[i + 1] == c) out += pattern[++i];
+        }
+      } else if (rest[0] == ']') {
+        depth = std::max(0, depth - 1);
+      }
     }
-    const bool nested = in_class && (c == '[' || pattern.substr(i, 2) == "&&");
-    CRUMB_CHECK(!nested, "regular expression {}: set operations inside brackets ({}) are not supported", pattern,
-                pattern.substr(i, 2));
-    if (c == '[') {
-      in_class = true;
-      // A bracket that closes at once is a literal in both engines.
-      if (pattern.substr(i + 1, 1) == "^")
-        out += pattern[i++], out += '^';
-      else
-        out += c;
-      if (pattern.substr(i + 1, 1) == "]") out += "\\]", ++i;
-      continue;
-    }
-    if (c == ']') in_class = false;
-    out += c;
   }
   return out;
 }
 
-Regex::Regex(const std::string& pattern) {
-  const std::string translated = to_pcre2(pattern);
-  int error = 0;
-  size_t offset = 0;
-  const std::unique_ptr<pcre2_compile_context, decltype(&pcre2_compile_context_free)> context(
-      pcre2_compile_context_create(nullptr), pcre2_compile_context_free);
-  pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
-  // Ruby's ^ and $ match at every line.
-  pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                                   PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, &error, &offset, context.get());
-  if (code == nullptr) {
-    unsigned char message[256];
-    pcre2_get_error_message(error, message, sizeof message);
-    user_error("regular expression {}: {}", pattern, reinterpret_cast<const char*>(message));
-  }
-  pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);  // without JIT support the interpreter runs
-  code_ = std::make_shared<const Code>(code);
+const OnigUChar* bytes_of(std::string_view text) { return reinterpret_cast<const OnigUChar*>(text.data()); }
+
+}  // namespace
+
+struct Regex::Code {
+  Code(regex_t* compiled, UnicodeTables tables_of_text) : code(compiled), tables(tables_of_text) {}
+  ~Code() { onig_free(code); }
+  Code(const Code&) = delete;
+  Code& operator=(const Code&) = delete;
+  regex_t* code;
+  UnicodeTables tables;
+};
+
+Regex::Regex(const std::string& pattern, UnicodeTables tables) {
+  start_engine();
+  CRUMB_CHECK(pattern.size() <= kLongestPattern, "regular expression {}...: {} bytes, at most {} are read",
+              std::string_view(pattern).substr(0, 40), pattern.size(), kLongestPattern);
+  std::string storage;
+  CRUMB_CHECK(valid_utf8(pattern, storage).data() == pattern.data(),
+              "regular expression {}: not valid UTF-8", valid_utf8(pattern, storage));
+  const std::string source = with_symbols_in_punct(pattern);
+  regex_t* code = nullptr;
+  OnigErrorInfo info;
+  const int rc = onig_new(&code, bytes_of(source), bytes_of(source) + source.size(), ONIG_OPTION_NONE,
+                          ONIG_ENCODING_UTF8, ONIG_SYNTAX_DEFAULT, &info);
+  if (rc != ONIG_NORMAL) user_error("regular expression {}: {}", pattern, text_of_error(rc, &info));
+  code_ = std::make_shared<const Code>(code, tables);
 }
 
 struct Regex::Matcher::Data {
-  explicit Data(const Regex& regex) : code(regex.code_->code), match(pcre2_match_data_create(1, nullptr)) {}
-  ~Data() { pcre2_match_data_free(match); }
+  explicit Data(const Regex& regex) : code(*regex.code_), region(onig_region_new()), limits(onig_new_match_param()) {
+    onig_initialize_match_param(limits);
+    onig_set_retry_limit_in_match_of_match_param(limits, kRetriesOfMatch);
+  }
+  ~Data() {
+    onig_region_free(region, 1);
+    onig_free_match_param(limits);
+  }
   Data(const Data&) = delete;
   Data& operator=(const Data&) = delete;
-  const pcre2_code* code;
-  pcre2_match_data* match;
+
+  /// One search may take time and memory in proportion to the text, so that no pattern hangs or fills the machine.
+  void set_limits(size_t size) {
+    onig_set_retry_limit_in_search_of_match_param(limits, kRetriesOfMatch + 64 * size);
+    onig_set_match_stack_limit_size_of_match_param(
+        limits, static_cast<unsigned int>(std::min<size_t>(1'000'000 + 8 * size, UINT32_MAX)));
+  }
+
+  const Code& code;
+  OnigRegion* region;
+  OnigMatchParam* limits;
+  std::string storage;
 };
 
 Regex::Matcher::Matcher(const Regex& regex) : data_(std::make_unique<Data>(regex)) {}
 Regex::Matcher::~Matcher() = default;
 
-void Regex::Matcher::find_all(std::string_view text, std::vector<Span>& matches) const {
-  const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
-  size_t at = 0;
-  while (at < text.size()) {
-    int rc = pcre2_match(data_->code, subject, text.size(), at, PCRE2_NO_UTF_CHECK, data_->match, nullptr);
-    if (rc == PCRE2_ERROR_JIT_STACKLIMIT) {  // the interpreter keeps its stack on the heap
-      rc = pcre2_match(data_->code, subject, text.size(), at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data_->match, nullptr);
+// The order of steps is that of the iterator of the `onig` crate, which the `tokenizers` package runs: after an empty
+// match where the last one ended the search goes on one character later.
+void Regex::Matcher::find_all(std::string_view text, std::vector<Span>& matches) {
+  if (text.empty()) return;
+  text = with_known_characters(text, data_->code.tables, data_->storage);
+  const OnigUChar *begin = bytes_of(text), *end = begin + text.size();
+  data_->set_limits(text.size());
+  bool any = false;
+  size_t at = 0, last_end = 0;
+  while (at <= text.size()) {
+    const int rc = onig_search_with_param(data_->code.code, begin, end, begin + at, end, data_->region,
+                                          ONIG_OPTION_NONE, data_->limits);
+    if (rc == ONIG_MISMATCH) return;
+    if (rc < 0) run_error("splitting text for the tokenizer, from byte {}: {}", at, text_of_error(rc, nullptr));
+    const Span match = {static_cast<size_t>(data_->region->beg[0]), static_cast<size_t>(data_->region->end[0])};
+    if (match.end < match.begin || match.begin < last_end)
+      run_error("splitting text for the tokenizer: the expression moves a match back to byte {}", match.begin);
+    if (match.begin == match.end && any && last_end == match.end) {
+      at += at < text.size() ? utf8_size(text[at]) : 1;
+      continue;
     }
-    if (rc == PCRE2_ERROR_NOMATCH) return;
-    if (rc < 0) run_error("splitting text for the tokenizer: PCRE2 error {} at byte {}", rc, at);
-    const size_t* span = pcre2_get_ovector_pointer(data_->match);
-    if (span[1] > span[0]) matches.push_back({span[0], span[1]});
-    at = span[1] > at ? span[1] : at + utf8_size(text[at]);
+    matches.push_back(match);
+    any = true;
+    at = last_end = match.end;
   }
 }
 

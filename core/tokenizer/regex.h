@@ -1,11 +1,12 @@
-// Regular expressions of tokenizer.json (Oniguruma, Ruby syntax), run by PCRE2.
+// Regular expressions of tokenizer.json, run by Oniguruma as the `tokenizers` package does.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "core/tokenizer/unicode.h"
 
 namespace crumb::tokenizer {
 
@@ -17,12 +18,12 @@ struct Span {
 
 class Regex {
  public:
-  /// Throws UserError for a pattern that does not compile or that uses what PCRE2 reads differently (set operations in
-  /// brackets).
-  explicit Regex(const std::string& oniguruma_pattern);
+  /// Throws UserError for a pattern that does not compile, or is longer than 64 KiB.
+  explicit Regex(const std::string& pattern, UnicodeTables tables = UnicodeTables::newest);
 
-  /// Appends matches from left to right without overlap; empty matches are left out. `text` must be valid UTF-8.
-  /// Thread-safe. Anchors and lookarounds see `text` only.
+  /// Appends the matches from left to right without overlap, empty ones too, except where the last match ended. `text`
+  /// must be valid UTF-8. Anchors and lookarounds see `text` only. RunError where a match takes more steps than
+  /// Oniguruma allows, or more memory than fits the text. Thread-safe.
   void find_all(std::string_view text, std::vector<Span>& matches) const;
 
   /// The same for many short texts, with one match buffer; for one thread. The Regex must outlive it.
@@ -32,7 +33,7 @@ class Regex {
     ~Matcher();
     Matcher(const Matcher&) = delete;
     Matcher& operator=(const Matcher&) = delete;
-    void find_all(std::string_view text, std::vector<Span>& matches) const;
+    void find_all(std::string_view text, std::vector<Span>& matches);
 
    private:
     struct Data;
@@ -43,8 +44,5 @@ class Regex {
   struct Code;
   std::shared_ptr<const Code> code_;
 };
-
-/// The same expression for PCRE2: \s, \w and \h spelled out as Oniguruma's sets. Exposed for tests.
-std::string to_pcre2(std::string_view oniguruma_pattern);
 
 }  // namespace crumb::tokenizer

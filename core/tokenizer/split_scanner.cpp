@@ -13,7 +13,11 @@ const std::string kLlama3Pattern =
 const std::string kQwen2Pattern =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
+const std::string kDigitGroups = "(digit groups of llama.cpp)";
+
 namespace {
+
+const std::string kNumberPattern = R"(\p{N})";
 
 std::array<CharClass, 128> ascii_classes() {
   std::array<CharClass, 128> classes{};
@@ -31,20 +35,28 @@ struct Char {
 
 class Text {
  public:
-  explicit Text(std::string_view text) : text_(text) {}
+  Text(std::string_view text, UnicodeTables tables) : text_(text), tables_(tables) {}
 
   size_t size() const { return text_.size(); }
+  bool folds_long_s() const { return tables_ == UnicodeTables::newest; }
   char byte(size_t at) const { return at < text_.size() ? text_[at] : '\0'; }
   Char at(size_t i) const {
     if (i >= text_.size()) return {};
     const auto lead = static_cast<unsigned char>(text_[i]);
     if (lead < 0x80) return {kAscii[lead], 1};
     const CodePoint c = decode_utf8(text_.data() + i);
-    return {char_class(c.value), c.size};
+    return {char_class(c.value, tables_), c.size};
   }
   bool is(size_t i, CharClass kind) const {
     const Char c = at(i);
     return c.size > 0 && c.kind == kind;
+  }
+  /// Whether a number stands before i.
+  bool ends_with_number(size_t i) const {
+    if (i == 0) return false;
+    do --i;
+    while (is_continuation(text_[i]));
+    return is(i, CharClass::number);
   }
   /// End of the run of `kind` that starts at i (i itself if there is none), at most `limit` characters.
   size_t run_end(size_t i, CharClass kind, size_t limit = SIZE_MAX) const {
@@ -58,11 +70,12 @@ class Text {
 
  private:
   std::string_view text_;
+  UnicodeTables tables_;
 };
 
 bool is_newline(char c) { return c == '\n' || c == '\r'; }
 
-/// 's 't 're 've 'm 'll 'd at i; 0 if none stands there. Without case, U+017F (long s) counts as s.
+/// 's 't 're 've 'm 'll 'd at i; 0 if none stands there. Without case, U+017F (long s) counts as s for Oniguruma.
 size_t contraction_size(const Text& text, size_t i, bool ignore_case) {
   const auto letter = [&](size_t at) {
     const char c = text.byte(at);
@@ -71,7 +84,7 @@ size_t contraction_size(const Text& text, size_t i, bool ignore_case) {
   const char a = letter(i + 1), b = letter(i + 2);
   if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
   if ((a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l')) return 3;
-  if (ignore_case && a == '\xc5' && b == '\xbf') return 3;
+  if (ignore_case && text.folds_long_s() && a == '\xc5' && b == '\xbf') return 3;
   return 0;
 }
 
@@ -107,6 +120,12 @@ size_t line_break_end(const Text& text, size_t i) {
   return end;
 }
 
+/// Where the next character of `kind` stands.
+size_t next_of_kind(const Text& text, size_t i, CharClass kind) {
+  for (Char c = text.at(i); c.size > 0 && c.kind != kind; c = text.at(i)) i += c.size;
+  return i;
+}
+
 size_t next_llama3(const Text& text, size_t i, size_t max_digits) {
   const char c = text.byte(i);
   if (c == '\'') {
@@ -125,6 +144,34 @@ size_t next_llama3(const Text& text, size_t i, size_t max_digits) {
   }
   if (const size_t end = line_break_end(text, i); end > 0) return end;
   return space_end(text, i);
+}
+
+/// A number, or the stretch up to the next one.
+size_t next_number(const Text& text, size_t i) {
+  const Char first = text.at(i);
+  if (first.kind == CharClass::number) return i + first.size;
+  return next_of_kind(text, i, CharClass::number);
+}
+
+size_t next_digit_group(const Text& text, size_t i) {
+  if (text.is(i, CharClass::number) && text.ends_with_number(i)) return text.run_end(i, CharClass::number, 3);
+  const size_t start = next_of_kind(text, i, CharClass::number);
+  size_t count = 0;
+  for (size_t at = start; text.is(at, CharClass::number); at += text.at(at).size) ++count;
+  return text.run_end(start, CharClass::number, count % 3 == 0 ? 3 : count % 3);
+}
+
+size_t next_piece(Scanner scanner, const Text& text, size_t i) {
+  switch (scanner) {
+    case Scanner::gpt2:
+      return next_gpt2(text, i);
+    case Scanner::number:
+      return next_number(text, i);
+    case Scanner::digit_groups:
+      return next_digit_group(text, i);
+    default:
+      return next_llama3(text, i, scanner == Scanner::llama3 ? 3 : 1);
+  }
 }
 
 }  // namespace
@@ -147,15 +194,17 @@ Scanner scanner_for(std::string_view pattern) {
   if (text == kGpt2Pattern) return Scanner::gpt2;
   if (text == kLlama3Pattern) return Scanner::llama3;
   if (text == kQwen2Pattern) return Scanner::qwen2;
+  if (text == kNumberPattern) return Scanner::number;
+  if (text == kDigitGroups) return Scanner::digit_groups;
   return Scanner::none;
 }
 
-size_t scan(Scanner scanner, std::string_view view, size_t begin, size_t max_pieces, std::vector<Span>& pieces) {
+size_t scan(Scanner scanner, UnicodeTables tables, std::string_view view, size_t begin, size_t max_pieces,
+            std::vector<Span>& pieces) {
   CRUMB_ASSERT(scanner != Scanner::none);
-  const Text text(view);
-  const size_t max_digits = scanner == Scanner::llama3 ? 3 : 1;
+  const Text text(view, tables);
   for (; begin < view.size() && max_pieces > 0; --max_pieces) {
-    const size_t end = scanner == Scanner::gpt2 ? next_gpt2(text, begin) : next_llama3(text, begin, max_digits);
+    const size_t end = next_piece(scanner, text, begin);
     pieces.push_back({begin, end});
     begin = end;
   }

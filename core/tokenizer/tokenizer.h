@@ -20,6 +20,10 @@ struct SpecialIds {
   bool add_bos =
       false;  // whether encode(..., add_special = true) puts BOS first (tokenizer_config.json / post-processor / GGUF)
   bool add_eos = false;
+  /// Every token that ends a generation, sorted: EOS, what the configuration adds to it (a list in
+  /// generation_config.json; eot_token_id, eom_token_id of a GGUF), and in a GGUF the tokens that llama.cpp knows by
+  /// their text.
+  std::vector<TokenId> end;
 };
 
 class Tokenizer {

@@ -52,10 +52,19 @@ std::string_view valid_utf8(std::string_view text, std::string& storage);
 
 bool is_ascii(std::string_view text);
 
+/// Whose tables of characters: those of the `tokenizers` package (Unicode 16), or those of llama.cpp (15.1).
+enum class UnicodeTables { newest, llamacpp };
+
 /// Classes of the GPT-2 family of splits: \p{L}, \p{N}, \s, and everything else (marks, punctuation, symbols,
 /// controls).
 enum class CharClass : uint8_t { other, letter, number, space };
-CharClass char_class(uint32_t code_point);
+CharClass char_class(uint32_t code_point, UnicodeTables tables = UnicodeTables::newest);
+
+/// Characters that came with Unicode 15 and 16, or changed their classes since 14, the version of the tables at hand
+/// (utf8proc, Oniguruma), are read as an older character of the same classes and the same number of bytes.
+uint32_t known_character(uint32_t code_point, UnicodeTables tables = UnicodeTables::newest);
+/// `text` itself where it has no such characters, else a copy in `storage` with all of them replaced.
+std::string_view with_known_characters(std::string_view text, UnicodeTables tables, std::string& storage);
 
 /// \s of Oniguruma: the property White_Space.
 bool is_space(uint32_t code_point);
