@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Configures and builds one preset of CMakePresets.json: release (default, into build/), debug, asan, no-torch, cuda.
+# Configures and builds one preset of CMakePresets.json: release (default, into build/), debug, no-torch, clang, asan, tsan,
+# cuda.
 #   scripts/build.sh [PRESET] [CMAKE-OPTION ...] [--targets TARGET ...]
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -2,7 +2,8 @@
 # Installs what building Crumb needs; does nothing where it is there already.
 #
 #   scripts/setup.sh            Debian packages, and .venv with the LibTorch wheel (CPU; 530 MB to download, 1.3 GB on disk)
-#   scripts/setup.sh --peers    also .venv-peers: what the tests compare with (transformers, tokenizers, gguf, llama.cpp; 5 GB on disk)
+#   scripts/setup.sh --peers    also .venv-peers: what the tests compare with (transformers, tokenizers, gguf, llama.cpp; 5 GB on disk),
+#                               and clang with its sanitizers and libFuzzer
 #   scripts/setup.sh --cuda     .venv with the full torch wheel and its CUDA libraries instead
 #   scripts/setup.sh --no-torch packages only: enough to convert, evaluate and run models
 set -euo pipefail
@@ -14,13 +15,14 @@ for argument in "$@"; do
     --peers) peers=1 ;;
     --cuda) cuda=1 ;;
     --no-torch) torch=0 ;;
-    *) sed -n '2,8p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,9p' "$0" >&2; exit 2 ;;
   esac
 done
 
 packages=(g++ cmake ninja-build ccache mold pkg-config git python3 python3-venv clang-format
   libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libfmt-dev libonig-dev libutf8proc-dev libeigen3-dev
   libgtest-dev libgmock-dev libbenchmark-dev)
+[ "$peers" = 0 ] || packages+=(clang libclang-rt-dev)
 
 missing=()
 for package in "${packages[@]}"; do

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, runs every test: first everything, then the parts that need no LibTorch built and tested alone, then
-# what reads files and text again under the address and undefined-behaviour sanitizers.
-#   scripts/test.sh [--quick]      --quick: the first of the three
+# these again by the other compiler (clang) under the address and undefined-behaviour sanitizers, with 20 seconds of made-up inputs for each
+# reader, and what uses threads under the thread sanitizer.
+#   scripts/test.sh [--quick]      --quick: the first of these
 # Tests that compare with other programs or need the data set in ../shared/data (CRUMB_DATA) are skipped, and counted, where that is absent.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,7 +28,10 @@ run_tests build
 if [ "${1:-}" != "--quick" ]; then
   scripts/build.sh no-torch
   run_tests build-no-torch
-  readers=(common_tests formats_tests arch_tests tokenizer_tests quant_tests)
-  scripts/build.sh asan --targets "${readers[@]}"
-  run_tests build-asan -R "^($(IFS='|'; echo "${readers[*]}"))$"
+  checked=(common_tests formats_tests arch_tests tokenizer_tests kernels_tests quant_tests runtime_tests export_tests eval_tests)
+  scripts/build.sh asan --targets "${checked[@]}" fuzz_targets
+  run_tests build-asan -R "^($(IFS='|'; echo "${checked[*]}"))$"
+  scripts/fuzz.sh --fixed 20
+  scripts/build.sh tsan --targets common_tests
+  run_tests build-tsan -R '^common_tests$'
 fi
