@@ -293,7 +293,8 @@ TEST(OpenCheckpoint, CallsAGitLfsPointerSo) {
   const std::string pointer = "version https://git-lfs/spec/v1\noid sha256:4d7a\nsize 12345\n";
   testing::write_file(dir / "model.gguf", pointer);
   EXPECT_EQ(error_of([&] { open_checkpoint(dir / "model.gguf"); }),
-            (dir / "model.gguf").string() + ": a Git LFS pointer, not the file; fetch it: git lfs pull");
+            "cannot read " + (dir / "model.gguf").string() +
+                ": a Git LFS pointer, not the file itself, which `git lfs pull` fetches");
   std::filesystem::copy(tiny_model("llama"), dir / "folder");
   testing::write_file(dir / "folder" / "model.safetensors", pointer);
   EXPECT_THAT(error_of([&] { open_checkpoint(dir / "folder"); }),
