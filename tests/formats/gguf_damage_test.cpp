@@ -87,7 +87,8 @@ TEST(DamagedGguf, TheFrameOfTheFile) {
     EXPECT_THAT(open_error(raw.text()), HasSubstr(word));
   }
   EXPECT_THAT(open_error(""), HasSubstr("not a GGUF file"));
-  EXPECT_THAT(open_error("version https://git-lfs/spec/v1\noid sha256:00\nsize 1\n"), HasSubstr("a Git LFS pointer"));
+  EXPECT_THAT(open_error("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"),
+              HasSubstr("a Git LFS pointer"));
 }
 
 TEST(DamagedGguf, Metadata) {

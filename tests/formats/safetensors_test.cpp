@@ -360,7 +360,8 @@ TEST(DamagedSafetensors, HeaderLengthsAreCheckedBeforeAnythingIsRead) {
                 HasSubstr("at most 100000000"));
   }
   EXPECT_THAT(open_error(framed("{}", 0).substr(0, 9)), HasSubstr("truncated"));
-  EXPECT_THAT(open_error("version https://git-lfs/spec/v1\noid sha256:00\nsize 1\n"), HasSubstr("a Git LFS pointer"));
+  EXPECT_THAT(open_error("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"),
+              HasSubstr("a Git LFS pointer"));
   EXPECT_THAT(open_error("1234567"), HasSubstr("too few"));
   EXPECT_THAT(open_error(""), HasSubstr("too few"));
 }

@@ -290,11 +290,10 @@ TEST(OpenCheckpoint, SaysWhatAPathShouldBe) {
 
 TEST(OpenCheckpoint, CallsAGitLfsPointerSo) {
   const TempDir dir;
-  const std::string pointer = "version https://git-lfs/spec/v1\noid sha256:4d7a\nsize 12345\n";
+  const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
   testing::write_file(dir / "model.gguf", pointer);
-  EXPECT_EQ(error_of([&] { open_checkpoint(dir / "model.gguf"); }),
-            "cannot read " + (dir / "model.gguf").string() +
-                ": a Git LFS pointer, not the file itself, which `git lfs pull` fetches");
+  EXPECT_THAT(error_of([&] { open_checkpoint(dir / "model.gguf"); }),
+              HasSubstr("model.gguf: a Git LFS pointer, not the file"));
   std::filesystem::copy(tiny_model("llama"), dir / "folder");
   testing::write_file(dir / "folder" / "model.safetensors", pointer);
   EXPECT_THAT(error_of([&] { open_checkpoint(dir / "folder"); }),
