@@ -267,9 +267,7 @@ TEST_F(BadInput, NumbersThatAnOptionCannotHoldAreRefused) {
 }
 
 TEST_F(BadInput, APathThatIsNotUtf8IsWrittenAsJsonByEveryVerb) {
-  const std::string odd =
-      "out/od\xFF"
-      "d";
+  const std::string odd = "out/\xFF";
   fs::copy(dir_ / "model", dir_ / odd, fs::copy_options::recursive);
   auto commands = readers(odd);
   commands["inspect"] = "inspect" + path(odd);
@@ -277,6 +275,7 @@ TEST_F(BadInput, APathThatIsNotUtf8IsWrittenAsJsonByEveryVerb) {
   commands["generate odd"] = "generate" + path("model") + " --corpus 64 --out" + path(odd + ".jsonl");
   commands["tokenize"] = "tokenize" + path(odd) + " the";
   for (const auto& [name, command] : commands) {
+    if (name.starts_with("train")) continue;  // its paths are settings, which are YAML
     for (const char* made : {"out/a", "out/a.gguf", "out/a.jsonl", "out/a.md", "out/run"}) fs::remove_all(dir_ / made);
     const auto result = run_crumb("-q --json " + command);
     EXPECT_EQ(result.exit_code, 0) << name << ": " << result.err;

@@ -483,6 +483,30 @@ TEST(CodesCheckpoint, RefusesScalesAndShapesThatCannotBe) {
   EXPECT_THAT(group.complaint(dir), HasSubstr("group_size 5 does not divide"));
 }
 
+TEST(CodesCheckpoint, TakesNumbersOnlyAsWhatTheyAreAndNullAsAbsent) {
+  const TempDir dir;
+  const CodesModel model;
+  std::filesystem::create_directories(dir / "good");
+  write_codes_folder(dir / "good", *model.base, model.source(), {});
+  const auto complaint = [&](const char* key, const nlohmann::json& value) {
+    Spoiled spoiled(dir / "good");
+    spoiled.config["quantization_config"][key] = value;
+    return spoiled.complaint(dir);
+  };
+  EXPECT_THAT(complaint("bits", 2.7), HasSubstr("config.json: quantization_config: bits must be an integer, not 2.7"));
+  EXPECT_THAT(complaint("bits", 1e308), HasSubstr("bits must be an integer, not 1e+308"));
+  EXPECT_THAT(complaint("bits", int64_t{1} << 40), HasSubstr("bits is 1099511627776, which is out of range"));
+  EXPECT_THAT(complaint("bits", true), HasSubstr("bits must be an integer, not true"));
+  EXPECT_THAT(complaint("bits", nullptr), HasSubstr("quantization_config: bits is missing"));
+  EXPECT_THAT(complaint("version", 1.5), HasSubstr("version must be an integer, not 1.5"));
+  EXPECT_THAT(complaint("modules", nlohmann::json::array()), HasSubstr("modules: not a JSON object"));
+  EXPECT_EQ(complaint("modules", nullptr), "");
+  EXPECT_EQ(complaint("symmetric", nullptr), "");
+  Spoiled null_beside(dir / "good");
+  null_beside.config["compression_config"] = nullptr;
+  EXPECT_EQ(null_beside.complaint(dir), "");
+}
+
 // --- GGUF --------------------------------------------------------------------------------------------------------
 
 TEST(GgufCheckpoint, GivesTheTensorsUnderTheirHfNamesAndInHfOrder) {

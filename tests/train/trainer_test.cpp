@@ -345,6 +345,46 @@ TEST(LoadMasters, TakesWhatWasTrainedAndNamesWhatDoesNotFit) {
               HasSubstr("another shape"));
 }
 
+TEST(ReadLog, LeavesOutBrokenLinesWithAWarningButNotTheOneAKillCutShort) {
+  const testing::TempDir dir;
+  const Path path = dir / "log.jsonl";
+  testing::write_file(path, "{\"step\": 1}\n{\"step\": 2, \"loss\": nan}\n" + std::string(100'000, '[') +
+                                "\n{\"step\": 4}\n{\"step\": 5, \"lo");
+  ::testing::internal::CaptureStderr();
+  const auto lines = read_log(path);
+  const std::string warnings = ::testing::internal::GetCapturedStderr();
+  ASSERT_EQ(lines.size(), 2U);
+  EXPECT_EQ(lines[0], nlohmann::json({{"step", 1}}));
+  EXPECT_EQ(lines[1], nlohmann::json({{"step", 4}}));
+  EXPECT_THAT(warnings, HasSubstr("log.jsonl:2:22: not valid JSON: "));
+  EXPECT_THAT(warnings, HasSubstr("log.jsonl:3:129: nested deeper than 128 levels; the line is left out"));
+  EXPECT_EQ(warnings.find("log.jsonl:5"), std::string::npos);
+  MetricsLog(path, 1);
+  EXPECT_EQ(testing::read_file(path), "{\"step\": 1}\n");
+}
+
+TEST(TrainState, IsReadOnlyFromWhatItIs) {
+  const TrainState state{.step = 3,
+                         .best_value = 0.5,
+                         .best_step = 2,
+                         .measure = "kl",
+                         .threads = 2,
+                         .isa = "avx2",
+                         .torch_version = "2",
+                         .inputs = {{"text", "ab"}}};
+  auto json = nlohmann::json(state.to_json());
+  const auto read = [&] { return TrainState::from_json(JsonObject(json, "state.json")); };
+  EXPECT_EQ(read().step, 3);
+  EXPECT_EQ(read().inputs, state.inputs);
+  json["step"] = 2.7;
+  EXPECT_EQ(testing::error_of(read), "state.json: step must be an integer, not 2.7");
+  json["step"] = nullptr;
+  EXPECT_EQ(testing::error_of(read), "state.json: step is missing");
+  json["step"] = 3;
+  json["inputs"]["text"] = 4;
+  EXPECT_EQ(testing::error_of(read), "state.json: inputs: text must be a string, not 4");
+}
+
 TEST(Checkpoints, AreOrderedByStepNotByName) {
   const testing::TempDir dir;
   for (const char* name : {"step-999800", "step-1000000", "step-1000200"}) {
