@@ -37,7 +37,7 @@ for file in "$stage"/bin/* "$stage/lib/libcrumb_ops.so"; do ldd "$file"; done | 
   case "$(basename "$library"):$(readlink -f "$library")" in
     not:*) die "a program of build-cuda/bin lacks a library here: run ldd on it" ;;
     *:"$environment"/*) ;;
-    libc.so*|libm.so*|libdl.so*|librt.so*|libpthread.so*|libresolv.so*|ld-linux*) ;;
+    libc.so*|libm.so*|libdl.so*|librt.so*|libpthread.so*|libresolv.so*|libutil.so*|ld-linux*) ;;
     libstdc++.so*|libgcc_s.so*) cp -L "$library" "$stage/lib-if-old/" ;;
     *) cp -L "$library" "$stage/lib/" ;;
   esac
@@ -59,9 +59,10 @@ head_of "$data/text/corpus/prose-train.txt" "$stage/data/text/prose-train.txt" 1
 head_of "$data/text/corpus/tech-train.txt" "$stage/data/text/tech-train.txt" 20000000
 git ls-files -z configs examples tests | xargs -0 cp --parents -t "$stage" 2> /dev/null || die "a tracked file is missing: commit or restore it"
 
-echo "gpu_bundle: needs the C library $(objdump -T "$stage"/bin/* | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -1), $(objdump -T "$stage"/bin/* | grep -o 'GLIBCXX_[0-9.]*' | sort -Vu | tail -1) (carried)"
+newest() { objdump -T "$stage"/bin/* | grep -o "$1_[0-9.]*" | sort -Vu | tail -n 1; }
+echo "gpu_bundle: needs $(newest GLIBC) there; $(newest GLIBCXX) is carried"
 chmod -R u+w "$stage"
-tar --sort=name --owner=0 --group=0 --mtime=@0 -C "$stage" -c . | nice xz -T0 -6 > "$bundle/base.tar.xz"
+tar --sort=name --owner=0 --group=0 --mtime=@0 -C "$stage" -c . | xz -T0 -3 > "$bundle/base.tar.xz"
 rm -rf "$stage"
 ln -f "$gguf" "$bundle/model.gguf" 2> /dev/null || cp "$gguf" "$bundle/model.gguf"
 basename "$gguf" > "$bundle/model.name"

@@ -10,9 +10,9 @@
 
 namespace crumb::testing {
 
-/// A device every machine has: Torch's place for backends of other people, with memory that the program must not touch
-/// (touching it is a segmentation fault) and every operation done on the CPU on copies. A tensor that stayed on the CPU
-/// by mistake, or a pointer into device memory, fails here as on a GPU; results are the CPU's own.
+/// A device every machine has: a backend of Torch whose memory the program must not touch (touching it is a
+/// segmentation fault), with every operation done on the CPU on copies. A tensor that stayed on the CPU by mistake, or
+/// a pointer into device memory, fails here as on a GPU; results are the CPU's own.
 torch::Device stand_in_device();
 
 /// "stand_in" or "cuda", as the parameter of a test.
@@ -27,7 +27,7 @@ inline auto all_devices() { return ::testing::Values("stand_in", "cuda"); }
 class OnDevice : public ::testing::TestWithParam<const char*> {
  protected:
   bool is_gpu() const { return std::string(GetParam()) == "cuda"; }
-  torch::Device device() const { return device_of(GetParam()); }
+  torch::Device chosen() const { return device_of(GetParam()); }
   /// Share by which results may differ from the CPU's: a GPU adds in another order.
   double tolerance() const { return is_gpu() ? 1e-4 : 1e-6; }
 };
@@ -38,4 +38,4 @@ class OnDevice : public ::testing::TestWithParam<const char*> {
 #define CRUMB_NEED_DEVICE(variable)                                                                        \
   if (is_gpu() && !torch::cuda::is_available())                                                            \
     CRUMB_CANNOT_RUN("CRUMB_REQUIRE_CUDA", "needs a GPU that Torch sees, and a build with its libraries"); \
-  const torch::Device variable = device()
+  const torch::Device variable = chosen()

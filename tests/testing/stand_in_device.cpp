@@ -15,9 +15,10 @@
 namespace crumb::testing {
 namespace {
 
-constexpr auto kType = c10::DeviceType::PrivateUse1;
+// A backend whose code is not in the wheel. (PrivateUse1, meant for this, cannot take a module that is moved there.)
+constexpr auto kType = c10::DeviceType::HPU;
 const c10::Device kDevice(kType, 0);
-const c10::DispatchKeySet kKeys(c10::DispatchKey::PrivateUse1);
+const c10::DispatchKeySet kKeys(c10::DispatchKey::HPU);
 constexpr size_t kPage = 4096;
 
 /// Pages without access, opened while an operation of the device works on them.
@@ -125,9 +126,9 @@ struct Guard final : c10::impl::NoOpDeviceGuardImpl<kType> {
 
 }  // namespace
 
-C10_REGISTER_GUARD_IMPL(PrivateUse1, Guard)
+C10_REGISTER_GUARD_IMPL(HPU, Guard)
 
-TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
+TORCH_LIBRARY_IMPL(aten, HPU, m) {
   m.impl("empty.memory_format", empty);
   m.impl("empty_strided", empty_strided);
   m.impl("resize_", resize_storage);
@@ -139,7 +140,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("_local_scalar_dense", value_of);
 }
 
-TORCH_LIBRARY_IMPL(_, PrivateUse1, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&on_the_cpu>()); }
+TORCH_LIBRARY_IMPL(_, HPU, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&on_the_cpu>()); }
 
 torch::Device stand_in_device() { return kDevice; }
 
