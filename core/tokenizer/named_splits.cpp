@@ -21,6 +21,8 @@ const std::string kWord = R"([^\r\n\p{L}\p{N}]?\p{L}+)";
 const std::string kDigit = R"(\p{N})";
 const std::string kThreeDigits = R"(\p{N}{1,3})";
 const std::string kDigitsFromTheEnd = R"(\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N})))";
+const std::string kHan = "[一-龥ࠀ-一가-퟿]+";
+const std::string kHanWithoutSpaces = R"([一-龥ࠀ-一가-퟿&&[^\s]]+)";
 const std::string kKanaAndHan = "[一-龥぀-ゟ゠-ヿ]+";
 
 /// Words with a capital run before the small letters, as GPT-4o cuts them: by case in tokenizer.json; by A-Z and a-z
@@ -43,10 +45,12 @@ std::string caseless_words(const std::string& suffix) {
 const std::string kPunctuationWords =
     R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+)";
 
-Patterns deepseek_llm() {
+/// llama.cpp reads white space outside ASCII as a vertical tab, so no range holds it.
+Patterns deepseek_llm(bool ranges_hold_spaces) {
   const std::string letters =
       R"(\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+)";
-  return {R"([\r\n])", letters, R"(\s?[!-/:-~！-／：-～‘-‟　-。]+)", R"(\s+$)", R"([一-龥ࠀ-一가-퟿]+)", R"(\p{N}+)"};
+  const std::string symbols = ranges_hold_spaces ? R"(\s?[!-/:-~！-／：-～‘-‟　-。]+)" : R"(\s?[!-/:-~！-／：-～‘-‟、-。]+)";
+  return {R"([\r\n])", letters, symbols, R"(\s+$)", ranges_hold_spaces ? kHan : kHanWithoutSpaces, R"(\p{N}+)"};
 }
 
 Patterns deepseek_v3() {
@@ -105,7 +109,7 @@ std::vector<Family> families() {
       {{"hunyuan", "stablelm2", "megrez", "kormo", "f2llmv2", "solar-open", "grok-2"}, {"", {kQwen2Pattern}}},
       {{"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"},
        {"", {kDigit, kGpt2Pattern}}},
-      {{"deepseek-llm"}, {"", deepseek_llm()}},
+      {{"deepseek-llm"}, {"", deepseek_llm(true), false, false, false, deepseek_llm(false)}},
       {{"hunyuan-dense", "deepseek-v3", "joyai-llm", "hy_v4"}, {"", deepseek_v3()}},
       {{"tekken"},
        {"",
@@ -181,7 +185,12 @@ std::vector<Family> families() {
       {{"kimi-k2"}, {"", {kimi_k2()}}},
       {{"superbpe"}, {"", {R"(\p{N}+)", "(?=([0-9]{3})+(?![0-9]))"}}},
       {{"deepseek-coder"},
-       {"", {R"([\r\n])", R"(\s?\p{L}+)", R"(\s?\p{P}+)", R"([一-龥ࠀ-一가-퟿]+)", kDigit}}},
+       {"",
+        {R"([\r\n])", R"(\s?\p{L}+)", R"(\s?\p{P}+)", kHan, kDigit},
+        false,
+        false,
+        false,
+        {R"([\r\n])", R"(\s?\p{L}+)", R"(\s?\p{P}+)", kHanWithoutSpaces, kDigit}}},
       {{"falcon"}, {"", {R"([\p{P}\$\+<=>\^~\|`]+)", kGpt2Pattern, "[0-9][0-9][0-9]"}}},
       {{"bloom", "poro-chat", "gpt3-finnish"}, {"", {bloom}}},
       {{"viking"}, {"", {bloom, kDigit}}},
