@@ -245,7 +245,8 @@ class Reader {
   }
 
   void read_added_tokens(const Json& list) {
-    for (const Json& json : list.is_null() ? Json::array() : list) add_token(added_token(json), token_id(json.at("id")));
+    for (const Json& json : list.is_null() ? Json::array() : list)
+      add_token(added_token(json), token_id(json.at("id")));
   }
 
   AddedToken added_token(const Json& json) const {
@@ -342,7 +343,8 @@ class Reader {
         if (!is_added(content)) add_token({content, 0, false, true, false, false, false}, id);
       }
     }
-    for (const char* name : {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"})
+    for (const char* name :
+         {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"})
       add_special(setting(name));
     for (const char* name : {"additional_special_tokens", "extra_special_tokens"}) {
       for (const auto& [key, json] : setting(name).items()) add_special(json);
@@ -354,8 +356,8 @@ class Reader {
     int64_t id = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), id);
     CRUMB_CHECK(error == std::errc() && end == text.data() + text.size(),
-                "{}: added_tokens_decoder: \"{}\" is no token id", (file_.parent_path() / "tokenizer_config.json").string(),
-                text);
+                "{}: added_tokens_decoder: \"{}\" is no token id",
+                (file_.parent_path() / "tokenizer_config.json").string(), text);
     return token_id(id);
   }
 
@@ -391,9 +393,10 @@ class Reader {
     }
     const int64_t rows = get_or<int64_t>(model_config_, "vocab_size", INT32_MAX);
     if (!id_of(added.content) && next_id() >= rows) {
-      log_warning("{}: the special token \"{}\" of the configuration is in no vocabulary, and the model has no row for "
-                  "it: left out",
-                  file_.string(), added.content);
+      log_warning(
+          "{}: the special token \"{}\" of the configuration is in no vocabulary, and the model has no row for "
+          "it: left out",
+          file_.string(), added.content);
       return;
     }
     add_token(std::move(added), std::nullopt);
@@ -459,8 +462,8 @@ class Reader {
     }
   }
 
-  /// The ids put around a text are those of tokenizer.json, as in transformers 5; earlier versions let add_bos_token and
-  /// add_eos_token of tokenizer_config.json win for some classes.
+  /// The ids put around a text are those of tokenizer.json, as in transformers 5; earlier versions let add_bos_token
+  /// and add_eos_token of tokenizer_config.json win for some classes.
   void read_post_processor(const Json& json) {
     std::vector<Json> steps;
     flatten(json, "processors", steps);
@@ -506,7 +509,7 @@ class Reader {
   Path file_;
   Description out_;
   Json config_, special_map_, generation_, model_config_;  // the files beside tokenizer.json; {} where absent
-  int64_t num_in_model_ = 0, num_listed_ = 0;  // tokens of the vocabulary; with the added ones
+  int64_t num_in_model_ = 0, num_listed_ = 0;              // tokens of the vocabulary; with the added ones
   std::unordered_map<std::string, TokenId> ids_;
 };
 

@@ -93,8 +93,8 @@ Regex::Regex(const std::string& pattern, UnicodeTables tables) {
   CRUMB_CHECK(pattern.size() <= kLongestPattern, "regular expression {}...: {} bytes, at most {} are read",
               std::string_view(pattern).substr(0, 40), pattern.size(), kLongestPattern);
   std::string storage;
-  CRUMB_CHECK(valid_utf8(pattern, storage).data() == pattern.data(),
-              "regular expression {}: not valid UTF-8", valid_utf8(pattern, storage));
+  CRUMB_CHECK(valid_utf8(pattern, storage).data() == pattern.data(), "regular expression {}: not valid UTF-8",
+              valid_utf8(pattern, storage));
   CRUMB_CHECK(!names_word_property(pattern), "regular expression {}: \\p{{Word}} is not supported; \\w is", pattern);
   const std::string source = with_symbols_in_punct(pattern);
   regex_t* code = nullptr;

@@ -136,8 +136,7 @@ TEST(Regex, CharactersThatCameWithUnicodeSixteenHaveTheirClasses) {
 }
 
 TEST(Regex, WhatDoesNotCompileIsRefusedWithTheReason) {
-  EXPECT_EQ(testing::error_of([] { Regex("a("); }),
-            "regular expression a(: end pattern with unmatched parenthesis");
+  EXPECT_EQ(testing::error_of([] { Regex("a("); }), "regular expression a(: end pattern with unmatched parenthesis");
   EXPECT_EQ(testing::error_of([] { Regex("a\xff"); }), "regular expression a\ufffd: not valid UTF-8");
   EXPECT_EQ(testing::error_of([] { Regex(R"(\p{Word})"); }),
             R"(regular expression \p{Word}: \p{Word} is not supported; \w is)");
@@ -146,8 +145,7 @@ TEST(Regex, WhatDoesNotCompileIsRefusedWithTheReason) {
 }
 
 TEST(Regex, ADeeplyNestedPatternIsRefused) {
-  const std::string error =
-      testing::error_of([] { Regex(std::string(20'000, '(') + "a" + std::string(20'000, ')')); });
+  const std::string error = testing::error_of([] { Regex(std::string(20'000, '(') + "a" + std::string(20'000, ')')); });
   EXPECT_NE(error.find("parse depth limit over"), std::string::npos) << error.substr(error.size() - 100);
 }
 

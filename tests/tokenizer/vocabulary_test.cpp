@@ -207,8 +207,8 @@ TEST(GgufVocabulary, AHoleInTheIdsIsAnUnusedTokenOfItsOwnName) {
   write_gguf(*tokenizer, tokenizer->vocab_size(), dir / "v.gguf");
   const formats::GgufReader gguf(dir / "v.gguf");
   EXPECT_EQ(gguf.get_strings("tokenizer.ggml.tokens")[static_cast<size_t>(hole)], fmt::format("[PAD{}_]", hole));
-  EXPECT_EQ(std::get<std::vector<int32_t>>(
-                std::get<formats::GgufArray>(gguf.find("tokenizer.ggml.token_type")->value).values)[static_cast<size_t>(hole)],
+  EXPECT_EQ(std::get<std::vector<int32_t>>(std::get<formats::GgufArray>(gguf.find("tokenizer.ggml.token_type")->value)
+                                               .values)[static_cast<size_t>(hole)],
             5);
   EXPECT_EQ(load_tokenizer(dir / "v.gguf")->encode("the the"), tokenizer->encode("the the"));
 }
@@ -246,14 +246,15 @@ TEST(GgufVocabulary, WarnsWhereTheFileWillGiveOtherIds) {
               HasSubstr("this tokenizer normalizes texts (NFC), those that GGUF calls \"gpt-2\" do not"));
 }
 
-/// A SentencePiece vocabulary: <unk>, <s>, </s>, the 256 bytes, then these tokens with scores 0, -1, ...
-formats::GgufWriter small_spm(const std::vector<std::string>& pieces) {
+/// A SentencePiece vocabulary: <unk>, <s>, </s>, the 256 bytes, then these tokens, the last ones user-defined.
+formats::GgufWriter small_spm(const std::vector<std::string>& pieces, size_t num_user_defined = 0) {
   std::vector<std::string> tokens = {"<unk>", "<s>", "</s>"};
   std::vector<int32_t> types = {2, 3, 3};
   for (int byte = 0; byte < 256; ++byte) tokens.push_back(fmt::format("<0x{:02X}>", byte));
   types.resize(tokens.size(), 6);
   for (const auto& piece : pieces) tokens.push_back(piece);
-  types.resize(tokens.size(), 1);
+  types.resize(tokens.size() - num_user_defined, 1);
+  types.resize(tokens.size(), 4);
   formats::GgufWriter writer;
   writer.set_string("tokenizer.ggml.model", "llama");
   writer.set_strings("tokenizer.ggml.tokens", tokens);
@@ -300,13 +301,7 @@ TEST(GgufVocabulary, AnEndInsideAMessageEndsNoGeneration) {
 }
 
 TEST(GgufVocabulary, AddedTokensThatOverlapAreTakenLongestFirst) {
-  auto writer = small_spm({"a", "b", "c", "d", "ab", "bcd"});
-  std::vector<int32_t> types(259, 6);
-  types[0] = 2;
-  types[1] = types[2] = 3;
-  types.resize(263, 1);
-  types.resize(265, 4);
-  writer.set_i32s("tokenizer.ggml.token_type", types);
+  auto writer = small_spm({"a", "b", "c", "d", "ab", "bcd"}, 2);
   writer.set_f32s("tokenizer.ggml.scores", descending_scores(265));
   writer.set_bool("tokenizer.ggml.add_space_prefix", false);
   EXPECT_EQ(load_gguf(writer)->encode("abcd"), (Ids{259, 264})) << "the leftmost would be ab";
@@ -323,9 +318,10 @@ TEST(GgufVocabulary, EveryNameOfASplitThatLlamaCppKnowsIsKnownOrRefusedWithTheRe
     return message.substr(std::min(message.find("v.gguf: "), message.size()));
   };
   EXPECT_EQ(error_of_name("tekken"), "");
-  EXPECT_EQ(error_of_name("gemma4"),
-            "v.gguf: tokenizer.ggml.pre is \"gemma4\": its merges run over whole lines with marked spaces, which is not "
-            "supported");
+  EXPECT_EQ(
+      error_of_name("gemma4"),
+      "v.gguf: tokenizer.ggml.pre is \"gemma4\": its merges run over whole lines with marked spaces, which is not "
+      "supported");
   EXPECT_THAT(error_of_name("new"), HasSubstr("tokenizer.ggml.pre is \"new\"; supported: gpt-2, phi-2, mpt, "));
 }
 
@@ -535,15 +531,16 @@ TEST(Tokenizer, KeysThatSayOtherwiseThanTheTemplateOrNothingChangeNothing) {
       json config = names;
       config[key] = value;
       std::vector<Ids> ids;
-      const std::string warnings = warnings_of([&] {
-        ids = {load_json(small_json(kBosTemplate), config)->encode("the", true)};
-      });
+      const std::string warnings =
+          warnings_of([&] { ids = {load_json(small_json(kBosTemplate), config)->encode("the", true)}; });
       EXPECT_EQ(ids[0], (Ids{258, 257})) << config;
       const bool says_otherwise = value == (key == std::string("add_bos_token") ? json(false) : json(true));
       EXPECT_EQ(warnings.find(key) != std::string::npos, says_otherwise) << config << ": " << warnings;
     }
   }
-  EXPECT_THAT(warnings_of([&] { load_json(small_json(kBosTemplate), {{"add_bos_token", false}}); }),
+  EXPECT_THAT(warnings_of([&] {
+                load_json(small_json(kBosTemplate), {{"add_bos_token", false}});
+              }),
               HasSubstr("adds BOS to a text, though tokenizer_config.json says add_bos_token: false; transformers 5 "
                         "reads it so, earlier versions may follow the key"));
 }
@@ -580,7 +577,8 @@ TEST(Tokenizer, ATokenThatTheConfigurationNamesIsSpecial) {
   EXPECT_TRUE(load_folder(plain, {{"tokenizer_config.json", {{"eos_token", "<|end|>"}}}})->is_special(258));
   std::unique_ptr<Tokenizer> tokenizer;
   const std::string warnings = warnings_of([&] {
-    tokenizer = load_folder({}, {{"tokenizer_config.json", {{"pad_token", "<pad>"}}}, {"config.json", {{"vocab_size", 259}}}});
+    tokenizer =
+        load_folder({}, {{"tokenizer_config.json", {{"pad_token", "<pad>"}}}, {"config.json", {{"vocab_size", 259}}}});
   });
   EXPECT_EQ(tokenizer->vocab_size(), 259);
   EXPECT_THAT(warnings, HasSubstr("the special token \"<pad>\" of the configuration is in no vocabulary, and the model "
@@ -599,7 +597,8 @@ TEST(Tokenizer, EveryTokenThatEndsAGenerationIsKnown) {
 TEST(Tokenizer, WhatTheVocabularyCannotSpellIsDroppedBeforeMerging) {
   json content = small_json();
   content["model"]["vocab"].erase("x");
-  EXPECT_EQ(load_json(content)->encode("thxe"), (Ids{content["model"]["vocab"]["t"], 256})) << "h and e became neighbours";
+  EXPECT_EQ(load_json(content)->encode("thxe"), (Ids{content["model"]["vocab"]["t"], 256}))
+      << "h and e became neighbours";
 }
 
 TEST(Tokenizer, BytesOvertakeAnUnknownTokenAsInTokenizers) {
@@ -608,10 +607,16 @@ TEST(Tokenizer, BytesOvertakeAnUnknownTokenAsInTokenizers) {
     if (byte != 0x14) vocab[fmt::format("<0x{:02X}>", byte)] = 2 + byte;
   }
   const json content = {{"model",
-                         {{"type", "BPE"}, {"vocab", vocab}, {"merges", json::array()}, {"unk_token", "<unk>"},
-                          {"fuse_unk", true}, {"byte_fallback", true}}},
+                         {{"type", "BPE"},
+                          {"vocab", vocab},
+                          {"merges", json::array()},
+                          {"unk_token", "<unk>"},
+                          {"fuse_unk", true},
+                          {"byte_fallback", true}}},
                         {"added_tokens", json::array()}};
-  EXPECT_EQ(load_json(content)->encode("\x14\x15" "a"), (Ids{2 + 0x15, 0, 1}));
+  EXPECT_EQ(load_json(content)->encode("\x14\x15"
+                                       "a"),
+            (Ids{2 + 0x15, 0, 1}));
 }
 
 TEST(Tokenizer, ManyThreadsMayEncodeAtOnce) {
