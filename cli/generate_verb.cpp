@@ -52,21 +52,12 @@ Model load(const Arguments& arguments, const Globals& globals) {
   return model;
 }
 
-// What ends a document: EOS, every other end token of the configuration, and BOS, with which some models separate
-// documents.
+// What ends a document: every end token of the tokenizer, and BOS, with which some models separate documents.
 std::vector<TokenId> end_tokens(const Model& model) {
-  std::set<TokenId> ends;
   const auto& special = model.tokenizer->special();
+  std::set<TokenId> ends(special.end.begin(), special.end.end());
   if (special.eos) ends.insert(*special.eos);
   if (special.bos) ends.insert(*special.bos);
-  const auto config = model.checkpoint->hf_config();
-  const auto eos = config.is_object() && config.contains("eos_token_id") ? config["eos_token_id"] : nlohmann::json();
-  if (eos.is_number_integer()) ends.insert(eos.get<TokenId>());
-  if (eos.is_array()) {
-    for (const auto& id : eos) {
-      if (id.is_number_integer()) ends.insert(id.get<TokenId>());
-    }
-  }
   return {ends.begin(), ends.end()};
 }
 

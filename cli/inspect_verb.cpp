@@ -7,6 +7,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "core/common/json.h"
 #include "core/common/quantity.h"
 #include "core/formats/safetensors.h"
+#include "core/tokenizer/tokenizer.h"
 #include "quant/checkpoint.h"
 #include "quant/codes_writer.h"
 
@@ -45,6 +47,8 @@ struct Contents {
   std::unique_ptr<arch::DecoderSpec> spec;  // of supported architectures
   std::vector<Entry> entries;
   std::vector<std::pair<std::string, std::string>> metadata;
+  std::unique_ptr<tokenizer::Tokenizer> tokenizer = nullptr;
+  std::string tokenizer_note = {};  // why there is none
 };
 
 struct Total {
@@ -126,11 +130,32 @@ Contents read_folder(const quant::Checkpoint& checkpoint) {
   return contents;
 }
 
-Contents read_contents(const Path& path) {
+Contents read_tensors(const Path& path) {
   CRUMB_CHECK(std::filesystem::exists(path), "{}: no such file or folder", path.string());
   if (std::filesystem::is_directory(path)) return read_folder(*quant::open_checkpoint(path));
   if (path.extension() == ".safetensors") return read_safetensors(formats::SafetensorsReader(path));
   return read_gguf(formats::GgufReader(path));
+}
+
+/// A model without a tokenizer, or with one that cannot be read, is shown all the same.
+void read_tokenizer(const Path& path, Contents& contents) {
+  const bool is_folder = std::filesystem::is_directory(path);
+  const bool has_one = is_folder
+                           ? std::filesystem::exists(path / "tokenizer.json")
+                           : std::any_of(contents.metadata.begin(), contents.metadata.end(),
+                                         [](const auto& entry) { return entry.first == "tokenizer.ggml.tokens"; });
+  if (!has_one) return;
+  try {
+    contents.tokenizer = tokenizer::load_tokenizer(path);
+  } catch (const UserError& error) {
+    contents.tokenizer_note = error.what();
+  }
+}
+
+Contents read_contents(const Path& path) {
+  Contents contents = read_tensors(path);
+  read_tokenizer(path, contents);
+  return contents;
 }
 
 // --- Totals ------------------------------------------------------------------------------------------------------
@@ -172,6 +197,31 @@ json spec_json(const arch::DecoderSpec& spec) {
           {"tied_head", spec.tied_head},      {"rope_base", layer.rope.base}};
 }
 
+/// What stands around a text, and what ends a generation.
+json tokenizer_json(const Contents& contents) {
+  if (contents.tokenizer == nullptr) return {{"note", contents.tokenizer_note}};
+  const auto& special = contents.tokenizer->special();
+  const auto id = [](std::optional<tokenizer::TokenId> token) { return token ? json(*token) : json(); };
+  return {{"tokens", contents.tokenizer->vocab_size()},
+          {"bos", id(special.bos)},
+          {"eos", id(special.eos)},
+          {"adds_bos", special.add_bos},
+          {"adds_eos", special.add_eos},
+          {"ends", special.end}};
+}
+
+void print_tokenizer(const Contents& contents) {
+  if (!contents.tokenizer_note.empty()) fmt::print("  no tokenizer that Crumb runs: {}\n", contents.tokenizer_note);
+  if (contents.tokenizer == nullptr) return;
+  const auto& special = contents.tokenizer->special();
+  const auto name = [&](tokenizer::TokenId id) { return fmt::format("{} ({})", contents.tokenizer->piece(id), id); };
+  std::string ends;
+  for (const auto id : special.end) ends += (ends.empty() ? "" : ", ") + name(id);
+  fmt::print("  tokenizer of {}: {} before and {} after a text; {}\n", format_count(contents.tokenizer->vocab_size()),
+             special.add_bos ? name(*special.bos) : "nothing", special.add_eos ? name(*special.eos) : "nothing",
+             ends.empty() ? "no token ends a generation" : "a generation ends at " + ends);
+}
+
 json entry_json(const Entry& entry) {
   json result = {{"name", entry.name},
                  {"type", entry.type},
@@ -195,6 +245,7 @@ void print_json(const Contents& contents, const Options& options) {
                  {"metadata", json::object()}};
   if (contents.spec) result["model"] = spec_json(*contents.spec);
   if (!contents.note.empty()) result["note"] = contents.note;
+  if (contents.tokenizer != nullptr || !contents.tokenizer_note.empty()) result["tokenizer"] = tokenizer_json(contents);
   for (const auto& [type, total] : totals_by_type(contents)) {
     result["types"][type] = {
         {"tensors", total.tensors}, {"parameters", total.elements}, {"bytes", total.bytes}, {"bits", total.bits()}};
@@ -218,6 +269,7 @@ void print_summary(const Contents& contents) {
                format_count(spec.context_length));
   }
   if (!contents.note.empty()) fmt::print("  not a model that Crumb runs: {}\n", contents.note);
+  print_tokenizer(contents);
   fmt::print("  {} parameters in {}: {:.3f} bits a weight, {:.3f} without embedding and head\n\n",
              format_count(all.elements), format_bytes(all.bytes), all.bits(), inner.bits());
 }

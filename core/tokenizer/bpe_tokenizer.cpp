@@ -183,7 +183,8 @@ void BpeTokenizer::add_rank_merges() {
     CRUMB_CHECK(it != by_piece_.end(), "{}: merge {} makes \"{}\", which is not in the vocabulary", description_.source,
                 rank, whole);
     const bool is_known = merges_.find(left, right).rank != MergeTable::kNone;
-    if (!is_known || description_.rules == Description::Rules::tokenizers) merges_.insert(left, right, rank, it->second);
+    if (!is_known || description_.rules == Description::Rules::tokenizers)
+      merges_.insert(left, right, rank, it->second);
     ++rank;
   }
 }

@@ -68,21 +68,20 @@ std::vector<Out> read_numbers(const GgufReader& gguf, const char* key) {
 
 // Tokens that llama.cpp knows by their text, whatever their type. Source: llama-vocab.cpp, of the version in
 // llama-cpp-python 0.3.36.
-constexpr std::array kEndOfTurn = {"<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",
-                                   "<|end_of_text|>", "<EOT>", "_<EOT>", "[EOT]", "<｜end▁of▁sentence｜>",
-                                   "<end_of_utterance>"};
+constexpr std::array kEndOfTurn = {
+    "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>",         "<|endoftext|>",     "<|end_of_text|>",
+    "<EOT>",      "_<EOT>",     "[EOT]",   "<｜end▁of▁sentence｜>", "<end_of_utterance>"};
 constexpr std::array kEndOfMessage = {"<|eom_id|>"};
-constexpr std::array kOtherEnds = {"<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "</s>", "[EOS]", "<eos>",
-                                   "<turn|>", "<|tool_response>", "[e~["};
+constexpr std::array kOtherEnds = {"<|return|>", "<|call|>", "<|flush|>", "<|calls|>",        "</s>",
+                                   "[EOS]",      "<eos>",    "<turn|>",   "<|tool_response>", "[e~["};
 constexpr std::array kFillPad = {"<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"};
 constexpr std::array kFillRepository = {"<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"};
 constexpr std::array kFillSeparator = {"<|file_sep|>"};
-constexpr std::array kFillOther = {"<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<｜fim▁begin｜>", "<PRE>",
-                                   "▁<PRE>", "<|code_prefix|>", "<|prefix|>",
-                                   "<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<｜fim▁hole｜>", "<SUF>",
-                                   "▁<SUF>", "<|code_suffix|>", "<|suffix|>",
-                                   "<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<｜fim▁end｜>", "<MID>",
-                                   "▁<MID>", "<|code_middle|>", "<|middle|>"};
+constexpr std::array kFillOther = {
+    "<|fim_prefix|>",  "<fim-prefix>",  "<fim_prefix>",    "<｜fim▁begin｜>", "<PRE>",           "▁<PRE>",
+    "<|code_prefix|>", "<|prefix|>",    "<|fim_suffix|>",  "<fim-suffix>",    "<fim_suffix>",    "<｜fim▁hole｜>",
+    "<SUF>",           "▁<SUF>",        "<|code_suffix|>", "<|suffix|>",      "<|fim_middle|>",  "<fim-middle>",
+    "<fim_middle>",    "<｜fim▁end｜>", "<MID>",           "▁<MID>",          "<|code_middle|>", "<|middle|>"};
 constexpr std::array kPlainText = {"<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"};
 
 template <class Texts>
@@ -153,7 +152,8 @@ class Reader {
     std::transform(name.begin(), name.end(), name.begin(),
                    [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
     const auto has = [](std::string_view text, std::string_view part) { return text.find(part) != text.npos; };
-    if (has(out_.split_name, "jina-v2-de") || has(out_.split_name, "jina-v2-es") || has(out_.split_name, "jina-v2-code"))
+    if (has(out_.split_name, "jina-v2-de") || has(out_.split_name, "jina-v2-es") ||
+        has(out_.split_name, "jina-v2-code"))
       token.lstrip = token.content == "<mask>";
     else if (has(name, "phi-3") || has(name, "phi3"))
       token.rstrip = token.content != "<unk>" && token.content != "<s>" && token.content != "<|endoftext|>";
@@ -455,7 +455,9 @@ void set_sentencepiece(const Description& description, int64_t rows, GgufWriter&
 
 /// llama.cpp ends at EOS, one end of turn, one end of message, and at what it knows by its text.
 void set_ends(const Description& description, GgufWriter& writer) {
-  const auto piece = [&](TokenId id) -> const std::string& { return description.tokens[static_cast<size_t>(id)].piece; };
+  const auto piece = [&](TokenId id) -> const std::string& {
+    return description.tokens[static_cast<size_t>(id)].piece;
+  };
   std::optional<TokenId> turn, message, other;
   std::string left_out;
   for (const TokenId id : description.special.end) {

@@ -173,8 +173,10 @@ class Reader {
   NormalizerStep replace_step(const Json& step) const {
     const Json& pattern = step.at("pattern");
     const auto content = text_at(step, "content");
-    if (pattern.contains("String")) return {NormalizerStep::Kind::replace, text_at(pattern, "String"), content, {}};
-    return {NormalizerStep::Kind::replace, "", content, Regex(text_at(pattern, "Regex"))};
+    const bool literal = pattern.contains("String");
+    const auto text = text_at(pattern, literal ? "String" : "Regex");
+    if (literal && !text.empty()) return {NormalizerStep::Kind::replace, text, content, {}};
+    return {NormalizerStep::Kind::replace, "", content, Regex(text)};  // the empty text is found between all characters
   }
 
   void read_pre_tokenizer(const Json& json) {
@@ -226,6 +228,8 @@ class Reader {
     using Prepend = Metaspace::Prepend;
     const bool old_prefix = get_or(step, "add_prefix_space", true);
     const auto scheme = get_or<std::string>(step, "prepend_scheme", old_prefix ? "always" : "never");
+    if (scheme != "always" && scheme != "first" && scheme != "never")
+      unsupported("prepend_scheme", scheme, "always, first, never");
     const Prepend prepend = scheme == "always" ? Prepend::always : scheme == "first" ? Prepend::first : Prepend::never;
     out_.split.metaspace = Metaspace{get_or<std::string>(step, "replacement", std::string(kSpaceMark)), prepend,
                                      get_or(step, "split", true)};
@@ -300,10 +304,18 @@ class Reader {
         out_.strip_leading_space = get_or(step, "start", 0) > 0 && get_or<std::string>(step, "content", " ") == " ";
       else if (type == "Metaspace")
         out_.strip_leading_space = get_or<std::string>(step, "prepend_scheme", "always") != "never";
-      else if (type != "ByteLevel" && type != "Replace" && type != "ByteFallback" && type != "Fuse") {
+      else if (type == "Replace")
+        check_decoder_replace(step);
+      else if (type != "ByteLevel" && type != "ByteFallback" && type != "Fuse")
         unsupported("decoder", type, "ByteLevel, ByteFallback, Fuse, Metaspace, Replace, Strip, Sequence");
-      }
     }
+  }
+
+  /// Decoding knows one replacement: marks become spaces.
+  void check_decoder_replace(const Json& step) const {
+    const Json& pattern = step.at("pattern");
+    const bool is_mark = pattern.contains("String") && pattern.at("String") == kSpaceMark && step.at("content") == " ";
+    if (!is_mark) unsupported("decoder", "Replace " + step.dump(), "Replace \"\u2581\" by a space");
   }
 
   void read_config_files() {

@@ -1,6 +1,6 @@
-// The splits that GGUF knows by name. Sources: llama.cpp's llama-vocab.cpp (names, expressions, defaults) and unicode.cpp
-// (how they are read there: \p{Lu}, \p{Ll} ... all mean \p{L}; \d is 0-9; some are written out by hand), of the version
-// in llama-cpp-python 0.3.36; the tokenizer.json files of the families.
+// The splits that GGUF knows by name. Sources: llama.cpp's llama-vocab.cpp (names, expressions, defaults) and
+// unicode.cpp (how they are read there: \p{Lu}, \p{Ll} ... all mean \p{L}; \d is 0-9; some are written out by hand), of
+// the version in llama-cpp-python 0.3.36; the tokenizer.json files of the families.
 #include <array>
 #include <utility>
 
@@ -21,6 +21,8 @@ const std::string kWord = R"([^\r\n\p{L}\p{N}]?\p{L}+)";
 const std::string kDigit = R"(\p{N})";
 const std::string kThreeDigits = R"(\p{N}{1,3})";
 const std::string kDigitsFromTheEnd = R"(\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N})))";
+const std::string kHan = "[一-龥ࠀ-一가-퟿]+";
+const std::string kHanWithoutSpaces = R"([一-龥ࠀ-一가-퟿&&[^\s]]+)";
 const std::string kKanaAndHan = "[一-龥぀-ゟ゠-ヿ]+";
 
 /// Words with a capital run before the small letters, as GPT-4o cuts them: by case in tokenizer.json; by A-Z and a-z
@@ -36,17 +38,18 @@ std::string ascii_cased_words(const std::string& letters, const std::string& suf
   return lead + upper + "*" + lower + "+" + suffix + "|" + lead + upper + "+" + lower + "*" + suffix;
 }
 /// The same where llama.cpp reads every class of letters as \p{L}.
-std::string caseless_words(const std::string& suffix) {
-  return R"([^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+)" + suffix;
-}
+std::string caseless_words(const std::string& suffix) { return R"([^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+)" + suffix; }
 
 const std::string kPunctuationWords =
     R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+)";
 
-Patterns deepseek_llm() {
+/// llama.cpp reads white space outside ASCII as a vertical tab, so no range holds it.
+Patterns deepseek_llm(bool ranges_hold_spaces) {
   const std::string letters =
       R"(\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+)";
-  return {R"([\r\n])", letters, R"(\s?[!-/:-~！-／：-～‘-‟　-。]+)", R"(\s+$)", R"([一-龥ࠀ-一가-퟿]+)", R"(\p{N}+)"};
+  const std::string symbols =
+      ranges_hold_spaces ? R"(\s?[!-/:-~！-／：-～‘-‟　-。]+)" : R"(\s?[!-/:-~！-／：-～‘-‟、-。]+)";
+  return {R"([\r\n])", letters, symbols, R"(\s+$)", ranges_hold_spaces ? kHan : kHanWithoutSpaces, R"(\p{N}+)"};
 }
 
 Patterns deepseek_v3() {
@@ -54,14 +57,15 @@ Patterns deepseek_v3() {
 }
 
 Patterns afmoe(const std::string& digits) {
-  return {digits,
-          "[一-鿿㐀-䶿豈-﫿぀-ゟ゠-ヿ･-ﾟ⼀-⿟เ-๿຀-໿ក-៿က-႟ꩠ-ꩿꧠ-꧿가-힯ᄀ-ᇿ]+",
-          kPunctuationWords + R"(| ?[\p{P}\p{S}]+[\r\n]*)" + kSpaces};
+  return {
+      digits,
+      "[一-鿿㐀-䶿豈-﫿぀-ゟ゠-ヿ･-ﾟ⼀-⿟เ-๿຀-໿ក-៿က-႟ꩠ-ꩿꧠ-꧿가-힯ᄀ-ᇿ]+",
+      kPunctuationWords + R"(| ?[\p{P}\p{S}]+[\r\n]*)" + kSpaces};
 }
 
 Patterns chameleon() {
-  return {"<sentinel:[0-9]+>", "(?:IMGIMG)[A-I]{1,4}Z",        R"([\t\n]|    |  )",
-          kDigit,              R"([\p{P}!-/:-@\[-`{-~])", kGpt2Pattern};
+  return {"<sentinel:[0-9]+>", "(?:IMGIMG)[A-I]{1,4}Z", R"([\t\n]|    |  )", kDigit, R"([\p{P}!-/:-@\[-`{-~])",
+          kGpt2Pattern};
 }
 
 std::string jais2() {
@@ -74,11 +78,12 @@ std::string jais2() {
 std::string kimi_k2() {
   const std::string han =
       R"(\x{4e00}-\x{9fff}\x{3400}-\x{4dbf}\x{20000}-\x{2a6df}\x{2a700}-\x{2b73f}\x{2b740}-\x{2ebef}\x{f900}-\x{faff}\x{2f800}-\x{2fa1f})";
-  return "[" + han + R"(]+|[^\r\n\p{L}\p{N}]?[\p{L}&&[^)" + han + "]]+" + kContractions + "?|" + kThreeDigits + kSymbols +
-         kSpaces;
+  return "[" + han + R"(]+|[^\r\n\p{L}\p{N}]?[\p{L}&&[^)" + han + "]]+" + kContractions + "?|" + kThreeDigits +
+         kSymbols + kSpaces;
 }
 
-const std::string kYoutuScripts = "[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-ヿ]+";
+const std::string kYoutuScripts =
+    "[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-ヿ]+";
 
 /// Splits of the same expressions, the name to write first in front.
 struct Family {
@@ -105,7 +110,7 @@ std::vector<Family> families() {
       {{"hunyuan", "stablelm2", "megrez", "kormo", "f2llmv2", "solar-open", "grok-2"}, {"", {kQwen2Pattern}}},
       {{"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"},
        {"", {kDigit, kGpt2Pattern}}},
-      {{"deepseek-llm"}, {"", deepseek_llm()}},
+      {{"deepseek-llm"}, {"", deepseek_llm(true), false, false, false, deepseek_llm(false)}},
       {{"hunyuan-dense", "deepseek-v3", "joyai-llm", "hy_v4"}, {"", deepseek_v3()}},
       {{"tekken"},
        {"",
@@ -116,11 +121,9 @@ std::vector<Family> families() {
         {ascii_cased_words(R"(\p{L})", "") + tekken_tail},
         true}},
       {{"gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"},
-       {"", {cased}, false, false, false, {ascii_cased_words(R"(\p{L})", kContractions + "?") + gpt4o_tail},
-        true}},
+       {"", {cased}, false, false, false, {ascii_cased_words(R"(\p{L})", kContractions + "?") + gpt4o_tail}, true}},
       {{"granite-embed-multi-97m"},
-       {"", {cased}, true, false, false, {ascii_cased_words(R"(\p{L}\p{M})", kContractions + "?") + gpt4o_tail},
-        true}},
+       {"", {cased}, true, false, false, {ascii_cased_words(R"(\p{L}\p{M})", kContractions + "?") + gpt4o_tail}, true}},
       {{"tiny_aya", "cohere2moe"},
        {"",
         {R"(\d{1,3}(?=(?:\d{3})*\b))", cased},
@@ -181,7 +184,12 @@ std::vector<Family> families() {
       {{"kimi-k2"}, {"", {kimi_k2()}}},
       {{"superbpe"}, {"", {R"(\p{N}+)", "(?=([0-9]{3})+(?![0-9]))"}}},
       {{"deepseek-coder"},
-       {"", {R"([\r\n])", R"(\s?\p{L}+)", R"(\s?\p{P}+)", R"([一-龥ࠀ-一가-퟿]+)", kDigit}}},
+       {"",
+        {R"([\r\n])", R"(\s?\p{L}+)", R"(\s?\p{P}+)", kHan, kDigit},
+        false,
+        false,
+        false,
+        {R"([\r\n])", R"(\s?\p{L}+)", R"(\s?\p{P}+)", kHanWithoutSpaces, kDigit}}},
       {{"falcon"}, {"", {R"([\p{P}\$\+<=>\^~\|`]+)", kGpt2Pattern, "[0-9][0-9][0-9]"}}},
       {{"bloom", "poro-chat", "gpt3-finnish"}, {"", {bloom}}},
       {{"viking"}, {"", {bloom, kDigit}}},

@@ -72,10 +72,11 @@ struct NamedSplit {
   std::string name;
   std::vector<std::string> patterns;  // of the family's tokenizer.json: isolated, one after the other
   bool ignore_merges = false;
-  bool nfc = false;                   // the tokenizers of this family normalize; llama.cpp does not
-  bool add_bos = false;               // llama.cpp's default where the file does not say
-  std::vector<std::string> llamacpp = {};  // what llama.cpp does under this name, if it is not the same; in Oniguruma's words
-  bool approximated = false;          // and that cuts more than a few rare texts elsewhere
+  bool nfc = false;      // the tokenizers of this family normalize; llama.cpp does not
+  bool add_bos = false;  // llama.cpp's default where the file does not say
+  std::vector<std::string> llamacpp =
+      {};                     // what llama.cpp does under this name, if it is not the same; in Oniguruma's words
+  bool approximated = false;  // and that cuts more than a few rare texts elsewhere
   /// What a GGUF of this name is split by.
   const std::vector<std::string>& as_llamacpp() const { return llamacpp.empty() ? patterns : llamacpp; }
 };

@@ -66,6 +66,15 @@ std::string with_symbols_in_punct(std::string_view pattern) {
   return out;
 }
 
+/// The properties of this name hold other characters in the version that the `tokenizers` package is built with.
+bool names_word_property(std::string_view pattern) {
+  std::string lower;
+  for (const char c : pattern) {
+    if (c != ' ' && c != '_' && c != '-') lower += c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
+  }
+  return lower.find("\\p{word}") != lower.npos || lower.find("\\p{^word}") != lower.npos;
+}
+
 const OnigUChar* bytes_of(std::string_view text) { return reinterpret_cast<const OnigUChar*>(text.data()); }
 
 }  // namespace
@@ -84,8 +93,9 @@ Regex::Regex(const std::string& pattern, UnicodeTables tables) {
   CRUMB_CHECK(pattern.size() <= kLongestPattern, "regular expression {}...: {} bytes, at most {} are read",
               std::string_view(pattern).substr(0, 40), pattern.size(), kLongestPattern);
   std::string storage;
-  CRUMB_CHECK(valid_utf8(pattern, storage).data() == pattern.data(),
-              "regular expression {}: not valid UTF-8", valid_utf8(pattern, storage));
+  CRUMB_CHECK(valid_utf8(pattern, storage).data() == pattern.data(), "regular expression {}: not valid UTF-8",
+              valid_utf8(pattern, storage));
+  CRUMB_CHECK(!names_word_property(pattern), "regular expression {}: \\p{{Word}} is not supported; \\w is", pattern);
   const std::string source = with_symbols_in_punct(pattern);
   regex_t* code = nullptr;
   OnigErrorInfo info;

@@ -79,8 +79,9 @@ const NewCharacters* find_new(uint32_t c) {
     return has_new;
   }();
   if (c > 0x10ffff || !pages[c >> 8]) return nullptr;
-  const auto* const it = std::upper_bound(std::begin(kNewCharacters), std::end(kNewCharacters), c,
-                                          [](uint32_t value, const NewCharacters& range) { return value < range.first; });
+  const auto* const it =
+      std::upper_bound(std::begin(kNewCharacters), std::end(kNewCharacters), c,
+                       [](uint32_t value, const NewCharacters& range) { return value < range.first; });
   if (it == std::begin(kNewCharacters) || c > (it - 1)->last) return nullptr;
   return it - 1;
 }
@@ -108,7 +109,8 @@ CharClass class_of_category(uint32_t code_point, UnicodeTables tables) {
 
 std::array<CharClass, 256> latin1_classes() {
   std::array<CharClass, 256> classes{};
-  for (uint32_t c = 0; c < 256; ++c) classes[c] = is_space(c) ? CharClass::space : class_of_category(c, UnicodeTables::newest);
+  for (uint32_t c = 0; c < 256; ++c)
+    classes[c] = is_space(c) ? CharClass::space : class_of_category(c, UnicodeTables::newest);
   return classes;
 }
 

@@ -5,6 +5,7 @@
 #include <set>
 #include <sstream>
 
+#include "core/tokenizer/regex.h"
 #include "core/tokenizer/tokenizer.h"
 #include "tests/testing/testing.h"
 #include "tests/tokenizer/samples.h"
@@ -129,7 +130,8 @@ TEST(TokenizersPeer, TheFirstMegabyteOfEveryTextHasTheSameIds) {
 TEST(TokenizersPeer, ParitySetsRandomTextsAndRandomBytesHaveTheSameIds) {
   CRUMB_NEED_PEERS(python);
   CRUMB_NEED_DATA(sets, "tokenizers/ggml-vocabs");
-  auto texts = random_texts(0, 800);
+  auto texts = random_texts(0, runs_long() ? 30'000 : 800);
+  for (auto& text : characters(runs_long() ? 1 : 41)) texts.push_back(std::move(text));
   for (const auto& text : parity_texts(sets / "ggml-vocab-gpt-2.gguf.inp")) texts.push_back(text);
   for (const auto& vocabulary : kVocabularies)
     expect_equal_to_peer(python, testing::data(vocabulary) / "tokenizer.json", texts);
@@ -144,7 +146,8 @@ TEST(TokenizersPeer, EverySplitWithATokenizerTrainedOnTheSpotHasTheSameIds) {
   const auto trained = testing::run_command(fmt::format("{} {} train {} {} {}", python.string(), kPeer.string(),
                                                         dir.path().string(), prose.string(), parity.string()));
   ASSERT_EQ(trained.exit_code, 0) << trained.err;
-  auto texts = random_texts(5000, 600);
+  auto texts = random_texts(5000, runs_long() ? 30'000 : 600);
+  for (auto& text : characters(runs_long() ? 1 : 101)) texts.push_back(std::move(text));
   for (const auto& text : parity_texts(parity)) texts.push_back(text);
   for (const char* name : {"text/corpus/tech-test.txt", "text/wikitext-2-raw/wiki.test.raw"}) {
     CRUMB_NEED_DATA(file, name);
@@ -155,9 +158,140 @@ TEST(TokenizersPeer, EverySplitWithATokenizerTrainedOnTheSpotHasTheSameIds) {
     expect_equal_to_peer(python, entry.path() / "tokenizer.json", texts);
     ++families;
   }
-  EXPECT_EQ(families, 10);
+  EXPECT_EQ(families, 13);
   for (const char* family : {"llama3", "qwen2", "hunyuan-dense"})
     expect_equal_hashes(python, dir / family / "tokenizer.json", all_texts());
+}
+
+/// What differs between the dialects of regular expressions, one of a kind.
+const std::vector<std::string> kDialect = {
+    // repetitions
+    R"(\A\p{Nd}{1,2}(?=\p{Nd}{3}+\z))", "a{1,2}+", "a{2}+b", "a?+a", "a*+a", "a++b", "a{,2}", "a{2,}?", "a{2}?",
+    "a{3,1}", "(?:ab){2}{3}", R"(\p{N}{1,3}{2})", "a{", "a{1", "a{,}", "{1}", "*a", "a**", "a+*", "a?*", "a{100000}",
+    "a{100001}",
+    // empty matches, anchors
+    "", "x*", "(?=a)", "(?!a)", "|a", R"(\b)", R"(\B)", "^", "$", "^a", "a$", R"(\A)", R"(\Z)", R"(\z)", R"(\G\w)",
+    R"(a\Kb)", R"((?=(\d{3})+(?!\d)))", R"((?<=\d)(?=(\d{3})+\b))", R"(\y)", R"(\Y)",
+    // lookbehind
+    "(?<=a)b", "(?<!a)b", "(?<=a|bc)d", "(?<=a+)b", R"((?<!\s)\d)", R"((?<=\b)a)", "(?<=(a))b",
+    // escapes, classes, sets
+    R"(\h+)", R"(\H)", R"(\R)", R"(\X)", R"(\N)", R"(\O)", R"(\v)", R"(\f)", R"(\e)", R"(\a)", R"(\cA)", R"(\012)",
+    R"(\Q.*\E)", R"(\x{e9})", R"(\u00e9)", R"(\xC3\xA9)", R"(\o{101})", R"(\x{110000})", R"(\_)", R"(\<a)",
+    "[a-c&&[^b]]+", "[^a&&b]", R"([\w&&[^\d]]+)", "[[a-c][x-z]]+", "[]a]", "[^]a]", "[a-]", R"([\s\S])", R"([^\W\d_]+)",
+    "[z-a]", R"([a-\d])", "[[]", "[a&&]", "[[:foo:]]", "[[=a=]]", "[[:punct:]]+", "[[:^punct:]]+", "[^[:punct:]]",
+    "[[:alpha:]]", "[[:alnum:]]+", "[[:space:]]", "[[:cntrl:]]", "[[:graph:]]+", "[[:print:]]", "[[:word:]]+",
+    "[[:xdigit:]]+", "[[:upper:]]", "[[:lower:]]", "[[:blank:]]", R"(\p{L}+)", R"(\p{^L})", R"(\P{L}+)",
+    R"(\p{Lu}\p{Ll}*)", R"(\p{Han}+)", R"(\p{Script=Greek})", R"(\p{Greek})", R"(\p{Alphabetic})", R"(\p{White_Space})",
+    R"(\p{Punct})", R"(\p{Cn})", R"(\p{M})", R"(\p{Sc})", R"(\p{Cf})", R"(\p{Foo})", R"(\pL)", R"(\p{L&})",
+    // case, options
+    "(?i)stra\u00dfe", "(?i)SS", "(?i)\u017f", "(?i:k)", "(?i)\u01c6", "(?i)[a-z]+", "(?i)\ufb01", "(?m).+", ".+",
+    "(?x) a b # c", "(?-i)a", R"((?a)\w+)", R"((?W)\w+)", R"((?D)\d+)", R"((?S)\s+)", "(?P)[[:alpha:]]+",
+    R"((?y{g})\X)", R"((?y{w})\X)", "(?s).+", "(?:a(?i)b|c)", "(?^)",
+    // groups
+    R"((a)\1)", R"((?<n>a)\k<n>)", R"((?<n>\((?:[^()]|\g<n>)*\)))", "(?>a+)b", "(?>a*)a", "(a|ab)(c|bcd)", "(?~abc)",
+    "(?<a>a)(?(<a>)b|c)", "(a)?(?(1)b|c)", "(?#comment)a", "(", ")", "[", "a||b", "(*FAIL)", "(?{x})a"};
+
+std::string dialect_text(uint64_t seed) {
+  static const std::vector<std::string> parts = {"a",
+                                                 "b",
+                                                 "c",
+                                                 "d",
+                                                 "ab",
+                                                 "x",
+                                                 "A",
+                                                 "B",
+                                                 "SS",
+                                                 "ss",
+                                                 "\u00df",
+                                                 "\u017f",
+                                                 "k",
+                                                 "\u212a",
+                                                 "\u01c6",
+                                                 "\u01c5",
+                                                 "\ufb01",
+                                                 "fi",
+                                                 "1",
+                                                 "12",
+                                                 "123",
+                                                 "4567",
+                                                 "\u0663",
+                                                 "\u00bd",
+                                                 " ",
+                                                 "  ",
+                                                 "\n",
+                                                 "\r\n",
+                                                 "\r",
+                                                 "\t",
+                                                 "\x0b",
+                                                 "\x0c",
+                                                 "\u0085",
+                                                 "\u2028",
+                                                 "\u00a0",
+                                                 "\u3000",
+                                                 "\u180e",
+                                                 ".",
+                                                 ",",
+                                                 "$",
+                                                 "+",
+                                                 "`",
+                                                 "^",
+                                                 "(",
+                                                 ")",
+                                                 "@",
+                                                 "\u00e9",
+                                                 "e\u0301",
+                                                 "\u4e2d",
+                                                 "\u3072",
+                                                 "\u03b1",
+                                                 "\U0001f468\u200d\U0001f469",
+                                                 "\U0001f1e9\U0001f1ea",
+                                                 "\uac00",
+                                                 "\u1100\u1161",
+                                                 "\x1b",
+                                                 "\x07",
+                                                 "_",
+                                                 "'s",
+                                                 "'S",
+                                                 "\ufeff",
+                                                 "\U00011f04",
+                                                 "\U0001fae8",
+                                                 "\u0897",
+                                                 "\u20ac",
+                                                 ".*"};
+  const Rng rng(seed);
+  std::string text;
+  for (uint64_t i = 0; i <= rng.below(0, 14); ++i) text += parts[rng.below(i + 1, parts.size())];
+  return text;
+}
+
+TEST(TokenizersPeer, RegularExpressionsMatchAlikeInEveryPartOfTheDialect) {
+  CRUMB_NEED_PEERS(python);
+  std::vector<std::string> texts = {"", "a", "1234567", "ab12", "\n", "a\n", "\na\n"};
+  for (uint64_t seed = 0; seed < (runs_long() ? 2000 : 60); ++seed) texts.push_back(dialect_text(seed));
+  nlohmann::json hex_texts = nlohmann::json::array(), items = nlohmann::json::array();
+  for (const auto& text : texts) hex_texts.push_back(to_hex(text));
+  for (const auto& pattern : kDialect) items.push_back({{"pattern", pattern}, {"texts", hex_texts}});
+  const auto lines = ask_peer(python, "regex", "-", items);
+  size_t line = 0;
+  for (const auto& pattern : kDialect) {
+    SCOPED_TRACE(pattern);
+    ASSERT_LT(line, lines.size());
+    const bool compiles = lines[line++] == "ok";
+    ASSERT_EQ(testing::error_of([&] { Regex{pattern}; }).empty(), compiles);
+    if (!compiles) continue;
+    const Regex regex(pattern);
+    for (const auto& text : texts) {
+      std::vector<Span> matches;
+      regex.find_all(text, matches);
+      std::string replaced;
+      size_t from = 0;
+      for (const Span& match : matches) {
+        replaced += text.substr(from, match.begin - from) + '\x01';
+        from = match.end;
+      }
+      ASSERT_EQ(to_hex(replaced + text.substr(from)), lines.at(line++)) << to_hex(text);
+    }
+  }
 }
 
 TEST(TokenizersPeer, DecodeGivesTheSameText) {

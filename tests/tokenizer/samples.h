@@ -1,37 +1,41 @@
 // Texts for the tests of the tokenizer.
 #pragma once
 
+#include <cstdlib>
 #include <string>
 #include <vector>
 
 #include "core/common/rng.h"
-#include "core/tokenizer/regex.h"
 #include "core/tokenizer/unicode.h"
 
 namespace crumb::tokenizer {
 
-/// Whether Unicode 12 to 14 gave the character a decomposition: the normalizers of the `tokenizers` package are older.
-inline bool has_new_decomposition(uint32_t c) {
-  return c == 0x32ff || (c >= 0xa7f2 && c <= 0xa7f4) || c == 0xab69 || (c >= 0x10780 && c <= 0x107ba) || c == 0x11938 ||
-         (c >= 0x1f16a && c <= 0x1f16c) || (c >= 0x1fbf0 && c <= 0x1fbf9);
-}
-
-/// A character that Unicode 14 knows: PCRE2, utf8proc and the `tokenizers` package carry different versions of the
-/// tables.
-inline uint32_t random_assigned(const Rng& rng, uint64_t index) {
-  static const Regex unassigned(R"(\p{Cn}|\p{Co})");
+/// Any character, the more often the lower its plane; also those that no version of Unicode has assigned.
+inline uint32_t random_character(const Rng& rng, uint64_t index) {
   for (uint64_t attempt = 0;; ++attempt) {
-    const uint32_t planes[] = {0x800, 0x3000, 0x10000, 0x20000, 0x30000};
+    const uint32_t planes[] = {0x800, 0x3000, 0x10000, 0x20000, 0x32400};
     const auto limit = planes[rng.below(7919 * index + 2 * attempt, 5)];
     const auto c = static_cast<uint32_t>(rng.below(7919 * index + 2 * attempt + 1, limit));
-    if ((c >= 0xd800 && c < 0xe000) || has_new_decomposition(c)) continue;
-    std::string text;
-    append_utf8(c, text);
-    std::vector<Span> matches;
-    unassigned.find_all(text, matches);
-    if (matches.empty()) return c;
+    if (c < 0xd800 || c >= 0xe000) return c;
   }
 }
+
+/// Every `step`-th character, alone and between letters.
+inline std::vector<std::string> characters(uint32_t step) {
+  std::vector<std::string> texts;
+  for (uint32_t c = 1; c < 0x110000; c += step) {
+    // Surrogates, and planes of which nothing is assigned.
+    if ((c >= 0xd800 && c < 0xe000) || (c >= 0x32400 && c < 0xe0000) || (c >= 0xe0200 && c < 0x10fff0)) continue;
+    std::string text;
+    append_utf8(c, text);
+    texts.push_back(text);
+    texts.push_back("a" + text + "b");
+  }
+  return texts;
+}
+
+/// Whether the tests that take minutes run too (CRUMB_LONG_TESTS): every character, 30,000 mixtures, all names.
+inline bool runs_long() { return std::getenv("CRUMB_LONG_TESTS") != nullptr; }
 
 /// Words, numbers, contractions, all kinds of white space, marks, scripts, added tokens, stuck together at random.
 inline std::string random_text(uint64_t seed, int num_parts) {
@@ -120,7 +124,7 @@ inline std::string random_text(uint64_t seed, int num_parts) {
   for (int i = 0; i < num_parts; ++i) {
     const auto index = static_cast<uint64_t>(3 * i);
     if (rng.below(index, 6) == 0)
-      append_utf8(random_assigned(Rng(seed, 1), index), out);
+      append_utf8(random_character(Rng(seed, 1), index), out);
     else
       out += parts[rng.below(index + 1, parts.size())];
   }

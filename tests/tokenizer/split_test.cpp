@@ -50,7 +50,8 @@ TEST_P(ScannerTest, GivesThePiecesOfItsRegularExpressionOnProseAndCode) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Patterns, ScannerTest, ::testing::Values(kGpt2Pattern, kLlama3Pattern, kQwen2Pattern));
+INSTANTIATE_TEST_SUITE_P(Patterns, ScannerTest,
+                         ::testing::Values(kGpt2Pattern, kLlama3Pattern, kQwen2Pattern, R"(\p{N})"));
 
 TEST(Split, FamiliesDifferWhereTheirExpressionsDo) {
   const std::string text = "I'LL pay 12345,\n  ok";
@@ -93,6 +94,47 @@ TEST(Split, BehaviorsArrangeMatchesAsTheirNamesSay) {
   EXPECT_EQ(split(SplitBehavior::merged_with_previous, false), (Strings{"a-", "-", "b-"}));
   EXPECT_EQ(split(SplitBehavior::merged_with_next, false), (Strings{"a", "-", "-b", "-"}));
   EXPECT_EQ(split(SplitBehavior::contiguous, false), (Strings{"a", "--", "b", "-"}));
+}
+
+TEST(Split, EmptyMatchesCutWithoutLeavingPieces) {
+  const auto split = [](SplitBehavior behavior) {
+    PreSplit description;
+    description.steps = {{"(?=b)", behavior, false}};
+    return pieces_of(PreSplitter(description), "abcb");
+  };
+  EXPECT_EQ(split(SplitBehavior::isolated), (Strings{"a", "bc", "b"}));
+  EXPECT_EQ(split(SplitBehavior::removed), (Strings{"a", "bc", "b"}));
+  EXPECT_EQ(split(SplitBehavior::merged_with_previous), (Strings{"a", "bc", "b"}));
+  EXPECT_EQ(split(SplitBehavior::contiguous), (Strings{"a", "bc", "b"}));
+}
+
+/// What a GGUF with this name cuts a text into.
+Strings pieces_of_llamacpp(const std::string& name, std::string_view text) {
+  PreSplit split = isolated(find_named_split(name)->as_llamacpp());
+  split.tables = UnicodeTables::llamacpp;
+  return pieces_of(PreSplitter(split), text);
+}
+
+TEST(Split, LlamaCppReadsSomeNamesMoreSimplyThanTheFamilysTokenizers) {
+  const std::string text = "\u00c9t\u00c9x McDonald";
+  EXPECT_EQ(pieces_of_named("tekken", text), (Strings{"\u00c9t", "\u00c9x", " Mc", "Donald"}));
+  EXPECT_EQ(pieces_of_llamacpp("tekken", text), (Strings{"\u00c9t\u00c9x", " Mc", "Donald"}));
+  EXPECT_EQ(pieces_of_llamacpp("llama-bpe", "a'\u017f"), (Strings{"a", "'\u017f"}));
+}
+
+TEST(Split, LlamaCppCutsDigitsFromTheEndAndLeavesTheTextBeforeThemWithTheFirst) {
+  PreSplit split = isolated({kDigitGroups});
+  EXPECT_EQ(pieces_of(PreSplitter(split), "ab1234567c12"), (Strings{"ab1", "234", "567", "c12"}));
+  EXPECT_EQ(pieces_of(PreSplitter(split), "123 x"), (Strings{"123", " x"}));
+  const std::string many(3'000'001, '7');
+  EXPECT_EQ(pieces_of(PreSplitter(split), many).size(), 1'000'001U) << "in time that is linear in the text";
+}
+
+TEST(Split, NamesThatLlamaCppKnowsAndCrumbDoesNotAreRefusedWithTheReason) {
+  EXPECT_EQ(reason_against_split("gemma4"),
+            "its merges run over whole lines with marked spaces, which is not supported");
+  EXPECT_EQ(reason_against_split("whitespace"), "its words are not spelled in bytes, which is not supported");
+  EXPECT_EQ(reason_against_split("gpt-2"), "");
 }
 
 TEST(Split, MetaspaceMarksSpaces) {

@@ -99,10 +99,59 @@ TEST(Regex, DollarMatchesAtEveryLineAsInRuby) {
   EXPECT_EQ(matches, (std::vector<Span>{{1, 2}, {4, 5}}));
 }
 
-TEST(Regex, RefusesWhatItWouldReadDifferently) {
-  EXPECT_EQ(testing::error_of([] { Regex("[a-z&&[^e]]"); }),
-            "regular expression [a-z&&[^e]]: set operations inside brackets (&&) are not supported");
-  EXPECT_EQ(testing::error_of([] { Regex("a("); }), "regular expression a(: missing closing parenthesis");
+using Spans = std::vector<Span>;
+
+Spans matches_of(const std::string& pattern, std::string_view text) {
+  Spans matches;
+  Regex(pattern).find_all(text, matches);
+  return matches;
+}
+
+TEST(Regex, ARangeOfRepetitionsFollowedByPlusIsARepetitionOfItNotPossessive) {
+  EXPECT_EQ(matches_of(R"(\A\p{Nd}{1,2}(?=\p{Nd}{3}+\z))", "1234567"), (Spans{{0, 1}}));
+  EXPECT_EQ(matches_of("a{1,2}+a", "aaaa"), (Spans{{0, 4}}));
+  EXPECT_EQ(matches_of("a++a", "aaaa"), Spans{}) << "of single signs it is possessive";
+}
+
+TEST(Regex, EmptyMatchesCountExceptWhereTheLastMatchEnded) {
+  EXPECT_EQ(matches_of("(?=b)", "abb"), (Spans{{1, 1}, {2, 2}}));
+  EXPECT_EQ(matches_of("x*", "axxb"), (Spans{{0, 0}, {1, 3}, {4, 4}}));
+  EXPECT_EQ(matches_of("", "\u00e9a"), (Spans{{0, 0}, {2, 2}, {3, 3}}));
+}
+
+TEST(Regex, SetOperationsInBracketsAreUnderstood) {
+  EXPECT_EQ(matches_of("[a-z&&[^e]]+", "beet"), (Spans{{0, 1}, {3, 4}}));
+}
+
+TEST(Regex, PunctuationHoldsSymbolsAsInTheVersionOfTokenizers) {
+  EXPECT_EQ(matches_of("[[:punct:]]+", "a$+.b"), (Spans{{1, 4}}));
+  EXPECT_EQ(matches_of("[[:^punct:]]+", "a$+.b"), (Spans{{0, 1}, {4, 5}}));
+}
+
+TEST(Regex, CharactersThatCameWithUnicodeSixteenHaveTheirClasses) {
+  EXPECT_EQ(matches_of(R"(\p{L}+)", "a\U00016d40\U00011f04"), (Spans{{0, 9}}));
+  Spans llamacpp;
+  Regex(R"(\p{L}+)", UnicodeTables::llamacpp).find_all("a\U00016d40\U00011f04", llamacpp);
+  EXPECT_EQ(llamacpp, (Spans{{0, 1}, {5, 9}})) << "llama.cpp knows Unicode 15.1";
+}
+
+TEST(Regex, WhatDoesNotCompileIsRefusedWithTheReason) {
+  EXPECT_EQ(testing::error_of([] { Regex("a("); }), "regular expression a(: end pattern with unmatched parenthesis");
+  EXPECT_EQ(testing::error_of([] { Regex("a\xff"); }), "regular expression a\ufffd: not valid UTF-8");
+  EXPECT_EQ(testing::error_of([] { Regex(R"(\p{Word})"); }),
+            R"(regular expression \p{Word}: \p{Word} is not supported; \w is)");
+  EXPECT_EQ(testing::error_of([] { Regex(std::string(70'000, 'a')); }),
+            "regular expression " + std::string(40, 'a') + "...: 70000 bytes, at most 65536 are read");
+}
+
+TEST(Regex, ADeeplyNestedPatternIsRefused) {
+  const std::string error = testing::error_of([] { Regex(std::string(20'000, '(') + "a" + std::string(20'000, ')')); });
+  EXPECT_NE(error.find("parse depth limit over"), std::string::npos) << error.substr(error.size() - 100);
+}
+
+TEST(Regex, APatternThatWouldTryForEverEndsWithAnError) {
+  const std::string error = testing::error_of([] { matches_of("(x+x+)+y", std::string(200, 'x')); });
+  EXPECT_EQ(error, "splitting text for the tokenizer, from byte 0: retry-limit-in-match over");
 }
 
 }  // namespace

@@ -2,6 +2,8 @@
 """Peer: what the `tokenizers` package makes of texts.
 
   tokenizers_peer.py encode TOKENIZER.json TEXTS.json     TEXTS.json: a list of texts as hex strings. Prints one line of ids for each.
+  tokenizers_peer.py regex - PATTERNS.json                a list of {"pattern", "texts"} (texts as hex). For each pattern a line "ok" or "refused",
+                                                          then, if ok, for each text a line: as hex, with every match replaced by U+0001.
   tokenizers_peer.py decode TOKENIZER.json IDS.json       a list of lists of ids. Prints the text of each as hex.
   tokenizers_peer.py hash TOKENIZER.json FILE...          for each file: number of ids and their hash, over the first 1,000,000 bytes.
   tokenizers_peer.py train OUT_DIR FILE...                trains a small BPE for each split below; OUT_DIR/NAME/tokenizer.json.
@@ -17,6 +19,9 @@ TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 LLAMA3 = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}" + TAIL
 QWEN2 = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}" + TAIL
 CL100K = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+TEKKEN = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+          r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 DEEPSEEK_V3 = [r"\p{N}{1,3}", "[一-龥\u3040-ゟ゠-ヿ]+",
                r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""]
 MARK = "\u2581"
@@ -55,6 +60,9 @@ def families():
                                       pre_tokenizers.Split(" ", "merged_with_next"), pre_tokenizers.Split("e", "merged_with_previous"),
                                       pre_tokenizers.Split(Regex(r"\w+"), "removed", invert=True),
                                       pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    yield "tekken", byte_level(split(TEKKEN), ignore_merges=True)
+    yield "digits-from-the-end", byte_level(split(r"\A\p{Nd}{1,2}(?=\p{Nd}{3}+\z)", r"\A\p{Nd}{3}", GPT2), normalizers.NFKD())
+    yield "empty-matches", byte_level(split("(?=[aeiou])", r"\b"))
     yield "metaspace-first", sentencepiece(None, pre_tokenizers.Metaspace(MARK, "first", True), metaspace_decoder, byte_fallback=True)
     yield "metaspace-whole", sentencepiece(None, pre_tokenizers.Metaspace(MARK, "always", False), metaspace_decoder, byte_fallback=True)
     yield "unknown", sentencepiece(normalizers.Sequence([normalizers.Prepend(MARK), normalizers.Replace(" ", MARK)]), None, metaspace_decoder)
@@ -99,6 +107,14 @@ def added(index, content, special, normalized=False, single_word=False, lstrip=F
     return {"id": index, "content": content, "special": special, "normalized": normalized, "single_word": single_word, "lstrip": lstrip, "rstrip": rstrip}
 
 
+def regex(items):
+    for item in items:
+        try: replace = normalizers.Replace(Regex(item["pattern"]), "\x01")
+        except Exception: print("refused"); continue
+        print("ok")
+        for text in item["texts"]: print(replace.normalize_str(bytes.fromhex(text).decode()).encode().hex())
+
+
 def read(path, limit=-1):
     with open(path, "rb") as f: return f.read(limit).decode("utf-8", "replace")
 
@@ -132,6 +148,7 @@ def main():
     command, arguments = sys.argv[1], sys.argv[2:]
     if command == "train": return train(arguments[0], arguments[1:])
     if command == "golden": return golden(arguments[0])
+    if command == "regex": return regex(json.load(open(arguments[1])))
     t = Tokenizer.from_file(arguments[0])
     if command == "hash": print("\n".join(hash_file(t, f) for f in arguments[1:]))
     if command == "encode":

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
@@ -196,6 +197,40 @@ TEST(GgufVocabulary, TheNameOfTheSplitSaysWhetherTextsAreNormalized) {
   }
 }
 
+TEST(GgufVocabulary, AHoleInTheIdsIsAnUnusedTokenOfItsOwnName) {
+  json content = small_json();
+  const auto hole = content["model"]["vocab"]["x"].get<int64_t>();
+  content["model"]["vocab"].erase("x");
+  content["model"]["vocab"][fmt::format("[PAD{}]", hole)] = 260;  // the name that the hole would get
+  const auto tokenizer = load_json(content);
+  const testing::TempDir dir;
+  write_gguf(*tokenizer, tokenizer->vocab_size(), dir / "v.gguf");
+  const formats::GgufReader gguf(dir / "v.gguf");
+  EXPECT_EQ(gguf.get_strings("tokenizer.ggml.tokens")[static_cast<size_t>(hole)], fmt::format("[PAD{}_]", hole));
+  EXPECT_EQ(std::get<std::vector<int32_t>>(std::get<formats::GgufArray>(gguf.find("tokenizer.ggml.token_type")->value)
+                                               .values)[static_cast<size_t>(hole)],
+            5);
+  EXPECT_EQ(load_tokenizer(dir / "v.gguf")->encode("the the"), tokenizer->encode("the the"));
+}
+
+TEST(GgufVocabulary, EndTokensAreWrittenAsEndOfTurnAndOfMessage) {
+  const testing::TempDir dir;
+  const auto warnings_of_ends = [&](const json& ids) {
+    testing::write_file(dir / "tokenizer.json", small_json().dump());
+    testing::write_file(dir / "tokenizer_config.json", R"({"eos_token": "<|end|>"})");
+    testing::write_file(dir / "generation_config.json", json({{"eos_token_id", ids}}).dump());
+    ::testing::internal::CaptureStderr();
+    write_gguf(*load_tokenizer(dir.path()), 259, dir / "v.gguf");
+    return ::testing::internal::GetCapturedStderr();
+  };
+  EXPECT_EQ(warnings_of_ends({258, 7}), "");
+  EXPECT_EQ(formats::GgufReader(dir / "v.gguf").get_int("tokenizer.ggml.eot_token_id"), 7);
+  EXPECT_EQ(load_tokenizer(dir / "v.gguf")->special().end, (Ids{7, 258}));
+  EXPECT_EQ(warnings_of_ends({258, 7, 8}), "");
+  EXPECT_EQ(load_tokenizer(dir / "v.gguf")->special().end, (Ids{7, 8, 258}));
+  EXPECT_THAT(warnings_of_ends({258, 7, 8, 9}), HasSubstr("llama.cpp will not stop at 9 \""));
+}
+
 TEST(GgufVocabulary, WarnsWhereTheFileWillGiveOtherIds) {
   const auto warnings = [](const json& content) {
     const auto tokenizer = load_json(content);
@@ -211,14 +246,15 @@ TEST(GgufVocabulary, WarnsWhereTheFileWillGiveOtherIds) {
               HasSubstr("this tokenizer normalizes texts (NFC), those that GGUF calls \"gpt-2\" do not"));
 }
 
-/// A SentencePiece vocabulary: <unk>, <s>, </s>, the 256 bytes, then these tokens with scores 0, -1, ...
-formats::GgufWriter small_spm(const std::vector<std::string>& pieces) {
+/// A SentencePiece vocabulary: <unk>, <s>, </s>, the 256 bytes, then these tokens, the last ones user-defined.
+formats::GgufWriter small_spm(const std::vector<std::string>& pieces, size_t num_user_defined = 0) {
   std::vector<std::string> tokens = {"<unk>", "<s>", "</s>"};
   std::vector<int32_t> types = {2, 3, 3};
   for (int byte = 0; byte < 256; ++byte) tokens.push_back(fmt::format("<0x{:02X}>", byte));
   types.resize(tokens.size(), 6);
   for (const auto& piece : pieces) tokens.push_back(piece);
-  types.resize(tokens.size(), 1);
+  types.resize(tokens.size() - num_user_defined, 1);
+  types.resize(tokens.size(), 4);
   formats::GgufWriter writer;
   writer.set_string("tokenizer.ggml.model", "llama");
   writer.set_strings("tokenizer.ggml.tokens", tokens);
@@ -230,6 +266,63 @@ std::vector<float> descending_scores(size_t count) {
   std::vector<float> scores(count);
   for (size_t i = 0; i < count; ++i) scores[i] = -static_cast<float>(i);
   return scores;
+}
+
+std::unique_ptr<Tokenizer> load_gguf(formats::GgufWriter& writer);
+
+TEST(GgufVocabulary, EveryTokenThatEndsAGenerationIsKnown) {
+  const std::vector<std::string> pieces = {"<|im_end|>", "<|eot_id|>", "a", "<|file_sep|>", "<|message|>", "b"};
+  const auto writer_of = [&] {
+    auto writer = small_spm(pieces);
+    writer.set_f32s("tokenizer.ggml.scores", descending_scores(259 + pieces.size()));
+    return writer;
+  };
+  auto writer = writer_of();
+  const auto by_text = load_gguf(writer);
+  EXPECT_EQ(by_text->special().end, (Ids{2, 259, 260, 262}));
+  EXPECT_TRUE(by_text->is_special(259)) << "what looks like a control token is one for llama.cpp";
+  EXPECT_FALSE(by_text->is_special(263)) << "a part of messages that is shown";
+  auto keys = writer_of();
+  keys.set_u32("tokenizer.ggml.eos_token_id", 259);
+  keys.set_u32("tokenizer.ggml.eot_token_id", 261);
+  keys.set_u32("tokenizer.ggml.eom_token_id", 264);
+  EXPECT_EQ(load_gguf(keys)->special().end, (Ids{2, 259, 260, 261, 262, 264}));
+  auto bad = writer_of();
+  bad.set_u32("tokenizer.ggml.eot_token_id", 1000);
+  EXPECT_THAT(testing::error_of([&] { load_gguf(bad); }),
+              HasSubstr("tokenizer.ggml.eot_token_id is 1000, the vocabulary has 265 tokens"));
+}
+
+TEST(GgufVocabulary, AnEndInsideAMessageEndsNoGeneration) {
+  const std::vector<std::string> pieces = {"<|return|>", "<|call|>", "<|end|>", "<|tool_response>"};
+  auto writer = small_spm(pieces);
+  writer.set_f32s("tokenizer.ggml.scores", descending_scores(259 + pieces.size()));
+  EXPECT_EQ(load_gguf(writer)->special().end, (Ids{259, 260, 262}));  // neither "<|end|>" nor "</s>" (2)
+}
+
+TEST(GgufVocabulary, AddedTokensThatOverlapAreTakenLongestFirst) {
+  auto writer = small_spm({"a", "b", "c", "d", "ab", "bcd"}, 2);
+  writer.set_f32s("tokenizer.ggml.scores", descending_scores(265));
+  writer.set_bool("tokenizer.ggml.add_space_prefix", false);
+  EXPECT_EQ(load_gguf(writer)->encode("abcd"), (Ids{259, 264})) << "the leftmost would be ab";
+}
+
+TEST(GgufVocabulary, EveryNameOfASplitThatLlamaCppKnowsIsKnownOrRefusedWithTheReason) {
+  const auto error_of_name = [](const char* name) {
+    formats::GgufWriter writer;
+    writer.set_string("tokenizer.ggml.model", "gpt2");
+    writer.set_string("tokenizer.ggml.pre", name);
+    writer.set_strings("tokenizer.ggml.tokens", {"a"});
+    writer.set_strings("tokenizer.ggml.merges", std::vector<std::string>{});
+    const std::string message = testing::error_of([&] { load_gguf(writer); });
+    return message.substr(std::min(message.find("v.gguf: "), message.size()));
+  };
+  EXPECT_EQ(error_of_name("tekken"), "");
+  EXPECT_EQ(
+      error_of_name("gemma4"),
+      "v.gguf: tokenizer.ggml.pre is \"gemma4\": its merges run over whole lines with marked spaces, which is not "
+      "supported");
+  EXPECT_THAT(error_of_name("new"), HasSubstr("tokenizer.ggml.pre is \"new\"; supported: gpt-2, phi-2, mpt, "));
 }
 
 std::unique_ptr<Tokenizer> load_gguf(formats::GgufWriter& writer) {
@@ -400,22 +493,130 @@ TEST(Tokenizer, SpecialTokensAreTextWhereTheyAreNotParsed) {
   EXPECT_EQ(tokenizer->find_piece("<|end|>"), 258);
 }
 
-TEST(Tokenizer, BosAndEosFollowTheConfigurationAndElseTheTemplate) {
-  const json post = {
-      {"post_processor",
-       {{"type", "TemplateProcessing"},
-        {"single",
-         {{{"SpecialToken", {{"id", "<|end|>"}, {"type_id", 0}}}}, {{"Sequence", {{"id", "A"}, {"type_id", 0}}}}}},
-        {"special_tokens", {{"<|end|>", {{"id", "<|end|>"}, {"ids", {258}}}}}}}}};
-  const auto by_template = load_json(small_json(post));
+/// Puts "<|end|>" before every text.
+const json kBosTemplate = {
+    {"post_processor",
+     {{"type", "TemplateProcessing"},
+      {"single",
+       {{{"SpecialToken", {{"id", "<|end|>"}, {"type_id", 0}}}}, {{"Sequence", {{"id", "A"}, {"type_id", 0}}}}}},
+      {"special_tokens", {{"<|end|>", {{"id", "<|end|>"}, {"ids", {258}}}}}}}}};
+
+/// A folder of small_json, this template or none, and other files.
+std::unique_ptr<Tokenizer> load_folder(const json& patch, const std::map<std::string, json>& files) {
+  const testing::TempDir dir;
+  testing::write_file(dir / "tokenizer.json", small_json(patch).dump());
+  for (const auto& [name, content] : files) testing::write_file(dir / name, content.dump());
+  return load_tokenizer(dir.path());
+}
+
+/// The folder of a message is another each time.
+std::string warnings_of(const std::function<void()>& body) {
+  ::testing::internal::CaptureStderr();
+  body();
+  return ::testing::internal::GetCapturedStderr();
+}
+
+TEST(Tokenizer, BosAndEosFollowTheTemplateOfTokenizerJson) {
+  const auto by_template = load_json(small_json(kBosTemplate));
   EXPECT_EQ(by_template->encode("the", true), (Ids{258, 257}));
   EXPECT_EQ(by_template->encode("the"), (Ids{257}));
   EXPECT_TRUE(by_template->special().add_bos);
-  const auto by_config =
-      load_json(small_json(post), {{"eos_token", {{"content", "<|end|>"}}}, {"add_eos_token", true}});
-  EXPECT_EQ(by_config->encode("the", true), (Ids{257, 258}));
-  EXPECT_FALSE(by_config->special().add_bos);
-  EXPECT_EQ(by_config->special().eos, 258);
+  EXPECT_EQ(load_json(small_json())->encode("the", true), (Ids{257}));
+}
+
+TEST(Tokenizer, KeysThatSayOtherwiseThanTheTemplateOrNothingChangeNothing) {
+  const json names = {{"bos_token", "<|end|>"}, {"eos_token", {{"content", "<|end|>"}}}};
+  for (const char* key : {"add_bos_token", "add_eos_token"}) {
+    for (const json& value : {json(false), json(true), json()}) {
+      json config = names;
+      config[key] = value;
+      std::vector<Ids> ids;
+      const std::string warnings =
+          warnings_of([&] { ids = {load_json(small_json(kBosTemplate), config)->encode("the", true)}; });
+      EXPECT_EQ(ids[0], (Ids{258, 257})) << config;
+      const bool says_otherwise = value == (key == std::string("add_bos_token") ? json(false) : json(true));
+      EXPECT_EQ(warnings.find(key) != std::string::npos, says_otherwise) << config << ": " << warnings;
+    }
+  }
+  EXPECT_THAT(warnings_of([&] {
+                load_json(small_json(kBosTemplate), {{"add_bos_token", false}});
+              }),
+              HasSubstr("adds BOS to a text, though tokenizer_config.json says add_bos_token: false; transformers 5 "
+                        "reads it so, earlier versions may follow the key"));
+}
+
+TEST(Tokenizer, AddedTokensThatStandBesideTokenizerJsonOnlyAreOneIdEach) {
+  const json no_list = {{"added_tokens", json::array()}};
+  const json tool = {{"content", "<|tool|>"}, {"special", false}, {"normalized", false}};
+  const json config = {{"added_tokens_decoder", {{"258", {{"content", "<|end|>"}, {"special", true}}}, {"259", tool}}}};
+  const auto by_decoder = load_folder(no_list, {{"tokenizer_config.json", config}});
+  EXPECT_EQ(by_decoder->encode("the<|tool|>the<|end|>"), (Ids{257, 259, 257, 258}));
+  EXPECT_TRUE(by_decoder->is_special(258));
+  EXPECT_FALSE(by_decoder->is_special(259));
+  formats::GgufWriter writer;
+  const testing::TempDir dir;
+  write_gguf(*by_decoder, 260, dir / "v.gguf");
+  const formats::GgufReader gguf(dir / "v.gguf");
+  const auto& types = std::get<std::vector<int32_t>>(
+      std::get<formats::GgufArray>(gguf.find("tokenizer.ggml.token_type")->value).values);
+  EXPECT_EQ(types[258], 3) << "control";
+  EXPECT_EQ(types[259], 4) << "user-defined";
+
+  const json map = {{"eos_token", "<|end|>"}, {"additional_special_tokens", {"<|tool|>"}}};
+  const auto by_map = load_folder(no_list, {{"special_tokens_map.json", map}});
+  EXPECT_EQ(by_map->encode("the<|tool|>the<|end|>"), (Ids{257, 259, 257, 258}));
+  EXPECT_EQ(by_map->special().eos, 258);
+
+  const auto by_list = load_folder(no_list, {{"added_tokens.json", {{"<|end|>", 258}, {"<|tool|>", 259}}}});
+  EXPECT_EQ(by_list->encode("the<|tool|>the<|end|>"), (Ids{257, 259, 257, 258}));
+}
+
+TEST(Tokenizer, ATokenThatTheConfigurationNamesIsSpecial) {
+  const json plain = {{"added_tokens", {{{"id", 258}, {"content", "<|end|>"}, {"special", false}}}}};
+  EXPECT_FALSE(load_folder(plain, {})->is_special(258));
+  EXPECT_TRUE(load_folder(plain, {{"tokenizer_config.json", {{"eos_token", "<|end|>"}}}})->is_special(258));
+  std::unique_ptr<Tokenizer> tokenizer;
+  const std::string warnings = warnings_of([&] {
+    tokenizer =
+        load_folder({}, {{"tokenizer_config.json", {{"pad_token", "<pad>"}}}, {"config.json", {{"vocab_size", 259}}}});
+  });
+  EXPECT_EQ(tokenizer->vocab_size(), 259);
+  EXPECT_THAT(warnings, HasSubstr("the special token \"<pad>\" of the configuration is in no vocabulary, and the model "
+                                  "has no row for it: left out"));
+}
+
+TEST(Tokenizer, EveryTokenThatEndsAGenerationIsKnown) {
+  EXPECT_EQ(load_json(small_json())->special().end, Ids{});
+  const auto folder = load_folder({}, {{"tokenizer_config.json", {{"eos_token", "<|end|>"}}},
+                                       {"generation_config.json", {{"eos_token_id", {258, 7}}}},
+                                       {"config.json", {{"eos_token_id", 5}}}});
+  EXPECT_EQ(folder->special().end, (Ids{5, 7, 258}));
+  EXPECT_EQ(folder->special().eos, 258);
+}
+
+TEST(Tokenizer, WhatTheVocabularyCannotSpellIsDroppedBeforeMerging) {
+  json content = small_json();
+  content["model"]["vocab"].erase("x");
+  EXPECT_EQ(load_json(content)->encode("thxe"), (Ids{content["model"]["vocab"]["t"], 256}))
+      << "h and e became neighbours";
+}
+
+TEST(Tokenizer, BytesOvertakeAnUnknownTokenAsInTokenizers) {
+  json vocab = {{"<unk>", 0}, {"a", 1}};
+  for (int byte = 0; byte < 256; ++byte) {
+    if (byte != 0x14) vocab[fmt::format("<0x{:02X}>", byte)] = 2 + byte;
+  }
+  const json content = {{"model",
+                         {{"type", "BPE"},
+                          {"vocab", vocab},
+                          {"merges", json::array()},
+                          {"unk_token", "<unk>"},
+                          {"fuse_unk", true},
+                          {"byte_fallback", true}}},
+                        {"added_tokens", json::array()}};
+  EXPECT_EQ(load_json(content)->encode("\x14\x15"
+                                       "a"),
+            (Ids{2 + 0x15, 0, 1}));
 }
 
 TEST(Tokenizer, ManyThreadsMayEncodeAtOnce) {
@@ -481,6 +682,12 @@ TEST(TokenizerErrors, IdsThatNoTokenHasAreRefused) {
   EXPECT_EQ(json_error(with_added(16777215)), "token id 16777215 is out of range for 259 tokens");
   EXPECT_EQ(json_error(with_added(-1)), "token id -1 is out of range for 259 tokens");
   EXPECT_EQ(load_json(with_added(1000))->vocab_size(), 1001) << "gaps are no mistake";
+  ::testing::internal::CaptureStderr();
+  load_json(with_added(1000));
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(),
+              HasSubstr("the added token \"<|far|>\" has id 1000; the `tokenizers` package would give it 258, the next "
+                        "free one"));
+  EXPECT_EQ(json_error(with_added(5)), "id 5 stands for both \"&\" and \"<|far|>\"");
 }
 
 TEST(TokenizerErrors, NameWhatIsBroken) {
