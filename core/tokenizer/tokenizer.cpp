@@ -3,7 +3,6 @@
 #include <cstdio>
 
 #include "core/common/error.h"
-#include "core/common/lfs_pointer.h"
 #include "core/tokenizer/bpe_tokenizer.h"
 #include "core/tokenizer/gguf_vocabulary.h"
 #include "core/tokenizer/hf_json.h"
@@ -27,7 +26,6 @@ Description read_folder(const Path& folder) {
 
 Description read_file(const Path& path) {
   const MappedFile file(path);
-  refuse_lfs_pointer(path, file.bytes());
   const std::string_view head(reinterpret_cast<const char*>(file.bytes().data()),
                               static_cast<size_t>(std::min<int64_t>(file.size(), 64)));
   if (head.starts_with("GGUF")) return read_gguf_vocabulary(formats::GgufReader(path));
