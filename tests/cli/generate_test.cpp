@@ -65,7 +65,7 @@ TEST_F(GenerateVerb, JsonHoldsTokensAndTheTextThatWasStreamed) {
 
 TEST_F(GenerateVerb, SaysThatTheContextIsFull) {
   std::string prompt;
-  for (int i = 0; i < 120; ++i) prompt += "the cat sat. ";  // nearly the model's 512 tokens
+  for (int i = 0; i < 80; ++i) prompt += "the cat sat. ";  // nearly the model's 512 tokens
   const auto full = generate("--json --prompt '" + prompt + "' --max-tokens 400");
   ASSERT_EQ(full.exit_code, 0) << full.err;
   const auto json = nlohmann::json::parse(full.out);
