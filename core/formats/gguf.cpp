@@ -2,6 +2,8 @@
 
 #include <fmt/ranges.h>
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <limits>
@@ -526,8 +528,16 @@ int64_t as_int(const Path& path, const std::string& key, const GgufValue& value)
   return *number;
 }
 
+/// The shortest decimal that is this float: 1e-05, which was written, and not 9.999999747378752e-06.
+double shortest(float value) {
+  const std::string text = fmt::format("{}", value);
+  double number = value;  // what is not finite stays
+  if (std::isfinite(value)) std::from_chars(text.data(), text.data() + text.size(), number);
+  return number;
+}
+
 double as_float(const Path& path, const std::string& key, const GgufValue& value) {
-  if (const auto* f = std::get_if<float>(&value.value)) return *f;
+  if (const auto* f = std::get_if<float>(&value.value)) return shortest(*f);
   if (const auto* d = std::get_if<double>(&value.value)) return *d;
   wrong_kind(path, key, "a floating-point number", value);
 }

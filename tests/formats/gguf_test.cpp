@@ -189,7 +189,7 @@ TEST(Gguf, TypedAccessAcceptsEveryIntegerWidthAndNamesWhatIsWrong) {
   EXPECT_EQ(reader.get_int("s.u8"), 200);
   EXPECT_EQ(reader.get_int("s.i16"), -30000);
   EXPECT_EQ(reader.get_int("s.i64"), -(int64_t{1} << 62));
-  EXPECT_EQ(reader.get_float("s.f32"), 0.1f);
+  EXPECT_EQ(reader.get_float("s.f32"), 0.1);  // what was meant, not the nearest float's own digits
   EXPECT_EQ(reader.get_float("s.f64"), 0.1);
   EXPECT_EQ(reader.get_string("s.string"), "gr\xc3\xbc\xc3\x9f");
   EXPECT_TRUE(reader.get_bool_or("s.bool", false));
