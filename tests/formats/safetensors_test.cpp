@@ -349,7 +349,7 @@ TEST(DamagedSafetensors, HeadersMustBeMapsOfTensors) {
   EXPECT_EQ(open_error(framed(R"({"__metadata__":null})", 0)), "");
   EXPECT_EQ(open_error(framed("{}   ", 0)), "");
   const std::string twice = entry("a", "U8", "[0]", "[0,0]");
-  EXPECT_THAT(open_error(framed("{" + twice + "," + twice + "}", 0)), HasSubstr(": header:1:65: \"a\" is given twice"));
+  EXPECT_THAT(open_error(framed("{" + twice + "," + twice + "}", 0)), HasSubstr(": header:1:56: \"a\" is given twice"));
   EXPECT_THAT(open_error(framed("{\"a\":" + std::string(100000, '['), 0)),
               HasSubstr(": header:1:8: nested deeper than 3 levels"));
 }
