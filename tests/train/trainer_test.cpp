@@ -368,7 +368,7 @@ TEST(Checkpoints, AStateIsReadOnlyFromWhatItIs) {
   const Path folder = dir / "step-000003";
   testing::fs::create_directories(folder);
   for (const char* name : {"masters.safetensors", "optimizer.safetensors"}) testing::write_file(folder / name, "");
-  const TrainState state{.step = 3, .measure = "kl", .threads = 2, .isa = "avx2", .torch_version = "2"};
+  const TrainState state{.step = 3, .measure = "kl", .threads = 2, .isa = "avx2", .torch_version = "2", .inputs = {}};
   const auto damage = [&](const char* key, const nlohmann::json& value) {
     auto json = nlohmann::json(state.to_json());
     json[key] = value;
