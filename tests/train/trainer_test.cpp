@@ -363,26 +363,25 @@ TEST(ReadLog, LeavesOutBrokenLinesWithAWarningButNotTheOneAKillCutShort) {
   EXPECT_EQ(testing::read_file(path), "{\"step\": 1}\n");
 }
 
-TEST(TrainState, IsReadOnlyFromWhatItIs) {
-  const TrainState state{.step = 3,
-                         .best_value = 0.5,
-                         .best_step = 2,
-                         .measure = "kl",
-                         .threads = 2,
-                         .isa = "avx2",
-                         .torch_version = "2",
-                         .inputs = {{"text", "ab"}}};
-  auto json = nlohmann::json(state.to_json());
-  const auto read = [&] { return TrainState::from_json(JsonObject(json, "state.json")); };
-  EXPECT_EQ(read().step, 3);
-  EXPECT_EQ(read().inputs, state.inputs);
-  json["step"] = 2.7;
-  EXPECT_EQ(testing::error_of(read), "state.json: step must be an integer, not 2.7");
-  json["step"] = nullptr;
-  EXPECT_EQ(testing::error_of(read), "state.json: step is missing");
-  json["step"] = 3;
-  json["inputs"]["text"] = 4;
-  EXPECT_EQ(testing::error_of(read), "state.json: inputs: text must be a string, not 4");
+TEST(Checkpoints, AStateIsReadOnlyFromWhatItIs) {
+  const testing::TempDir dir;
+  const Path folder = dir / "step-000003";
+  testing::fs::create_directories(folder);
+  for (const char* name : {"masters.safetensors", "optimizer.safetensors"}) testing::write_file(folder / name, "");
+  const TrainState state{.step = 3, .measure = "kl", .threads = 2, .isa = "avx2", .torch_version = "2", .inputs = {}};
+  const auto damage = [&](const char* key, const nlohmann::json& value) {
+    auto json = nlohmann::json(state.to_json());
+    json[key] = value;
+    testing::write_file(folder / "state.json", json.dump());
+    return damage_of(folder);
+  };
+  const std::string where = (folder / "state.json").string();
+  EXPECT_EQ(damage("step", 2.7), where + ": step must be an integer, not 2.7");
+  EXPECT_EQ(damage("step", nullptr), where + ": step is missing");
+  EXPECT_EQ(damage("threads", 1e308), where + ": threads must be an integer, not 1e+308");
+  EXPECT_EQ(damage("inputs", {{"text", 4}}), where + ": text must be a string, not 4");
+  testing::write_file(folder / "state.json", std::string(100'000, '['));
+  EXPECT_EQ(damage_of(folder), where + ":1:129: nested deeper than 128 levels");
 }
 
 TEST(Checkpoints, AreOrderedByStepNotByName) {
