@@ -17,8 +17,8 @@ class StopSignal {
   static bool is_set();
 
  private:
-  struct sigaction interrupt_before_ {
-  }, terminate_before_{};
+  struct sigaction interrupt_before_ = {};
+  struct sigaction terminate_before_ = {};
 };
 
 }  // namespace crumb::train

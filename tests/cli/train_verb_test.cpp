@@ -571,11 +571,11 @@ void flip_bit_in_the_middle(const fs::path& path) {
 TEST_F(TrainVerb, ADamagedCheckpointIsPassedOverAndTheEndIsTheSame) {
   const TempDir dir;
   ASSERT_EQ(run_qat(dir / "whole").exit_code, 0);
-  fs::copy(dir / "whole", dir / "run", fs::copy_options::recursive);
+  ASSERT_EQ(run_qat(dir / "run").exit_code, 0);
   fs::remove_all(dir / "run/last");
   const fs::path masters = dir / "run/checkpoints/step-000060/masters.safetensors";
   flip_bit_in_the_middle(masters);
-  const auto result = run_qat(dir / "run", {"output=" + (dir / "run").string()});
+  const auto result = run_qat(dir / "run");
   EXPECT_EQ(result.exit_code, 0);
   EXPECT_EQ(result.err, "warning: " + masters.parent_path().string() +
                             " is damaged (masters.safetensors is not as it was written) and passed over\n");
@@ -597,13 +597,13 @@ TEST_F(TrainVerb, InitFromADamagedCheckpointIsRefused) {
 
 TEST_F(TrainVerb, AFullDiskIsWarnedOfAndTheRunGoesOnWhenThereIsRoom) {
   const TempDir dir;
-  SmallDisk disk(dir / "disk", 700'000, 1000);
+  SmallDisk disk(dir / "disk", 500'000, 1000);
   if (!disk.is_mounted()) GTEST_SKIP() << "no disk can be mounted here";
   ASSERT_EQ(run_qat(dir / "whole").exit_code, 0);
   const fs::path run = dir / "disk/run";
   const auto full = run_qat(run);
   EXPECT_EQ(full.exit_code, 1);
-  EXPECT_THAT(full.err, HasSubstr("warning: " + run.string() + " may take 1."));
+  EXPECT_THAT(full.err, HasSubstr("warning: " + run.string() + " may take "));
   EXPECT_THAT(full.err, HasSubstr("lower checkpoint.keep, make room, or choose another output"));
   EXPECT_THAT(full.err, HasSubstr("No space left on device"));
   EXPECT_EQ(std::count(full.err.begin(), full.err.end(), '\n'), 2) << full.err;

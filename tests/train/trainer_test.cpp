@@ -228,8 +228,8 @@ TEST(Trainer, GoesOnFromTheNewestWholeCheckpointAndNamesWhatIsDamaged) {
        [](const Path& folder) { cut(folder / "optimizer.safetensors"); }},
       {"masters.safetensors is not as it was written",
        [](const Path& folder) {
-         std::filesystem::copy_file(folder / "../step-000008/masters.safetensors", folder / "masters.safetensors",
-                                    std::filesystem::copy_options::overwrite_existing);
+         std::filesystem::copy_file(folder.parent_path() / "step-000008/masters.safetensors",
+                                    folder / "masters.safetensors", std::filesystem::copy_options::overwrite_existing);
        }},
       {"masters.safetensors is missing",
        [](const Path& folder) { std::filesystem::remove(folder / "masters.safetensors"); }},
@@ -248,7 +248,7 @@ TEST(Trainer, GoesOnFromTheNewestWholeCheckpointAndNamesWhatIsDamaged) {
       {"state.json says step 8",
        [](const Path& folder) {
          std::filesystem::remove_all(folder);
-         std::filesystem::copy(folder / "../step-000008", folder, std::filesystem::copy_options::recursive);
+         std::filesystem::copy(folder.parent_path() / "step-000008", folder, std::filesystem::copy_options::recursive);
        }},
   };
   for (const auto& [message, damage] : damages) {
