@@ -13,6 +13,10 @@
 
 namespace crumb::arch {
 
+/// What the readers of configurations take at most. No model is near; a spec holds numbers for each layer and half
+/// head.
+inline constexpr int64_t kMostLayers = 4096, kMostHeadDim = 4096;
+
 enum class Architecture { llama, mistral, qwen2, qwen3, hunyuan_v1_dense };
 
 /// The rotary embedding of a layer: angle of pair i at position p is p * base^(-2i/dim) / divisors[i]. Scaling methods

@@ -77,6 +77,8 @@ GqaSpec read_gqa(const GgufReader& gguf, const Keys& keys, Architecture architec
   CRUMB_CHECK(gqa.heads % gqa.kv_heads == 0, "{}: attention.head_count {} is not a multiple of head_count_kv {}",
               keys.where(), gqa.heads, gqa.kv_heads);
   CRUMB_CHECK(gqa.head_dim % 2 == 0, "{}: attention.key_length {} is odd", keys.where(), gqa.head_dim);
+  CRUMB_CHECK(gqa.head_dim <= kMostHeadDim, "{}: attention.key_length is {}, which no model has", keys.where(),
+              gqa.head_dim);
   CRUMB_CHECK(keys.size_or("attention.value_length", gqa.head_dim) == gqa.head_dim,
               "{}: values of another length than keys are not supported", keys.where());
   CRUMB_CHECK(keys.size_or("rope.dimension_count", gqa.head_dim) == gqa.head_dim,
@@ -277,7 +279,7 @@ DecoderSpec spec_from_gguf(const GgufReader& gguf) {
   spec.tied_head = gguf.find_tensor("output.weight") == nullptr;
   check_other_keys(gguf, keys, spec.architecture);
   const int64_t num_layers = keys.size("block_count");
-  CRUMB_CHECK(num_layers <= 4096, "{}: block_count is {}, which no model has", keys.where(), num_layers);
+  CRUMB_CHECK(num_layers <= kMostLayers, "{}: block_count is {}, which no model has", keys.where(), num_layers);
 
   LayerSpec layer;
   const auto gqa = read_gqa(gguf, keys, spec.architecture, spec.hidden_size);

@@ -16,7 +16,6 @@ namespace {
 using nlohmann::json;
 
 constexpr int64_t kLargest = int64_t{1} << 31;  // of any one size; keeps products of two inside 64 bits
-constexpr int64_t kMostLayers = 4096;
 
 /// What every size of a model is held to.
 class Config : public JsonObject {
@@ -170,6 +169,8 @@ RopeSpec scaled_rope(const Config& rope, const Config& config, Architecture arch
     } else if (alpha > 0.0) {
       warn_ignored(rope, architecture, "alpha", alpha);
     }
+    CRUMB_CHECK(std::isfinite(spec.base) && spec.base > 0.0, "{}: alpha is {}, which no model has", rope.where(),
+                alpha);
   } else {
     CRUMB_CHECK(type == "default", "{}: rope type '{}' is not supported; known ones: default, linear, llama3, dynamic",
                 rope.where(), type);
@@ -203,6 +204,7 @@ GqaSpec read_gqa(const Config& config, const Defaults& defaults, int64_t hidden_
   CRUMB_CHECK(gqa.heads % gqa.kv_heads == 0, "{}: num_attention_heads {} is not a multiple of num_key_value_heads {}",
               config.where(), gqa.heads, gqa.kv_heads);
   CRUMB_CHECK(gqa.head_dim % 2 == 0, "{}: head_dim {} is odd", config.where(), gqa.head_dim);
+  CRUMB_CHECK(gqa.head_dim <= kMostHeadDim, "{}: head_dim is {}, which no model has", config.where(), gqa.head_dim);
   CRUMB_CHECK(gqa.heads * gqa.head_dim < kLargest, "{}: {} heads of {} are too many", config.where(), gqa.heads,
               gqa.head_dim);
   const bool bias_is_option = architecture == Architecture::llama || architecture == Architecture::qwen3 ||

@@ -59,6 +59,7 @@ std::optional<Llama3Scaling> find_llama3_scaling(const RopeSpec& rope) {
   scaling.factor = *std::max_element(rope.divisors.begin(), rope.divisors.end());
   if (scaling.factor <= 1.0) return std::nullopt;
   scaling.original_context_length = find_original_length(rope, scaling);
+  if (!(scaling.original_context_length >= 1.0 && scaling.original_context_length < 0x1p53)) return std::nullopt;
   const auto expected = llama3_divisors(scaling, rope.dim, rope.base);
   for (size_t i = 0; i < expected.size(); ++i) {
     if (std::abs(rope.divisors[i] / expected[i] - 1.0) > 1e-5) return std::nullopt;

@@ -347,7 +347,8 @@ class Reader {
          {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"})
       add_special(setting(name));
     for (const char* name : {"additional_special_tokens", "extra_special_tokens"}) {
-      for (const auto& [key, json] : setting(name).items()) add_special(json);
+      const Json tokens = setting(name);  // outlives what items() gives
+      for (const auto& [key, json] : tokens.items()) add_special(json);
     }
   }
 

@@ -125,6 +125,12 @@ TEST(GgufMetadata, NamesTheKeyThatIsMissingOrImpossible) {
               HasSubstr("llama.attention.head_count is 0, which no model has"));
   EXPECT_THAT(refusal([](GgufWriter& w) {
                 set_sizes(w);
+                w.set_u32("llama.attention.head_count", 1);
+                w.set_u32("llama.attention.key_length", 2147483646);
+              }),
+              HasSubstr("attention.key_length is 2147483646, which no model has"));
+  EXPECT_THAT(refusal([](GgufWriter& w) {
+                set_sizes(w);
                 w.set_u32("llama.attention.head_count", 4);
                 w.set_string("llama.rope.scaling.type", "yarn");
               }),

@@ -262,8 +262,12 @@ TEST(HfConfig, RefusesNumbersThatNoModelHas) {
               HasSubstr("num_attention_heads 8 is not a multiple of num_key_value_heads 3"));
   EXPECT_THAT(with("num_attention_heads", 6), HasSubstr("hidden_size 64 is not a multiple of num_attention_heads 6"));
   EXPECT_THAT(with("head_dim", 7), HasSubstr("head_dim 7 is odd"));
+  EXPECT_THAT(with("head_dim", 4098), HasSubstr("head_dim is 4098, which no model has"));
   EXPECT_THAT(with("rms_norm_eps", 0), HasSubstr("rms_norm_eps must be greater than 0"));
   EXPECT_THAT(refusal(json::array()), HasSubstr("not a JSON object"));
+  auto hunyuan = base_config("hunyuan_v1_dense");
+  hunyuan["rope_scaling"] = {{"type", "dynamic"}, {"alpha", 1e300}};
+  EXPECT_THAT(refusal(hunyuan), HasSubstr("alpha is 1e+300, which no model has"));
 }
 
 TEST(HfConfig, WrittenAndReadAgainItIsTheSameModel) {
@@ -309,6 +313,13 @@ TEST(HfConfig, RefusesToWriteWhatItCannotSay) {
             message + "qwen3 model has biases in its feed-forward network");
   EXPECT_EQ(written("hunyuan", [](auto& layer, auto&) { layer.window = 16; }),
             message + "hunyuan_v1_dense model has a sliding window");
+  const Llama3Scaling far_beyond{.factor = 2, .original_context_length = 1e30};  // no integer holds it
+  EXPECT_EQ(written("llama",
+                    [&](auto& layer, auto& gqa) {
+                      layer.rope.base = 1e40;
+                      layer.rope.divisors = llama3_divisors(far_beyond, gqa.head_dim, layer.rope.base);
+                    }),
+            "config.json has no way to say this model's rotary divisors");
   int64_t window = 16;
   EXPECT_EQ(written("mistral", [&](auto& layer, auto&) { layer.window = window++; }),
             "config.json holds one sliding window; this model has 16 and 17");
