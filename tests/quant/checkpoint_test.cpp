@@ -500,7 +500,9 @@ TEST(CodesCheckpoint, TakesNumbersOnlyAsWhatTheyAreAndNullAsAbsent) {
   EXPECT_THAT(complaint("bits", nullptr), HasSubstr("quantization_config: bits is missing"));
   EXPECT_THAT(complaint("version", 1.5), HasSubstr("version must be an integer, not 1.5"));
   EXPECT_THAT(complaint("modules", nlohmann::json::array()), HasSubstr("modules: not a JSON object"));
-  EXPECT_EQ(complaint("modules", nullptr), "");
+  Spoiled without(dir / "good");
+  without.config["quantization_config"].erase("modules");
+  EXPECT_EQ(complaint("modules", nullptr), without.complaint(dir));
   EXPECT_EQ(complaint("symmetric", nullptr), "");
   Spoiled null_beside(dir / "good");
   null_beside.config["compression_config"] = nullptr;
@@ -544,7 +546,8 @@ Path write_in_type(const TempDir& dir, formats::TensorType type) {
   formats::GgufWriter writer;
   arch::set_gguf_metadata(hf->spec(), writer);
   const auto type_of = [type](const StoredTensor& t) {
-    return t.desc.shape.size() == 2 ? type : formats::TensorType::f32;
+    const bool fits = t.desc.shape.size() == 2 && t.desc.cols() % formats::block_size(type) == 0;
+    return fits ? type : formats::TensorType::f32;
   };
   for (const auto& t : hf->tensors()) writer.declare(t.desc.gguf_name, type_of(t), t.desc.shape);
   writer.begin(dir / "model.gguf");

@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <regex.h>
 
 #include "core/common/error.h"
 #include "core/tokenizer/byte_alphabet.h"
@@ -82,6 +83,14 @@ TEST(Normalizer, OfCharactersOneByOneAndThenOfAllIsThatOfTheText) {
       EXPECT_EQ(normalized(kind, one_by_one), normalized(kind, text));
     }
   }
+}
+
+TEST(Regex, LeavesThePosixFunctionsToTheCLibrary) {
+  regex_t compiled{};  // as the C library's header has it
+  ASSERT_EQ(regcomp(&compiled, "^[0-9]+ tokens$", REG_EXTENDED | REG_NOSUB), 0);
+  EXPECT_EQ(regexec(&compiled, "12 tokens", 0, nullptr, 0), 0);
+  EXPECT_EQ(regexec(&compiled, "x2 tokens", 0, nullptr, 0), REG_NOMATCH);
+  regfree(&compiled);
 }
 
 TEST(Regex, SpacesAndWordsAreThoseOfOniguruma) {
