@@ -13,7 +13,7 @@ using testing::small_spec;
 constexpr int64_t kVocab = 61;
 
 class DistillOnDevice : public testing::OnDevice {};
-INSTANTIATE_TEST_SUITE_P(Devices, DistillOnDevice, testing::all_devices());
+INSTANTIATE_TEST_SUITE_P(Devices, DistillOnDevice, testing::gpus());
 
 struct Result {
   train::Loss loss;

@@ -15,7 +15,7 @@ using kernels::OutsideGradient;
 using torch::Tensor;
 
 class SeqOnDevice : public testing::OnDevice {};
-INSTANTIATE_TEST_SUITE_P(Devices, SeqOnDevice, testing::all_devices());
+INSTANTIATE_TEST_SUITE_P(Devices, SeqOnDevice, testing::gpus());
 
 TEST_P(SeqOnDevice, OperatorsEqualTheKernels) {
   CRUMB_NEED_DEVICE(device);

@@ -20,10 +20,12 @@ inline torch::Device device_of(const std::string& name) {
   return name == "cuda" ? torch::Device(torch::kCUDA, 0) : stand_in_device();
 }
 
-/// Both, for INSTANTIATE_TEST_SUITE_P.
+/// For INSTANTIATE_TEST_SUITE_P: what differentiates needs a GPU, as Torch's backward pass asks a device that it knows
+/// for its stream; what does not runs on the stand-in, too.
+inline auto gpus() { return ::testing::Values("cuda"); }
 inline auto all_devices() { return ::testing::Values("stand_in", "cuda"); }
 
-/// Test suites over all_devices().
+/// Test suites over devices.
 class OnDevice : public ::testing::TestWithParam<const char*> {
  protected:
   bool is_gpu() const { return std::string(GetParam()) == "cuda"; }

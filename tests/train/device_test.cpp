@@ -11,7 +11,7 @@ namespace crumb::train {
 namespace {
 
 class TrainOnDevice : public testing::OnDevice {};
-INSTANTIATE_TEST_SUITE_P(Devices, TrainOnDevice, testing::all_devices());
+INSTANTIATE_TEST_SUITE_P(Devices, TrainOnDevice, testing::gpus());
 
 std::vector<TrainedParameter> three_kinds(torch::Device device) {
   torch::manual_seed(0);
