@@ -15,7 +15,7 @@ namespace crumb::arch {
 
 /// What the readers of configurations take at most. No model is near; a spec holds numbers for each layer and half
 /// head.
-inline constexpr int64_t kMostLayers = 4096, kMostHeadDim = 4096;
+inline constexpr int64_t kMostLayers = 4096, kMostHeadDim = 32768;
 
 enum class Architecture { llama, mistral, qwen2, qwen3, hunyuan_v1_dense };
 

@@ -61,9 +61,10 @@ AddedTokens::AddedTokens(std::vector<AddedToken> tokens, Description::Rules rule
 /// Whether one token may begin inside another and end after it, or takes white space: only there the order in which
 /// tokens are looked for matters.
 bool AddedTokens::can_overlap() const {
+  constexpr size_t kLong = 256;  // what follows costs the square of it
   std::unordered_set<std::string_view> beginnings;
   for (const AddedToken& token : tokens_) {
-    if (token.lstrip || token.rstrip) return true;
+    if (token.lstrip || token.rstrip || token.content.size() > kLong) return true;
     for (size_t size = 1; size < token.content.size(); ++size)
       beginnings.insert(std::string_view(token.content).substr(0, size));
   }

@@ -458,8 +458,8 @@ void set_ends(const Description& description, GgufWriter& writer) {
   const auto piece = [&](TokenId id) -> const std::string& {
     return description.tokens[static_cast<size_t>(id)].piece;
   };
-  std::optional<TokenId> turn, message, other;
-  std::string left_out;
+  std::optional<TokenId> turn, message;
+  std::vector<TokenId> others;  // that llama.cpp does not know by their text
   for (const TokenId id : description.special.end) {
     if (id == description.special.eos) continue;
     if (is_one_of(kEndOfTurn, piece(id))) {
@@ -467,13 +467,18 @@ void set_ends(const Description& description, GgufWriter& writer) {
     } else if (is_one_of(kEndOfMessage, piece(id))) {
       message = id;
     } else if (!is_known_end(piece(id))) {
-      if (other) left_out += fmt::format("{}{} \"{}\"", left_out.empty() ? "" : ", ", id, piece(id));
-      if (!other) other = id;
+      others.push_back(id);
     }
   }
-  if (!turn) turn = std::exchange(other, std::nullopt);
-  if (!message) message = std::exchange(other, std::nullopt);
-  if (other) left_out = fmt::format("{} \"{}\"{}{}", *other, piece(*other), left_out.empty() ? "" : ", ", left_out);
+  std::string left_out;
+  for (const TokenId id : others) {
+    if (!turn)
+      turn = id;
+    else if (!message)
+      message = id;
+    else
+      left_out += fmt::format("{}{} \"{}\"", left_out.empty() ? "" : ", ", id, piece(id));
+  }
   if (turn) writer.set_u32("tokenizer.ggml.eot_token_id", static_cast<uint32_t>(*turn));
   if (message) writer.set_u32("tokenizer.ggml.eom_token_id", static_cast<uint32_t>(*message));
   if (!left_out.empty()) {

@@ -261,10 +261,11 @@ class Reader {
   }
 
   /// The id that the `tokenizers` package gives the next token that is in no vocabulary.
-  TokenId next_id() const {
-    int64_t next = num_in_model_;
-    for (const AddedToken& added : out_.added) next = std::max<int64_t>(next, added.id + 1);
-    return static_cast<TokenId>(next);
+  TokenId next_id() const { return static_cast<TokenId>(std::max<int64_t>(num_in_model_, behind_added_)); }
+
+  AddedToken* find_added(const std::string& content) {
+    const auto at = added_at_.find(content);
+    return at == added_at_.end() ? nullptr : &out_.added[at->second];
   }
 
   /// Adds a token, or changes the options of one that was added before. Without an id it gets the next one.
@@ -275,7 +276,8 @@ class Reader {
       log_warning("{}: \"{}\" has id {} in the vocabulary, {} among the added tokens; taking {}", file_.string(),
                   added.content, *known, *listed_id, *known);
     }
-    if (!known && listed_id && *listed_id != next) {
+    if (!known && listed_id && *listed_id != next && !has_told_of_gap_) {
+      has_told_of_gap_ = true;  // the ids of all behind it differ, too
       log_warning("{}: the added token \"{}\" has id {}; the `tokenizers` package would give it {}, the next free one",
                   file_.string(), added.content, *listed_id, next);
     }
@@ -287,12 +289,13 @@ class Reader {
     ids_.emplace(added.content, added.id);
     if (token.type != TokenType::unknown && token.type != TokenType::byte)
       token.type = added.special ? TokenType::control : TokenType::user_defined;
-    const auto same = std::find_if(out_.added.begin(), out_.added.end(),
-                                   [&](const AddedToken& other) { return other.content == added.content; });
-    if (same != out_.added.end())
+    behind_added_ = std::max(behind_added_, added.id + 1);
+    if (AddedToken* same = find_added(added.content)) {
       *same = std::move(added);
-    else
+    } else {
+      added_at_.emplace(added.content, out_.added.size());
       out_.added.push_back(std::move(added));
+    }
   }
 
   void read_decoder(const Json& json) {
@@ -340,7 +343,7 @@ class Reader {
       num_listed_ += static_cast<int64_t>(more.size());
       for (const auto& [content, id] : more.items()) by_id.emplace(token_id(id), content);
       for (const auto& [id, content] : by_id) {
-        if (!is_added(content)) add_token({content, 0, false, true, false, false, false}, id);
+        if (find_added(content) == nullptr) add_token({content, 0, false, true, false, false, false}, id);
       }
     }
     for (const char* name :
@@ -362,11 +365,6 @@ class Reader {
     return token_id(id);
   }
 
-  bool is_added(const std::string& content) const {
-    return std::any_of(out_.added.begin(), out_.added.end(),
-                       [&](const AddedToken& token) { return token.content == content; });
-  }
-
   /// Of tokenizer_config.json, else of special_tokens_map.json; null where neither has it.
   Json setting(const char* name) const {
     const Json json = child(config_, name);
@@ -384,9 +382,8 @@ class Reader {
       added.content = json.get<std::string>();
     added.special = true;
     if (added.content.empty()) return;
-    const auto same = std::find_if(out_.added.begin(), out_.added.end(),
-                                   [&](const AddedToken& other) { return other.content == added.content; });
-    if (same != out_.added.end() && (same->special || json.is_string())) {
+    AddedToken* same = find_added(added.content);
+    if (same != nullptr && (same->special || json.is_string())) {
       same->special = true;
       Token& token = token_at(same->id);
       if (token.type == TokenType::user_defined) token.type = TokenType::control;
@@ -510,7 +507,10 @@ class Reader {
   Path file_;
   Description out_;
   Json config_, special_map_, generation_, model_config_;  // the files beside tokenizer.json; {} where absent
-  int64_t num_in_model_ = 0, num_listed_ = 0;              // tokens of the vocabulary; with the added ones
+  std::unordered_map<std::string, size_t> added_at_;       // places in out_.added by content
+  TokenId behind_added_ = 0;                               // the highest id of an added token + 1
+  bool has_told_of_gap_ = false;
+  int64_t num_in_model_ = 0, num_listed_ = 0;  // tokens of the vocabulary; with the added ones
   std::unordered_map<std::string, TokenId> ids_;
 };
 

@@ -345,12 +345,11 @@ TEST(Export, RefusesNanWeightsAndLeavesNothingBehind) {
   EXPECT_THAT(names_in(dir / "out"), IsEmpty());
 }
 
-TEST(Export, RefusesAGgufAsSource) {
+TEST(Export, OfAGgufToTwoBitsNeedsCodesWhichAGgufNoLongerHas) {
   const TempDir dir;
-  write_model(dir / "plain", small_spec(Architecture::llama, 64));
-  run(dir / "plain", dir / "a.gguf", "gguf-bf16");
-  EXPECT_THAT(error_of([&] { run(dir / "a.gguf", dir / "b.gguf", "gguf-q8_0"); }),
-              AllOf(HasSubstr("a.gguf is a GGUF"), HasSubstr("export from the folder it was made from")));
+  run(quantized_model(dir.path(), small_spec(Architecture::llama, 256), kSeqRow), dir / "a.gguf", "gguf-q2_k");
+  EXPECT_THAT(error_of([&] { run(dir / "a.gguf", dir / "b.gguf", "gguf-q2_k"); }),
+              HasSubstr("gguf-q2_k needs a quantized model, this one has no codes and scales"));
 }
 
 TEST(Export, RefusesATokenizerWithMoreTokensThanTheEmbeddingHasRows) {

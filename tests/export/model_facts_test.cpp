@@ -34,7 +34,7 @@ void retie(const fs::path& from, const fs::path& to, bool keep_embedding) {
   std::vector<std::pair<std::string, std::vector<float>>> tensors;
   for (const auto& info : reader.tensors()) {
     std::vector<float> values(static_cast<size_t>(info.bytes / formats::dtype_bytes(info.dtype)));
-    reader.read_rows(info, 0, info.shape[0], values.data());
+    reader.read_rows(info, 0, info.rows(), values.data());
     if (info.name != embedding || keep_embedding) tensors.emplace_back(info.name, values);
     if (info.name != embedding) continue;
     if (keep_embedding)
