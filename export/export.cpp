@@ -2,6 +2,7 @@
 
 #include "core/common/error.h"
 #include "core/common/log.h"
+#include "core/formats/gguf.h"
 #include "export/writers.h"
 
 namespace crumb::exporting {
@@ -15,7 +16,7 @@ bool is_gguf(const std::string& target) { return target.starts_with("gguf-"); }
 void check_output(const Path& source, const Path& output, const ExportOptions& options) {
   if (!is_gguf(options.target)) return quant::require_model_output(output, options.force, source);
   if (options.force && fs::exists(output)) {
-    require_apart(output, {source});
+    require_apart(output, fs::is_regular_file(source) ? formats::GgufReader(source).files() : std::vector{source});
     CRUMB_CHECK(!fs::is_directory(output), "{} is a folder; {} writes a file", output.string(), options.target);
     CRUMB_CHECK(fs::canonical(output).parent_path() != fs::canonical(source) || output.extension() == ".gguf",
                 "{} belongs to the model that is exported; give another output", output.string());

@@ -3,7 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "core/formats/safetensors.h"
+#include "core/formats/gguf.h"
 #include "export/export.h"
 #include "tests/arch/spec_compare.h"
 #include "tests/export/test_models.h"
@@ -72,6 +72,43 @@ TEST(GgufSourceVerb, NamesTheBlockTypesThatStandForFullPrecision) {
   const auto eight = run_crumb("export " + (dir / "eight.gguf").string() + " --to hf-bf16 -o " + (dir / "b").string());
   EXPECT_EQ(eight.exit_code, 0) << eight.err;
   EXPECT_THAT(eight.err, AllOf(HasSubstr("eight.gguf: its linears are stored as q8_0"), HasSubstr("full-precision")));
+}
+
+/// One of the two parts of a split model: its share of the tensors, and the metadata in the first.
+void write_part(const formats::GgufReader& whole, uint16_t number, const fs::path& path) {
+  const size_t half = whole.tensors().size() / 2;
+  const size_t begin = number == 0 ? 0 : half, end = number == 0 ? half : whole.tensors().size();
+  formats::GgufWriter writer;
+  if (number == 0)
+    for (const auto& [key, value] : whole.metadata()) writer.set(key, value);
+  writer.set("split.no", {number});
+  writer.set("split.count", {uint16_t{2}});
+  writer.set("split.tensors.count", {static_cast<int32_t>(whole.tensors().size())});
+  for (size_t i = begin; i < end; ++i)
+    writer.declare(whole.tensors()[i].name, whole.tensors()[i].type, whole.tensors()[i].shape);
+  writer.begin(path);
+  for (size_t i = begin; i < end; ++i) writer.write(whole.bytes(whole.tensors()[i]).data(), whole.tensors()[i].bytes);
+  writer.finish();
+  writer.commit();
+}
+
+TEST(GgufSourceVerb, ReplacesNoPartOfTheModelItReads) {
+  const TempDir dir;
+  write_model(dir / "model", small_spec(Architecture::llama, 64));
+  run(dir / "model", dir / "whole.gguf", "gguf-bf16");
+  const formats::GgufReader whole(dir / "whole.gguf");
+  const fs::path first = dir / "a-00001-of-00002.gguf", second = dir / "a-00002-of-00002.gguf";
+  write_part(whole, 0, first);
+  write_part(whole, 1, second);
+  const std::string before = testing::read_file(second);
+  const auto result = run_crumb("--force export " + first.string() + " --to gguf-q8_0 -o " + second.string());
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("a-00002-of-00002.gguf, which is read; choose another output"));
+  EXPECT_TRUE(testing::read_file(second) == before);
+  run(first, dir / "joined", "hf-bf16");
+  run(dir / "model", dir / "folder", "hf-bf16");
+  EXPECT_TRUE(testing::read_file(dir / "joined/model.safetensors") ==
+              testing::read_file(dir / "folder/model.safetensors"));
 }
 
 TEST(GgufSourceVerb, KeepsTheChatTemplate) {
