@@ -203,8 +203,8 @@ int run_corpus(const Arguments& arguments, const Globals& globals) {
   const auto budget = parse_count(arguments.corpus);
   CRUMB_CHECK(budget && *budget > 0, "--corpus: \"{}\" is not a number of tokens, such as 256k", arguments.corpus);
   CRUMB_CHECK(!arguments.out.empty(), "--corpus: --out FILE.jsonl must be given");
-  require_new_file(arguments.out, globals.force);
   require_apart(arguments.out, {arguments.model});
+  require_new_file(arguments.out, globals.force);
   Model model = load(arguments, globals);
   const Stopwatch watch;
   CorpusSampler sampler(model, arguments, *budget);

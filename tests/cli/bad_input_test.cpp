@@ -207,8 +207,10 @@ TEST_F(BadInput, AVocabularyLargerThanTheEmbeddingIsNamedByEveryVerb) {
   fs::copy(dir_ / "model", dir_ / "broken", fs::copy_options::recursive);
   change_json(dir_ / "broken/tokenizer.json", [](Json& tokenizer) {
     Json token = tokenizer["added_tokens"][0];
-    token["id"] = 288, token["content"] = "<|one too many|>";
-    tokenizer["added_tokens"].push_back(token);
+    for (int id = 259; id <= 288; ++id) {
+      token["id"] = id, token["content"] = "<|" + std::to_string(id) + "|>";
+      tokenizer["added_tokens"].push_back(token);
+    }
   });
   for (const auto& [name, command] : readers("broken")) {
     const bool is_teacher = name == "train teacher" || name == "eval --baseline";

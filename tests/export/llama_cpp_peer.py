@@ -3,7 +3,7 @@
 
   python llama_cpp_peer.py JOBS.json RESULTS.json
 
-JOBS: a list of {"model": FILE, "prompt": [ids], "tokens": n, "top": k, "texts": [strings]}; RESULTS, one for each:
+JOBS: a list of {"model": FILE, "prompt": [ids], "tokens": n, "top": k, "texts": [strings], "ignore_eos": false}; RESULTS, one for each:
 {"error": text} when the file is refused, else {"steps": [{"id", "top": [[id, log-probability], ...]}], "tokens": [[ids], ...]}.
 Greedy; float32 keys and values.
 """
@@ -37,7 +37,7 @@ def run(job):
     result = {"steps": [], "tokens": []}
     if job.get("prompt"):
         answer = server.handle_completions({"prompt": job["prompt"], "max_tokens": job["tokens"], "n_predict": job["tokens"],
-                                            "temperature": 0.0, "n_probs": job["top"], "cache_prompt": False, "ignore_eos": False})
+                                            "temperature": 0.0, "n_probs": job["top"], "cache_prompt": False, "ignore_eos": job.get("ignore_eos", False)})
         for step in answer["choices"][0]["logprobs"]["content"]:
             result["steps"].append({"id": step["id"], "top": [[t["id"], t["logprob"]] for t in step["top_logprobs"]]})
     for text in job.get("texts", []):

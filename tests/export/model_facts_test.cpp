@@ -94,12 +94,12 @@ void copy_with_key(const fs::path& from, const fs::path& to, const std::string& 
 TEST(LlamaCpp, LoadsEveryOptionThatThePlanLetsPassAndReadsScalingAsWeDo) {
   CRUMB_NEED_PEERS(python);
   const TempDir dir;
-  const std::vector<TokenId> prompt = {5, 100, 17, 42, 200, 256, 3, 77, 9, 11, 250, 4, 4, 8, 90, 120};
+  const std::vector<TokenId> prompt = {84, 40, 71, 12, 200, 256, 3, 77, 9, 11, 250, 4, 4, 8, 66, 68};
   json jobs = json::array();
   std::vector<fs::path> files;
   const auto add = [&](const fs::path& file) {
     files.push_back(file);
-    jobs.push_back({{"model", file.string()}, {"prompt", prompt}, {"tokens", 2}, {"top", 8}});
+    jobs.push_back({{"model", file.string()}, {"prompt", prompt}, {"tokens", 8}, {"top", 8}, {"ignore_eos", true}});
   };
   const auto add_model = [&](const std::string& name, const arch::DecoderSpec& spec) {
     write_model(dir / name, spec);
@@ -142,8 +142,8 @@ TEST(LlamaCpp, LoadsEveryOptionThatThePlanLetsPassAndReadsScalingAsWeDo) {
   const json results = llama_cpp(python, dir, jobs);
   ASSERT_EQ(results.size(), files.size());
   for (size_t i = 0; i < results.size(); ++i) {
-    const json& steps = results[i].at("steps");
-    ASSERT_GE(steps.size(), 1u) << files[i];
+    ASSERT_GE(results[i].at("steps").size(), 1u) << files[i];
+    const json steps = json::array({results[i].at("steps")[0]});  // later ones may be left out, with half a character
     // llama.cpp rounds activations to bf16; a wrong rotation or a lost bias would show as 1 or more.
     EXPECT_LT(log_probability_difference(our_steps(files[i], prompt, steps), steps), 0.06f) << files[i];
   }

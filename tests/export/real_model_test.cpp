@@ -138,7 +138,8 @@ TEST(SmolLM2, ExportsLoadInLlamaCppAndContinueAlike) {
 TEST(Gemma3, IsRefusedByName) {
   CRUMB_NEED_MODEL(gguf, "gemma-3-270m-q4_k_m.gguf");
   for (const std::string& verb :
-       std::vector<std::string>{"eval --text " + gguf.string(), "generate --prompt a", "export --to hf-bf16 -o out"}) {
+       std::vector<std::string>{"eval --text " + (testing::source_dir() / "README.md").string(), "generate --prompt a",
+                                "export --to hf-bf16 -o out"}) {
     const TempDir dir;
     const auto result = run_command("cd " + dir.path().string() + " && " + testing::program().string() + " " +
                                     verb.substr(0, verb.find(' ')) + " " + gguf.string() + verb.substr(verb.find(' ')));
