@@ -91,7 +91,7 @@ std::string known_targets() {
 Verb add_export(CLI::App& program, const Globals& globals) {
   auto options = std::make_shared<Options>();
   CLI::App* app = program.add_subcommand("export", "write a checkpoint as GGUF or as an ordinary bf16 HF folder");
-  app->add_option("checkpoint", options->checkpoint, "folder: codes and scales, or a plain HF model")->required();
+  app->add_option("checkpoint", options->checkpoint, "codes-and-scales folder, HF folder or GGUF")->required();
   app->add_option("--to", options->exporting.target, known_targets())->required();
   app->add_option("-o,--output", options->output, "the file (gguf-*) or folder (hf-*) to write")->required();
   app->add_option("--embedding-type", options->exporting.embedding_type,

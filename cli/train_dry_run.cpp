@@ -114,7 +114,9 @@ arch::DecoderSpec read_spec(const TrainJob& job, DryRun& run) {
   arch::DecoderSpec spec = job.model.is_gguf() ? quant::open_checkpoint(path)->spec() : arch::load_hf_spec(path);
   if (job.model.is_random) return spec;
   unless_missing(run, "weights", [&] {
-    spec = quant::open_checkpoint(path)->spec();
+    const auto checkpoint = quant::open_checkpoint(path);
+    quant::warn_about_dequantization(*checkpoint);
+    spec = checkpoint->spec();
     run.source_bytes = source_bytes(job.model);
   });
   return spec;

@@ -23,7 +23,8 @@ constexpr int64_t kShardBytes = int64_t{5'000'000'000};
 bool has_zero_points(const QuantFormat& format) { return format.grid == Grid::intn && !format.symmetric; }
 bool is_small(TensorRole role) { return role == TensorRole::norm || role == TensorRole::bias; }
 
-/// Of a tensor that is not quantized. Types that hold no more than bf16 become bf16, block types float32.
+/// Of a tensor that is not quantized. Types that hold no more than bf16 become bf16, those of block types are rounded
+/// to it.
 DType plain_dtype(const StoredTensor& tensor) {
   if (is_small(tensor.desc.role)) return DType::f32;
   std::string name = tensor.dtype;
@@ -31,7 +32,7 @@ DType plain_dtype(const StoredTensor& tensor) {
   const auto dtype = formats::dtype_from_name(name);
   if (dtype == DType::f8_e4m3 || dtype == DType::f8_e5m2) return DType::bf16;
   const bool writable = dtype == DType::f16 || dtype == DType::bf16 || dtype == DType::f32 || dtype == DType::f64;
-  return writable ? *dtype : DType::f32;
+  return writable ? *dtype : DType::bf16;
 }
 
 class CodesWriter {

@@ -5,6 +5,7 @@
 #include "core/arch/gguf_metadata.h"
 #include "core/arch/hf_config.h"
 #include "core/common/error.h"
+#include "core/common/log.h"
 #include "quant/checkpoint_kinds.h"
 
 namespace crumb::quant {
@@ -68,7 +69,10 @@ class GgufCheckpoint : public Checkpoint {
   std::unique_ptr<tokenizer::Tokenizer> load_tokenizer() const override { return tokenizer::load_tokenizer(reader_); }
   bool has_tokenizer() const override { return reader_.find("tokenizer.ggml.model") != nullptr; }
   void write_companions(const Path& folder) const override {
-    if (has_tokenizer()) load_tokenizer()->write_hf_files(folder);
+    if (has_tokenizer())
+      load_tokenizer()->write_hf_files(folder);
+    else
+      log_warning("{}: tokenizer.ggml.model is missing, so no tokenizer is written", path().string());
   }
 
  private:

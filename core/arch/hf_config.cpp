@@ -196,6 +196,7 @@ GqaSpec read_gqa(const Config& config, const Defaults& defaults, int64_t hidden_
   gqa.kv_heads = config.size("num_key_value_heads", absent ? defaults.kv_heads.value_or(gqa.heads) : gqa.heads);
   warn_if_different(config, config, "head_dim", "attention_head_dim");
   gqa.head_dim = config.size("head_dim", config.size("attention_head_dim", defaults.head_dim.value_or(0), 0), 0);
+  CRUMB_CHECK(gqa.head_dim > 0 || !config.has("head_dim"), "{}: head_dim is 0, which no model has", config.where());
   if (gqa.head_dim == 0) {
     CRUMB_CHECK(hidden_size % gqa.heads == 0, "{}: hidden_size {} is not a multiple of num_attention_heads {}",
                 config.where(), hidden_size, gqa.heads);
@@ -357,6 +358,7 @@ DecoderSpec spec_from_hf_config(const json& object, const std::string& where) {
   spec.hidden_size = config.size("hidden_size");
   spec.context_length = config.size("max_position_embeddings");
   spec.rms_norm_eps = config.positive("rms_norm_eps", defaults.rms_norm_eps);
+  CRUMB_CHECK(spec.rms_norm_eps < 1.0, "{}: rms_norm_eps is {}, which no model has", where, spec.rms_norm_eps);
   spec.tied_head = config.flag("tie_word_embeddings", false);
   const int64_t num_layers = config.size("num_hidden_layers");
   CRUMB_CHECK(num_layers <= kMostLayers, "{}: num_hidden_layers is {}, which no model has", where, num_layers);

@@ -173,9 +173,17 @@ uint32_t read_version(GgufCursor& cursor, const Path& path) {
   return version;
 }
 
+/// No name has them but in a damaged file; they would cut a message short, or do worse on a terminal.
+void refuse_control_characters(std::string_view name, const Path& path, const std::string& where) {
+  const auto is_control = [](unsigned char c) { return c < 0x20 || c == 0x7f; };
+  CRUMB_CHECK(std::none_of(name.begin(), name.end(), is_control),
+              "{}: the name of {} holds a control character: is the file damaged?", path.string(), where);
+}
+
 GgufTensor read_tensor_info(GgufCursor& cursor, const Path& path) {
   GgufTensor tensor;
   tensor.name = cursor.string();
+  refuse_control_characters(tensor.name, path, cursor.where);
   cursor.where = fmt::format("tensor '{}'", tensor.name.substr(0, kMaxTensorName));
   const std::string where = fmt::format("{}: {}", path.string(), cursor.where);
   CRUMB_CHECK(tensor.name.size() <= kMaxTensorName, "{}: the name has {} bytes, at most {} are allowed", where,
@@ -412,6 +420,7 @@ void GgufMetadata::read(GgufCursor& cursor, uint64_t count) {
     cursor.where = fmt::format("metadata key {} of {}", i + 1, count);
     std::string key = cursor.string();
     CRUMB_CHECK(!key.empty(), "{}: {} is empty", path().string(), cursor.where);
+    refuse_control_characters(key, path(), cursor.where);
     cursor.where = fmt::format("metadata key '{}'", key.substr(0, 80));
     CRUMB_CHECK(index_.emplace(key, metadata_.size()).second, "{}: {} is there twice", path().string(), cursor.where);
     GgufValue value = read_value(cursor, path());

@@ -55,7 +55,8 @@ bool looks_like_utf16(std::string_view bytes) {
   size_t zeros[2] = {0, 0};
   for (size_t i = 0; i < length; ++i) zeros[i % 2] += bytes[i] == '\0';
   const size_t most = std::max(zeros[0], zeros[1]);
-  return std::min(zeros[0], zeros[1]) == 0 && (most > length / 4 || (most >= 16 && most > length / 64));
+  const bool is_pairs = bytes.size() % 2 == 0 && most >= 2;  // one 0 alone is a character like others
+  return is_pairs && std::min(zeros[0], zeros[1]) == 0 && (most > length / 4 || (most >= 16 && most > length / 64));
 }
 
 struct IllFormed {

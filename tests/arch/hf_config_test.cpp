@@ -263,6 +263,8 @@ TEST(HfConfig, RefusesNumbersThatNoModelHas) {
   EXPECT_THAT(with("num_attention_heads", 6), HasSubstr("hidden_size 64 is not a multiple of num_attention_heads 6"));
   EXPECT_THAT(with("head_dim", 7), HasSubstr("head_dim 7 is odd"));
   EXPECT_THAT(with("head_dim", 32770), HasSubstr("head_dim is 32770, which no model has"));
+  EXPECT_THAT(with("head_dim", 0), HasSubstr("head_dim is 0, which no model has"));
+  EXPECT_THAT(with("rms_norm_eps", 1e308), HasSubstr("rms_norm_eps is 1e+308, which no model has"));
   EXPECT_THAT(with("rms_norm_eps", 0), HasSubstr("rms_norm_eps must be greater than 0"));
   EXPECT_THAT(refusal(json::array()), HasSubstr("not a JSON object"));
   auto hunyuan = base_config("hunyuan_v1_dense");

@@ -97,6 +97,8 @@ TEST(DamagedGguf, Metadata) {
   };
   EXPECT_THAT(error("first", 4, RawGguf::pod(1u)), HasSubstr("'first' is there twice"));
   EXPECT_THAT(error("", 4, RawGguf::pod(1u)), HasSubstr("empty"));
+  EXPECT_THAT(error(std::string("a\0b", 3), 4, RawGguf::pod(1u)),
+              HasSubstr("the name of metadata key 2 of 2 holds a control character"));
   EXPECT_THAT(error("k", 13, RawGguf::pod(1u)), HasSubstr("'k': unknown value type 13"));
   EXPECT_THAT(error("k", 7, "\2"), HasSubstr("must be 0 or 1"));
   EXPECT_THAT(error("k", 9, RawGguf::pod(9u) + RawGguf::pod<uint64_t>(1)), HasSubstr("arrays of arrays"));

@@ -95,6 +95,18 @@ TEST(QuantizeVerb, MistakesEndWithCode2AndOneLine) {
   EXPECT_FALSE(testing::fs::exists(dir / "out"));
 }
 
+TEST(QuantizeVerb, MatricesThatAGgufHoldsInBlocksBecomeBf16) {
+  const testing::TempDir dir;
+  CRUMB_NEED_DATA(folder, "models/stories260K-hf");
+  const auto exported = testing::run_crumb("export " + quoted(folder) + " --to gguf-q8_0 -o " + quoted(dir / "a.gguf"));
+  ASSERT_EQ(exported.exit_code, 0) << exported.err;
+  ASSERT_EQ(quant::open_checkpoint(dir / "a.gguf")->tensor("model.embed_tokens.weight").dtype, "q8_0");
+  const auto result = testing::run_crumb("quantize " + quoted(dir / "a.gguf") + " -o " + quoted(dir / "out"));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("its linears are stored as q8_0"));
+  EXPECT_EQ(quant::open_checkpoint(dir / "out")->tensor("model.embed_tokens.weight").dtype, "BF16");
+}
+
 TEST(QuantizeVerb, GgufGivesTheCodesOfItsFolder) {
   const testing::TempDir dir;
   CRUMB_NEED_DATA(folder, "models/stories260K-hf");

@@ -144,6 +144,8 @@ TEST_F(TextFileTest, FilesOfOtherKindsAreRefusedByTheirBytesWhateverTheirName) {
     }
     EXPECT_EQ(error(name, "\xFF\xFE\0\0T\0\0\0"s), name + ": UTF-32 text; convert it to UTF-8"s);
   }
+  for (const auto& with_zero : {"x\0y"s, "a\0"s, "\0A"s})
+    EXPECT_THAT(documents("a.txt", with_zero), ElementsAre(with_zero));
   for (const char* prose : {"GGUF is a format", "PAR1 means first", "BZhang wrote this", "PK"})
     EXPECT_THAT(documents("a.txt", prose), ElementsAre(prose));
 }
