@@ -84,14 +84,14 @@ template <class Create>
 int make_temporary(const Path& path, const Path& target, Path& temporary, const Create& create) {
   for (;;) {
     temporary = temporary_name(target);
-    const int fd = create(temporary);
-    if (fd < 0 && errno != EEXIST) cannot("write", path, errno);
-    if (fd < 0) continue;
-    if (lock_new(fd, temporary)) {
-      remember_temporary(temporary);
-      return fd;
-    }
-    close(fd);
+    remember_temporary(temporary);  // before it is there: a signal that came in between would leave it
+    const int fd = create(temporary), error = errno;
+    if (fd >= 0 && lock_new(fd, temporary)) return fd;
+    forget_temporary(temporary);
+    if (fd >= 0)
+      close(fd);
+    else if (error != EEXIST)
+      cannot("write", path, error);
   }
 }
 

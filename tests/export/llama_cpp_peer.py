@@ -25,7 +25,7 @@ def start(path, context):
 
 def post(server, route, body):
     request = urllib.request.Request(f"{server.listening_address}{route}", json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:  # a server that was seen to hang fails, and is started again
         return json.loads(response.read())
 
 
@@ -45,10 +45,17 @@ def run(job):
     return result
 
 
+def run_again(job):
+    try:
+        return run(job)
+    except OSError:  # the time was up
+        return run(job)
+
+
 def main():
     with open(sys.argv[1], encoding="utf-8") as file:
         jobs = json.load(file)
-    results = [run(job) for job in jobs]
+    results = [run_again(job) for job in jobs]
     with open(sys.argv[2], "w", encoding="utf-8") as file:
         json.dump(results, file)
 
