@@ -11,8 +11,6 @@
 #include "core/common/error.h"
 #include "core/common/progress.h"
 #include "core/common/thread_pool.h"
-#include "core/formats/gguf.h"
-#include "core/formats/safetensors.h"
 #include "qat/linear_factory.h"
 #include "quant/checkpoint.h"
 
@@ -103,22 +101,22 @@ void check_output(const Path& output) {
               output.string());
 }
 
-int64_t source_bytes(const ModelChoice& model) {
-  if (model.is_gguf()) return formats::GgufReader(model.path).file_bytes();
-  return formats::SafetensorsReader(model.config_folder()).file_bytes();
-}
-
 /// From config.json, and from the weights where they are: they tell whether the head is the embedding.
 arch::DecoderSpec read_spec(const TrainJob& job, DryRun& run) {
-  const Path& path = job.model.path;
-  arch::DecoderSpec spec = job.model.is_gguf() ? quant::open_checkpoint(path)->spec() : arch::load_hf_spec(path);
-  if (job.model.is_random) return spec;
-  unless_missing(run, "weights", [&] {
-    const auto checkpoint = quant::open_checkpoint(path);
+  if (job.model.is_random) return arch::load_hf_spec(job.model.path);
+  arch::DecoderSpec spec;
+  const auto read_weights = [&] {
+    const auto checkpoint = quant::open_checkpoint(job.model.path);
     quant::warn_about_dequantization(*checkpoint);
     spec = checkpoint->spec();
-    run.source_bytes = source_bytes(job.model);
-  });
+    run.source_bytes = checkpoint->file_bytes();
+  };
+  if (job.model.is_gguf()) {
+    read_weights();
+  } else {
+    spec = arch::load_hf_spec(job.model.path);
+    unless_missing(run, "weights", read_weights);
+  }
   return spec;
 }
 

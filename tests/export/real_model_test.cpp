@@ -12,6 +12,7 @@
 #include "runtime/generate.h"
 #include "tests/export/peers.h"
 #include "tests/testing/testing.h"
+#include "tests/tokenizer/samples.h"
 
 namespace crumb::exporting {
 namespace {
@@ -25,21 +26,10 @@ const std::string kGguf = "SmolLM2-135M-Instruct.Q4_1.gguf", kFolder = "SmolLM2-
 const std::string kPrompt = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n";
 
 /// The texts of llama.cpp's tokenizer tests, and some that mix what a chat model sees.
-std::vector<std::string> parity_texts(const fs::path& samples) {
-  const std::string separator = "\n__ggml_vocab_test__\n", all = testing::read_file(samples);
+std::vector<std::string> texts_of(const fs::path& samples) {
   std::vector<std::string> texts = {kPrompt, "<|endoftext|>", "a<|im_start|>b <repo_name>", "f(\x14)", "1234567 12.5%"};
-  for (size_t begin = 0; begin < all.size();) {
-    const size_t end = std::min(all.find(separator, begin), all.size());
-    texts.push_back(all.substr(begin, end - begin));
-    begin = end + separator.size();
-  }
+  for (auto& text : tokenizer::parity_texts(samples)) texts.push_back(std::move(text));
   return texts;
-}
-
-std::string to_hex(std::string_view bytes) {
-  std::string out;
-  for (const char c : bytes) out += fmt::format("{:02x}", static_cast<unsigned char>(c));
-  return out;
 }
 
 TEST(SmolLM2, TheFolderHasTheIdsOfTokenizers) {
@@ -47,9 +37,9 @@ TEST(SmolLM2, TheFolderHasTheIdsOfTokenizers) {
   CRUMB_NEED_MODEL(folder, kFolder);
   CRUMB_NEED_DATA(samples, "tokenizers/ggml-vocabs/ggml-vocab-gpt-2.gguf.inp");
   const TempDir dir;
-  const auto texts = parity_texts(samples);
+  const auto texts = texts_of(samples);
   json hex = json::array();
-  for (const auto& text : texts) hex.push_back(to_hex(text));
+  for (const auto& text : texts) hex.push_back(tokenizer::to_hex(text));
   testing::write_file(dir / "texts.json", hex.dump());
   const fs::path peer = testing::source_dir() / "tests/tokenizer/tokenizers_peer.py";
   const auto result = run_command(fmt::format("{} {} encode {} {}", python.string(), peer.string(),
@@ -69,7 +59,7 @@ TEST(SmolLM2, TheGgufHasTheIdsOfLlamaCpp) {
   CRUMB_NEED_MODEL(gguf, kGguf);
   CRUMB_NEED_DATA(samples, "tokenizers/ggml-vocabs/ggml-vocab-gpt-2.gguf.inp");
   const TempDir dir;
-  const auto texts = parity_texts(samples);
+  const auto texts = texts_of(samples);
   const json results = llama_cpp(python, dir, json::array({{{"model", gguf.string()}, {"texts", texts}}}));
   const auto tokenizer = tokenizer::load_tokenizer(gguf);
   for (size_t i = 0; i < texts.size(); ++i)

@@ -21,13 +21,7 @@ const char* const kVocabularies[] = {"gpt-2", "llama-spm", "phi-3", "deepseek-ll
 
 /// The texts of llama.cpp's tokenizer tests, and random mixtures.
 std::vector<std::string> texts_of(const testing::fs::path& samples) {
-  const std::string separator = "\n__ggml_vocab_test__\n", all = testing::read_file(samples);
-  std::vector<std::string> texts;
-  for (size_t begin = 0; begin < all.size();) {
-    const size_t end = std::min(all.find(separator, begin), all.size());
-    texts.push_back(all.substr(begin, end - begin));
-    begin = end + separator.size();
-  }
+  std::vector<std::string> texts = parity_texts(samples);
   for (uint64_t seed = 0; seed < 300; ++seed) texts.push_back(random_text(seed, 12));
   return texts;
 }
@@ -52,11 +46,7 @@ TEST_P(HfWriter, GivesTheIdsOfTheGguf) {
 
   CRUMB_NEED_PEERS(python);
   nlohmann::json hex = nlohmann::json::array();
-  for (const auto& text : texts) {
-    std::string bytes;
-    for (const char c : text) bytes += fmt::format("{:02x}", static_cast<unsigned char>(c));
-    hex.push_back(bytes);
-  }
+  for (const auto& text : texts) hex.push_back(to_hex(text));
   testing::write_file(dir / "texts.json", hex.dump());
   const auto peer = testing::source_dir() / "tests/tokenizer/tokenizers_peer.py";
   const auto result =

@@ -72,12 +72,6 @@ void write_weights(formats::GgufWriter& writer, int64_t rows, const path& file) 
   writer.commit();
 }
 
-std::string to_hex(std::string_view bytes) {
-  std::string out;
-  for (const char c : bytes) out += fmt::format("{:02x}", static_cast<unsigned char>(c));
-  return out;
-}
-
 /// Texts without what llama.cpp is known to do otherwise: it stops at NUL bytes and does not normalize.
 std::vector<std::string> texts_for_llamacpp() {
   std::vector<std::string> texts;

@@ -25,12 +25,6 @@ std::string hash_of(const std::vector<TokenId>& ids) {
   return fmt::format("{} {:016x}", ids.size(), h);
 }
 
-std::string to_hex(std::string_view bytes) {
-  std::string out;
-  for (const char c : bytes) out += fmt::format("{:02x}", static_cast<unsigned char>(c));
-  return out;
-}
-
 std::vector<std::string> lines_of(const std::string& text) {
   std::vector<std::string> lines;
   std::istringstream in(text);
@@ -67,18 +61,6 @@ std::vector<std::string> random_texts(uint64_t seed, uint64_t count) {
   std::vector<std::string> texts = {"", " ", "\n"};
   for (uint64_t i = 0; i < count; ++i) texts.push_back(random_text(seed + i, 40));
   for (uint64_t i = 0; i < count / 4; ++i) texts.push_back(random_bytes(seed + i, 100));
-  return texts;
-}
-
-/// The texts of llama.cpp's parity sets.
-std::vector<std::string> parity_texts(const path& file) {
-  const std::string all = testing::read_file(file), separator = "\n__ggml_vocab_test__\n";
-  std::vector<std::string> texts;
-  for (size_t begin = 0; begin < all.size();) {
-    const size_t end = std::min(all.find(separator, begin), all.size());
-    texts.push_back(all.substr(begin, end - begin));
-    begin = end + separator.size();
-  }
   return texts;
 }
 

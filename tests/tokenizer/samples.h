@@ -1,14 +1,38 @@
 // Texts for the tests of the tokenizer.
 #pragma once
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <cstdlib>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/common/rng.h"
 #include "core/tokenizer/unicode.h"
+#include "tests/testing/testing.h"
 
 namespace crumb::tokenizer {
+
+/// How texts travel to the peers, bytes that are no UTF-8 included.
+inline std::string to_hex(std::string_view bytes) {
+  std::string out;
+  for (const char c : bytes) out += fmt::format("{:02x}", static_cast<unsigned char>(c));
+  return out;
+}
+
+/// The texts of llama.cpp's parity sets.
+inline std::vector<std::string> parity_texts(const testing::fs::path& file) {
+  const std::string all = testing::read_file(file), separator = "\n__ggml_vocab_test__\n";
+  std::vector<std::string> texts;
+  for (size_t begin = 0; begin < all.size();) {
+    const size_t end = std::min(all.find(separator, begin), all.size());
+    texts.push_back(all.substr(begin, end - begin));
+    begin = end + separator.size();
+  }
+  return texts;
+}
 
 /// Any character, the more often the lower its plane; also those that no version of Unicode has assigned.
 inline uint32_t random_character(const Rng& rng, uint64_t index) {
