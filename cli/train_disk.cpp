@@ -5,7 +5,7 @@
 #include <cerrno>
 
 #include "cli/float_model.h"
-#include "cli/train_dry_run.h"
+#include "cli/train_memory.h"
 #include "core/common/error.h"
 #include "core/common/log.h"
 #include "core/common/quantity.h"

@@ -21,9 +21,7 @@ namespace fs = std::filesystem;
 using arch::TensorRole;
 using exporting::ExportPlan;
 
-constexpr int64_t kFloat = 4;
-constexpr int64_t kLogitsAtOnce = int64_t{4} << 20;  // chunk of the losses
-constexpr double kShareOfPeak = 0.5;                 // of a plain matrix product's speed, that a training step reaches
+constexpr double kShareOfPeak = 0.5;  // of a plain matrix product's speed, that a training step reaches
 
 /// Runs `part`; a UserError becomes a line of what is unknown.
 template <class Part>
@@ -33,34 +31,6 @@ void unless_missing(DryRun& run, const char* what, const Part& part) {
   } catch (const UserError& e) {
     run.unknown.push_back(fmt::format("{}: {}", what, e.what()));
   }
-}
-
-int64_t count_quantized(const arch::DecoderSpec& spec, const std::map<std::string, quant::QuantFormat>& formats) {
-  int64_t weights = 0;
-  for (const auto& desc : arch::tensor_table(spec)) weights += formats.contains(desc.hf_name) ? desc.elements() : 0;
-  return weights;
-}
-
-bool has_teacher(const TrainJob& job) { return job.quantizes() || distill::needs_teacher(job.objective); }
-
-/// Floats that the backward pass of one layer keeps for each token.
-int64_t activations_of(const arch::LayerSpec& layer, int64_t hidden) {
-  const auto& attention = layer.gqa();
-  const int64_t heads = (2 * attention.heads + 2 * attention.kv_heads) * attention.head_dim;
-  return 6 * hidden + 2 * heads + 4 * layer.mlp().intermediate;
-}
-
-MemoryEstimate estimate_memory(const TrainJob& job, const arch::DecoderSpec& spec, const DryRun& run) {
-  MemoryEstimate memory{.masters = kFloat * run.parameters,
-                        .gradients = kFloat * run.trained,
-                        .moments = 2 * kFloat * run.trained,
-                        .quantized = kFloat * run.quantized,
-                        .teacher = has_teacher(job) ? kFloat * run.parameters : 0};
-  const int64_t tokens = run.plan->micro_windows * run.plan->sequence_length;
-  for (const auto& layer : spec.layers) memory.activations += kFloat * tokens * activations_of(layer, spec.hidden_size);
-  memory.logits = (has_teacher(job) ? 3 : 2) * kFloat *
-                  std::min(std::max(kLogitsAtOnce, 256 * spec.vocab_size), tokens * spec.vocab_size);
-  return memory;
 }
 
 /// Multiplications and additions of one token's forward pass.
@@ -210,13 +180,6 @@ std::string export_text(const ExportPlan& plan) {
 
 }  // namespace
 
-int64_t count_trained(const arch::DecoderSpec& spec, const train::TrainedParts& parts) {
-  int64_t weights = 0;
-  for (const auto& desc : arch::tensor_table(spec))
-    weights += is_trained(desc.role, parts, spec.tied_head) ? desc.elements() : 0;
-  return weights;
-}
-
 DryRun plan_train_job(const TrainJob& job) {
   DryRun run;
   const arch::DecoderSpec spec = read_spec(job, run);
@@ -225,13 +188,14 @@ DryRun plan_train_job(const TrainJob& job) {
   run.architecture = arch::architecture_name(spec.architecture);
   run.parameters = arch::parameter_count(spec);
   run.trained = count_trained(spec, job.train);
-  run.quantized = count_quantized(spec, formats);
+  run.quantized = count_quantized(job, spec);
   const int64_t length = train::choose_sequence_length(job.data, spec.context_length);
   unless_missing(run, "text", [&] { run.available_windows = count_windows(job, length); });
-  unless_missing(run, "steps",
-                 [&] { run.plan = train::make_plan(job.schedule, length, run.available_windows.value_or(0)); });
+  unless_missing(run, "steps", [&] {
+    run.plan = train::make_plan(job.schedule, length, run.available_windows.value_or(0), auto_micro_tokens(job, spec));
+  });
   if (run.plan) {
-    run.memory = estimate_memory(job, spec, run);
+    run.memory = estimate_memory(job, spec, *run.plan);
     run.seconds = estimate_seconds(job, spec, *run.plan);
   }
   unless_missing(run, "output", [&] { check_output(job.output); });

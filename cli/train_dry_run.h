@@ -8,16 +8,11 @@
 
 #include "cli/train_disk.h"
 #include "cli/train_job.h"
+#include "cli/train_memory.h"
 #include "export/export.h"
 #include "train/schedule.h"
 
 namespace crumb::cli {
-
-/// Bytes a training run holds at once; estimates.
-struct MemoryEstimate {
-  int64_t masters = 0, gradients = 0, moments = 0, quantized = 0, teacher = 0, activations = 0, logits = 0;
-  int64_t total() const { return masters + gradients + moments + quantized + teacher + activations + logits; }
-};
 
 struct DryRun {
   std::string architecture;
@@ -35,9 +30,6 @@ struct DryRun {
 
 /// UserError for mistakes of the job; nothing is written but a token file in the cache.
 DryRun plan_train_job(const TrainJob& job);
-
-/// Parameters that `parts` names; scales not counted.
-int64_t count_trained(const arch::DecoderSpec& spec, const train::TrainedParts& parts);
 
 std::string to_text(const DryRun& run);
 nlohmann::ordered_json to_json(const DryRun& run);

@@ -146,6 +146,10 @@ ConfigValue with_stored_autos(const ConfigValue& stored, const ConfigValue& now)
   return merged;
 }
 
+bool has_teacher(const TrainJob& job) { return job.quantizes() || distill::needs_teacher(job.objective); }
+
+bool uses_cuda(const TrainJob& job) { return job.device != "cpu" && torch::cuda::is_available(); }
+
 std::map<std::string, quant::QuantFormat> planned_formats(const TrainJob& job, const arch::DecoderSpec& spec) {
   std::map<std::string, quant::QuantFormat> formats;
   if (!job.quantizes()) return formats;

@@ -105,6 +105,12 @@ std::vector<std::string> changes_not_allowed(const ConfigValue& stored, const Co
 /// `now` with the stored value of everything that is auto.
 ConfigValue with_stored_autos(const ConfigValue& stored, const ConfigValue& now);
 
+/// Whether a second model is in memory: the one that is taught from or compared with.
+bool has_teacher(const TrainJob& job);
+
+/// Whether it computes on a GPU: it says so, or leaves it open and Torch sees one.
+bool uses_cuda(const TrainJob& job);
+
 /// Formats of the linears that the method quantizes, by hf_name.
 std::map<std::string, quant::QuantFormat> planned_formats(const TrainJob& job, const arch::DecoderSpec& spec);
 

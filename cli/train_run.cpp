@@ -85,11 +85,9 @@ Start open_start(const TrainJob& job) {
 }
 
 torch::Device choose_device(TrainJob& job) {
-  const bool has_cuda = torch::cuda::is_available();
-  if (job.device == "auto") job.device = has_cuda ? "cuda" : "cpu";
-  CRUMB_CHECK(job.device != "cuda" || has_cuda,
+  if (job.device == "auto") job.device = uses_cuda(job) ? "cuda" : "cpu";
+  CRUMB_CHECK(job.device != "cuda" || uses_cuda(job),
               "device: cuda, but Torch sees no GPU (this build or this machine has none); use device: cpu");
-  if (job.device == "cuda") log_warning("device: cuda runs the same code, but has not been tested");
   return job.device == "cuda" ? torch::Device(torch::kCUDA) : torch::Device(torch::kCPU);
 }
 
@@ -368,7 +366,8 @@ TrainResult run_train_job(TrainJob job, bool force) {
   TrainData data = open_train_data(job, encoder, length, job.output / "tokens");
   train::Sampler sampler(std::move(data.train), length, static_cast<uint64_t>(job.seed));
   const train::ValidationSet validation(data.valid, length, job.validate.windows);
-  const train::Plan plan = train::make_plan(job.schedule, length, sampler.num_windows());
+  const train::Plan plan =
+      train::make_plan(job.schedule, length, sampler.num_windows(), auto_micro_tokens(job, start.spec));
   resolve_schedule(job, plan);
 
   qat::check_group_size(job.method, start.spec);

@@ -109,7 +109,9 @@ struct ScheduleOptions {
     v.field("tokens", tokens, "tokens to train on; auto: one epoch, at most 10M", {.min = 1});
     v.field("batch_tokens", batch_tokens, "tokens a step; auto: for about 400 steps, from one window up to 64k tokens",
             {.min = 1});
-    v.field("micro_batch", micro_batch, "windows computed at once; auto: up to 4k tokens", {.min = 1});
+    v.field("micro_batch", micro_batch,
+            "windows computed at once; auto: up to 4k tokens on a CPU, on a GPU as many as its memory takes",
+            {.min = 1});
     v.field("warmup", warmup, "share of the steps in which the learning rate rises", {.min = 0, .max = 1});
     v.field("decay", decay, "how it falls to zero: cosine, linear, or flat and then linear (wsd)",
             {.choices = {"cosine", "linear", "wsd"}});

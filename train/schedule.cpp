@@ -8,14 +8,18 @@
 namespace crumb::train {
 namespace {
 
-constexpr int64_t kMostAutoTokens = int64_t{10} << 20, kMostAutoBatch = int64_t{64} << 10,
-                  kMostMicroTokens = int64_t{4} << 10;
+constexpr int64_t kMostAutoTokens = int64_t{10} << 20, kMostAutoBatch = int64_t{64} << 10;
 constexpr int64_t kAutoSteps = 400, kLongestAutoWindow = 2048;
 constexpr double kPi = 3.14159265358979323846;
 
 /// Small budgets train best by many small steps; large batches only save time.
 int64_t auto_batch_windows(int64_t windows, int64_t length) {
   return std::clamp<int64_t>(windows / kAutoSteps, 1, std::max<int64_t>(1, kMostAutoBatch / length));
+}
+
+int64_t auto_micro_windows(int64_t batch, int64_t most) {
+  const int64_t pieces = (batch + most - 1) / most;
+  return (batch + pieces - 1) / pieces;
 }
 
 }  // namespace
@@ -27,7 +31,8 @@ int64_t choose_sequence_length(const DataOptions& options, int64_t context_lengt
   return length;
 }
 
-Plan make_plan(const ScheduleOptions& options, int64_t sequence_length, int64_t available_windows) {
+Plan make_plan(const ScheduleOptions& options, int64_t sequence_length, int64_t available_windows,
+               int64_t micro_tokens) {
   CRUMB_CHECK(available_windows > 0 || !options.tokens.is_auto(),
               "schedule.tokens: auto needs the text; give a number");
   const int64_t tokens = options.tokens.value_or(std::min(kMostAutoTokens, available_windows * sequence_length));
@@ -37,8 +42,11 @@ Plan make_plan(const ScheduleOptions& options, int64_t sequence_length, int64_t 
   plan.batch_windows = options.batch_tokens.is_auto()
                            ? auto_batch_windows(windows, sequence_length)
                            : std::clamp<int64_t>(*options.batch_tokens.value / sequence_length, 1, windows);
-  plan.micro_windows = std::min(plan.batch_windows,
-                                options.micro_batch.value_or(std::max<int64_t>(1, kMostMicroTokens / sequence_length)));
+  plan.micro_windows =
+      std::min(plan.batch_windows,
+               options.micro_batch.is_auto()
+                   ? auto_micro_windows(plan.batch_windows, std::max<int64_t>(1, micro_tokens / sequence_length))
+                   : *options.micro_batch.value);
   plan.steps = std::max<int64_t>(1, windows / plan.batch_windows);
   plan.tokens = plan.steps * plan.batch_tokens();
   return plan;

@@ -18,9 +18,14 @@ struct Plan {
   int64_t batch_tokens() const { return batch_windows * sequence_length; }
 };
 
-/// `available_windows`: of one epoch; 0: unknown, then schedule.tokens must be given. UserError: fewer tokens than a
+/// Tokens that keep a CPU busy.
+constexpr int64_t kMicroTokens = int64_t{4} << 10;
+
+/// `available_windows`: of one epoch; 0: unknown, then schedule.tokens must be given. `micro_tokens`: computed at once
+/// at most, where the options leave it open; the pieces of a step are then of one size. UserError: fewer tokens than a
 /// window.
-Plan make_plan(const ScheduleOptions& options, int64_t sequence_length, int64_t available_windows);
+Plan make_plan(const ScheduleOptions& options, int64_t sequence_length, int64_t available_windows,
+               int64_t micro_tokens = kMicroTokens);
 
 /// min(2048, context) unless given. UserError if more than the model declares.
 int64_t choose_sequence_length(const DataOptions& options, int64_t context_length);

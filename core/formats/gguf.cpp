@@ -17,7 +17,8 @@
 namespace crumb::formats {
 namespace {
 
-constexpr int64_t kMaxTensorName = 63;  // GGML_MAX_NAME - 1
+constexpr int64_t kMaxTensorName = 63;              // GGML_MAX_NAME - 1
+constexpr int64_t kMaxElements = int64_t{1} << 58;  // of a tensor: its bytes fit 63 bits in every type
 constexpr int64_t kDefaultAlignment = 32;
 constexpr int64_t kMostParts = 65535;  // split.count is a u16
 
@@ -193,9 +194,10 @@ GgufTensor read_tensor_info(GgufCursor& cursor, const Path& path) {
   int64_t elements = 1;
   for (uint32_t i = 0; i < n_dims; ++i) {
     const auto dim = cursor.number<int64_t>();
-    // Zeros count as ones here: the product must not overflow in any order.
-    CRUMB_CHECK(dim >= 0 && !__builtin_mul_overflow(elements, std::max<int64_t>(dim, 1), &elements),
-                "{}: the shape is absurdly large", where);
+    // Zeros count as ones here: no product of some of the dimensions may overflow, in weights or in bytes.
+    CRUMB_CHECK(
+        dim >= 0 && !__builtin_mul_overflow(elements, std::max<int64_t>(dim, 1), &elements) && elements <= kMaxElements,
+        "{}: the shape is absurdly large", where);
     tensor.shape.insert(tensor.shape.begin(), dim);
   }
   tensor.ggml_type = cursor.number<uint32_t>();

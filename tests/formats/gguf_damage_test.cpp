@@ -145,6 +145,7 @@ TEST(DamagedGguf, TensorInfos) {
   EXPECT_THAT(error("t", 0, {8}, 0), HasSubstr("'t' has offset 0, expected 32"));
   EXPECT_THAT(error("t", 0, {8}, ~uint64_t{0}), HasSubstr("offset"));
   EXPECT_THAT(error("t", 0, {0, uint64_t{1} << 40, uint64_t{1} << 40}, 32), HasSubstr("absurdly large"));
+  EXPECT_THAT(error("t", 19, {uint64_t{1} << 61, 0}, 32), HasSubstr("absurdly large"));  // iq1_s: 50 bytes a block
   EXPECT_THAT(error("t", 0, {1025}, 32), HasSubstr("past the end"));
   EXPECT_EQ(error("scalar", 0, {}, 32), "");
 }

@@ -62,6 +62,18 @@ TEST(Plan, AutoTokensAreOneEpochOfAtMostTenMillion) {
   EXPECT_THAT(testing::error_of([] { make_plan({.tokens = 100}, 512, 9); }), HasSubstr("less than one window of 512"));
 }
 
+TEST(Plan, PiecesOfAStepAreOfOneSizeAndFitTheMemory) {
+  const auto micro = [](ScheduleOptions options, int64_t micro_tokens) {
+    options.tokens = int64_t{1} << 20;
+    return make_plan(options, 512, 0, micro_tokens).micro_windows;
+  };
+  EXPECT_EQ(micro({.batch_tokens = 512 * 9}, 4096), 5);  // 5 and 4, not 8 and 1
+  EXPECT_EQ(micro({.batch_tokens = 512 * 64}, 4096), 8);
+  EXPECT_EQ(micro({.batch_tokens = 512 * 64}, 1 << 20), 64);  // never more than the step
+  EXPECT_EQ(micro({.batch_tokens = 512 * 64}, 100), 1);
+  EXPECT_EQ(micro({.batch_tokens = 512 * 9, .micro_batch = 8}, 512), 8);  // what is asked for
+}
+
 TEST(Plan, SequenceLengthIsWhatTheModelDeclaresUpTo2048) {
   EXPECT_EQ(choose_sequence_length({}, 512), 512);
   EXPECT_EQ(choose_sequence_length({}, 131072), 2048);
