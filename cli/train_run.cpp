@@ -11,6 +11,7 @@
 #include "cli/float_model.h"
 #include "cli/train_data.h"
 #include "cli/train_disk.h"
+#include "cli/train_memory.h"
 #include "cli/train_output.h"
 #include "core/arch/hf_config.h"
 #include "core/common/error.h"
