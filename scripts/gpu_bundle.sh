@@ -43,7 +43,7 @@ for file in "$stage"/bin/* "$stage/lib/libcrumb_ops.so"; do ldd "$file"; done | 
   esac
 done
 
-for model in stories260K-hf ref-llama-15m; do cp -r "$data/models/$model" "$stage/data/models/"; done
+for model in stories260K-hf tiny1m-hf ref-llama-15m; do cp -r "$data/models/$model" "$stage/data/models/"; done
 mkdir -p "$stage/data/vectors"
 cp -r "$data/vectors/golden" "$stage/data/vectors/"
 cp "$data/text/wikitext-2-raw/wiki.test.raw" "$stage/data/text/"

@@ -152,7 +152,7 @@ train() {
   done
   if [ -z "$model" ]; then model=$(ls "$unpacked"/models/*.gguf 2> /dev/null) || die "the GGUF has not all arrived in $bundle; or give --model"; fi
   local job=("$unpacked/bin/crumb" train "$unpacked/configs/qat/seq_w2.yaml" "model=$model" "data.train=[$text]" 'data.separator="\n\x1e\n"'
-    "device=$device" data.sequence_length=1024 schedule.batch_tokens=32768 schedule.micro_batch=8 validate.windows=16
+    "device=$device" data.sequence_length=1024 schedule.batch_tokens=32768 validate.windows=16
     checkpoint.keep=1)
   local runs=$bundle/runs
   mkdir -p "$runs"
