@@ -3,8 +3,8 @@
 #include <cstdio>
 #include <string>
 
-#include "cli/train_job.h"
 #include "core/common/config.h"
+#include "jobs/train_job.h"
 #include "ptq/rtn.h"
 
 namespace {
@@ -32,8 +32,8 @@ int main() {
       "resolved once and stored in the job.yaml of the run. Paths in a file are relative to the file, on the command "
       "line to the working directory.\n"
       "`--print-config` prints the job with every default.\n";
-  text += page_of<crumb::cli::TrainJob>("crumb train",
-                                        "Examples: `configs/qat/`, `configs/distill/`, `configs/pretrain/`.");
+  text += page_of<crumb::jobs::TrainJob>("crumb train",
+                                         "Examples: `configs/qat/`, `configs/distill/`, `configs/pretrain/`.");
   text += page_of<crumb::ptq::QuantizeJob>("crumb quantize",
                                            "Examples: `configs/ptq/`. The same `method` section as in training.");
   std::fputs(text.c_str(), stdout);

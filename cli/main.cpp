@@ -10,6 +10,7 @@
 #include "core/common/end_signals.h"
 #include "core/common/error.h"
 #include "core/common/log.h"
+#include "core/common/thread_pool.h"
 
 namespace {
 
@@ -17,8 +18,6 @@ constexpr const char* kAbout =
     "crumb: take a language model to two bits, see what was lost, run the result.\n"
     "Models are HF folders (config.json, *.safetensors, tokenizer.json), codes-and-scales folders made by train and "
     "quantize, or GGUF files.";
-
-constexpr int kMostThreads = 1024;
 
 /// A result that did not reach the file or pipe it was sent to is a failure.
 void finish_output() {
@@ -36,7 +35,8 @@ int run(int argc, char** argv) {
   program.add_flag("--json", globals.json, "print the result as JSON");
   program.add_flag("--force", globals.force, "replace an output that exists");
   program.add_flag("-q,--quiet", globals.quiet, "no progress, warnings only");
-  add_whole(program, "--threads", globals.threads, "threads to use; 0: one per processor", {.most = kMostThreads});
+  add_whole(program, "--threads", globals.threads, "threads to use; 0: one per processor",
+            {.most = crumb::kMostThreads});
 
   std::vector<Verb> verbs;
 #ifdef CRUMB_WITH_TORCH

@@ -3,14 +3,14 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "cli/train_dry_run.h"
-#include "cli/train_run.h"
+#include "cli/print_plan.h"
 #include "cli/verbs.h"
 #include "core/common/error.h"
 #include "core/common/json.h"
 #include "core/common/log.h"
 #include "core/common/progress.h"
 #include "eval/report.h"
+#include "jobs/train.h"
 
 namespace crumb::cli {
 namespace {
@@ -21,7 +21,7 @@ struct Arguments {
   bool dry_run = false, print_config = false;
 };
 
-void print_summary(const TrainResult& result) {
+void print_summary(const jobs::TrainResult& result) {
   const auto& summary = result.summary;
   const char* measure = summary.measure == "kl" ? "KL" : "cross-entropy";
   fmt::print("{}: {} of {} tokens in {} steps, {} at {:.0f} tokens/s\n", result.job.output.string(),
@@ -35,7 +35,7 @@ void print_summary(const TrainResult& result) {
   for (const auto& evaluation : result.evaluations) fmt::print("\n{}", eval::to_table(evaluation));
 }
 
-nlohmann::ordered_json to_json(const TrainResult& result) {
+nlohmann::ordered_json to_json(const jobs::TrainResult& result) {
   const auto& summary = result.summary;
   nlohmann::ordered_json json{{"output", result.job.output.string()},
                               {"steps", summary.steps},
@@ -56,7 +56,7 @@ nlohmann::ordered_json to_json(const TrainResult& result) {
   return json;
 }
 
-int finish(const TrainResult& result, const Globals& globals) {
+int finish(const jobs::TrainResult& result, const Globals& globals) {
   if (result.summary.is_stopped) {
     run_error("stopped by a signal after step {}; the checkpoint is saved, the same command goes on",
               result.summary.steps);
@@ -77,18 +77,18 @@ int finish(const TrainResult& result, const Globals& globals) {
 }
 
 int run(const Arguments& arguments, const Globals& globals) {
-  TrainJob job = load_train_job(arguments.job, arguments.overrides);
+  jobs::TrainJob job = jobs::load_train_job(arguments.job, arguments.overrides);
   if (globals.threads > 0) job.threads = globals.threads;
   if (arguments.print_config) {
     fmt::print("{}", to_yaml(write_config(job)));
     return kExitOk;
   }
   if (arguments.dry_run) {
-    const DryRun plan = plan_train_job(job);
-    fmt::print("{}", globals.json ? dump_json(to_json(plan)) + "\n" : to_text(plan));
+    const jobs::DryRun plan = jobs::plan_train_job(job);
+    fmt::print("{}", globals.json ? dump_json(cli::to_json(plan)) + "\n" : to_text(plan));
     return kExitOk;
   }
-  return finish(run_train_job(std::move(job), globals.force), globals);
+  return finish(jobs::run_train_job(std::move(job), globals.force), globals);
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include "train/options.h"
 #include "train/sampler.h"
 #include "train/schedule.h"
+#include "train/summary.h"
 
 namespace crumb::train {
 
@@ -39,15 +40,6 @@ struct TrainerParts {
   std::function<void(const Path&)> save_model;
   /// Numbers for the log of how far the model is from its start ("flipped_share", "weight_distance"); may be empty.
   std::function<std::map<std::string, double>()> movement;
-};
-
-struct TrainSummary {
-  int64_t steps = 0, tokens = 0;
-  std::string measure;  // what "best" goes by: "kl" or "cross_entropy" on the validation text, nats a token
-  double start_value = 0, best_value = 0;
-  int64_t best_step = 0;
-  double seconds = 0, tokens_per_second = 0;  // of this call
-  bool is_stopped = false;                    // by a signal: a checkpoint was saved
 };
 
 /// Runs in `output`: log.jsonl, curves.html, checkpoints/, model/ (the best by validation), last/. Goes on from the

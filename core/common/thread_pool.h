@@ -11,6 +11,9 @@ namespace crumb {
 /// when all are done. The first exception of a body is rethrown.
 using ParallelFor = std::function<void(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body)>;
 
+/// More are a typing mistake: what --threads and the jobs accept at most.
+inline constexpr int kMostThreads = 1024;
+
 class ThreadPool {
  public:
   /// num_threads counts the caller's thread; <= 0: one per available processor. Throws RunError where the system does

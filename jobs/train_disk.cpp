@@ -1,17 +1,17 @@
-#include "cli/train_disk.h"
+#include "jobs/train_disk.h"
 
 #include <sys/statvfs.h>
 
 #include <cerrno>
 
-#include "cli/float_model.h"
-#include "cli/train_memory.h"
 #include "core/common/error.h"
 #include "core/common/log.h"
 #include "core/common/quantity.h"
+#include "model/float_model.h"
 #include "quant/checkpoint.h"
+#include "train/parameters.h"
 
-namespace crumb::cli {
+namespace crumb::jobs {
 namespace {
 
 namespace fs = std::filesystem;
@@ -21,9 +21,9 @@ constexpr int64_t kShapeBytes = 16;  // beside the codes of a linear
 
 /// Of a weight that is not quantized.
 int64_t plain_bytes(const TrainJob& job) {
-  if (!job.model.is_gguf()) return formats::dtype_bytes(stored_dtype(read_hf_config(job.model.path)));
+  if (!job.model.is_gguf()) return formats::dtype_bytes(model::stored_dtype(model::read_hf_config(job.model.path)));
   if (job.quantizes()) return kFloat;  // block types are kept as float32
-  return formats::dtype_bytes(stored_dtype(quant::open_checkpoint(job.model.path)->hf_config()));
+  return formats::dtype_bytes(model::stored_dtype(quant::open_checkpoint(job.model.path)->hf_config()));
 }
 
 int64_t held_bytes(const Path& output) {
@@ -42,7 +42,7 @@ DiskEstimate estimate_disk(const TrainJob& job, const arch::DecoderSpec& spec,
                            const std::map<std::string, quant::QuantFormat>& formats,
                            const std::vector<exporting::ExportPlan>& plans) {
   const int64_t plain = plain_bytes(job);
-  int64_t trained = count_trained(spec, job.train);
+  int64_t trained = train::count_trained(spec, job.train);
   DiskEstimate disk{.kept = job.checkpoint.keep};
   for (const auto& desc : arch::tensor_table(spec)) {
     const auto format = formats.find(desc.hf_name);
@@ -79,4 +79,4 @@ void warn_about_space(const DiskEstimate& disk, const Path& output) {
       output.string(), format_bytes(needed), format_bytes(free), disk.kept + 1, format_bytes(disk.checkpoint));
 }
 
-}  // namespace crumb::cli
+}  // namespace crumb::jobs

@@ -1,4 +1,4 @@
-#include "cli/train_output.h"
+#include "jobs/train_output.h"
 
 #include <fmt/ranges.h>
 
@@ -7,7 +7,7 @@
 #include "core/common/error.h"
 #include "core/common/file.h"
 
-namespace crumb::cli {
+namespace crumb::jobs {
 namespace {
 
 namespace fs = std::filesystem;
@@ -87,4 +87,4 @@ void claim_train_output(const TrainJob& job, bool force) {
   make_folders(job.output);
 }
 
-}  // namespace crumb::cli
+}  // namespace crumb::jobs

@@ -6,12 +6,13 @@
 
 #include "core/arch/decoder_spec.h"
 #include "core/common/config.h"
-#include "distill/objective.h"
+#include "core/common/thread_pool.h"
+#include "distill/options.h"
 #include "eval/evaluate.h"
 #include "quant/method_options.h"
 #include "train/options.h"
 
-namespace crumb::cli {
+namespace crumb::jobs {
 
 /// `model`: an HF folder or GGUF, or {config, init: random, tokenizer} to train from random values.
 struct ModelChoice {
@@ -84,7 +85,7 @@ struct TrainJob {
             "output folder of a finished run with the same method, whose trained values this run starts from");
     v.field("device", device, "where to compute; auto: cuda where Torch sees one",
             {.choices = {"auto", "cpu", "cuda"}});
-    v.field("threads", threads, "threads of the CPU; auto: one per processor", {.min = 1, .max = 1024});
+    v.field("threads", threads, "threads of the CPU; auto: one per processor", {.min = 1, .max = kMostThreads});
     v.field("compute", compute, "type of the matrix products; auto: bf16 where the hardware has it",
             {.choices = {"auto", "fp32", "bf16"}});
     v.field("export", export_targets, "targets written to OUTPUT/export at the end, such as gguf-q2_k");
@@ -108,10 +109,7 @@ ConfigValue with_stored_autos(const ConfigValue& stored, const ConfigValue& now)
 /// Whether a second model is in memory: the one that is taught from or compared with.
 bool has_teacher(const TrainJob& job);
 
-/// Whether it computes on a GPU: it says so, or leaves it open and Torch sees one.
-bool uses_cuda(const TrainJob& job);
-
 /// Formats of the linears that the method quantizes, by hf_name.
 std::map<std::string, quant::QuantFormat> planned_formats(const TrainJob& job, const arch::DecoderSpec& spec);
 
-}  // namespace crumb::cli
+}  // namespace crumb::jobs

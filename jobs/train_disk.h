@@ -5,11 +5,11 @@
 #include <string>
 #include <vector>
 
-#include "cli/train_job.h"
 #include "export/export.h"
+#include "jobs/train_job.h"
 #include "quant/quantized_tensor.h"
 
-namespace crumb::cli {
+namespace crumb::jobs {
 
 /// Bytes, without headers, logs and tokenizer files.
 struct DiskEstimate {
@@ -33,4 +33,4 @@ int64_t free_bytes(const Path& output);
 /// A warning when less is free than the run will need beside what it holds already.
 void warn_about_space(const DiskEstimate& disk, const Path& output);
 
-}  // namespace crumb::cli
+}  // namespace crumb::jobs

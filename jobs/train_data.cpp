@@ -1,4 +1,4 @@
-#include "cli/train_data.h"
+#include "jobs/train_data.h"
 
 #include <sys/stat.h>
 #include <memory>
@@ -11,7 +11,7 @@
 #include "core/common/thread_pool.h"
 #include "train/token_file.h"
 
-namespace crumb::cli {
+namespace crumb::jobs {
 namespace {
 
 std::string names_of(const std::vector<Path>& paths) {
@@ -72,4 +72,12 @@ TrainData open_train_data(const TrainJob& job, const train::TextEncoder& encoder
   return data;
 }
 
-}  // namespace crumb::cli
+int64_t count_windows(const TrainJob& job, int64_t length) {
+  const Path folder = job.model.tokenizer_folder();
+  const auto tokenizer = tokenizer::load_tokenizer(folder);
+  const train::TextEncoder encoder{tokenizer.get(), train::tokenizer_identity(folder)};
+  auto data = open_train_data(job, encoder, length, std::filesystem::temp_directory_path() / "crumb-tokens");
+  return train::Sampler(std::move(data.train), length, 0).num_windows();
+}
+
+}  // namespace crumb::jobs

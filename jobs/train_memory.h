@@ -4,11 +4,11 @@
 #include <cstdint>
 #include <string>
 
-#include "cli/train_job.h"
 #include "core/arch/decoder_spec.h"
+#include "jobs/train_job.h"
 #include "train/schedule.h"
 
-namespace crumb::cli {
+namespace crumb::jobs {
 
 /// Bytes that a training run holds at once; estimates.
 struct MemoryEstimate {
@@ -18,9 +18,6 @@ struct MemoryEstimate {
 
 MemoryEstimate estimate_memory(const TrainJob& job, const arch::DecoderSpec& spec, const train::Plan& plan);
 
-/// Parameters that `parts` names; scales not counted.
-int64_t count_trained(const arch::DecoderSpec& spec, const train::TrainedParts& parts);
-
 /// Weights of the linears that become codes.
 int64_t count_quantized(const TrainJob& job, const arch::DecoderSpec& spec);
 
@@ -28,4 +25,4 @@ int64_t count_quantized(const TrainJob& job, const arch::DecoderSpec& spec);
 /// takes: an H100 trained a model of 135M parameters at 24k tokens/s with 8k at once, and at 74k with 48k.
 int64_t auto_micro_tokens(const TrainJob& job, const arch::DecoderSpec& spec);
 
-}  // namespace crumb::cli
+}  // namespace crumb::jobs

@@ -1,12 +1,13 @@
-#include "cli/train_memory.h"
+#include "jobs/train_memory.h"
 
 #include <ATen/DeviceAccelerator.h>
 
 #include <algorithm>
 
-#include "cli/train_run.h"
+#include "jobs/train_device.h"
+#include "train/parameters.h"
 
-namespace crumb::cli {
+namespace crumb::jobs {
 namespace {
 
 constexpr int64_t kFloat = 4;
@@ -27,7 +28,7 @@ int64_t activation_bytes(const arch::DecoderSpec& spec) {
 }
 
 MemoryEstimate memory_of_weights(const TrainJob& job, const arch::DecoderSpec& spec) {
-  const int64_t parameters = arch::parameter_count(spec), trained = count_trained(spec, job.train);
+  const int64_t parameters = arch::parameter_count(spec), trained = train::count_trained(spec, job.train);
   return {.masters = kFloat * parameters,
           .gradients = kFloat * trained,
           .moments = 2 * kFloat * trained,
@@ -46,13 +47,6 @@ MemoryEstimate estimate_memory(const TrainJob& job, const arch::DecoderSpec& spe
   return memory;
 }
 
-int64_t count_trained(const arch::DecoderSpec& spec, const train::TrainedParts& parts) {
-  int64_t weights = 0;
-  for (const auto& desc : arch::tensor_table(spec))
-    weights += is_trained(desc.role, parts, spec.tied_head) ? desc.elements() : 0;
-  return weights;
-}
-
 int64_t count_quantized(const TrainJob& job, const arch::DecoderSpec& spec) {
   const auto formats = planned_formats(job, spec);
   int64_t weights = 0;
@@ -68,4 +62,4 @@ int64_t auto_micro_tokens(const TrainJob& job, const arch::DecoderSpec& spec) {
   return std::max(train::kMicroTokens, static_cast<int64_t>(room / static_cast<double>(activation_bytes(spec))));
 }
 
-}  // namespace crumb::cli
+}  // namespace crumb::jobs

@@ -3,10 +3,10 @@
 
 #include <vector>
 
-#include "cli/train_job.h"
+#include "jobs/train_job.h"
 #include "train/sampler.h"
 
-namespace crumb::cli {
+namespace crumb::jobs {
 
 struct TrainData {
   std::vector<train::MixedStream> train;
@@ -19,4 +19,7 @@ struct TrainData {
 /// is trained on and validated on.
 TrainData open_train_data(const TrainJob& job, const train::TextEncoder& encoder, int64_t length, const Path& fallback);
 
-}  // namespace crumb::cli
+/// Windows of `length` tokens in one epoch of the job's training text; tokenizes it if that was not done before.
+int64_t count_windows(const TrainJob& job, int64_t length);
+
+}  // namespace crumb::jobs

@@ -1,18 +1,17 @@
 // What a training job would do, from config.json alone: whatever else is missing is told as unknown.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "cli/train_disk.h"
-#include "cli/train_job.h"
-#include "cli/train_memory.h"
 #include "export/export.h"
+#include "jobs/train_disk.h"
+#include "jobs/train_job.h"
+#include "jobs/train_memory.h"
 #include "train/schedule.h"
 
-namespace crumb::cli {
+namespace crumb::jobs {
 
 struct DryRun {
   std::string architecture;
@@ -31,7 +30,4 @@ struct DryRun {
 /// UserError for mistakes of the job; nothing is written but a token file in the cache.
 DryRun plan_train_job(const TrainJob& job);
 
-std::string to_text(const DryRun& run);
-nlohmann::ordered_json to_json(const DryRun& run);
-
-}  // namespace crumb::cli
+}  // namespace crumb::jobs

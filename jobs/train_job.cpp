@@ -1,4 +1,4 @@
-#include "cli/train_job.h"
+#include "jobs/train_job.h"
 
 #include <fmt/ranges.h>
 
@@ -9,7 +9,7 @@
 #include "core/common/error.h"
 #include "export/export.h"
 
-namespace crumb::cli {
+namespace crumb::jobs {
 namespace {
 
 struct RandomModel {
@@ -148,8 +148,6 @@ ConfigValue with_stored_autos(const ConfigValue& stored, const ConfigValue& now)
 
 bool has_teacher(const TrainJob& job) { return job.quantizes() || distill::needs_teacher(job.objective); }
 
-bool uses_cuda(const TrainJob& job) { return job.device != "cpu" && torch::cuda::is_available(); }
-
 std::map<std::string, quant::QuantFormat> planned_formats(const TrainJob& job, const arch::DecoderSpec& spec) {
   std::map<std::string, quant::QuantFormat> formats;
   if (!job.quantizes()) return formats;
@@ -160,4 +158,4 @@ std::map<std::string, quant::QuantFormat> planned_formats(const TrainJob& job, c
   return formats;
 }
 
-}  // namespace crumb::cli
+}  // namespace crumb::jobs

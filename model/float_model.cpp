@@ -1,10 +1,10 @@
-#include "cli/float_model.h"
+#include "model/float_model.h"
 
 #include "core/common/error.h"
 #include "core/common/json.h"
 #include "core/formats/safetensors.h"
 
-namespace crumb::cli {
+namespace crumb::model {
 namespace {
 
 namespace fs = std::filesystem;
@@ -20,7 +20,7 @@ DType stored_dtype(const nlohmann::json& config) {
   return name == "float32" ? DType::f32 : name == "float16" ? DType::f16 : DType::bf16;
 }
 
-void save_float_model(const Path& folder, model::Decoder& decoder, const nlohmann::json& config,
+void save_float_model(const Path& folder, Decoder& decoder, const nlohmann::json& config,
                       const std::function<void(const Path&)>& write_companions) {
   const DType dtype = stored_dtype(config);
   AtomicFolder out(folder);
@@ -48,4 +48,4 @@ nlohmann::json read_hf_config(const Path& path) {
   return config;
 }
 
-}  // namespace crumb::cli
+}  // namespace crumb::model

@@ -3,9 +3,9 @@
 
 #include <string>
 
-#include "cli/train_job.h"
+#include "jobs/train_job.h"
 
-namespace crumb::cli {
+namespace crumb::jobs {
 
 /// Looks at job.output before any work and changes nothing but leftovers of killed runs. A run of this job goes on:
 /// what is auto in `job` becomes what it was resolved to. An empty place is a new run. UserError: a run of another job
@@ -17,4 +17,4 @@ void check_train_output(TrainJob& job, bool force);
 /// the user can mistype is left to fail.
 void claim_train_output(const TrainJob& job, bool force);
 
-}  // namespace crumb::cli
+}  // namespace crumb::jobs

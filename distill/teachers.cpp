@@ -1,0 +1,29 @@
+#include "distill/teachers.h"
+
+#include "quant/checkpoint.h"
+
+namespace crumb::distill {
+
+Teachers make_teachers(const ObjectiveOptions& objective, const Student& student, const Path& other, bool has_baseline,
+                       torch::Device device, torch::ScalarType compute) {
+  const auto make = [&](const arch::DecoderSpec& spec, const model::TensorSource& source) {
+    auto teacher = std::make_shared<Teacher>(spec, source);
+    teacher->decoder().to(device);
+    teacher->decoder().compute = compute;
+    return teacher;
+  };
+  Teachers teachers;
+  if (has_baseline || (other.empty() && needs_teacher(objective)))
+    teachers.baseline = make(student.spec, student.source);
+  if (!other.empty() && needs_teacher(objective)) {
+    const auto checkpoint = quant::open_checkpoint(other);
+    check_same_pieces(student.tokenizer, *checkpoint->load_tokenizer());
+    teachers.teacher = make(checkpoint->spec(), model::checkpoint_source(*checkpoint));
+  } else {
+    teachers.teacher = teachers.baseline;
+  }
+  if (!teachers.baseline) teachers.baseline = teachers.teacher;
+  return teachers;
+}
+
+}  // namespace crumb::distill

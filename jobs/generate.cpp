@@ -1,0 +1,192 @@
+#include "jobs/generate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "core/common/error.h"
+#include "core/common/json.h"
+#include "core/common/log.h"
+#include "core/common/progress.h"
+#include "core/common/quantity.h"
+#include "core/tokenizer/text_file.h"
+#include "runtime/generate.h"
+
+namespace crumb::jobs {
+namespace {
+
+using tokenizer::TokenId;
+
+constexpr double kMostDocumentsARound = 65536;  // a budget beyond all memory is begun, too
+constexpr double kPromptTemperature = 0.0, kCorpusTemperature = 1.0;
+
+/// A model ready to generate.
+struct Model {
+  std::unique_ptr<quant::Checkpoint> checkpoint;
+  std::unique_ptr<tokenizer::Tokenizer> tokenizer;
+  std::unique_ptr<runtime::Decoder> decoder;
+};
+
+Model load(const Path& path, int64_t threads) {
+  Model model;
+  model.checkpoint = quant::open_checkpoint(path);
+  model.tokenizer = model.checkpoint->load_tokenizer();
+  quant::check_vocabulary(*model.checkpoint, *model.tokenizer);
+  model.decoder = runtime::load_decoder(*model.checkpoint, std::make_shared<ThreadPool>(static_cast<int>(threads)));
+  return model;
+}
+
+/// What ends a document: every end token of the tokenizer, and BOS, with which some models separate documents.
+std::vector<TokenId> end_tokens(const Model& model) {
+  const auto& special = model.tokenizer->special();
+  std::set<TokenId> ends(special.end.begin(), special.end.end());
+  if (special.eos) ends.insert(*special.eos);
+  if (special.bos) ends.insert(*special.bos);
+  return {ends.begin(), ends.end()};
+}
+
+/// What stands before the first token of a document.
+TokenId start_token(const Model& model) {
+  const auto& special = model.tokenizer->special();
+  CRUMB_CHECK(special.bos || special.eos,
+              "{}: its tokenizer has neither BOS nor EOS, so there is no token to start a document from",
+              model.checkpoint->path().string());
+  return special.bos ? *special.bos : *special.eos;
+}
+
+runtime::SamplingOptions sampling(const SamplingChoice& choice, const Model& model, double default_temperature) {
+  return {.temperature = choice.temperature.value_or(default_temperature),
+          .top_p = choice.top_p,
+          .top_k = choice.top_k,
+          .seed = choice.seed,
+          .vocab_size = model.tokenizer->vocab_size()};
+}
+
+/// Documents sampled from the model, in order of their number, until a budget of tokens is met exactly: the last one is
+/// cut. Document n is drawn with random stream n.
+class CorpusSampler {
+ public:
+  CorpusSampler(Model& model, const CorpusJob& job)
+      : model_(model),
+        job_(job),
+        budget_(job.tokens),
+        next_(job.skip_documents),
+        start_(start_token(model)),
+        ends_(end_tokens(model)),
+        progress_("sampling", job.tokens, "tokens") {}
+
+  std::vector<std::vector<TokenId>> run() {
+    while (have_ < budget_) add_round();
+    progress_.finish(fmt::format("{} documents", format_count(static_cast<int64_t>(documents_.size()))));
+    return std::move(documents_);
+  }
+  int64_t next_document() const { return next_; }
+
+ private:
+  /// As many documents as are still missing by the mean length so far. The first round takes all to be as long as the
+  /// context: it can only bring too few, so nothing is sampled in vain.
+  void add_round() {
+    const int64_t left = budget_ - have_, context = model_.decoder->spec().context_length;
+    const int64_t seen = next_ - job_.skip_documents;
+    const double mean = seen == 0 ? static_cast<double>(context)
+                                  : std::max(1.0, static_cast<double>(have_) / static_cast<double>(seen));
+    const double missing = std::min(std::ceil(static_cast<double>(left) / mean), kMostDocumentsARound);
+    std::vector<runtime::GenerateRequest> requests(static_cast<size_t>(missing));
+    for (size_t i = 0; i < requests.size(); ++i)
+      requests[i] = {{start_}, std::min(context, left), static_cast<uint64_t>(next_) + i};
+    int64_t sampled = have_;
+    const auto results =
+        runtime::generate(*model_.decoder, requests, sampling(job_.sampling, model_, kCorpusTemperature), ends_,
+                          job_.batch, [&](int64_t, TokenId) { progress_.update(std::min(budget_, ++sampled)); });
+    for (const auto& result : results) add(result.tokens);
+  }
+
+  void add(std::vector<TokenId> tokens) {
+    if (have_ == budget_) return;
+    ++next_;
+    empty_in_a_row_ = tokens.empty() ? empty_in_a_row_ + 1 : 0;
+    if (empty_in_a_row_ >= 1000)
+      run_error("{}: the model ends every document at once; nothing to sample", job_.model.string());
+    if (tokens.empty()) return;
+    tokens.resize(std::min(tokens.size(), static_cast<size_t>(budget_ - have_)));
+    have_ += static_cast<int64_t>(tokens.size());
+    documents_.push_back(std::move(tokens));
+  }
+
+  Model& model_;
+  const CorpusJob& job_;
+  int64_t budget_, have_ = 0, next_, empty_in_a_row_ = 0;
+  TokenId start_;
+  std::vector<TokenId> ends_;
+  Progress progress_;
+  std::vector<std::vector<TokenId>> documents_;
+};
+
+double rate_of(int64_t tokens, double seconds) { return static_cast<double>(tokens) / std::max(seconds, 1e-9); }
+
+}  // namespace
+
+const char* PromptResult::finish_reason() const { return stopped ? "stop" : context_full ? "context" : "length"; }
+
+double PromptResult::tokens_per_second() const { return rate_of(static_cast<int64_t>(tokens.size()), seconds); }
+
+PromptResult continue_prompt(const PromptJob& job, const std::function<void(const std::string&)>& show) {
+  const Model model = load(job.model, job.threads);
+  PromptResult out;
+  out.prompt_tokens = model.tokenizer->encode(tokenizer::checked_text(job.prompt, "--prompt"), true);
+  if (out.prompt_tokens.empty()) out.prompt_tokens.push_back(start_token(model));
+  const int64_t context = model.decoder->spec().context_length;
+  CRUMB_CHECK(static_cast<int64_t>(out.prompt_tokens.size()) < context,
+              "--prompt: {} tokens, the model holds {}; give a shorter prompt", out.prompt_tokens.size(), context);
+
+  // The prompt goes through the decoder of the stream as well, so that what follows is printed as the middle of a text.
+  tokenizer::StreamingDecoder stream(*model.tokenizer);
+  for (const TokenId id : out.prompt_tokens) show(stream.push(id));
+  const auto add = [&](const std::string& piece) {
+    out.text += piece;
+    show(piece);
+  };
+  const Stopwatch watch;
+  auto results = runtime::generate(*model.decoder, {{out.prompt_tokens, job.max_tokens, 0}},
+                                   sampling(job.sampling, model, kPromptTemperature), end_tokens(model), 1,
+                                   [&](int64_t, TokenId token) { add(stream.push(token)); });
+  out.seconds = watch.seconds();
+  add(stream.finish());
+  out.tokens = std::move(results.at(0).tokens);
+  out.stopped = results[0].stopped;
+  out.context_full = results[0].context_full;
+  if (out.context_full)
+    log_warning("the model's context of {} tokens is full: {} of the {} tokens asked for were generated", context,
+                out.tokens.size(), job.max_tokens);
+  return out;
+}
+
+CorpusResult sample_corpus(const CorpusJob& job) {
+  require_apart(job.output, {job.model});
+  require_new_file(job.output, job.force);
+  Model model = load(job.model, job.threads);
+  const Stopwatch watch;
+  CorpusSampler sampler(model, job);
+  const auto documents = sampler.run();
+  AtomicFile file(job.output, Overwrite{job.force});
+  int64_t ill_formed = 0;
+  for (const auto& ids : documents) {
+    const std::string text = model.tokenizer->decode(ids);
+    ill_formed += tokenizer::count_ill_formed(text);
+    file.write(dump_json(nlohmann::ordered_json{{"text", text}}) + "\n");
+  }
+  if (ill_formed > 0)
+    log_warning("{}: {} of the model's bytes are not UTF-8 and are written as U+FFFD", job.output.string(),
+                format_count(ill_formed));
+  CorpusResult out{.documents = static_cast<int64_t>(documents.size()),
+                   .bytes = file.position(),
+                   .next_document = sampler.next_document(),
+                   .temperature = job.sampling.temperature.value_or(kCorpusTemperature)};
+  file.commit();
+  out.seconds = watch.seconds();
+  out.tokens_per_second = rate_of(job.tokens, out.seconds);
+  return out;
+}
+
+}  // namespace crumb::jobs

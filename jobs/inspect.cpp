@@ -1,0 +1,154 @@
+#include "jobs/inspect.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <functional>
+#include <numeric>
+
+#include "core/arch/gguf_metadata.h"
+#include "core/common/error.h"
+#include "core/common/json.h"
+#include "core/formats/safetensors.h"
+#include "quant/checkpoint.h"
+#include "quant/codes_writer.h"
+
+namespace crumb::jobs {
+namespace {
+
+StoredEntry gguf_entry(const formats::GgufTensor& tensor) {
+  StoredEntry entry{tensor.name, "", tensor.shape, tensor.bytes, false, tensor.readable, {}};
+  entry.is_vocabulary = tensor.name == "token_embd.weight" || tensor.name == "output.weight";
+  entry.type = tensor.type_name;
+  return entry;
+}
+
+Contents read_gguf(const formats::GgufReader& gguf) {
+  const std::string parts = gguf.num_parts() == 1 ? "" : fmt::format(" in {} parts", gguf.num_parts());
+  Contents contents{fmt::format("GGUF version {}{}", gguf.version(), parts),
+                    gguf.get_string_or("general.architecture", ""),
+                    "",
+                    nullptr,
+                    {},
+                    {}};
+  try {
+    contents.spec = std::make_unique<arch::DecoderSpec>(arch::spec_from_gguf(gguf));
+  } catch (const UserError& error) {
+    contents.note = error.what();
+  }
+  for (const auto& tensor : gguf.tensors()) contents.entries.push_back(gguf_entry(tensor));
+  for (const auto& [key, value] : gguf.metadata()) contents.metadata.emplace_back(key, value.text());
+  return contents;
+}
+
+Contents read_safetensors(const formats::SafetensorsReader& reader) {
+  Contents contents{"safetensors", "", "", nullptr, {}, {}};
+  for (const auto& tensor : reader.tensors()) {
+    contents.entries.push_back(
+        {tensor.name, std::string(formats::dtype_name(tensor.dtype)), tensor.shape, tensor.bytes, false, true, {}});
+  }
+  for (const auto& [key, value] : reader.metadata()) contents.metadata.emplace_back(key, value);
+  return contents;
+}
+
+std::vector<int64_t> histogram(const quant::Checkpoint& checkpoint, const quant::StoredTensor& tensor) {
+  std::vector<int64_t> counts(256);
+  const int64_t step = quant::rows_per_block(tensor.desc.cols());
+  for (int64_t begin = 0; begin < tensor.desc.rows(); begin += step) {
+    const int64_t end = std::min(begin + step, tensor.desc.rows());
+    for (const auto code : checkpoint.read_codes(tensor, begin, end).codes) ++counts[code];
+    checkpoint.release_rows(tensor, begin, end);
+  }
+  counts.resize(size_t{1} << tensor.format->bits);
+  return counts;
+}
+
+Contents read_folder(const quant::Checkpoint& checkpoint) {
+  const bool is_codes = checkpoint.kind() == quant::CheckpointKind::codes;
+  Contents contents{is_codes ? "codes and scales" : "HF folder",
+                    std::string(arch::architecture_name(checkpoint.spec().architecture)),
+                    "",
+                    std::make_unique<arch::DecoderSpec>(checkpoint.spec()),
+                    {},
+                    {}};
+  for (const auto& tensor : checkpoint.tensors()) {
+    const auto& desc = tensor.desc;
+    const bool is_vocabulary = desc.role == arch::TensorRole::embedding || desc.role == arch::TensorRole::head;
+    StoredEntry entry{desc.hf_name, tensor.dtype, desc.shape, tensor.stored_bytes, is_vocabulary, true, {}};
+    if (tensor.format) entry.codes_histogram = histogram(checkpoint, tensor);
+    contents.entries.push_back(std::move(entry));
+  }
+  const auto config = checkpoint.hf_config();
+  for (const auto& [key, value] : config.items()) contents.metadata.emplace_back(key, dump_json(value));
+  return contents;
+}
+
+Contents read_tensors(const Path& path) {
+  CRUMB_CHECK(std::filesystem::exists(path), "{}: no such file or folder", path.string());
+  if (std::filesystem::is_directory(path)) return read_folder(*quant::open_checkpoint(path));
+  if (path.extension() == ".safetensors") return read_safetensors(formats::SafetensorsReader(path));
+  return read_gguf(formats::GgufReader(path));
+}
+
+/// A model without a tokenizer, or with one that cannot be read, is shown all the same.
+void read_tokenizer(const Path& path, Contents& contents) {
+  const bool is_folder = std::filesystem::is_directory(path);
+  const bool has_one = is_folder
+                           ? std::filesystem::exists(path / "tokenizer.json")
+                           : std::any_of(contents.metadata.begin(), contents.metadata.end(),
+                                         [](const auto& entry) { return entry.first == "tokenizer.ggml.tokens"; });
+  if (!has_one) return;
+  try {
+    contents.tokenizer = tokenizer::load_tokenizer(path);
+  } catch (const UserError& error) {
+    contents.tokenizer_note = error.what();
+  }
+}
+
+}  // namespace
+
+Contents inspect(const Path& path) {
+  Contents contents = read_tensors(path);
+  read_tokenizer(path, contents);
+  return contents;
+}
+
+int64_t StoredEntry::elements() const {
+  return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
+}
+
+void Total::add(const StoredEntry& entry) {
+  ++tensors;
+  elements += entry.elements();
+  bytes += entry.bytes;
+}
+
+double Total::bits() const {
+  return elements == 0 ? 0.0 : 8.0 * static_cast<double>(bytes) / static_cast<double>(elements);
+}
+
+Total total_of(const Contents& contents, bool with_vocabulary) {
+  Total total;
+  for (const auto& entry : contents.entries) {
+    if (with_vocabulary || !entry.is_vocabulary) total.add(entry);
+  }
+  return total;
+}
+
+std::map<std::string, Total> totals_by_type(const Contents& contents) {
+  std::map<std::string, Total> totals;
+  for (const auto& entry : contents.entries) totals[entry.type].add(entry);
+  return totals;
+}
+
+std::map<std::string, std::vector<int64_t>> codes_by_type(const Contents& contents) {
+  std::map<std::string, std::vector<int64_t>> all;
+  for (const auto& entry : contents.entries) {
+    if (entry.codes_histogram.empty()) continue;
+    auto& sum = all[entry.type];
+    sum.resize(entry.codes_histogram.size());
+    std::transform(sum.begin(), sum.end(), entry.codes_histogram.begin(), sum.begin(), std::plus<>());
+  }
+  return all;
+}
+
+}  // namespace crumb::jobs

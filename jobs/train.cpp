@@ -1,0 +1,162 @@
+#include "jobs/train.h"
+
+#include <memory>
+#include <optional>
+
+#include "core/common/error.h"
+#include "core/common/log.h"
+#include "distill/objective.h"
+#include "distill/teachers.h"
+#include "jobs/train_data.h"
+#include "jobs/train_device.h"
+#include "jobs/train_ending.h"
+#include "jobs/train_memory.h"
+#include "jobs/train_output.h"
+#include "jobs/train_start.h"
+#include "model/float_model.h"
+#include "qat/convert.h"
+#include "qat/linear_factory.h"
+#include "qat/movement.h"
+#include "qat/rates.h"
+#include "train/fingerprint.h"
+#include "train/parameters.h"
+#include "train/trainer.h"
+
+namespace crumb::jobs {
+namespace {
+
+namespace fs = std::filesystem;
+
+void resolve_schedule(TrainJob& job, const train::Plan& plan) {
+  job.data.sequence_length = plan.sequence_length;
+  job.schedule.batch_tokens = plan.batch_tokens();
+  job.schedule.micro_batch = plan.micro_windows;
+  if (job.schedule.tokens.is_auto()) job.schedule.tokens = plan.tokens;
+}
+
+/// A run that goes on cannot have fewer steps than it has done; with more, its learning rate rises again.
+void check_progress(const TrainJob& job, const train::Plan& plan, bool force) {
+  const auto newest = force ? std::nullopt : train::newest_checkpoint(job.output);
+  if (!newest) return;
+  const int64_t done = train::checkpoint_step(*newest);
+  CRUMB_CHECK(done <= plan.steps, "schedule.tokens: {} is less than the {} that the run in {} has done",
+              format_count(plan.tokens), format_count(done * plan.batch_tokens()), job.output.string());
+  if (done < plan.steps && fs::exists(job.output / "last"))
+    log_warning("a finished run goes on: its learning rate had come to its end and rises again");
+}
+
+/// Every value that the earlier run trained, whether this one trains it or not.
+void load_earlier_run(const TrainJob& job, model::Decoder& decoder) {
+  const Path& run = job.init_from.path;
+  if (run.empty()) return;
+  const auto folder = train::newest_checkpoint(run);
+  CRUMB_CHECK(folder.has_value(), "init_from: {} holds no training checkpoint", run.string());
+  CRUMB_CHECK(fs::exists(run / "last"), "init_from: the run in {} has not finished", run.string());
+  const std::string damage = train::damage_of(*folder);
+  CRUMB_CHECK(damage.empty(), "init_from: {} is damaged ({}); run its job again, which goes on from the one before it",
+              folder->string(), damage);
+  const train::TrainedParts all{.linears = true, .norms = true, .biases = true, .embeddings = true, .head = true};
+  train::load_masters(*folder, train::trained_parameters(decoder, all));
+}
+
+/// What must be the same when the run goes on, beside the job itself.
+std::map<std::string, std::string> fingerprints(const TrainJob& job, const TrainData& data) {
+  std::map<std::string, std::string> out{{"text", fmt::format("{:016x}", data.key)}};
+  const auto add = [&out](const std::string& name, const Path& path) {
+    out[name] = train::weights_fingerprint(path);
+    const std::string config = train::config_fingerprint(path);
+    if (!config.empty()) out["configuration of " + name] = config;
+  };
+  add("model", job.model.path);
+  if (!job.teacher.path.empty()) add("teacher", job.teacher.path);
+  if (!job.init_from.path.empty())
+    out["run of init_from"] = train::weights_fingerprint(train::newest_checkpoint(job.init_from.path).value());
+  return out;
+}
+
+std::function<void(const Path&)> model_saver(const TrainJob& job, model::Decoder& decoder, const TrainStart& start) {
+  if (job.quantizes())
+    return [&](const Path& folder) { qat::save_model(folder, decoder, *start.checkpoint, job.method); };
+  return [&](const Path& folder) { model::save_float_model(folder, decoder, start.config, start.write_companions); };
+}
+
+std::function<std::map<std::string, double>()> movement_observer(
+    const model::Decoder& decoder, const std::vector<train::TrainedParameter>& parameters) {
+  const auto movement = std::make_shared<qat::Movement>(decoder, parameters);
+  return [movement]() -> std::map<std::string, double> {
+    const auto report = movement->report();
+    if (!movement->has_codes()) return {{"weight_distance", report.weight_distance}};
+    return {{"flipped_share", report.flipped_share},
+            {"weight_distance", report.weight_distance},
+            {"scale_distance", report.scale_distance}};
+  };
+}
+
+}  // namespace
+
+TrainResult run_train_job(TrainJob job, bool force) {
+  std::optional<FolderLock> lock;
+  if (fs::is_directory(job.output)) lock.emplace(job.output);
+  check_train_output(job, force);
+  choose_threads(job);
+  const torch::Device device = choose_device(job);
+  const torch::ScalarType compute = choose_compute(job);
+  const TrainStart start = open_train_start(job);
+  check_ending(job, start.spec, *start.tokenizer);
+  const int64_t length = train::choose_sequence_length(job.data, start.spec.context_length);
+  const train::TextEncoder encoder{start.tokenizer.get(), train::tokenizer_identity(job.model.tokenizer_folder())};
+  TrainData data = open_train_data(job, encoder, length, job.output / "tokens");
+  train::Sampler sampler(std::move(data.train), length, static_cast<uint64_t>(job.seed));
+  const train::ValidationSet validation(data.valid, length, job.validate.windows);
+  const train::Plan plan =
+      train::make_plan(job.schedule, length, sampler.num_windows(), auto_micro_tokens(job, start.spec));
+  resolve_schedule(job, plan);
+
+  qat::check_group_size(job.method, start.spec);
+  model::Decoder decoder(start.spec, start.source, qat::linear_factory(job.method));
+  decoder.to(device);
+  decoder.compute = compute;
+  decoder.round_small_tensors = true;
+  load_earlier_run(job, decoder);
+  qat::warn_about_clamped_scales(decoder);
+  auto parameters = train::trained_parameters(decoder, job.train);
+  TrainResult result;
+  result.median_scale = qat::median_scale(decoder);
+  qat::resolve_rates(job.optimizer, result.median_scale, job.model.is_random, start.spec.hidden_size);
+  if (job.quantizes()) qat::set_row_factors(parameters, decoder, result.median_scale);
+  const auto teachers = distill::make_teachers(job.objective, {start.spec, start.source, *start.tokenizer},
+                                               job.teacher.path, job.quantizes(), device, compute);
+  const auto objective = distill::distill_objective(job.objective, start.spec, teachers.teacher, teachers.baseline);
+  quant::warn_unmatched_excludes(start.spec, job.method);
+  check_progress(job, plan, force);
+  claim_train_output(job, force);
+  if (!lock) lock.emplace(job.output);
+  write_text(job.output / "job.yaml", to_yaml(write_config(job)));
+
+  const train::TrainerParts parts{decoder,
+                                  *objective,
+                                  parameters,
+                                  sampler,
+                                  validation,
+                                  model_saver(job, decoder, start),
+                                  movement_observer(decoder, parameters)};
+  const train::TrainerOptions options{.optimizer = job.optimizer,
+                                      .schedule = job.schedule,
+                                      .validate = job.validate,
+                                      .checkpoint = job.checkpoint,
+                                      .plan = plan,
+                                      .device = device,
+                                      .title = "train " + job.output.filename().string(),
+                                      .inputs = fingerprints(job, data)};
+  log_info("{} steps of {} tokens, learning rate {:.3g}, {} threads, {}", format_count(plan.steps),
+           format_count(plan.batch_tokens()), *job.optimizer.lr.value, *job.threads.value, job.compute);
+  result.summary = train::run_training(parts, options, job.output);
+  result.job = std::move(job);
+  if (!result.summary.is_stopped) {
+    qat::warn_about_clamped_scales(decoder);
+    export_and_judge(result);
+  }
+  return result;
+}
+
+}  // namespace crumb::jobs

@@ -1,0 +1,78 @@
+#include "jobs/train_ending.h"
+
+#include "core/common/error.h"
+#include "core/common/json.h"
+#include "core/common/log.h"
+#include "eval/report.h"
+#include "export/export.h"
+#include "jobs/train_disk.h"
+
+namespace crumb::jobs {
+namespace {
+
+namespace fs = std::filesystem;
+
+Path export_path(const TrainJob& job, const std::string& target) {
+  return job.output / "export" / (target.starts_with("gguf-") ? target + ".gguf" : target);
+}
+
+exporting::ExportOptions export_options(const TrainJob& job, const std::string& target) {
+  return {.target = target,
+          .embedding_type = "",
+          .head_type = "",
+          .force = true,
+          .threads = static_cast<int>(job.threads.value_or(0))};
+}
+
+void export_all(TrainResult& result) {
+  const TrainJob& job = result.job;
+  for (const auto& target : job.export_targets) {
+    make_folders(job.output / "export");
+    const auto checkpoint = quant::open_checkpoint(job.output / "model");
+    result.exports.push_back(export_path(job, target));
+    exporting::export_checkpoint(*checkpoint, result.exports.back(), export_options(job, target));
+  }
+}
+
+/// Judges `model` by the job's texts; the report goes to `report` with .json and .md.
+eval::EvalResult judge(const TrainJob& job, const Path& model, const Path& report) {
+  eval::EvalOptions options = job.evaluate;
+  options.model = model;
+  if (!job.model.is_random) options.baseline = job.model.path;
+  options.threads = job.threads.value_or(0);
+  auto result = eval::evaluate(options);
+  write_text(report.string() + ".json", dump_json(eval::to_json(result), 2) + "\n");
+  write_text(report.string() + ".md", eval::to_markdown(result));
+  return result;
+}
+
+}  // namespace
+
+void check_ending(const TrainJob& job, const arch::DecoderSpec& spec, const tokenizer::Tokenizer& tokenizer) {
+  const auto formats = planned_formats(job, spec);
+  std::vector<exporting::ExportPlan> plans;
+  for (const auto& target : job.export_targets) {
+    const auto& plan = plans.emplace_back(exporting::plan_export(spec, formats, export_options(job, target)));
+    exporting::check_vocabulary_exports(spec, tokenizer, target);
+    log_info("export {}", plan.summary());
+    for (const auto& warning : plan.warnings) log_warning("export {}: {}", target, warning);
+  }
+  for (const auto& text : job.evaluate.texts)
+    CRUMB_CHECK(fs::is_regular_file(text), "evaluate.text: {} is not a file", text.string());
+  CRUMB_CHECK(!job.model.is_random || job.evaluate.max_drop.size() == 0,
+              "evaluate.max_drop: a model of random values has no baseline to drop from");
+  warn_about_space(estimate_disk(job, spec, formats, plans), job.output);
+}
+
+void export_and_judge(TrainResult& result) {
+  const TrainJob& job = result.job;
+  export_all(result);
+  if (job.evaluate.texts.empty()) return;
+  result.evaluations.push_back(judge(job, job.output / "model", job.output / "report"));
+  for (const auto& file : result.exports) {
+    const Path report = file.parent_path() / (file.stem().string() + ".report");
+    result.evaluations.push_back(judge(job, file, report));
+  }
+}
+
+}  // namespace crumb::jobs

@@ -1,0 +1,45 @@
+#include "qat/rates.h"
+
+#include <cmath>
+
+#include "qat/seq_linear.h"
+
+namespace crumb::qat {
+namespace {
+
+constexpr double kScaleShare = 0.006;  // a step of the median row as a share of its scale
+constexpr double kLogScaleRate = 1e-3;
+constexpr double kRandomRate = 1e-3;  // without quantization, at 512 hidden units
+
+/// Scales of the SEQ linears at this moment, one number a row.
+torch::Tensor row_scales(const SeqLinearImpl& linear) { return linear.log_scale.detach().exp().mean(1); }
+
+}  // namespace
+
+double median_scale(const model::Decoder& decoder) {
+  std::vector<torch::Tensor> rows;
+  for (const auto& [name, linear] : decoder.linears()) {
+    if (const auto* seq = dynamic_cast<const SeqLinearImpl*>(linear.get())) rows.push_back(row_scales(*seq));
+  }
+  return rows.empty() ? 0.0 : torch::cat(rows).median().item<double>();
+}
+
+void resolve_rates(train::OptimizerOptions& optimizer, double median_scale, bool is_random, int64_t hidden_size) {
+  if (optimizer.scale_lr.is_auto()) optimizer.scale_lr = kLogScaleRate;
+  if (!optimizer.lr.is_auto()) return;
+  const double plain = kRandomRate * std::sqrt(512.0 / static_cast<double>(hidden_size));
+  optimizer.lr = median_scale > 0 ? kScaleShare * median_scale : is_random ? plain : plain / 20;
+}
+
+void set_row_factors(std::vector<train::TrainedParameter>& parameters, const model::Decoder& decoder,
+                     double median_scale) {
+  for (const auto& [name, linear] : decoder.linears()) {
+    const auto* seq = dynamic_cast<const SeqLinearImpl*>(linear.get());
+    if (seq == nullptr) continue;
+    for (auto& p : parameters) {
+      if (p.name == name + ".weight") p.row_factor = (row_scales(*seq) / median_scale).contiguous();
+    }
+  }
+}
+
+}  // namespace crumb::qat

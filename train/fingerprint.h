@@ -1,0 +1,17 @@
+// Tells that a model or a text under a known path is another one than before.
+#pragma once
+
+#include <string>
+
+#include "core/common/file.h"
+
+namespace crumb::train {
+
+/// Of the weights of a model: its safetensors files, its GGUF in all parts, or the config.json that was named. 16 hex
+/// digits of a sample of their bytes.
+std::string weights_fingerprint(const Path& path);
+
+/// Of config.json in the folder, which decides how the weights are read; "" without one.
+std::string config_fingerprint(const Path& path);
+
+}  // namespace crumb::train
