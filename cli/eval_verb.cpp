@@ -15,8 +15,8 @@ namespace {
 
 // As typed; read_config checks them with the same rules and messages as the section `evaluate:` of a job.
 struct Arguments {
-  std::string model, baseline, separator, context, stride, max_windows, out;
-  std::vector<std::string> texts, max_drop;
+  std::string baseline, separator, context, stride, max_windows, out;
+  std::vector<std::string> models, texts, max_drop;
   bool bos = false;
 };
 
@@ -81,16 +81,17 @@ eval::EvalOptions make_options(const Arguments& arguments, const Globals& global
   add("bos", ConfigValue::scalar(arguments.bos ? "true" : "false"));
   add("max_drop", max_drop_tree(arguments.max_drop));
   auto options = read_config<eval::EvalOptions>(tree);
-  options.model = arguments.model;
   options.baseline = arguments.baseline;
   options.threads = globals.threads;
   return options;
 }
 
-void write_report(const eval::EvalResult& result, const Path& path, bool force) {
-  const std::string text =
-      path.extension() == ".json" ? dump_json(eval::to_json(result), 2) + "\n" : eval::to_markdown(result);
-  write_text(path, text, Overwrite{force});
+/// An object for one model, a list of them for several.
+std::string json_text(const std::vector<eval::EvalResult>& results) {
+  if (results.size() == 1) return dump_json(eval::to_json(results.front()), 2) + "\n";
+  auto list = nlohmann::ordered_json::array();
+  for (const auto& result : results) list.push_back(eval::to_json(result));
+  return dump_json(list, 2) + "\n";
 }
 
 int run(const Arguments& arguments, const Globals& globals) {
@@ -99,15 +100,20 @@ int run(const Arguments& arguments, const Globals& globals) {
   CRUMB_CHECK(out.empty() || out.extension() == ".md" || out.extension() == ".json",
               "--out: {}: the name must end in .md or .json", out.string());
   if (!out.empty()) require_new_file(out, globals.force);
-  const auto result = eval::evaluate(options);
-  std::fputs(globals.json ? (dump_json(eval::to_json(result), 2) + "\n").c_str() : eval::to_table(result).c_str(),
-             stdout);
-  if (!out.empty())
-    write_report(result, out, globals.force);  // after the numbers are on the screen: a full disk must not lose them
-  if (!result.exceeded()) return kExitOk;
+  const auto results = eval::evaluate_all(options, {arguments.models.begin(), arguments.models.end()});
+  std::fputs((globals.json ? json_text(results) : eval::to_table(results)).c_str(), stdout);
+  if (!out.empty())  // after the numbers are on the screen: a full disk must not lose them
+    write_text(out, out.extension() == ".json" ? json_text(results) : eval::to_markdown(results),
+               Overwrite{globals.force});
   std::fflush(stdout);
-  std::fprintf(stderr, "crumb: %s\n", eval::exceeded_text(result).c_str());
-  return kExitMaxDrop;
+  int code = kExitOk;
+  for (const auto& result : results) {
+    if (!result.exceeded()) continue;
+    const std::string whose = results.size() > 1 ? result.model.path.string() + ": " : "";
+    std::fprintf(stderr, "crumb: %s%s\n", whose.c_str(), eval::exceeded_text(result).c_str());
+    code = kExitMaxDrop;
+  }
+  return code;
 }
 
 }  // namespace
@@ -116,7 +122,8 @@ Verb add_eval(CLI::App& program, const Globals& globals) {
   auto* app = program.add_subcommand(
       "eval", "Perplexity of a model; KL divergence and top-1 agreement against a baseline; size");
   const auto a = std::make_shared<Arguments>();
-  app->add_option("MODEL", a->model, "HF folder, codes-and-scales folder or GGUF")->required();
+  app->add_option("MODEL", a->models, "HF folder, codes-and-scales folder or GGUF; several are judged side by side")
+      ->required();
   app->add_option("--baseline", a->baseline, "the model it is compared with, usually the one it was made from");
   app->add_option("--text", a->texts, "texts to judge by: plain, or JSON lines {\"text\": ...}")->required();
   app->add_option("--separator", a->separator,

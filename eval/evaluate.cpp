@@ -77,17 +77,15 @@ Judged load(const Path& path, const std::shared_ptr<ThreadPool>& pool) {
   return judged;
 }
 
-int64_t resolve_context(const EvalOptions& options, const Judged& model, const std::optional<Judged>& baseline) {
+int64_t resolve_context(const EvalOptions& options, const std::vector<Judged>& all) {
   int64_t context = options.context.value_or(2048);
-  const auto limit = [&](const Judged& judged) {
+  for (const auto& judged : all) {
     const int64_t declared = judged.scorer->context_length();
     CRUMB_CHECK(options.context.is_auto() || context <= declared,
                 "context: {} is longer than the {} that {} was made for", context, declared,
                 judged.facts.path.string());
     context = std::min(context, declared);
-  };
-  limit(model);
-  if (baseline) limit(*baseline);
+  }
   return context;
 }
 
@@ -123,11 +121,11 @@ std::vector<TextDocuments> read_texts(const EvalOptions& options) {
   return texts;
 }
 
-void check_comparable(const Judged& model, const Judged& baseline) {
-  CRUMB_CHECK(model.scorer->vocab_size() == baseline.scorer->vocab_size(),
-              "{} has a vocabulary of {}, the baseline {} one of {}: their predictions cannot be compared",
-              model.facts.path.string(), model.scorer->vocab_size(), baseline.facts.path.string(),
-              baseline.scorer->vocab_size());
+void check_comparable(const Judged& model, const Judged& other, bool is_baseline) {
+  CRUMB_CHECK(model.scorer->vocab_size() == other.scorer->vocab_size(),
+              "{} has a vocabulary of {}, {}{} one of {}: their predictions cannot be compared",
+              model.facts.path.string(), model.scorer->vocab_size(), is_baseline ? "the baseline " : "",
+              other.facts.path.string(), other.scorer->vocab_size());
 }
 
 void check_finite(const std::vector<TokenScore>& scores, const Window& window) {
@@ -149,6 +147,32 @@ std::vector<TextScores> describe_texts(const std::vector<TextDocuments>& texts, 
   return out;
 }
 
+/// What the windows of one model add up to, all together and by text.
+class ModelSums {
+ public:
+  explicit ModelSums(size_t num_texts) : by_text_(num_texts) {}
+
+  void add(const std::vector<TokenScore>& scores, const Window& window, const TokenStream& stream) {
+    pooled_.emplace_back();
+    for (auto& sums : by_text_) sums.emplace_back();
+    for (size_t i = 0; i < scores.size(); ++i) {
+      const int64_t target = window.begin + window.first_scored + static_cast<int64_t>(i) + 1;
+      pooled_.back().add(scores[i]);
+      by_text_[static_cast<size_t>(stream.text_of(target))].back().add(scores[i]);
+    }
+  }
+
+  StreamScores summary(bool with_baseline) const {
+    StreamScores out{summarize(pooled_, with_baseline), {}};
+    for (const auto& sums : by_text_) out.texts.push_back(summarize(sums, with_baseline));
+    return out;
+  }
+
+ private:
+  std::vector<WindowSums> pooled_;
+  std::vector<std::vector<WindowSums>> by_text_;
+};
+
 }  // namespace
 
 bool EvalResult::exceeded() const {
@@ -166,70 +190,73 @@ std::vector<DropCheck> check_drops(const std::map<std::string, double>& max_drop
   return checks;
 }
 
-StreamScores score_stream(Scorer& model, Scorer* baseline, const TokenStream& stream,
-                          const std::vector<Window>& windows, int64_t context, const ParallelFor& parallel_for) {
-  std::vector<WindowSums> pooled;
-  std::vector<std::vector<WindowSums>> by_text(static_cast<size_t>(stream.num_texts()));
+std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* baseline, const TokenStream& stream,
+                                       const std::vector<Window>& windows, int64_t context,
+                                       const ParallelFor& parallel_for) {
+  std::vector<ModelSums> sums(models.size(), ModelSums(static_cast<size_t>(stream.num_texts())));
   Progress progress("eval", static_cast<int64_t>(windows.size()) * context, "tokens");
   for (const auto& window : windows) {
     const auto tokens =
         std::span(stream.ids).subspan(static_cast<size_t>(window.begin), static_cast<size_t>(context + 1));
-    const auto scores = score_window(model, baseline, tokens, window.first_scored, parallel_for);
-    check_finite(scores, window);
-    pooled.emplace_back();
-    for (auto& sums : by_text) sums.emplace_back();
-    for (size_t i = 0; i < scores.size(); ++i) {
-      const int64_t target = window.begin + window.first_scored + static_cast<int64_t>(i) + 1;
-      pooled.back().add(scores[i]);
-      by_text[static_cast<size_t>(stream.text_of(target))].back().add(scores[i]);
+    const auto scores = score_window(models, baseline, tokens, window.first_scored, parallel_for);
+    for (size_t m = 0; m < models.size(); ++m) {
+      check_finite(scores[m], window);
+      sums[m].add(scores[m], window, stream);
     }
     progress.add(context);
   }
   progress.finish();
-  StreamScores out{summarize(pooled, baseline != nullptr), {}};
-  for (const auto& sums : by_text) out.texts.push_back(summarize(sums, baseline != nullptr));
+  std::vector<StreamScores> out;
+  for (const auto& of_model : sums) out.push_back(of_model.summary(baseline != nullptr));
   return out;
 }
 
-EvalResult evaluate(const EvalOptions& options) {
+std::vector<EvalResult> evaluate_all(const EvalOptions& options, const std::vector<Path>& models) {
   const Stopwatch watch;
   check_options(options);
+  CRUMB_ASSERT(!models.empty());
   const auto texts = read_texts(options);
   const auto pool = std::make_shared<ThreadPool>(static_cast<int>(options.threads));
   const auto parallel_for = pool->as_parallel_for();
-  Judged model = load(options.model, pool);
-  std::optional<Judged> baseline;
-  if (!options.baseline.empty()) {
-    baseline = load(options.baseline, pool);
-    check_comparable(model, *baseline);
-  }
-  Protocol protocol;
-  protocol.context = resolve_context(options, model, baseline);
+  const bool has_baseline = !options.baseline.empty();
+  std::vector<Judged> all;  // the models, then the baseline
+  for (const auto& path : models) all.push_back(load(path, pool));
+  if (has_baseline) all.push_back(load(options.baseline, pool));
+  for (const auto& judged : all) check_comparable(judged, all.back(), has_baseline);
+
+  Protocol protocol{.separator = options.separator};
+  protocol.context = resolve_context(options, all);
   protocol.stride = resolve_stride(options, protocol.context);
-  const TokenStream stream = make_token_stream(*model.tokenizer, texts, options.bos, parallel_for);
-  if (baseline)
-    require_equal_streams(stream, make_token_stream(*baseline->tokenizer, texts, options.bos, parallel_for), texts);
+  const TokenStream stream = make_token_stream(*all.front().tokenizer, texts, options.bos, parallel_for);
+  for (size_t i = 1; i < all.size(); ++i)
+    require_equal_streams(stream, make_token_stream(*all[i].tokenizer, texts, options.bos, parallel_for), texts);
   require_window(stream, protocol.context, options);
   const auto windows = plan_windows(stream.size(), protocol.context, protocol.stride, options.max_windows);
-  auto scores = score_stream(*model.scorer, baseline ? baseline->scorer.get() : nullptr, stream, windows,
+  std::vector<Scorer*> scorers;
+  for (size_t i = 0; i < models.size(); ++i) scorers.push_back(all[i].scorer.get());
+  auto scores = score_stream(scorers, has_baseline ? all.back().scorer.get() : nullptr, stream, windows,
                              protocol.context, parallel_for);
 
   protocol.windows = static_cast<int64_t>(windows.size());
   protocol.windows_in_text = count_windows(stream.size(), protocol.context, protocol.stride);
-  protocol.scored_tokens = scores.pooled.tokens;
+  protocol.scored_tokens = scores.front().pooled.tokens;
   protocol.text_tokens = stream.size();
-  protocol.separator = options.separator;
   protocol.bos = stream.has_bos;
   protocol.eos = stream.has_eos;
-  EvalResult result;
-  result.model = std::move(model.facts);
-  if (baseline) result.baseline = std::move(baseline->facts);
-  result.protocol = std::move(protocol);
-  result.texts = describe_texts(texts, stream, std::move(scores.texts));
-  result.pooled = std::move(scores.pooled);
-  if (result.pooled.comparison) result.checks = check_drops(options.max_drop, *result.pooled.comparison);
-  result.seconds = watch.seconds();
-  return result;
+  std::vector<EvalResult> results;
+  for (size_t i = 0; i < models.size(); ++i) {
+    EvalResult& result = results.emplace_back();
+    result.model = all[i].facts;
+    if (has_baseline) result.baseline = all.back().facts;
+    result.protocol = protocol;
+    result.texts = describe_texts(texts, stream, std::move(scores[i].texts));
+    result.pooled = std::move(scores[i].pooled);
+    if (result.pooled.comparison) result.checks = check_drops(options.max_drop, *result.pooled.comparison);
+    result.seconds = watch.seconds();
+  }
+  return results;
 }
+
+EvalResult evaluate(const EvalOptions& options) { return evaluate_all(options, {options.model}).front(); }
 
 }  // namespace crumb::eval

@@ -93,15 +93,20 @@ struct EvalResult {
 /// baseline. RunError: a model that computes values that are not finite.
 EvalResult evaluate(const EvalOptions& options);
 
+/// Judges each of `models` (options.model is not used) by one protocol, one result a model. The baseline is loaded and
+/// run once. UserError as above, and without a baseline for models that cut the texts into other tokens.
+std::vector<EvalResult> evaluate_all(const EvalOptions& options, const std::vector<Path>& models);
+
 struct StreamScores {
   Scores pooled;
   std::vector<Scores> texts;
 };
 
-/// The part of evaluate() that needs no files, for scorers of any kind. A token counts for the text it belongs to, also
-/// when its window began in the one before. `baseline` may be null.
-StreamScores score_stream(Scorer& model, Scorer* baseline, const TokenStream& stream,
-                          const std::vector<Window>& windows, int64_t context, const ParallelFor& parallel_for);
+/// The part of evaluate_all() that needs no files, for scorers of any kind; scores for each model. A token counts for
+/// the text it belongs to, also when its window began in the one before. `baseline` may be null.
+std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* baseline, const TokenStream& stream,
+                                       const std::vector<Window>& windows, int64_t context,
+                                       const ParallelFor& parallel_for);
 
 /// Each limit of max_drop (perplexity, kl, top1) beside the drop found.
 std::vector<DropCheck> check_drops(const std::map<std::string, double>& max_drop, const Comparison& comparison);

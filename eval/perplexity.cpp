@@ -121,29 +121,32 @@ TokenScore score_row(std::span<const float> model, std::span<const float> baseli
           .same_top = p.top == q.top};
 }
 
-std::vector<TokenScore> score_window(Scorer& model, Scorer* baseline, std::span<const TokenId> tokens,
-                                     int64_t first_scored, const ParallelFor& parallel_for) {
+std::vector<std::vector<TokenScore>> score_window(std::span<Scorer* const> models, Scorer* baseline,
+                                                  std::span<const TokenId> tokens, int64_t first_scored,
+                                                  const ParallelFor& parallel_for) {
   const auto inputs = static_cast<int64_t>(tokens.size()) - 1;
-  const int64_t rows = rows_per_chunk(model.vocab_size(), inputs);
-  Chunk q(rows, model.vocab_size()), p(baseline != nullptr ? rows : 0, model.vocab_size());
-  std::vector<TokenScore> scores(static_cast<size_t>(inputs - first_scored));
-  model.restart();
+  const int64_t vocab = models.front()->vocab_size(), rows = rows_per_chunk(vocab, inputs);
+  Chunk q(rows, vocab), p(baseline != nullptr ? rows : 0, vocab);
+  std::vector<std::vector<TokenScore>> scores(models.size());
+  for (auto& of_model : scores) of_model.resize(static_cast<size_t>(inputs - first_scored));
+  for (Scorer* model : models) model->restart();
   if (baseline != nullptr) baseline->restart();
   for (int64_t at = 0; at < inputs;) {
     const bool scored = at >= first_scored;
     const int64_t n = std::min(rows, (scored ? inputs : first_scored) - at);
     const auto piece = tokens.subspan(static_cast<size_t>(at), static_cast<size_t>(n));
-    if (!scored) {
-      model.append(piece, nullptr);
-      if (baseline != nullptr) baseline->append(piece, nullptr);
-    } else {
-      q.fill(model, piece);
-      if (baseline != nullptr) p.fill(*baseline, piece);
+    if (baseline != nullptr && scored) p.fill(*baseline, piece);
+    if (baseline != nullptr && !scored) baseline->append(piece, nullptr);
+    for (size_t m = 0; m < models.size(); ++m) {
+      if (!scored) {
+        models[m]->append(piece, nullptr);
+        continue;
+      }
+      q.fill(*models[m], piece);
+      TokenScore* out = scores[m].data() + (at - first_scored);
       parallel_for(n, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-          scores[static_cast<size_t>(at - first_scored + i)] =
-              score_row(q.row(i), p.row(i), tokens[static_cast<size_t>(at + i + 1)]);
-        }
+        for (int64_t i = begin; i < end; ++i)
+          out[i] = score_row(q.row(i), p.row(i), tokens[static_cast<size_t>(at + i + 1)]);
       });
     }
     at += n;

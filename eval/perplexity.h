@@ -31,10 +31,12 @@ struct TokenScore {
 /// Compares two rows of logits; `baseline` may be empty. Not finite logits give not finite scores.
 TokenScore score_row(std::span<const float> model, std::span<const float> baseline, tokenizer::TokenId target);
 
-/// Scores one window: `tokens` are its inputs and one more. Returns tokens.size() - 1 - first_scored scores. `baseline`
-/// may be null. Logits are held for one chunk of positions at a time, about 64 MB a model.
-std::vector<TokenScore> score_window(Scorer& model, Scorer* baseline, std::span<const tokenizer::TokenId> tokens,
-                                     int64_t first_scored, const ParallelFor& parallel_for);
+/// Scores one window: `tokens` are its inputs and one more. Returns, for each model, tokens.size() - 1 - first_scored
+/// scores. `baseline` may be null; it runs once, however many models there are. Logits are held for one chunk of
+/// positions at a time, about 64 MB for the model at work and 64 MB for the baseline.
+std::vector<std::vector<TokenScore>> score_window(std::span<Scorer* const> models, Scorer* baseline,
+                                                  std::span<const tokenizer::TokenId> tokens, int64_t first_scored,
+                                                  const ParallelFor& parallel_for);
 
 /// Sums over the scored tokens of one window.
 struct WindowSums {

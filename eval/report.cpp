@@ -38,6 +38,21 @@ Cells row(const std::string& name, const Scores& scores, bool with_baseline) {
   return cells;
 }
 
+/// A row a model: size, then the numbers of all texts together.
+std::vector<Cells> model_table(const std::vector<EvalResult>& results) {
+  const bool with_baseline = results.front().baseline.has_value();
+  std::vector<Cells> rows{header(results.front())};
+  rows[0][0] = "model";
+  rows[0].insert(rows[0].begin() + 1, {"size", "bits a weight", "without embeddings"});
+  for (const auto& result : results) {
+    const auto& facts = result.model;
+    auto& cells = rows.emplace_back(row(facts.path.string(), result.pooled, with_baseline));
+    cells.insert(cells.begin() + 1, {format_bytes(facts.file_bytes), fmt::format("{:.3f}", facts.bits_per_weight),
+                                     fmt::format("{:.3f}", facts.bits_per_weight_without_embeddings)});
+  }
+  return rows;
+}
+
 std::vector<Cells> table(const EvalResult& result) {
   std::vector<Cells> rows{header(result)};
   const bool with_baseline = result.baseline.has_value();
@@ -117,6 +132,34 @@ std::string check_text(const DropCheck& c) {
                      show(c.limit));
 }
 
+Cells check_lines(const std::vector<EvalResult>& results) {
+  Cells lines;
+  for (const auto& result : results) {
+    for (const auto& check : result.checks) lines.push_back(result.model.path.string() + ": " + check_text(check));
+  }
+  return lines;
+}
+
+std::string pipes(const std::vector<Cells>& rows) {
+  std::string out;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    out += fmt::format("| {} |\n", fmt::join(rows[i], " | "));
+    if (i > 0) continue;
+    out += "|---|";
+    for (size_t j = 1; j < rows[0].size(); ++j) out += "---:|";
+    out += "\n";
+  }
+  return out;
+}
+
+/// The list of a Markdown report.
+std::string protocol_lines(const EvalResult& result) {
+  std::string out;
+  if (result.baseline) out += "- baseline: " + facts_text(*result.baseline) + "\n";
+  return out + "- documents: " + documents_text(result.protocol) + "\n- windows: " + windows_text(result.protocol) +
+         "\n\n";
+}
+
 constexpr const char* kErrors = "± one standard error, windows as clusters; that of the change is paired";
 
 Json estimate_json(const Estimate& e) {
@@ -183,19 +226,29 @@ std::string to_table(const EvalResult& result) {
 }
 
 std::string to_markdown(const EvalResult& result) {
-  std::string out = "# Evaluation\n\n- model: " + facts_text(result.model) + "\n";
-  if (result.baseline) out += "- baseline: " + facts_text(*result.baseline) + "\n";
-  out += "- documents: " + documents_text(result.protocol) + "\n- windows: " + windows_text(result.protocol) + "\n\n";
-  const auto rows = table(result);
-  for (size_t i = 0; i < rows.size(); ++i) {
-    out += fmt::format("| {} |\n", fmt::join(rows[i], " | "));
-    if (i > 0) continue;
-    out += "|---|";
-    for (size_t j = 1; j < rows[0].size(); ++j) out += "---:|";
-    out += "\n";
-  }
-  out += fmt::format("\n{}.\n", kErrors);
+  std::string out = "# Evaluation\n\n- model: " + facts_text(result.model) + "\n" + protocol_lines(result);
+  out += pipes(table(result)) + fmt::format("\n{}.\n", kErrors);
   for (const auto& check : result.checks) out += "\n" + check_text(check) + "\n";
+  return out;
+}
+
+std::string to_table(const std::vector<EvalResult>& results) {
+  if (results.size() == 1) return to_table(results.front());
+  const EvalResult& first = results.front();
+  std::string out;
+  if (first.baseline) out += "baseline   " + facts_text(*first.baseline) + "\n";
+  out += "documents  " + documents_text(first.protocol) + "\n";
+  out += "windows    " + windows_text(first.protocol) + "\n\n";
+  out += align(model_table(results)) + kErrors + "\n";
+  for (const auto& line : check_lines(results)) out += line + "\n";
+  return out;
+}
+
+std::string to_markdown(const std::vector<EvalResult>& results) {
+  if (results.size() == 1) return to_markdown(results.front());
+  std::string out = "# Evaluation\n\n" + protocol_lines(results.front());
+  out += pipes(model_table(results)) + fmt::format("\n{}.\n", kErrors);
+  for (const auto& line : check_lines(results)) out += "\n" + line + "\n";
   return out;
 }
 

@@ -12,6 +12,9 @@ namespace crumb::eval {
 std::string to_table(const EvalResult& result);
 /// The same as Markdown.
 std::string to_markdown(const EvalResult& result);
+/// Several models beside one baseline: the protocol once, then one table with a row a model.
+std::string to_table(const std::vector<EvalResult>& results);
+std::string to_markdown(const std::vector<EvalResult>& results);
 /// Every number, unrounded; standard errors that are not known are null.
 nlohmann::ordered_json to_json(const EvalResult& result);
 /// "perplexity +12.30 % exceeds the limit of 5 %"; "" if no limit is exceeded.

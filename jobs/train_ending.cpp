@@ -34,18 +34,6 @@ void export_all(TrainResult& result) {
   }
 }
 
-/// Judges `model` by the job's texts; the report goes to `report` with .json and .md.
-eval::EvalResult judge(const TrainJob& job, const Path& model, const Path& report) {
-  eval::EvalOptions options = job.evaluate;
-  options.model = model;
-  if (!job.model.is_random) options.baseline = job.model.path;
-  options.threads = job.threads.value_or(0);
-  auto result = eval::evaluate(options);
-  write_text(report.string() + ".json", dump_json(eval::to_json(result), 2) + "\n");
-  write_text(report.string() + ".md", eval::to_markdown(result));
-  return result;
-}
-
 }  // namespace
 
 void check_ending(const TrainJob& job, const arch::DecoderSpec& spec, const tokenizer::Tokenizer& tokenizer) {
@@ -68,10 +56,19 @@ void export_and_judge(TrainResult& result) {
   const TrainJob& job = result.job;
   export_all(result);
   if (job.evaluate.texts.empty()) return;
-  result.evaluations.push_back(judge(job, job.output / "model", job.output / "report"));
+  std::vector<Path> models = {job.output / "model"}, reports = {job.output / "report"};
   for (const auto& file : result.exports) {
-    const Path report = file.parent_path() / (file.stem().string() + ".report");
-    result.evaluations.push_back(judge(job, file, report));
+    models.push_back(file);
+    reports.push_back(file.parent_path() / (file.stem().string() + ".report"));
+  }
+  eval::EvalOptions options = job.evaluate;
+  if (!job.model.is_random) options.baseline = job.model.path;
+  options.threads = job.threads.value_or(0);
+  result.evaluations = eval::evaluate_all(options, models);
+  for (size_t i = 0; i < models.size(); ++i) {
+    const auto& evaluation = result.evaluations[i];
+    write_text(reports[i].string() + ".json", dump_json(eval::to_json(evaluation), 2) + "\n");
+    write_text(reports[i].string() + ".md", eval::to_markdown(evaluation));
   }
 }
 

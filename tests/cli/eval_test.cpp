@@ -78,6 +78,23 @@ TEST_F(EvalVerb, ExitsWithThreeWhenALimitIsExceeded) {
   EXPECT_THAT(kept.out, HasSubstr("is within the limit of 1000 nats/token\n"));
 }
 
+TEST_F(EvalVerb, JudgesSeveralModelsInOneTable) {
+  const std::string worse = worse_model().string(), model = model_.string();
+  const auto r = eval(worse + " " + model + " --baseline " + model + " --max-drop kl=0.001");
+  EXPECT_EQ(r.exit_code, 3);
+  EXPECT_THAT(r.err, ::testing::MatchesRegex("crumb: " + worse + ": kl drop [^\n]+ exceeds the limit of [^\n]+\n"));
+  EXPECT_THAT(r.out, HasSubstr("\n" + model + "  "));
+  EXPECT_THAT(r.out, HasSubstr("\n" + worse + "  "));
+  EXPECT_THAT(r.out, HasSubstr(model + ": kl drop 0 nats/token is within the limit of 0.001 nats/token\n"));
+
+  const auto together = nlohmann::json::parse(eval("--json " + worse + " " + model + " --baseline " + model).out);
+  const auto alone = nlohmann::json::parse(eval("--json " + worse + " --baseline " + model).out);
+  ASSERT_EQ(together.size(), 2u);
+  EXPECT_EQ(together[0]["pooled"], alone["pooled"]);
+  EXPECT_EQ(together[0]["protocol"], alone["protocol"]);
+  EXPECT_EQ(together[1]["pooled"]["kl"]["value"], 0);
+}
+
 TEST_F(EvalVerb, JsonStatesTheProtocol) {
   const auto r = eval(model_.string() + " --json --bos --stride 16");
   ASSERT_EQ(r.exit_code, 0) << r.err;

@@ -22,6 +22,8 @@ using testing::fake_logits;
 using testing::FakeScorer;
 using testing::plain_score;
 using testing::random_ids;
+using testing::score_stream;
+using testing::score_window;
 using tokenizer::TokenId;
 
 TEST(ScoreStream, CountsATokenForTheTextItBelongsTo) {

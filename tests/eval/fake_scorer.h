@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/common/rng.h"
+#include "eval/evaluate.h"
 #include "eval/scorer.h"
 
 namespace crumb::eval::testing {
@@ -80,6 +81,18 @@ inline PlainScore plain_score(const std::vector<float>& model, const std::vector
   for (size_t i = 0; i < p.size(); ++i) s.kl += p[i] * std::log(p[i] / q[i]);
   s.same_top = std::max_element(q.begin(), q.end()) - q.begin() == std::max_element(p.begin(), p.end()) - p.begin();
   return s;
+}
+
+/// score_window() and score_stream() of a single model.
+inline std::vector<TokenScore> score_window(Scorer& model, Scorer* baseline, std::span<const TokenId> tokens,
+                                            int64_t first_scored, const ParallelFor& parallel_for) {
+  Scorer* const models[] = {&model};
+  return eval::score_window(models, baseline, tokens, first_scored, parallel_for).at(0);
+}
+inline StreamScores score_stream(Scorer& model, Scorer* baseline, const TokenStream& stream,
+                                 const std::vector<Window>& windows, int64_t context, const ParallelFor& parallel_for) {
+  Scorer* const models[] = {&model};
+  return eval::score_stream(models, baseline, stream, windows, context, parallel_for).at(0);
 }
 
 }  // namespace crumb::eval::testing

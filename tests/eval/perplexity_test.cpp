@@ -14,6 +14,7 @@ using testing::fake_logits;
 using testing::FakeScorer;
 using testing::plain_score;
 using testing::random_ids;
+using testing::score_window;
 using tokenizer::TokenId;
 
 TEST(ScoreRow, EqualsTheDefinitionsWithProbabilitiesWrittenOut) {
@@ -76,6 +77,25 @@ TEST(ScoreWindow, PredictsEveryTokenFromAllBeforeIt) {
   const auto ids = random_ids(41, 29, 0);
   expect_plain_scores(score_window(model, &baseline, ids, 0, serial_for), ids, 0, 29);
   EXPECT_EQ(model.restarts, 1);
+}
+
+TEST(ScoreWindow, OfSeveralModelsRunsTheBaselineOnceAndGivesEachItsOwnScores) {
+  FakeScorer first(29, 1, 0.5), second(29, 3, 0.5), baseline(29, 2, 0.5);
+  const auto ids = random_ids(41, 29, 0);
+  Scorer* const models[] = {&first, &second};
+  const auto together = eval::score_window(models, &baseline, ids, 20, serial_for);
+  EXPECT_EQ(baseline.restarts, 1);
+  ASSERT_EQ(together.size(), 2u);
+  const std::vector<TokenScore> alone[] = {score_window(first, &baseline, ids, 20, serial_for),
+                                           score_window(second, &baseline, ids, 20, serial_for)};
+  for (size_t m = 0; m < 2; ++m) {
+    ASSERT_EQ(together[m].size(), 20u);
+    for (size_t i = 0; i < 20; ++i) {
+      EXPECT_EQ(together[m][i].nll, alone[m][i].nll);
+      EXPECT_EQ(together[m][i].kl, alone[m][i].kl);
+    }
+  }
+  EXPECT_NE(together[0][0].kl, together[1][0].kl);
 }
 
 TEST(ScoreWindow, BeginsAnewEachTime) {
