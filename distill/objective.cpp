@@ -1,11 +1,38 @@
 #include "distill/objective.h"
 
+#include <map>
+#include <vector>
+
 #include "core/common/error.h"
 #include "distill/hidden_mse.h"
 #include "model/head_loss.h"
 
 namespace crumb::distill {
 namespace {
+
+/// Final hidden states of a teacher, which never changes, on windows that come again: those of validation. What does
+/// not fit is computed each time.
+class FinalStates {
+ public:
+  torch::Tensor of(Teacher& teacher, const torch::Tensor& ids) {
+    const torch::Tensor on_cpu = ids.to(torch::kCPU).contiguous();
+    const std::vector<int64_t> key(on_cpu.const_data_ptr<int64_t>(), on_cpu.const_data_ptr<int64_t>() + on_cpu.numel());
+    const auto found = states_.find(key);
+    if (found != states_.end()) return found->second;
+    const torch::Tensor states = teacher.forward(ids).final_hidden;
+    const auto bytes = static_cast<int64_t>(states.nbytes());
+    if (bytes_ + bytes <= kMostBytes) {
+      bytes_ += bytes;
+      states_.emplace(key, states);
+    }
+    return states;
+  }
+
+ private:
+  static constexpr int64_t kMostBytes = int64_t{256} << 20;
+  std::map<std::vector<int64_t>, torch::Tensor> states_;
+  int64_t bytes_ = 0;
+};
 
 class DistillObjective : public train::Objective {
  public:
@@ -31,8 +58,9 @@ class DistillObjective : public train::Objective {
         .kl = options_.kl, .cross_entropy = options_.cross_entropy, .temperature = options_.temperature};
     train::Loss result{.total = torch::zeros({}, output.final_hidden.options()), .parts = {}};
     if (options_.kl != 0 || options_.cross_entropy != 0) {
-      const auto logits = model::head_loss(head_input(batch, output, head, taught, teacher_), weights, total_supervised,
-                                           options_.chunk_tokens);
+      const auto logits = model::head_loss(
+          head_input(batch, output, head, taught, teacher_ ? teacher_->compute_head_weight() : torch::Tensor()),
+          weights, total_supervised, options_.chunk_tokens);
       result.total = logits.total;
       if (options_.kl != 0) result.parts["kl"] = logits.kl;
       if (options_.cross_entropy != 0) result.parts["cross_entropy"] = logits.cross_entropy;
@@ -47,8 +75,14 @@ class DistillObjective : public train::Objective {
 
   train::EvaluationSums evaluate(const train::Batch& batch, const model::DecoderOutput& output,
                                  const torch::Tensor& head) override {
-    const model::DecoderOutput taught = baseline_ != nullptr ? baseline_->forward(batch.ids) : model::DecoderOutput{};
-    const auto scores = model::head_scores(head_input(batch, output, head, taught, baseline_), options_.chunk_tokens);
+    model::DecoderOutput taught;
+    torch::Tensor baseline_head;
+    if (baseline_ != nullptr) {
+      taught.final_hidden = baseline_states_.of(*baseline_, batch.ids);
+      baseline_head = baseline_->head_weight();
+    }
+    const auto scores =
+        model::head_scores(head_input(batch, output, head, taught, baseline_head), options_.chunk_tokens);
     return {.tokens = scores.tokens,
             .cross_entropy = scores.cross_entropy,
             .kl = scores.kl,
@@ -58,13 +92,13 @@ class DistillObjective : public train::Objective {
  private:
   model::HeadLossInput head_input(const train::Batch& batch, const model::DecoderOutput& output,
                                   const torch::Tensor& head, const model::DecoderOutput& taught,
-                                  const std::shared_ptr<Teacher>& teacher) const {
+                                  const torch::Tensor& teacher_head) const {
     model::HeadLossInput input;
     input.hidden = output.final_hidden.flatten(0, 1);
     input.head = head;
     if (taught.final_hidden.defined()) {
       input.teacher_hidden = taught.final_hidden.flatten(0, 1);
-      input.teacher_head = teacher->head_weight();
+      input.teacher_head = teacher_head;
     }
     input.targets = batch.targets.flatten();
     if (batch.mask.defined()) input.mask = batch.mask.flatten();
@@ -85,6 +119,7 @@ class DistillObjective : public train::Objective {
 
   ObjectiveOptions options_;
   std::shared_ptr<Teacher> teacher_, baseline_;
+  FinalStates baseline_states_;
   std::vector<int> student_layers_, teacher_layers_;  // pairs by position
 };
 

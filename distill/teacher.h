@@ -19,14 +19,22 @@ class Teacher {
   /// Builds the decoder with plain float linears.
   Teacher(const arch::DecoderSpec& spec, const model::TensorSource& source);
 
+  /// Computes on `device` in `compute` from now on. Its weights never change, so they are cast here, once: in bfloat16
+  /// they take half the memory.
+  void prepare(torch::Device device, torch::ScalarType compute);
+
   /// No gradients. ids [batch, tokens].
   model::DecoderOutput forward(const torch::Tensor& ids, const std::vector<int>& wanted_layers = {});
+  /// [vocab, hidden] in float32, for scores.
   torch::Tensor head_weight();
+  /// The same in the type it computes in, for losses.
+  torch::Tensor compute_head_weight();
   const arch::DecoderSpec& spec() const { return decoder_->spec(); }
-  model::Decoder& decoder() { return *decoder_; }  // to set its compute type and device
+  const model::Decoder& decoder() const { return *decoder_; }
 
  private:
   std::shared_ptr<model::Decoder> decoder_;
+  torch::Tensor compute_head_;  // made when first asked for
 };
 
 /// UserError when the models predict over different numbers of ids.

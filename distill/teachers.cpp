@@ -8,8 +8,7 @@ Teachers make_teachers(const ObjectiveOptions& objective, const Student& student
                        torch::Device device, torch::ScalarType compute) {
   const auto make = [&](const arch::DecoderSpec& spec, const model::TensorSource& source) {
     auto teacher = std::make_shared<Teacher>(spec, source);
-    teacher->decoder().to(device);
-    teacher->decoder().compute = compute;
+    teacher->prepare(device, compute);
     return teacher;
   };
   Teachers teachers;

@@ -123,10 +123,10 @@ void multiply_add(torch::Tensor& sum, const torch::Tensor& a, const torch::Tenso
 std::pair<torch::Tensor, torch::Tensor> run(Job& job) {
   const HeadLossInput& in = job.input;
   const auto dtype = LogitMaker::operand_type(in.hidden, in.compute);
-  LogitMaker student(in.hidden, in.head, in.compute);
+  const torch::Tensor hidden = in.hidden.detach(), head = in.head.detach().to(dtype);
+  LogitMaker student(in.hidden, head, in.compute);
   std::optional<LogitMaker> teacher;
   if (job.weights.kl != 0) teacher.emplace(in.teacher_hidden, in.teacher_head, in.compute);
-  const torch::Tensor hidden = in.hidden.detach(), head = in.head.detach().to(dtype);
   torch::Tensor grad_hidden, grad_head;
   if (job.train_hidden) grad_hidden = torch::empty_like(hidden);
   if (job.train_head) grad_head = torch::zeros_like(in.head.detach());

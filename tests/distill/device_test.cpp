@@ -23,7 +23,7 @@ struct Result {
 
 Result compute(torch::Device device, bool normalize) {
   const auto teacher = std::make_shared<Teacher>(small_spec(), lively_source(2));
-  teacher->decoder().to(device);
+  teacher->prepare(device, torch::kFloat32);
   model::Decoder student(small_spec(), lively_source(1));
   student.to(device);
   const auto objective = distill_objective(

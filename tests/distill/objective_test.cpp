@@ -159,6 +159,39 @@ TEST(DistillObjective, EvaluationComparesWithTheBaselineWhoeverTeaches) {
               plain_loss({.kl = 1}, student, *baseline, batch).item<double>(), 1e-5);
 }
 
+TEST(DistillObjective, EvaluationRunsTheBaselineOnceForTheSameWindows) {
+  const auto baseline = make_teacher(3);
+  model::Decoder student(small_spec(), lively_source(1));
+  const train::Batch batch = random_batch(3, 11, false), other = random_batch(2, 11, false);
+  const torch::NoGradGuard no_grad;
+  const auto objective = distill_objective({.kl = 1}, student.spec(), baseline);
+  const auto kl = [&](const train::Batch& windows) {
+    return objective->evaluate(windows, student.forward(windows.ids), student.head_weight()).kl;
+  };
+  const double before = kl(batch);
+  // Only a model that is run again shows that its weights have changed.
+  for (const auto& [name, linear] : baseline->decoder().linears()) linear->weight.zero_();
+  EXPECT_EQ(kl(batch), before);
+  const double damaged = kl(other);
+  EXPECT_NE(damaged, distill_objective({.kl = 1}, student.spec(), make_teacher(3))
+                         ->evaluate(other, student.forward(other.ids), student.head_weight())
+                         .kl);
+}
+
+TEST(DistillObjective, ATeacherCastOnceTeachesAsOneCastEachTime) {
+  const auto teacher = make_teacher();
+  model::Decoder each_time(small_spec(), lively_source(2));
+  each_time.compute = torch::kBFloat16;
+  teacher->prepare(torch::kCPU, torch::kBFloat16);
+  for (const auto& [name, linear] : teacher->decoder().linears())
+    EXPECT_EQ(linear->weight.scalar_type(), torch::kBFloat16) << name;
+  EXPECT_EQ(teacher->compute_head_weight().scalar_type(), torch::kBFloat16);
+  EXPECT_EQ(teacher->head_weight().scalar_type(), torch::kFloat32);
+  const torch::NoGradGuard no_grad;
+  const torch::Tensor ids = random_batch(2, 9, false).ids;
+  EXPECT_TRUE(torch::equal(teacher->forward(ids).final_hidden, each_time.forward(ids).final_hidden));
+}
+
 TEST(DistillObjective, WithoutATeacherItIsCrossEntropy) {
   model::Decoder student(small_spec(), lively_source(1));
   const train::Batch batch = random_batch(2, 9, true);
