@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <vector>
 
 #include "cli/numbers.h"
@@ -29,6 +30,9 @@ int run(int argc, char** argv) {
   using namespace crumb::cli;
   CLI::App program{kAbout, "crumb"};
   program.require_subcommand(1);
+  program.failure_message([](const CLI::App*, const CLI::Error& e) {
+    return crumb::one_line(e.what()) + "\nRun with --help for more information.\n";
+  });
   program.set_version_flag("--version", CRUMB_VERSION);
   Globals globals;
   program.fallthrough();
@@ -73,12 +77,15 @@ int main(int argc, char** argv) {
   try {
     return run(argc, argv);
   } catch (const crumb::Error& e) {
-    std::fprintf(stderr, "crumb: %s\n", e.what());
+    crumb::print_error(e.messages());
     return e.exit_code();
+  } catch (const std::filesystem::filesystem_error& e) {
+    crumb::print_error({e.path1().string() + ": " + e.code().message()});
+    return crumb::kExitRun;
   } catch (const std::exception& e) {
     // Torch's messages carry a stack trace after the first line.
     const std::string text = e.what();
-    std::fprintf(stderr, "crumb: %s\n", text.substr(0, text.find('\n')).c_str());
+    crumb::print_error({text.substr(0, text.find('\n'))});
     return crumb::kExitRun;
   }
 }

@@ -8,17 +8,15 @@
 namespace crumb::exporting {
 namespace {
 
-namespace fs = std::filesystem;
-
 bool is_gguf(const std::string& target) { return target.starts_with("gguf-"); }
 
 /// --force must not take away what is being read, nor a folder that is no model.
 void check_output(const Path& source, const Path& output, const ExportOptions& options) {
   if (!is_gguf(options.target)) return quant::require_model_output(output, options.force, source);
-  if (options.force && fs::exists(output)) {
-    require_apart(output, fs::is_regular_file(source) ? formats::GgufReader(source).files() : std::vector{source});
-    CRUMB_CHECK(!fs::is_directory(output), "{} is a folder; {} writes a file", output.string(), options.target);
-    CRUMB_CHECK(fs::canonical(output).parent_path() != fs::canonical(source) || output.extension() == ".gguf",
+  if (options.force && is_there(output)) {
+    require_apart(output, is_file(source) ? formats::GgufReader(source).files() : std::vector{source});
+    CRUMB_CHECK(!is_folder(output), "{} is a folder; {} writes a file", output.string(), options.target);
+    CRUMB_CHECK(canonical_path(output).parent_path() != canonical_path(source) || output.extension() == ".gguf",
                 "{} belongs to the model that is exported; give another output", output.string());
   }
   require_new_file(output, options.force);

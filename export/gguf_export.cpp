@@ -118,7 +118,7 @@ void check_gguf_vocabulary(const arch::DecoderSpec& spec, const tokenizer::Token
   formats::GgufWriter writer;
   arch::set_gguf_metadata(spec, writer);
   tokenizer.set_gguf_metadata(spec.vocab_size, writer);
-  writer.begin(std::filesystem::temp_directory_path() / fmt::format("crumb-vocabulary-{}.gguf", getpid()));
+  writer.begin(temporary_folder() / fmt::format("crumb-vocabulary-{}.gguf", getpid()));
   writer.finish();
   const formats::GgufReader file(writer.temporary_path());  // which goes with the writer, as it is not committed
   check_tokens(tokenizer, *tokenizer::load_tokenizer(file));

@@ -83,17 +83,16 @@ Contents read_folder(const quant::Checkpoint& checkpoint) {
 }
 
 Contents read_tensors(const Path& path) {
-  CRUMB_CHECK(std::filesystem::exists(path), "{}: no such file or folder", path.string());
-  if (std::filesystem::is_directory(path)) return read_folder(*quant::open_checkpoint(path));
+  CRUMB_CHECK(is_there(path), "{}: no such file or folder", path.string());
+  if (is_folder(path)) return read_folder(*quant::open_checkpoint(path));
   if (path.extension() == ".safetensors") return read_safetensors(formats::SafetensorsReader(path));
   return read_gguf(formats::GgufReader(path));
 }
 
 /// A model without a tokenizer, or with one that cannot be read, is shown all the same.
 void read_tokenizer(const Path& path, Contents& contents) {
-  const bool is_folder = std::filesystem::is_directory(path);
-  const bool has_one = is_folder
-                           ? std::filesystem::exists(path / "tokenizer.json")
+  const bool has_one = is_folder(path)
+                           ? is_there(path / "tokenizer.json")
                            : std::any_of(contents.metadata.begin(), contents.metadata.end(),
                                          [](const auto& entry) { return entry.first == "tokenizer.ggml.tokens"; });
   if (!has_one) return;

@@ -7,7 +7,6 @@
 namespace crumb::model {
 namespace {
 
-namespace fs = std::filesystem;
 using formats::DType;
 
 constexpr int64_t kShardBytes = int64_t{5'000'000'000};
@@ -42,7 +41,7 @@ void save_float_model(const Path& folder, Decoder& decoder, const nlohmann::json
 }
 
 nlohmann::json read_hf_config(const Path& path) {
-  const Path file = fs::is_directory(path) ? path / "config.json" : path;
+  const Path file = is_folder(path) ? path / "config.json" : path;
   auto config = read_json(file);
   CRUMB_CHECK(config.is_object(), "{}: not a JSON object", file.string());
   return config;

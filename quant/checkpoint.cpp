@@ -31,11 +31,8 @@ bool is_companion(const std::string& name) {
 }  // namespace
 
 void copy_companions(const Path& from, const Path& to) {
-  for (const auto& entry : std::filesystem::directory_iterator(from)) {
-    if (!entry.is_regular_file() || !is_companion(entry.path().filename().string())) continue;
-    std::error_code error;
-    std::filesystem::copy_file(entry.path(), to / entry.path().filename(), error);
-    if (error) run_error("{}: cannot be copied to {}: {}", entry.path().string(), to.string(), error.message());
+  for (const Path& file : paths_in(from)) {
+    if (is_companion(file.filename().string()) && is_file(file)) write_text(to / file.filename(), read_text(file));
   }
 }
 
@@ -60,8 +57,8 @@ int64_t Checkpoint::stored_bytes() const {
 }
 
 std::unique_ptr<Checkpoint> open_checkpoint(const Path& path) {
-  CRUMB_CHECK(std::filesystem::exists(path), "{}: no such file or folder", path.string());
-  if (std::filesystem::is_directory(path)) return open_folder_checkpoint(path);
+  CRUMB_CHECK(is_there(path), "{}: no such file or folder", path.string());
+  if (is_folder(path)) return open_folder_checkpoint(path);
   if (has_gguf_magic(path)) return open_gguf_checkpoint(path);
   CRUMB_CHECK(path.extension() != ".safetensors", "{}: give the folder that holds it and config.json", path.string());
   user_error("{}: neither a GGUF file nor a folder with config.json and *.safetensors", path.string());
@@ -78,11 +75,10 @@ void check_vocabulary(const Checkpoint& checkpoint) {
 }
 
 void require_model_output(const Path& output, bool force, const Path& source) {
-  namespace fs = std::filesystem;
   require_new_output(output, force);
-  if (!fs::exists(output)) return;
+  if (!is_there(output)) return;
   require_apart(output, {source});
-  CRUMB_CHECK(fs::is_directory(output) && (fs::exists(output / "config.json") || fs::is_empty(output)),
+  CRUMB_CHECK(is_folder(output) && (is_there(output / "config.json") || paths_in(output).empty()),
               "{} is no model folder; --force does not replace it", output.string());
 }
 

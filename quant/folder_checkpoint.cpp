@@ -24,8 +24,8 @@ const std::string kEmbedding = "model.embed_tokens.weight", kHead = "lm_head.wei
 
 json read_config(const Path& folder) {
   const Path path = folder / "config.json";
-  const bool is_run = std::filesystem::exists(folder / "model" / "config.json");
-  CRUMB_CHECK(std::filesystem::exists(path), "{}: there is no config.json in this folder{}", folder.string(),
+  const bool is_run = is_there(folder / "model" / "config.json");
+  CRUMB_CHECK(is_there(path), "{}: there is no config.json in this folder{}", folder.string(),
               is_run ? "; its model is in " + (folder / "model").string() : "");
   return read_json(path);
 }
@@ -99,7 +99,7 @@ class FolderCheckpoint : public Checkpoint {
   json hf_config() const override { return config_; }
   std::unique_ptr<tokenizer::Tokenizer> load_tokenizer() const override { return tokenizer::load_tokenizer(path_); }
 
-  bool has_tokenizer() const override { return std::filesystem::exists(path_ / "tokenizer.json"); }
+  bool has_tokenizer() const override { return is_there(path_ / "tokenizer.json"); }
   void write_companions(const Path& folder) const override { copy_companions(path_, folder); }
 
  private:

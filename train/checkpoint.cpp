@@ -26,10 +26,10 @@ constexpr const char* kChecksums = "checksums";
 /// By step, oldest first.
 std::map<int64_t, Path> checkpoints(const Path& output) {
   std::map<int64_t, Path> found;
-  std::error_code none;
-  for (const auto& entry : fs::directory_iterator(output / "checkpoints", none)) {
-    const int64_t step = checkpoint_step(entry.path());
-    if (step >= 0) found[step] = entry.path();
+  if (!is_folder(output / "checkpoints")) return found;
+  for (const Path& path : paths_in(output / "checkpoints")) {
+    const int64_t step = checkpoint_step(path);
+    if (step >= 0) found[step] = path;
   }
   return found;
 }
@@ -114,7 +114,7 @@ std::optional<Path> newest_checkpoint(const Path& output) {
 std::string damage_of(const Path& checkpoint) {
   try {
     for (const char* name : {kState, kMasters, kOptimizer})
-      if (!fs::exists(checkpoint / name)) return fmt::format("{} is missing", name);
+      if (!is_there(checkpoint / name)) return fmt::format("{} is missing", name);
     const auto json = read_json(checkpoint / kState);
     const TrainState state = state_from_json(json, (checkpoint / kState).string());
     if (const std::string name = changed_file(checkpoint, json); !name.empty())

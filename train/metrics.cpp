@@ -127,7 +127,7 @@ std::string escaped(const std::string& text) {
 }  // namespace
 
 MetricsLog::MetricsLog(const Path& path, int64_t last_step) : path_(path) {
-  if (std::filesystem::exists(path)) keep_lines_up_to(path, last_step);
+  if (is_there(path)) keep_lines_up_to(path, last_step);
   file_ = std::fopen(path.c_str(), "ab");
   if (file_ == nullptr) user_error("cannot write {}: {}", path.string(), system_error_text(errno));
 }

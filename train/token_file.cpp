@@ -120,13 +120,13 @@ TokenFile::TokenFile(const Path& path, uint64_t key) : file_(path), key_(key) {
 
 uint64_t tokenizer_identity(const Path& model) {
   uint64_t h = hash_name("tokenizer");
-  if (!std::filesystem::is_directory(model)) {
+  if (!is_folder(model)) {
     const auto metadata = static_cast<size_t>(formats::GgufReader(model).data_begin());
     const MappedFile file(model);
     return hash_bytes(h, {reinterpret_cast<const char*>(file.bytes().data()), metadata});
   }
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "generation_config.json", "config.json"}) {
-    if (std::filesystem::exists(model / name)) h = hash_file(hash_word(h, hash_name(name)), model / name);
+    if (is_there(model / name)) h = hash_file(hash_word(h, hash_name(name)), model / name);
   }
   return h;
 }
@@ -138,7 +138,7 @@ TokenFile open_token_file(const std::vector<Path>& texts, const std::string& sep
   const uint64_t key = key_of(files, separator, encoder);
   const Path path = cache / fmt::format("{:016x}.tokens", key);
   remove_leftovers(cache);
-  if (!std::filesystem::exists(path)) tokenize(files, separator, encoder, path, key, parallel_for);
+  if (!is_there(path)) tokenize(files, separator, encoder, path, key, parallel_for);
   return TokenFile(path, key);
 }
 

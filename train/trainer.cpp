@@ -116,8 +116,8 @@ class Run {
   /// makes it again; one that validates at other steps might not, so the next validation writes model/ in any case. So
   /// it does when model/ has gone.
   void forget_best_of_dropped_steps() {
-    if (!std::filesystem::exists(output_ / "model")) state_.best_step = -1;
-    if (!std::filesystem::exists(output_ / "log.jsonl")) return;
+    if (!is_there(output_ / "model")) state_.best_step = -1;
+    if (!is_there(output_ / "log.jsonl")) return;
     const Path path = output_ / "log.jsonl";
     for (const auto& object : read_log(path)) {
       const JsonObject line(object, path.string());

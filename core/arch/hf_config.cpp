@@ -377,7 +377,7 @@ DecoderSpec spec_from_hf_config(const json& object, const std::string& where) {
 }
 
 DecoderSpec load_hf_spec(const Path& path) {
-  const Path file = std::filesystem::is_directory(path) ? path / "config.json" : path;
+  const Path file = is_folder(path) ? path / "config.json" : path;
   return spec_from_hf_config(read_json(file), file.string());
 }
 

@@ -209,7 +209,7 @@ void apply_overrides(ConfigValue& root, const std::vector<std::string>& assignme
       mistakes.emplace_back(e.what());
     }
   }
-  if (!mistakes.empty()) throw UserError(fmt::format("{}", fmt::join(mistakes, "\n")));
+  if (!mistakes.empty()) throw UserError(std::move(mistakes));
 }
 
 std::string to_yaml(const ConfigValue& value) {
@@ -224,7 +224,7 @@ void ConfigErrors::add(const ConfigMark& mark, const std::string& key, const std
 }
 
 void ConfigErrors::throw_if_any() const {
-  if (!lines_.empty()) throw UserError(fmt::format("{}", fmt::join(lines_, "\n")));
+  if (!lines_.empty()) throw UserError(lines_);
 }
 
 std::optional<std::string> nearest_name(std::string_view name, const std::vector<std::string>& known) {

@@ -26,6 +26,7 @@
 //   ConfigValue to_config() const;
 #pragma once
 
+#include <algorithm>
 #include <concepts>
 #include <cstdint>
 #include <map>
@@ -204,9 +205,11 @@ void read_value(const ConfigValue& value, const std::string& key, T& out, const 
       return;
     }
     for (const auto& [name, entry] : value.entries) {
-      if (!limits.choices.empty())
-        check_limits(entry, key + "." + name, name, FieldLimits{.choices = limits.choices}, errors);
-      read_value(entry, key + "." + name, out[name], FieldLimits{.min = limits.min, .max = limits.max}, errors);
+      const auto& known = limits.choices;
+      if (!known.empty() && std::find(known.begin(), known.end(), name) == known.end())  // its value means nothing
+        check_limits(entry, key + "." + name, name, FieldLimits{.choices = known}, errors);
+      else
+        read_value(entry, key + "." + name, out[name], FieldLimits{.min = limits.min, .max = limits.max}, errors);
     }
   } else {
     T parsed{};

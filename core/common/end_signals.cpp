@@ -21,8 +21,24 @@
 namespace crumb {
 namespace {
 
-// What the handlers call is async-signal-safe: any thread may hold any lock at that moment. (The one lock they take,
-// MappedFile::at, is held by no thread that touches a page.)
+// What the handlers call is async-signal-safe: any thread may hold any lock at that moment. (The two locks they take:
+// that of MappedFile::at is held by no thread that touches a page, that of temporaries by none that a handler
+// interrupts.)
+
+constexpr int kEndSignals[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE};
+
+sigset_t end_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int signal : kEndSignals) sigaddset(&set, signal);
+  return set;
+}
+
+/// Held for good by the first handler that runs.
+std::recursive_mutex& temporaries_mutex() {
+  static auto* mutex = new std::recursive_mutex;  // never destroyed: threads may run until the very end
+  return *mutex;
+}
 
 /// One name. It is copied, so that a handler never reads memory that was given back.
 struct Slot {
@@ -30,7 +46,6 @@ struct Slot {
   std::array<char, PATH_MAX> path;
 };
 std::array<Slot, 32> slots;
-std::mutex slots_mutex;  // of those that set them; the handlers read only
 
 bool is_dots(const char* name) { return std::strcmp(name, ".") == 0 || std::strcmp(name, "..") == 0; }
 
@@ -52,14 +67,16 @@ void remove_at(int folder, const char* name) {
 }
 
 void remove_temporaries() {
+  temporaries_mutex().lock();
   for (const Slot& slot : slots) {
     if (slot.is_set) remove_at(AT_FDCWD, slot.path.data());
   }
 }
 
-/// The signal acts as always (SA_RESETHAND) as soon as this returns.
+/// The signal acts as always as soon as this returns; so does another that came meanwhile.
 void end_by(int signal) {
   remove_temporaries();
+  for (const int other : kEndSignals) std::signal(other, SIG_DFL);
   raise(signal);
 }
 
@@ -69,6 +86,15 @@ void print(const char* text) {
     if (written <= 0) return;
     text += written;
     left -= static_cast<size_t>(written);
+  }
+}
+
+void print_one_line(const char* text) {
+  while (*text != '\0') {
+    int bytes = control_bytes(text);
+    const char plain[] = {*text, '\0'};
+    if (bytes == 0) print(plain), ++text;
+    for (; bytes > 0; --bytes) print(written_out(*text++).data());
   }
 }
 
@@ -82,7 +108,7 @@ void end_by_missing_page(int /*signal*/, siginfo_t* info, void* /*context*/) {
   }
   while (is_ending.test_and_set()) pause();  // another thread touched one, too
   print(is_line_open() ? "\r\033[Kcrumb: " : "crumb: ");
-  print(file->path().c_str());
+  print_one_line(file->path().c_str());
   print(file->is_shorter() ? " became shorter while it was read\n" : " cannot be read: its disk reports an error\n");
   remove_temporaries();
   _exit(kExitRun);
@@ -91,13 +117,15 @@ void end_by_missing_page(int /*signal*/, siginfo_t* info, void* /*context*/) {
 }  // namespace
 
 void install_end_signals() {
+  temporaries_mutex();  // made here, not in a handler
   struct sigaction action {};
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) {
+  action.sa_mask = end_signals();  // of handlers, one at a time in a thread
+  for (const int signal : kEndSignals) {
     struct sigaction before {};
     sigaction(signal, nullptr, &before);
     if (before.sa_handler != SIG_DFL) continue;  // ignored, as under nohup
     action.sa_handler = end_by;
-    action.sa_flags = static_cast<int>(SA_RESETHAND);
+    action.sa_flags = 0;
     sigaction(signal, &action, nullptr);
   }
   action.sa_sigaction = end_by_missing_page;
@@ -106,10 +134,21 @@ void install_end_signals() {
   signal(SIGXFSZ, SIG_IGN);
 }
 
+TemporariesLock::TemporariesLock() {
+  const sigset_t signals = end_signals();
+  pthread_sigmask(SIG_BLOCK, &signals, &before_);
+  temporaries_mutex().lock();
+}
+
+TemporariesLock::~TemporariesLock() {
+  temporaries_mutex().unlock();
+  pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+}
+
 void remember_temporary(const std::filesystem::path& path) {
   const std::string& name = path.native();
   if (name.size() >= PATH_MAX) return;
-  const std::lock_guard lock(slots_mutex);
+  const TemporariesLock lock;
   for (Slot& slot : slots) {
     if (slot.is_set) continue;
     std::memcpy(slot.path.data(), name.c_str(), name.size() + 1);
@@ -119,7 +158,7 @@ void remember_temporary(const std::filesystem::path& path) {
 }
 
 void forget_temporary(const std::filesystem::path& path) {
-  const std::lock_guard lock(slots_mutex);
+  const TemporariesLock lock;
   for (Slot& slot : slots) {
     if (slot.is_set && path == slot.path.data()) slot.is_set = false;
   }

@@ -6,6 +6,8 @@
 
 #include <stdexcept>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace crumb {
 
@@ -16,10 +18,14 @@ inline constexpr int kExitMaxDrop = 3;  // eval: --max-drop exceeded
 
 class Error : public std::runtime_error {
  public:
-  Error(const std::string& message, int exit_code) : std::runtime_error(message), exit_code_(exit_code) {}
+  Error(const std::string& message, int exit_code) : Error(std::vector{message}, exit_code) {}
+  /// Several messages, each a line; what() holds them all.
+  Error(std::vector<std::string> messages, int exit_code);
   int exit_code() const { return exit_code_; }
+  const std::vector<std::string>& messages() const { return messages_; }
 
  private:
+  std::vector<std::string> messages_;
   int exit_code_;
 };
 
@@ -27,6 +33,7 @@ class Error : public std::runtime_error {
 class UserError : public Error {
  public:
   explicit UserError(const std::string& message) : Error(message, kExitUser) {}
+  explicit UserError(std::vector<std::string> messages) : Error(std::move(messages), kExitUser) {}
 };
 
 /// The input is fine, the run is not.

@@ -83,8 +83,9 @@ bool lock_new(int fd, const Path& name) {
 template <class Create>
 int make_temporary(const Path& path, const Path& target, Path& temporary, const Create& create) {
   for (;;) {
+    const TemporariesLock lock;
     temporary = temporary_name(target);
-    remember_temporary(temporary);  // before it is there: a signal that came in between would leave it
+    remember_temporary(temporary);
     const int fd = create(temporary), error = errno;
     if (fd >= 0 && lock_new(fd, temporary)) return fd;
     forget_temporary(temporary);
@@ -96,7 +97,10 @@ int make_temporary(const Path& path, const Path& target, Path& temporary, const 
 }
 
 int rename_with(const Path& from, const Path& to, unsigned flags) {
-  return syscall(SYS_renameat2, AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), flags) == 0 ? 0 : errno;
+  const TemporariesLock lock;
+  const long status = flags == 0 ? std::rename(from.c_str(), to.c_str())
+                                 : syscall(SYS_renameat2, AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), flags);
+  return status == 0 ? 0 : errno;
 }
 
 /// The file system, or the kernel, knows rename() but no flags of it.
@@ -104,6 +108,7 @@ bool is_unknown_flag(int error) { return error == EINVAL || error == ENOSYS || e
 
 /// Gives `from` a name that nothing has; EEXIST if something has.
 int rename_to_new(const Path& from, const Path& to) {
+  const TemporariesLock lock;
   const int error = rename_with(from, to, RENAME_NOREPLACE);
   if (!is_unknown_flag(error)) return error;
   // The name is claimed by an empty file or folder, which rename() replaces.
@@ -113,9 +118,8 @@ int rename_to_new(const Path& from, const Path& to) {
       is_folder ? mkdir(to.c_str(), 0777) : open(to.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666);
   if (claim < 0) return errno;
   if (!is_folder) close(claim);
-  if (std::rename(from.c_str(), to.c_str()) == 0) return 0;
-  const int failed = errno;
-  fs::remove(to, ignored);
+  const int failed = rename_with(from, to, 0);
+  if (failed != 0) fs::remove(to, ignored);
   return failed;
 }
 
@@ -273,9 +277,8 @@ void AtomicFile::commit() {
   require_mapped_files_whole();
   flush();
   if (fsync(fileno(file_)) != 0) fail("sync");
-  const int error = overwrite_ == Overwrite::no                             ? rename_to_new(temporary_, target_)
-                    : std::rename(temporary_.c_str(), target_.c_str()) == 0 ? 0
-                                                                            : errno;
+  const int error =
+      overwrite_ == Overwrite::no ? rename_to_new(temporary_, target_) : rename_with(temporary_, target_, 0);
   if (error != 0) cannot_place(path_, error);
   committed_ = true;
   sync_path(parent_of(target_), O_RDONLY | O_DIRECTORY);
@@ -322,10 +325,13 @@ void AtomicFolder::replace() {
     return;
   }
   const Path aside = target_.string() + ".replaced";
-  if (is_unknown_flag(error)) error = rename_to_new(target_, aside);
-  if (error == 0) error = rename_to_new(temporary_, target_);
+  {
+    const TemporariesLock lock;
+    if (is_unknown_flag(error)) error = rename_to_new(target_, aside);
+    if (error == 0) error = rename_to_new(temporary_, target_);
+  }
   if (error != 0) run_error("cannot replace {}: {}", path_.string(), system_error_text(error));
-  fs::remove_all(aside, ignored);
+  remove_folder(aside);
 }
 
 FolderLock::FolderLock(const Path& folder) : fd_(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
@@ -340,6 +346,47 @@ FolderLock::FolderLock(const Path& folder) : fd_(open(folder.c_str(), O_RDONLY |
 
 FolderLock::~FolderLock() {
   if (fd_ >= 0) close(fd_);
+}
+
+namespace {
+
+fs::file_status status_of(const Path& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (status.type() == fs::file_type::none) cannot("read", path, error.value());
+  return status;
+}
+
+}  // namespace
+
+bool is_there(const Path& path) { return fs::exists(status_of(path)); }
+
+bool is_file(const Path& path) { return fs::is_regular_file(status_of(path)); }
+
+bool is_folder(const Path& path) { return fs::is_directory(status_of(path)); }
+
+std::vector<Path> paths_in(const Path& folder) {
+  std::error_code error;
+  std::vector<Path> paths;
+  for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error))
+    paths.push_back(at->path());
+  if (error) cannot("read", folder, error.value());
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+Path canonical_path(const Path& path) {
+  std::error_code error;
+  Path canonical = fs::canonical(path, error);
+  if (error) cannot("read", path, error.value());
+  return canonical;
+}
+
+Path temporary_folder() {
+  std::error_code error;
+  Path folder = fs::temp_directory_path(error);
+  CRUMB_CHECK(!error, "no folder for temporary files: {} (TMPDIR must name one)", error.message());
+  return folder;
 }
 
 std::string read_text(const Path& path) {
@@ -389,8 +436,8 @@ void require_new_file(const Path& path, bool force) {
 }
 
 void require_apart(const Path& output, const std::vector<Path>& inputs) {
-  if (!fs::exists(output)) return;
-  const Path to = fs::canonical(output);
+  if (!is_there(output)) return;
+  const Path to = canonical_path(output);
   for (const Path& input : inputs) {
     std::error_code absent;
     const Path from = input.empty() ? Path() : fs::canonical(input, absent);
@@ -446,20 +493,24 @@ void remove_folder(const Path& folder) {
   Path aside;
   int error = 0;
   do {
+    const TemporariesLock lock;
     aside = temporary_name(target);
     error = rename_to_new(target, aside);
+    if (error == 0) remember_temporary(aside);
   } while (error == EEXIST);
   if (error != 0) run_error("cannot remove {}: {}", folder.string(), system_error_text(error));
   std::error_code ignored;  // what stays is a leftover
   fs::remove_all(aside, ignored);
+  forget_temporary(aside);
 }
 
 void sync_folder(const Path& path) {
-  for (const auto& entry : fs::recursive_directory_iterator(path)) {
-    if (entry.is_regular_file())
-      sync_path(entry.path(), O_RDONLY);
-    else if (entry.is_directory())
-      sync_path(entry.path(), O_RDONLY | O_DIRECTORY);
+  for (const Path& inside : paths_in(path)) {
+    if (fs::is_symlink(inside)) continue;
+    if (is_folder(inside))
+      sync_folder(inside);
+    else if (is_file(inside))
+      sync_path(inside, O_RDONLY);
   }
   sync_path(path, O_RDONLY | O_DIRECTORY);
 }

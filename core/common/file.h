@@ -127,6 +127,19 @@ class FolderLock {
   int fd_ = -1;
 };
 
+/// What stands under a name; links are followed. UserError where that cannot be found out: a link to itself, a folder
+/// that may not be searched, a name that is too long. (The functions of std::filesystem throw an error that names no
+/// mistake.)
+bool is_there(const Path& path);
+bool is_file(const Path& path);
+bool is_folder(const Path& path);
+/// What is in a folder, sorted by name. UserError if it cannot be read.
+std::vector<Path> paths_in(const Path& folder);
+/// The one name of what is there: absolute, without links. UserError if there is nothing.
+Path canonical_path(const Path& path);
+/// The system's folder for temporary files (TMPDIR). UserError if it is none.
+Path temporary_folder();
+
 /// Throws UserError if the file cannot be read.
 std::string read_text(const Path& path);
 /// Through AtomicFile.

@@ -65,6 +65,7 @@ void Progress::print(bool last, const std::string& note, std::optional<double> s
             format_duration(seconds_left.value_or(static_cast<double>(std::max<int64_t>(0, total_ - done_)) / rate)) +
             " left";
   if (!note.empty()) line += ", " + note;
+  line = one_line(line);
   if (terminal_)
     std::fprintf(stderr, "\r\033[K%s%s", line.c_str(), last ? "\n" : "");
   else

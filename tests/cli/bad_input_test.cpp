@@ -27,7 +27,8 @@ using Json = nlohmann::ordered_json;
 std::map<std::string, std::string> files_in(const fs::path& folder) {
   std::map<std::string, std::string> out;
   for (const auto& entry : fs::recursive_directory_iterator(folder)) {
-    if (entry.is_regular_file()) out[fs::relative(entry.path(), folder).string()] = read_file(entry.path());
+    std::error_code none;  // of a link to itself
+    if (entry.is_regular_file(none)) out[fs::relative(entry.path(), folder).string()] = read_file(entry.path());
   }
   return out;
 }
@@ -59,6 +60,11 @@ void frame(const fs::path& file, const std::string& header) {
 
 const std::string kLfsPointer =
     "version https://git-lfs.github.com/spec/v1\noid sha256:" + std::string(64, 'a') + "\nsize 123456789\n";
+
+void link_to_itself(const fs::path& file) {
+  fs::remove(file);
+  fs::create_symlink(file.filename(), file);
+}
 
 void cut(const fs::path& file, uintmax_t bytes) { fs::resize_file(file, fs::file_size(file) - bytes); }
 
@@ -132,6 +138,10 @@ const std::vector<Broken>& broken_folders() {
        "model.safetensors: a Git LFS pointer, not the file itself"},
       {"configuration left on the server", [](const fs::path& f) { write_file(f / "config.json", kLfsPointer); },
        "config.json: a Git LFS pointer, not the file itself"},
+      {"configuration that is a link to itself", [](const fs::path& f) { link_to_itself(f / "config.json"); },
+       "config.json: Too many levels of symbolic links"},
+      {"weights that are a link to themselves", [](const fs::path& f) { link_to_itself(f / "model.safetensors"); },
+       "model.safetensors: Too many levels of symbolic links"},
   };
   return all;
 }
@@ -235,6 +245,38 @@ TEST_F(BadInput, TokenizersThatCannotBeParsedAreNamedByEveryVerb) {
   }
 }
 
+TEST_F(BadInput, ATokenizerThatIsALinkToItselfIsNamedByEveryVerb) {
+  const std::string message = "tokenizer.json: Too many levels of symbolic links";
+  fs::copy(dir_ / "model", dir_ / "broken", fs::copy_options::recursive);
+  link_to_itself(dir_ / "broken/tokenizer.json");
+  for (const auto& [name, command] : readers("broken"))
+    if (name != "eval --baseline" && name != "train teacher" && name != "quantize")
+      expect_refused(name, command, message);
+  expect_refused("tokenize", "tokenize" + path("broken") + " the", message);
+}
+
+TEST_F(BadInput, AModelThatIsALinkToItselfIsNamedByEveryVerb) {
+  link_to_itself(dir_ / "loop");
+  auto commands = readers("loop");
+  commands["inspect"] = "inspect" + path("loop");
+  commands["tokenize"] = "tokenize" + path("loop") + " the";
+  for (const auto& [name, command] : commands) expect_refused(name, command, "loop: Too many levels of symbolic links");
+}
+
+TEST_F(BadInput, ANameWithControlCharactersIsWrittenOutInOneLine) {
+  auto commands = readers("a\nb\x1b[31m");
+  commands["inspect"] = "inspect" + path("a\nb\x1b[31m");
+  commands["tokenize"] = "tokenize" + path("a\nb\x1b[31m") + " the";
+  commands["another option"] = "inspect '--a\nb\x1b[31m' x";
+  for (const auto& [name, command] : commands) {
+    if (name.starts_with("train")) continue;  // its paths are settings, which are YAML
+    const auto result = run_crumb("-q " + command);
+    EXPECT_EQ(result.exit_code, 2) << name;
+    EXPECT_THAT(result.err, HasSubstr("a\\nb\\x1b[31m")) << name;
+    EXPECT_THAT(result.err, ::testing::Not(HasSubstr("\x1b"))) << name;
+  }
+}
+
 TEST_F(BadInput, NumbersThatAnOptionCannotHoldAreRefused) {
   const std::string generate = "generate none --prompt a ", corpus = "generate none --corpus 64 --out x ";
   const std::vector<std::pair<std::string, std::string>> refused = {
@@ -284,6 +326,25 @@ TEST_F(BadInput, APathThatIsNotUtf8IsWrittenAsJsonByEveryVerb) {
     EXPECT_THAT(result.err, ::testing::Not(HasSubstr("json.exception"))) << name;
     EXPECT_TRUE(Json::accept(result.out)) << name << ": " << result.out;
   }
+}
+
+TEST_F(BadInput, AFolderForTemporaryFilesThatIsAbsentIsNamed) {
+  // Only a vocabulary that is tried out before training needs one.
+  const std::string env =
+      "env TMPDIR=" + (dir_ / "absent").string() + " CRUMB_CACHE=" + (dir_ / "cache").string() + " ";
+#ifdef CRUMB_WITH_TORCH
+  const auto result = testing::run_command(
+      env + testing::program().string() + " -q train '" + (testing::source_dir() / "configs/qat/seq_w2.yaml").string() +
+      "' model=" + (dir_ / "model").string() + " data.train=" + (dir_ / "text.txt").string() +
+      " export=[gguf-bf16] schedule.tokens=64 "
+      "data.sequence_length=32 output=" +
+      (dir_ / "out/run").string());
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("no folder for temporary files: "));
+  EXPECT_THAT(result.err, HasSubstr("(TMPDIR must name one)\n"));
+#else
+  GTEST_SKIP() << "training is not part of this build: " << env;
+#endif
 }
 
 TEST_F(BadInput, AbsentModelsAreNamedByEveryVerb) {

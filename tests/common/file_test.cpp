@@ -257,6 +257,62 @@ TEST(EndSignals, LeaveAnIgnoredSignalIgnored) {
             7);
 }
 
+/// For the file that is made at this moment, too, and for whatever would be made after it.
+TEST(EndSignals, LeaveNothingOfWhatOtherThreadsGoOnMaking) {
+  for (int round = 0; round < 40; ++round) {
+    const TempDir dir;
+    fs::create_directories(dir / "work");
+    const auto [code, errors] = with_handlers(dir / "err", [&] {
+      std::thread maker([&] {
+        sigset_t all;
+        sigfillset(&all);
+        pthread_sigmask(SIG_BLOCK, &all, nullptr);  // the signal goes to the other thread
+        for (;;) {
+          const AtomicFolder folder(dir / "work/out");
+          for (int i = 0; i < 20; ++i) write_text(folder.temporary_path() / std::to_string(i), "half");
+        }
+      });
+      while (fs::is_empty(dir / "work")) usleep(10);
+      usleep(static_cast<useconds_t>(round * 37));
+      raise(SIGTERM);
+    });
+    EXPECT_EQ(code, 128 + SIGTERM) << errors;
+    EXPECT_EQ(names_in(dir / "work"), std::vector<std::string>{}) << "round " << round;
+  }
+}
+
+TEST(EndSignals, ASecondSignalDuringTheRemovalEndsTheProgramAllTheSame) {
+  const TempDir dir;
+  const auto [code, errors] = with_handlers(dir / "err", [&] {
+    const AtomicFile file(dir / "out");
+    {
+      const TemporariesLock lock;  // both arrive when it ends
+      raise(SIGTERM);
+      raise(SIGHUP);
+      EXPECT_TRUE(fs::exists(file.temporary_path()));
+    }
+    _exit(7);
+  });
+  EXPECT_TRUE(code == 128 + SIGTERM || code == 128 + SIGHUP) << code << errors;
+  EXPECT_EQ(names_in(dir.path()), std::vector<std::string>{"err"});
+}
+
+TEST(Names, ThatCannotBeLookedUpAreMistakesOfTheUser) {
+  const TempDir dir;
+  fs::create_symlink("loop", dir / "loop");
+  const std::string message = "cannot read " + (dir / "loop").string() + ": Too many levels of symbolic links";
+  EXPECT_EQ(error_of([&] { is_there(dir / "loop"); }), message);
+  EXPECT_EQ(error_of([&] { is_file(dir / "loop"); }), message);
+  EXPECT_EQ(error_of([&] { is_folder(dir / "loop"); }), message);
+  EXPECT_EQ(error_of([&] { paths_in(dir / "loop"); }), message);
+  EXPECT_EQ(error_of([&] { canonical_path(dir / "loop"); }), message);
+  EXPECT_FALSE(is_there(dir / "absent"));
+  EXPECT_FALSE(is_folder(dir / "absent/inside"));
+  write_file(dir / "b", "");
+  write_file(dir / "a", "");
+  EXPECT_THAT(paths_in(dir.path()), ::testing::ElementsAre(dir / "a", dir / "b", dir / "loop"));
+}
+
 TEST(AtomicFile, AppearsOnlyAtCommit) {
   const TempDir dir;
   write_file(dir / "a", "old");
