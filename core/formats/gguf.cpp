@@ -350,13 +350,16 @@ int64_t count_parts(const GgufMetadata& first) {
 
 // That a later part belongs to the model, and says nothing that would be lost.
 void check_part(const GgufMetadata& part, const GgufMetadata& first, int64_t number) {
-  for (const auto& [key, expected] : {std::pair{"split.no", number}, {"split.count", first.get_int("split.count")}}) {
-    const GgufValue* value = part.find(key);
-    CRUMB_CHECK(value != nullptr, "{}: {} is missing, though this is a part of {}", part.path().string(), key,
+  const int64_t count = first.get_int("split.count");
+  for (const char* key : {"split.count", "split.no"}) {
+    CRUMB_CHECK(part.find(key) != nullptr, "{}: {} is missing, though this is a part of {}", part.path().string(), key,
                 first.path().string());
-    CRUMB_CHECK(part.get_int(key) == expected, "{}: {} is {}, expected {} for this part of {}", part.path().string(),
-                key, value->text(), expected, first.path().string());
   }
+  CRUMB_CHECK(part.get_int("split.count") == count, "{}: split.count is {}, expected {} for this part of {}",
+              part.path().string(), part.get_int("split.count"), count, first.path().string());
+  const int64_t actual = part.get_int("split.no");
+  CRUMB_CHECK(actual == number, "{}: its split.no is {}, that of part {}, but its name is that of part {} of {}",
+              part.path().string(), actual, actual + 1, number + 1, first.path().string());
   CRUMB_CHECK(part.find("general.alignment") != nullptr || read_alignment(first) == kDefaultAlignment,
               "{}: general.alignment is missing, which is {} in {}: writers differ in where the tensors then lie",
               part.path().string(), read_alignment(first), first.path().string());
@@ -371,6 +374,16 @@ void check_part(const GgufMetadata& part, const GgufMetadata& first, int64_t num
   if (ignored.empty()) return;
   log_warning("{}: metadata that {} does not have, or has otherwise, are ignored: {}", part.path().string(),
               first.path().string(), fmt::join(ignored, ", "));
+}
+
+// What stands behind the tensors and their padding.
+void warn_about_rest(const Section& section) {
+  const int64_t end = section.tensors.empty()
+                          ? 0
+                          : padded(section.tensors.back().offset + section.tensors.back().bytes, section.alignment);
+  if (section.data_bytes <= end) return;
+  log_warning_once("{}: {} bytes after the last tensor belong to no tensor, and are ignored", section.path.string(),
+                   section.data_bytes - end);
 }
 
 std::string text_of(bool value) { return value ? "true" : "false"; }
@@ -444,6 +457,7 @@ void GgufReader::read_part(const Path& path, GgufMetadata& metadata) {
   const auto tensor_count = cursor.number<uint64_t>();
   const auto key_count = cursor.number<uint64_t>();
   metadata.read(cursor, key_count);
+  if (!parts_.empty()) check_part(metadata, *this, static_cast<int64_t>(parts_.size()));  // before its tensors
   part.alignment = read_alignment(metadata);
 
   part.first_tensor = tensors_.size();
@@ -466,11 +480,10 @@ void GgufReader::read_other_parts() {
   const int64_t count = count_parts(*this);
   for (int64_t number = 1; number < count; ++number) {
     const Path other = path().parent_path() / (name_of_split(path(), 1, count) + part_ending(number + 1, count));
-    CRUMB_CHECK(std::filesystem::exists(other), "{}: part {} of {} is missing: {}", path().string(), number + 1, count,
+    CRUMB_CHECK(is_there(other), "{}: part {} of {} is missing: {}", path().string(), number + 1, count,
                 other.string());
     GgufMetadata metadata(other);
     read_part(other, metadata);
-    check_part(metadata, *this, number);
   }
   if (find("split.count") == nullptr) return;
   const int64_t total = get_int_or("split.tensors.count", static_cast<int64_t>(tensors_.size()));
@@ -495,6 +508,7 @@ void GgufReader::resolve_types() {
     t.type = type.codec.value_or(TensorType::f32);
     t.bytes = *type.bytes(elements_of(t), t.cols());
   }
+  for (const Section& section : sections) warn_about_rest(section);
 }
 
 std::vector<Path> GgufReader::files() const {

@@ -88,7 +88,7 @@ class GgufReader : public GgufMetadata {
   /// Throws UserError naming the file and the key or tensor for anything malformed: also for a part that is missing,
   /// belongs to another split or is not the first. The metadata are those of the first part. Ids 40 and 41 are resolved
   /// for the whole model by the chain offset[i+1] = offset[i] + pad(bytes[i]): the reading that fits every offset and
-  /// the end of the files is the right one.
+  /// the end of the files is the right one. Warns of bytes behind the last tensor and its padding.
   explicit GgufReader(const Path& path);
 
   uint32_t version() const { return version_; }

@@ -152,13 +152,12 @@ int64_t TensorInfo::rows() const { return shape.size() < 2 ? 1 : product(shape, 
 int64_t TensorInfo::cols() const { return shape.empty() ? 1 : shape.back(); }
 
 SafetensorsReader::SafetensorsReader(const Path& path) {
-  if (!std::filesystem::is_directory(path) || std::filesystem::exists(path / kSingleName)) {
-    add_file(std::filesystem::is_directory(path) ? path / kSingleName : path);
+  if (!is_folder(path) || is_there(path / kSingleName)) {
+    add_file(is_folder(path) ? path / kSingleName : path);
     return;
   }
   const Path index_path = path / kIndexName;
-  CRUMB_CHECK(std::filesystem::exists(index_path), "{}: neither {} nor {} is there", path.string(), kSingleName,
-              kIndexName);
+  CRUMB_CHECK(is_there(index_path), "{}: neither {} nor {} is there", path.string(), kSingleName, kIndexName);
 
   const auto weight_map = read_weight_map(index_path);
   std::set<std::string> names;

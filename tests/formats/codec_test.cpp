@@ -13,15 +13,6 @@
 namespace crumb::formats {
 namespace {
 
-using crumb::testing::call_peer;
-using crumb::testing::error_of;
-using crumb::testing::random_bytes;
-using crumb::testing::random_normal;
-using crumb::testing::read_values;
-using crumb::testing::TempDir;
-using crumb::testing::write_values;
-using ::testing::HasSubstr;
-
 const std::vector<TensorType> kAllTypes = {
     TensorType::f32,    TensorType::f16,     TensorType::bf16,   TensorType::q8_0,  TensorType::q4_0,
     TensorType::q6_k,   TensorType::q2_k,    TensorType::q2_0c,  TensorType::q4_1,  TensorType::q5_0,

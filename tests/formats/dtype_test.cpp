@@ -7,12 +7,6 @@
 namespace crumb::formats {
 namespace {
 
-using crumb::testing::call_peer;
-using crumb::testing::error_of;
-using crumb::testing::read_values;
-using crumb::testing::TempDir;
-using ::testing::HasSubstr;
-
 // Every bit pattern of a small type.
 template <class T>
 void expect_table(DType dtype, const std::vector<float>& expected) {

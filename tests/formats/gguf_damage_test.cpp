@@ -10,13 +10,6 @@
 namespace crumb::formats {
 namespace {
 
-namespace fs = std::filesystem;
-using crumb::testing::error_of;
-using crumb::testing::RawGguf;
-using crumb::testing::TempDir;
-using crumb::testing::write_file;
-using ::testing::HasSubstr;
-
 std::string open_error(const std::string& text) {
   const TempDir dir;
   write_file(dir / "bad.gguf", text);

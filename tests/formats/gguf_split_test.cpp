@@ -9,16 +9,8 @@
 namespace crumb::formats {
 namespace {
 
-namespace fs = std::filesystem;
-using crumb::testing::call_peer;
-using crumb::testing::error_of;
-using crumb::testing::hex;
-using crumb::testing::RawGguf;
-using crumb::testing::TempDir;
-using crumb::testing::write_file;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 
 // A part with one tensor of four floats, all `number` + 1.
 RawGguf part(uint16_t number, uint16_t count, const std::string& tensor) {
@@ -89,12 +81,39 @@ TEST_F(SplitGguf, ARenamedFirstPartIsToldItsName) {
 
 TEST_F(SplitGguf, PartsOfAnotherSplitAreRefused) {
   write("m-00002-of-00003.gguf", part(2, 3, "b"));
-  EXPECT_EQ(error(), at("m-00002-of-00003.gguf") + ": split.no is 2, expected 1 for this part of " +
+  EXPECT_EQ(error(), at("m-00002-of-00003.gguf") +
+                         ": its split.no is 2, that of part 3, but its name is that of part 2 of " +
                          at("m-00001-of-00003.gguf"));
   write("m-00002-of-00003.gguf", part(1, 4, "b"));
   EXPECT_THAT(error(), HasSubstr("m-00002-of-00003.gguf: split.count is 4, expected 3"));
   write("m-00002-of-00003.gguf", RawGguf());
   EXPECT_THAT(error(), HasSubstr("m-00002-of-00003.gguf: split.no is missing"));
+}
+
+TEST_F(SplitGguf, ACopyOfAnotherPartIsToldByItsNumberAndNotByItsTensors) {
+  write("m-00003-of-00003.gguf", part(1, 3, "b"));
+  EXPECT_EQ(error(), at("m-00003-of-00003.gguf") +
+                         ": its split.no is 1, that of part 2, but its name is that of part 3 of " +
+                         at("m-00001-of-00003.gguf"));
+}
+
+TEST_F(SplitGguf, APartThatIsALinkToItselfIsAMistakeOfTheUser) {
+  const std::string name = "m-00002-of-00003.gguf";
+  fs::remove(dir_ / name);
+  fs::create_symlink(name, dir_ / name);
+  EXPECT_THROW(GgufReader(dir_ / "m-00001-of-00003.gguf"), UserError);
+  EXPECT_EQ(error(), "cannot read " + at(name) + ": Too many levels of symbolic links");
+}
+
+TEST_F(SplitGguf, BytesBehindTheLastTensorOfAPartAreTold) {
+  RawGguf longer = part(1, 3, "b");
+  longer.data += std::string(100, '\0');
+  write("m-00002-of-00003.gguf", longer);
+  ::testing::internal::CaptureStderr();
+  EXPECT_EQ(error(), "");
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(),
+            "warning: " + at("m-00002-of-00003.gguf") +
+                ": 100 bytes after the last tensor belong to no tensor, and are ignored\n");
 }
 
 TEST_F(SplitGguf, TheFirstPartMustSayWhichItIs) {

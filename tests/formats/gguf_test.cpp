@@ -11,17 +11,6 @@
 namespace crumb::formats {
 namespace {
 
-namespace fs = std::filesystem;
-using crumb::testing::call_peer;
-using crumb::testing::error_of;
-using crumb::testing::hex;
-using crumb::testing::random_bytes;
-using crumb::testing::random_normal;
-using crumb::testing::read_file;
-using crumb::testing::TempDir;
-using crumb::testing::write_file;
-using ::testing::HasSubstr;
-
 GgufValue array(GgufType type, decltype(GgufArray::values) values) {
   return {GgufArray{.type = type, .values = std::move(values)}};
 }

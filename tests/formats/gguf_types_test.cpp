@@ -12,14 +12,6 @@
 namespace crumb::formats {
 namespace {
 
-namespace fs = std::filesystem;
-using crumb::testing::call_peer;
-using crumb::testing::error_of;
-using crumb::testing::RawGguf;
-using crumb::testing::TempDir;
-using crumb::testing::write_file;
-using ::testing::HasSubstr;
-
 // A tensor by id and by what its writer meant.
 struct Meant {
   uint32_t id;

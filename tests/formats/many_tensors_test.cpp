@@ -8,10 +8,6 @@
 namespace crumb::formats {
 namespace {
 
-using crumb::testing::RawGguf;
-using crumb::testing::TempDir;
-using crumb::testing::write_file;
-
 constexpr int kMany = 100'000;
 
 std::string name_of(int i) { return "model.layers." + std::to_string(i) + ".weight"; }

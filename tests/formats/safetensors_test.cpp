@@ -10,15 +10,6 @@
 namespace crumb::formats {
 namespace {
 
-namespace fs = std::filesystem;
-using crumb::testing::call_peer;
-using crumb::testing::error_of;
-using crumb::testing::hex;
-using crumb::testing::random_bytes;
-using crumb::testing::read_file;
-using crumb::testing::TempDir;
-using crumb::testing::write_file;
-using ::testing::HasSubstr;
 using Json = nlohmann::json;
 
 struct Plan {

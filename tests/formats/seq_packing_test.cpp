@@ -11,9 +11,6 @@
 namespace crumb::formats {
 namespace {
 
-using crumb::testing::error_of;
-using ::testing::HasSubstr;
-
 std::vector<uint8_t> random_codes(size_t count, int levels, uint32_t seed) {
   std::mt19937 rng(seed);
   std::vector<uint8_t> codes(count);

@@ -1,6 +1,8 @@
 // Support of the format tests: random data, raw files on disk, a GGUF header built field by field, the Python peers.
 #pragma once
 
+#include <gmock/gmock.h>
+
 #include <cstdint>
 #include <cstring>
 #include <random>
@@ -98,3 +100,9 @@ struct RawGguf {
 };
 
 }  // namespace crumb::testing
+
+/// The short names of every test in this folder.
+namespace crumb::formats {
+using namespace crumb::testing;
+using ::testing::HasSubstr;
+}  // namespace crumb::formats
