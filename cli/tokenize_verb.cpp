@@ -60,7 +60,9 @@ int run(const Options& options) {
 
 Verb add_tokenize(CLI::App& program, const Globals& /*globals: the output is JSON anyway*/) {
   auto options = std::make_shared<Options>();
-  CLI::App* app = program.add_subcommand("tokenize", "Ids (and pieces) of a text as a model sees them, as JSON lines");
+  CLI::App* app = program.add_subcommand(
+      "tokenize",
+      "Ids (and pieces) of a text as a model sees them, as JSON lines; a byte order mark before it is no part of it");
   app->add_option("MODEL", options->model, "HF folder, tokenizer.json, GGUF file, or tokenizer.bin of llama2.c")
       ->required();
   auto* text =

@@ -2,12 +2,13 @@
 
 #include <algorithm>
 #include <numeric>
-#include <unordered_set>
 
 #include "core/tokenizer/unicode.h"
 
 namespace crumb::tokenizer {
 namespace {
+
+constexpr size_t kLong = 256;  // bytes of a token; looking for overlaps costs the square of it
 
 /// The character that ends at `end` (> 0).
 uint32_t char_before(std::string_view text, size_t end) {
@@ -41,6 +42,23 @@ size_t skip_space(std::string_view text, size_t begin) {
 
 }  // namespace
 
+std::optional<std::pair<std::string, std::string>> find_overlap(const std::vector<AddedToken>& tokens) {
+  std::unordered_map<std::string_view, const AddedToken*> beginnings;
+  for (const AddedToken& token : tokens) {
+    const std::string_view content = token.content;
+    for (size_t size = 1; size < std::min(content.size(), kLong); ++size)
+      beginnings.emplace(content.substr(0, size), &token);
+  }
+  for (const AddedToken& token : tokens) {
+    const std::string_view content = token.content;
+    for (size_t begin = content.size() > kLong ? content.size() - kLong + 1 : 1; begin < content.size(); ++begin) {
+      const auto other = beginnings.find(content.substr(begin));
+      if (other != beginnings.end() && other->second != &token) return std::pair{token.content, other->second->content};
+    }
+  }
+  return std::nullopt;
+}
+
 AddedTokens::AddedTokens(std::vector<AddedToken> tokens, Description::Rules rules) : tokens_(std::move(tokens)) {
   for (size_t i = 0; i < tokens_.size(); ++i) {
     const std::string& content = tokens_[i].content;
@@ -61,19 +79,8 @@ AddedTokens::AddedTokens(std::vector<AddedToken> tokens, Description::Rules rule
 /// Whether one token may begin inside another and end after it, or takes white space: only there the order in which
 /// tokens are looked for matters.
 bool AddedTokens::can_overlap() const {
-  constexpr size_t kLong = 256;  // what follows costs the square of it
-  std::unordered_set<std::string_view> beginnings;
-  for (const AddedToken& token : tokens_) {
-    if (token.lstrip || token.rstrip || token.content.size() > kLong) return true;
-    for (size_t size = 1; size < token.content.size(); ++size)
-      beginnings.insert(std::string_view(token.content).substr(0, size));
-  }
-  return std::any_of(tokens_.begin(), tokens_.end(), [&](const AddedToken& token) {
-    for (size_t begin = 1; begin < token.content.size(); ++begin) {
-      if (beginnings.contains(std::string_view(token.content).substr(begin))) return true;
-    }
-    return false;
-  });
+  const auto may = [](const AddedToken& token) { return token.lstrip || token.rstrip || token.content.size() > kLong; };
+  return std::any_of(tokens_.begin(), tokens_.end(), may) || find_overlap(tokens_).has_value();
 }
 
 /// Source: llama.cpp's llama-vocab.cpp, tokenizer_st_partition.

@@ -2,15 +2,21 @@
 #pragma once
 
 #include <array>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "core/tokenizer/description.h"
 #include "core/tokenizer/regex.h"
 
 namespace crumb::tokenizer {
+
+/// A token that may begin inside another and end behind it, and that other: there llama.cpp (the longest of the text
+/// first) and `tokenizers` (the leftmost first) read texts differently. Nothing where no two do.
+std::optional<std::pair<std::string, std::string>> find_overlap(const std::vector<AddedToken>& tokens);
 
 class AddedTokens {
  public:

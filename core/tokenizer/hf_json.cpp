@@ -1,5 +1,7 @@
 #include "core/tokenizer/hf_json.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <charconv>
 #include <initializer_list>
@@ -62,9 +64,11 @@ class Reader {
     for (const Json& element : json.at(list_key)) flatten(element, list_key, out);
   }
 
+  Path sibling(const char* name) const { return file_.parent_path() / name; }
+
   Json parse_sibling(const char* name) const {
-    const Path path = file_.parent_path() / name;
-    return std::filesystem::exists(path) ? read_json(path) : Json::object();
+    const Path path = sibling(name);
+    return is_there(path) ? read_json(path) : Json::object();
   }
 
   void count_tokens(const Json& root) {
@@ -426,6 +430,21 @@ class Reader {
       for (const TokenId id : ids_in(child(*json, "eos_token_id"))) ends.insert(id);
     }
     out_.special.end.assign(ends.begin(), ends.end());
+    warn_about_ids("bos_token_id", "what begins a text", out_.special.bos);
+    warn_about_ids("eos_token_id", "a generation ends at each of them, and what ends a document", out_.special.eos);
+  }
+
+  /// Of config.json and generation_config.json. That the latter names further ends of a generation is its purpose.
+  void warn_about_ids(const char* key, const char* use, std::optional<TokenId> taken) const {
+    const auto of_model = ids_in(child(model_config_, key)), of_generation = ids_in(child(generation_, key));
+    const auto is_known = [&](TokenId id) {
+      return std::find(of_generation.begin(), of_generation.end(), id) != of_generation.end();
+    };
+    if (of_generation.empty() || std::all_of(of_model.begin(), of_model.end(), is_known)) return;
+    log_warning_once(
+        "{}: {} is {}, but {} in generation_config.json; {} is {}", sibling("config.json").string(), key,
+        fmt::join(of_model, ", "), fmt::join(of_generation, ", "), use,
+        taken ? fmt::format("{} (\"{}\")", *taken, out_.tokens[static_cast<size_t>(*taken)].piece) : "not known");
   }
 
   /// "<s>" or {"content": "<s>", ...}
@@ -449,14 +468,19 @@ class Reader {
   void read_chat_template() {
     const Path jinja = file_.parent_path() / "chat_template.jinja";
     const Json json = child(config_, "chat_template");
-    if (std::filesystem::exists(jinja))
+    if (is_there(jinja))
       out_.chat_template = read_text(jinja);
     else if (json.is_string())
       out_.chat_template = json.get<std::string>();
     else if (json.is_array()) {
+      std::vector<std::string> names;
       for (const Json& named : json) {
-        if (text_at(named, "name") == "default") out_.chat_template = text_at(named, "template");
+        names.push_back(text_at(named, "name"));
+        if (names.back() == "default") out_.chat_template = text_at(named, "template");
       }
+      if (!names.empty() && out_.chat_template.empty())
+        log_warning_once("{}: chat_template is a list without an entry \"default\", so none is used; it has {}",
+                         sibling("tokenizer_config.json").string(), fmt::join(names, ", "));
     }
   }
 

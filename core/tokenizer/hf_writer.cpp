@@ -8,6 +8,7 @@
 #include "core/common/error.h"
 #include "core/common/json.h"
 #include "core/common/log.h"
+#include "core/tokenizer/added_tokens.h"
 #include "core/tokenizer/unicode.h"
 
 namespace crumb::tokenizer {
@@ -184,17 +185,28 @@ std::vector<Merge> cuts_of(std::string_view piece, const PieceIds& ids) {
   return cuts;
 }
 
+/// Of every piece that the vocabulary can merge, whatever its type: a control token whose text is merged is one, too.
 std::vector<Merge> merges_of_scores(const Description& description, const PieceIds& ids) {
   std::vector<TokenId> order;
   for (size_t id = 0; id < description.tokens.size(); ++id) {
-    const TokenType type = description.tokens[id].type;
-    if (type == TokenType::normal || type == TokenType::user_defined) order.push_back(static_cast<TokenId>(id));
+    if (description.tokens[id].in_model && !is_padding(description.tokens[id], id))
+      order.push_back(static_cast<TokenId>(id));
   }
   const auto score = [&](TokenId id) { return description.tokens[static_cast<size_t>(id)].score; };
   std::stable_sort(order.begin(), order.end(), [&](TokenId a, TokenId b) { return score(a) > score(b); });
   std::vector<Merge> merges;
+  std::optional<TokenId> before;  // the last one that is merged from others
+  bool has_told = false;
   for (const TokenId id : order) {
     const auto cuts = cuts_of(piece_of(description, id), ids);
+    if (cuts.empty()) continue;
+    if (before && score(*before) == score(id) && !std::exchange(has_told, true)) {
+      log_warning(
+          "{}: \"{}\" and \"{}\" have the same score, so the leftmost is merged first; tokenizer.json puts the one "
+          "before the other: texts where both can be merged may give other ids with the folder",
+          description.source, piece_of(description, *before), piece_of(description, id));
+    }
+    before = id;
     merges.insert(merges.end(), cuts.begin(), cuts.end());
   }
   return merges;
@@ -232,10 +244,24 @@ std::string model_text(const Description& description) {
   return text + "]}";
 }
 
+/// Whether texts that spell the token become its id, as they do for every token that tokenizer_config.json names.
+bool is_special_in_text(const Description& description, TokenId id) {
+  return std::any_of(description.added.begin(), description.added.end(),
+                     [&](const AddedToken& token) { return token.id == id && token.special; });
+}
+
 Json tokenizer_config(const Description& description) {
   Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"clean_up_tokenization_spaces", false}};
   const auto name = [&](const char* key, std::optional<TokenId> id) {
-    if (id) config[key] = piece_of(description, *id);
+    if (!id) return;
+    if (is_special_in_text(description, *id)) {
+      config[key] = piece_of(description, *id);
+      return;
+    }
+    log_warning(
+        "{}: its {}, \"{}\" (id {}), is no control token here, so texts that spell it do not become it; "
+        "tokenizer_config.json does not name it, which would make them",
+        description.source, key, piece_of(description, *id), *id);
   };
   name("bos_token", description.special.bos);
   name("eos_token", description.special.eos);
@@ -273,6 +299,13 @@ std::string to_tokenizer_json(const Description& description) {
 }
 
 void write_hf_tokenizer(const Description& description, const Path& folder) {
+  const auto overlap = find_overlap(description.added);
+  if (overlap && description.rules == Description::Rules::llamacpp) {
+    log_warning(
+        "{}: \"{}\" and \"{}\" may overlap in a text, where llama.cpp takes the longer one and `tokenizers` the one "
+        "that begins first: such texts may give other ids with the folder",
+        description.source, overlap->first, overlap->second);
+  }
   write_text(folder / "tokenizer.json", to_tokenizer_json(description));
   write_text(folder / "tokenizer_config.json", dump_json(tokenizer_config(description), 2) + "\n");
   write_text(folder / "generation_config.json", dump_json(generation_config(description.special), 2) + "\n");

@@ -94,10 +94,11 @@ struct Place {
 
 bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
 
-/// The bytes that the JSON value at the start of `text` takes, if it is one: to the bracket that closes the first one,
-/// else to the end of the word. npos where no bracket closes it.
+/// The bytes that the JSON value at the start of `text` takes, if it is one: to the bracket or quote that closes the
+/// first one, else to the end of the word. npos where nothing closes it.
 size_t extent_of_value(std::string_view text) {
-  if (text[0] != '{' && text[0] != '[') return std::min(text.find_first_of(" \t\r\n"), text.size());
+  if (std::string_view("{[\"").find(text[0]) == std::string_view::npos)
+    return std::min(text.find_first_of(" \t\r\n"), text.size());
   int64_t depth = 0;
   bool in_string = false;
   for (size_t i = 0; i < text.size(); ++i) {
@@ -105,6 +106,7 @@ size_t extent_of_value(std::string_view text) {
     if (in_string) {
       i += c == '\\';
       in_string = c != '"';
+      if (!in_string && depth == 0) return i + 1;
     } else if (c == '"') {
       in_string = true;
     } else if (c == '{' || c == '[') {
@@ -148,7 +150,9 @@ class ValueReader {
     skip_blanks();
     for (bool is_first = true; !text_.empty() && text_[0] != ']'; is_first = false) {
       if (!is_first) expect(',');
-      if (!text_.empty()) read_one(value, text_[0] == '{' || text_[0] == '[' ? extent_of_value(text_) : end_of_word());
+      if (!text_.empty())
+        read_one(value, std::string_view("{[\"").find(text_[0]) != std::string_view::npos ? extent_of_value(text_)
+                                                                                          : end_of_word());
       skip_blanks();
     }
     expect(']');

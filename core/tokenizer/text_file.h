@@ -9,7 +9,8 @@
 
 namespace crumb::tokenizer {
 
-/// The text of `bytes`, without the byte order mark of UTF-8. UserError for bytes that are another kind of file
+/// The text of `bytes`, without the byte order mark of UTF-8: it says how a file is encoded and is no part of the text
+/// (U+FEFF anywhere else is). UserError for bytes that are another kind of file
 /// (compressed, Parquet, UTF-16, a model ...). Warns with their number where bytes are not UTF-8: a tokenizer reads
 /// U+FFFD there. `name` stands in both messages.
 std::string_view checked_text(std::string_view bytes, const std::string& name);

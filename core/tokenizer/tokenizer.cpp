@@ -16,8 +16,8 @@ constexpr std::string_view kReplacement = "\xef\xbf\xbd";  // U+FFFD
 
 Description read_folder(const Path& folder) {
   const Path json = folder / "tokenizer.json";
-  if (std::filesystem::exists(json)) return read_hf_json(json);
-  const bool has_model = std::filesystem::exists(folder / "tokenizer.model");
+  if (is_there(json)) return read_hf_json(json);
+  const bool has_model = is_there(folder / "tokenizer.model");
   user_error("{}: no tokenizer.json{}", folder.string(),
              has_model ? " (a SentencePiece tokenizer.model is not read: save the tokenizer again with transformers to "
                          "get a tokenizer.json)"
@@ -46,8 +46,8 @@ int byte_of_piece(std::string_view piece) {
 std::string piece_of_byte(uint8_t byte) { return fmt::format("<0x{:02X}>", byte); }
 
 std::unique_ptr<Tokenizer> load_tokenizer(const Path& path) {
-  CRUMB_CHECK(std::filesystem::exists(path), "{}: no such file or folder", path.string());
-  return std::make_unique<BpeTokenizer>(std::filesystem::is_directory(path) ? read_folder(path) : read_file(path));
+  CRUMB_CHECK(is_there(path), "{}: no such file or folder", path.string());
+  return std::make_unique<BpeTokenizer>(is_folder(path) ? read_folder(path) : read_file(path));
 }
 
 std::unique_ptr<Tokenizer> load_tokenizer(const formats::GgufReader& gguf) {

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "core/formats/gguf.h"
 #include "core/tokenizer/gguf_vocabulary.h"
 #include "tests/testing/testing.h"
 #include "tests/tokenizer/samples.h"
@@ -61,6 +62,32 @@ TEST_P(HfWriter, GivesTheIdsOfTheGguf) {
   }
 }
 
+/// A copy of the vocabulary with other types of its tokens, or with none.
+void write_with_types(const formats::GgufReader& from, std::optional<int32_t> type, const Path& to) {
+  formats::GgufWriter writer;
+  for (const auto& [key, value] : from.metadata()) {
+    if (key != "tokenizer.ggml.token_type") writer.set(key, value);
+  }
+  const size_t size = from.get_strings("tokenizer.ggml.tokens").size();
+  if (type) writer.set_i32s("tokenizer.ggml.token_type", std::vector<int32_t>(size, *type));
+  writer.begin(to);
+  writer.finish();
+  writer.commit();
+}
+
+TEST_P(HfWriter, GivesTheIdsOfAGgufWithoutTypesOfItsTokens) {
+  CRUMB_NEED_DATA(gguf, std::string("tokenizers/ggml-vocabs/ggml-vocab-") + GetParam() + ".gguf");
+  const testing::TempDir dir;
+  write_with_types(formats::GgufReader(gguf), std::nullopt, dir / "vocabulary.gguf");
+  const auto ours = load_tokenizer(dir / "vocabulary.gguf");
+  ours->write_hf_files(dir.path());
+  const auto again = load_tokenizer(dir.path());
+  for (const auto& text : texts_of(gguf.string() + ".inp")) {
+    const std::string spelled = "<s>" + text + "<unk>" + text + "</s><|endoftext|>";
+    ASSERT_EQ(again->encode(spelled, true), ours->encode(spelled, true)) << spelled;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Vocabularies, HfWriter, ::testing::ValuesIn(kVocabularies), [](const auto& test) {
   std::string name = test.param;
   std::replace(name.begin(), name.end(), '-', '_');
@@ -95,6 +122,61 @@ TEST(HfWriter, TurnsScoresIntoMergesHighestFirst) {
   description.tokens[2].score = 2;
   const auto json = nlohmann::json::parse(to_tokenizer_json(description));
   EXPECT_EQ(json.at("model").at("merges"), nlohmann::json::array({{"ab", "a"}, {"a", "b"}}));  // "ba" is no piece
+}
+
+/// A SentencePiece vocabulary that can spell its own BOS letter by letter. The scores fall, so that "s>" is merged
+/// first.
+Path write_small_gguf(const testing::TempDir& dir, const std::vector<int32_t>& types) {
+  const std::vector<std::string> pieces = {"<unk>", "<s>", "[E]", "\u2581", "<", "s", ">", "a", "s>", "a<"};
+  std::vector<float> scores(pieces.size());
+  for (size_t i = 0; i < scores.size(); ++i) scores[i] = -static_cast<float>(i);
+  formats::GgufWriter writer;
+  writer.set_string("general.architecture", "llama");
+  writer.set_string("tokenizer.ggml.model", "llama");
+  writer.set_strings("tokenizer.ggml.tokens", pieces);
+  writer.set_f32s("tokenizer.ggml.scores", scores);
+  if (!types.empty()) writer.set_i32s("tokenizer.ggml.token_type", types);
+  writer.begin(dir / "small.gguf");
+  writer.finish();
+  writer.commit();
+  return dir / "small.gguf";
+}
+
+TEST(HfWriter, NamesNoSpecialTokenThatTextsCannotSpell) {
+  const std::vector<int32_t> user_defined(10, 4);
+  for (const auto& types : {std::vector<int32_t>(), user_defined}) {
+    const testing::TempDir dir;
+    const auto ours = load_tokenizer(write_small_gguf(dir, types));
+    ::testing::internal::CaptureStderr();
+    ours->write_hf_files(dir.path());
+    const std::string said = ::testing::internal::GetCapturedStderr();
+    const auto again = load_tokenizer(dir.path());
+    for (const char* text : {"a<s>a", "<s>", "[E]a", "a<unk>s>"}) {
+      for (const bool parse_special : {true, false}) {
+        EXPECT_EQ(again->encode(text, true, parse_special), ours->encode(text, true, parse_special)) << text;
+      }
+    }
+    EXPECT_EQ(again->special().bos, 1);
+    EXPECT_EQ(again->special().eos, 2);
+    const auto config = nlohmann::json::parse(testing::read_file(dir / "tokenizer_config.json"));
+    for (const char* key : {"bos_token", "eos_token", "unk_token"}) EXPECT_FALSE(config.contains(key)) << key;
+    EXPECT_THAT(said, HasSubstr("its bos_token, \"<s>\" (id 1), is no control token here"));
+  }
+}
+
+TEST(HfWriter, WarnsOfWhatTokenizerJsonCannotSay) {
+  Description description = small_vocabulary();
+  description.kind = Description::Kind::sentencepiece;
+  description.priority = Description::Priority::scores;
+  description.rules = Description::Rules::llamacpp;
+  description.tokens[3] = {"ba", TokenType::normal, 0, true};
+  description.added = {{"xy", 4, true, false, false, false, false}, {"yzz", 4, true, false, false, false, false}};
+  const testing::TempDir dir;
+  ::testing::internal::CaptureStderr();
+  write_hf_tokenizer(description, dir.path());
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  EXPECT_THAT(said, HasSubstr("\"xy\" and \"yzz\" may overlap in a text"));
+  EXPECT_THAT(said, HasSubstr("\"ab\" and \"ba\" have the same score"));
 }
 
 TEST(HfWriter, RefusesTwoTokensOfOneText) {

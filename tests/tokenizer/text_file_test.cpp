@@ -73,6 +73,7 @@ TEST_F(TextFileTest, JsonIsKnownByItsBytesAndByEveryUsualEnding) {
   for (const char* name : {"a.jsonl", "a.JSONL", "a.ndjson", "a.json", "a.txt", "a"})
     EXPECT_THAT(documents(name, lines), ElementsAre("a", "b [}\" ")) << name;
   EXPECT_THAT(documents("a.txt", "\xEF\xBB\xBF" + lines), ElementsAre("a", "b [}\" "));
+  EXPECT_THAT(documents("a.txt", "\xEF\xBB\xBFone\xEF\xBB\xBF"), ElementsAre("one\xEF\xBB\xBF"));  // one mark only
   for (const char* name : {"b.json", "b.txt"}) {
     EXPECT_THAT(documents(name, "[{\"text\": \"a\"},\n {\"text\": \"b\", \"x\": [[]]}\n]\n"), ElementsAre("a", "b"))
         << name;
@@ -106,6 +107,10 @@ TEST_F(TextFileTest, LinesThatAreNoDocumentsAreToldWithPlaceAndReason) {
   EXPECT_EQ(error("a.jsonl", "{\"text\": null}\n"), "a.jsonl:1: no \"text\"; expected {\"text\": \"...\"}");
   EXPECT_EQ(error("a.jsonl", "{\"text\": 3}\n"), "a.jsonl:1: text must be a string, not 3");
   EXPECT_EQ(error("a.json", "[\"a\"]"), "a.json:1: not a JSON object but \"a\"; expected {\"text\": \"...\"}");
+  EXPECT_EQ(error("a.json", "[\"one, two\", \"b \\\" ]\"]"),
+            "a.json:1: not a JSON object but \"one, two\"; expected {\"text\": \"...\"}");
+  EXPECT_EQ(error("a.json", "\"one two\""),
+            "a.json:1: not a JSON object but \"one two\"; expected {\"text\": \"...\"}");
   EXPECT_EQ(error("a.json", "[{\"text\": \"a\"}"), "a.json:1:15: not valid JSON: expected ']'");
   EXPECT_EQ(error("a.json", "[{\"text\": \"a\"} {}]"), "a.json:1:16: not valid JSON: expected ','");
   EXPECT_EQ(error("a.json", "[{\"text\": \"a\"}] {}"), "a.json:1:17: text after the end of the list");
