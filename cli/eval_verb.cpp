@@ -8,6 +8,7 @@
 #include "core/common/config.h"
 #include "core/common/error.h"
 #include "core/common/json.h"
+#include "core/common/log.h"
 #include "eval/report.h"
 
 namespace crumb::cli {
@@ -56,7 +57,8 @@ ConfigValue max_drop_tree(const std::vector<std::string>& limits) {
     CRUMB_CHECK(tree.find(limit.substr(0, equals)) == nullptr, "--max-drop: {} is given twice",
                 limit.substr(0, equals));
     const std::string measure = limit.substr(0, equals), value = limit.substr(equals + 1);
-    CRUMB_CHECK(measure == "kl" || value.ends_with('%') || std::strtod(value.c_str(), nullptr) < 1,
+    const bool is_relative = measure == "perplexity" || measure == "top1";
+    CRUMB_CHECK(!is_relative || value.ends_with('%') || std::strtod(value.c_str(), nullptr) < 1,
                 "--max-drop: {}={} would be {} times the baseline; write {}% for per cent", measure, value, value,
                 value);
     tree.entries.emplace_back(measure, ConfigValue::scalar(value));
@@ -110,7 +112,7 @@ int run(const Arguments& arguments, const Globals& globals) {
   for (const auto& result : results) {
     if (!result.exceeded()) continue;
     const std::string whose = results.size() > 1 ? result.model.path.string() + ": " : "";
-    std::fprintf(stderr, "crumb: %s%s\n", whose.c_str(), eval::exceeded_text(result).c_str());
+    print_error({whose + eval::exceeded_text(result)});
     code = kExitMaxDrop;
   }
   return code;
@@ -124,18 +126,21 @@ Verb add_eval(CLI::App& program, const Globals& globals) {
   const auto a = std::make_shared<Arguments>();
   app->add_option("MODEL", a->models, "HF folder, codes-and-scales folder or GGUF; several are judged side by side")
       ->required();
-  app->add_option("--baseline", a->baseline, "the model it is compared with, usually the one it was made from");
+  app->add_option("--baseline", a->baseline,
+                  "the model it is compared with, usually the one it was made from; default: none");
   app->add_option("--text", a->texts, "texts to judge by: plain, or JSON lines {\"text\": ...}")->required();
   app->add_option("--separator", a->separator,
                   "what stands between documents; \\n, \\t and \\xHH are understood; default: a file is one document");
   app->add_option("--context", a->context, "tokens a window; default: 2048, or what the models declare if less");
   app->add_option("--stride", a->stride, "tokens from one window to the next; default: the context");
-  app->add_option("--max-windows", a->max_windows, "score only so many windows, spread evenly over the texts");
+  app->add_option("--max-windows", a->max_windows,
+                  "score only so many windows, spread evenly over the texts; default: all");
   app->add_flag("--bos", a->bos, "put BOS before each document");
   app->add_option("--max-drop", a->max_drop,
-                  "exit with 3 when exceeded: perplexity=5%, kl=0.05, top1=20%; several: comma or repeat")
+                  "exit with 3 when exceeded: perplexity=5%, kl=0.05, top1=20%; several: comma or repeat; default: no "
+                  "limit")
       ->delimiter(',');
-  app->add_option("-o,--out", a->out, "write a report: NAME.md or NAME.json");
+  app->add_option("-o,--out", a->out, "write a report: NAME.md or NAME.json; default: none");
   return {app, [a, &globals] { return run(*a, globals); }};
 }
 

@@ -99,8 +99,7 @@ Verb add_generate(CLI::App& program, const Globals& globals) {
   const auto a = std::make_shared<Arguments>();
   app->add_option("MODEL", a->model, "HF folder, codes-and-scales folder or GGUF")->required();
   auto* prompt = app->add_option("--prompt", a->prompt, "text to continue; \"\" starts a document");
-  add_whole(*app, "--max-tokens", a->max_tokens, "tokens to add to the prompt at most; default 128", {.least = 1})
-      ->needs(prompt);
+  add_whole(*app, "--max-tokens", a->max_tokens, "tokens to add to the prompt at most", {.least = 1})->needs(prompt);
   add_number(*app, "--temperature", a->sampling.temperature,
              "0: the likeliest token; default: 0 with --prompt, 1 with --corpus");
   add_number(*app, "--top-p", a->sampling.top_p, "sample from the smallest set of tokens with this probability",

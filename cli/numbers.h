@@ -1,5 +1,5 @@
 // Options that take a number. CLI11's own would read 010 as 8, nan as a probability, and what no int64_t holds as the
-// largest one; these read as the settings of a job do.
+// largest one; these read as the settings of a job do. The help shows what `out` holds before.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -7,6 +7,7 @@
 #include <charconv>
 #include <limits>
 #include <string>
+#include <type_traits>
 
 #include "core/common/error.h"
 #include "core/common/quantity.h"
@@ -29,6 +30,13 @@ void check(const std::string& name, const std::string& text, T value, const Boun
               bounds.most);
 }
 
+/// Where nothing is set yet, the help names no default of its own.
+template <class Out>
+CLI::Option* with_default(CLI::Option* option, const Out& out) {
+  if constexpr (std::is_arithmetic_v<Out>) option->default_str(fmt::format("{}", out));
+  return option->type_name("NUMBER");
+}
+
 }  // namespace number_detail
 
 /// A whole number, such as 128, 16k or 1e6. UserError for another text and outside `bounds`. `out`: int64_t, or an
@@ -42,7 +50,7 @@ CLI::Option* add_whole(CLI::App& app, const std::string& name, Out& out, const s
     number_detail::check(name, text, *value, bounds);
     out = *value;
   };
-  return app.add_option_function<std::string>(name, read, help)->type_name("NUMBER");
+  return number_detail::with_default(app.add_option_function<std::string>(name, read, help), out);
 }
 
 /// A number, such as 0.7, 1e-4 or 95%. UserError for another text and outside `bounds`. `out`: double, or an optional
@@ -56,7 +64,7 @@ CLI::Option* add_number(CLI::App& app, const std::string& name, Out& out, const 
     number_detail::check(name, text, *value, bounds);
     out = *value;
   };
-  return app.add_option_function<std::string>(name, read, help)->type_name("NUMBER");
+  return number_detail::with_default(app.add_option_function<std::string>(name, read, help), out);
 }
 
 /// The seed of random numbers: every uint64_t.
@@ -66,7 +74,7 @@ inline CLI::Option* add_seed(CLI::App& app, uint64_t& out, const std::string& he
     CRUMB_CHECK(error == std::errc() && end == text.data() + text.size(),
                 "--seed: \"{}\" is not a whole number from 0 to {}", text, std::numeric_limits<uint64_t>::max());
   };
-  return app.add_option_function<std::string>("--seed", read, help)->type_name("NUMBER");
+  return number_detail::with_default(app.add_option_function<std::string>("--seed", read, help), out);
 }
 
 }  // namespace crumb::cli

@@ -30,7 +30,9 @@ std::string plan_text(const DryRun& run) {
   row(out, "steps",
       fmt::format("{} of {} windows of {}, {} at once", format_count(run.plan->steps), run.plan->batch_windows,
                   run.plan->sequence_length, run.plan->micro_windows));
-  row(out, "time on this CPU", fmt::format("about {}", format_duration(*run.seconds)));
+  row(out, "time on this CPU",
+      fmt::format("about {}: {} threads, computing in {}, by the speed of float32 products",
+                  format_duration(*run.seconds), run.threads, run.compute));
   return out;
 }
 
@@ -112,6 +114,8 @@ nlohmann::ordered_json to_json(const DryRun& run) {
                           : Json();
   json["memory_bytes"] = run.memory ? Json(run.memory->total()) : Json();
   json["seconds"] = run.seconds ? Json(*run.seconds) : Json();
+  json["threads"] = run.plan ? Json(run.threads) : Json();
+  json["compute"] = run.plan ? Json(run.compute) : Json();
   json["disk"] = {{"checkpoint_bytes", run.disk.checkpoint},
                   {"checkpoints_kept", run.disk.kept},
                   {"model_bytes", run.disk.model},

@@ -1,4 +1,6 @@
 // crumb quantize MODEL|JOB.yaml [key=value ...]
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -162,14 +164,19 @@ Verb add_quantize(CLI::App& program, const Globals& globals) {
   CLI::App* app = program.add_subcommand("quantize", "quantize a model without training: codes and scales in a minute");
   app->add_option("source", options->source, "HF folder or GGUF, or a job (*.yaml)")->required();
   app->add_option("overrides", options->overrides, "key=value of the job, for example method.bits=4");
-  app->add_option("--method", options->method, "rtn: round to nearest");
-  app->add_option("--grid", options->grid, "seq (2 bits) or int");
-  app->add_option("--bits", options->bits, "bits a weight: 2 for seq, 2 to 8 for int");
-  app->add_option("--group-size", options->group_size, "weights that share a scale; 0: a whole row");
+  const QuantizeJob usual;
+  const auto& method = usual.method;
+  app->add_option("--method", options->method, "rtn: round to nearest")->default_str(method.name);
+  app->add_option("--grid", options->grid, "seq (2 bits) or int")->default_str(method.grid);
+  app->add_option("--bits", options->bits, "bits a weight: 2 for seq, 2 to 8 for int")
+      ->default_str(fmt::format("{}", method.bits));
+  app->add_option("--group-size", options->group_size, "weights that share a scale; 0: a whole row")
+      ->default_str(fmt::format("{}", method.group_size));
   app->add_flag("--asymmetric", options->asymmetric, "grid int with zero points");
-  app->add_option("--init", options->init, "scales: mse, absmax or absmean");
+  app->add_option("--init", options->init, "scales: mse, absmax or absmean")->default_str(method.init);
   app->add_option("--exclude", options->exclude,
                   "glob on names of modules that stay as they are (repeatable); a bare word matches one part of a name")
+      ->default_str(fmt::format("{}", fmt::join(method.exclude, ", ")))
       ->allow_extra_args(false);
   app->add_option("-o,--output", options->output, "the folder to write");
   app->add_flag("--print-config", options->print_config, "print the whole job and stop");

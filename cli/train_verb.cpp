@@ -70,7 +70,7 @@ int finish(const jobs::TrainResult& result, const Globals& globals) {
   int code = kExitOk;
   for (const auto& evaluation : result.evaluations) {
     if (!evaluation.exceeded()) continue;
-    std::fprintf(stderr, "crumb: %s\n", eval::exceeded_text(evaluation).c_str());
+    print_error({eval::exceeded_text(evaluation)});
     code = kExitMaxDrop;
   }
   return code;
@@ -84,7 +84,7 @@ int run(const Arguments& arguments, const Globals& globals) {
     return kExitOk;
   }
   if (arguments.dry_run) {
-    const jobs::DryRun plan = jobs::plan_train_job(job);
+    const jobs::DryRun plan = jobs::plan_train_job(std::move(job), globals.force);
     fmt::print("{}", globals.json ? dump_json(cli::to_json(plan)) + "\n" : to_text(plan));
     return kExitOk;
   }

@@ -25,8 +25,6 @@
 namespace crumb::jobs {
 namespace {
 
-namespace fs = std::filesystem;
-
 void resolve_schedule(TrainJob& job, const train::Plan& plan) {
   job.data.sequence_length = plan.sequence_length;
   job.schedule.batch_tokens = plan.batch_tokens();
@@ -41,7 +39,7 @@ void check_progress(const TrainJob& job, const train::Plan& plan, bool force) {
   const int64_t done = train::checkpoint_step(*newest);
   CRUMB_CHECK(done <= plan.steps, "schedule.tokens: {} is less than the {} that the run in {} has done",
               format_count(plan.tokens), format_count(done * plan.batch_tokens()), job.output.string());
-  if (done < plan.steps && fs::exists(job.output / "last"))
+  if (done < plan.steps && is_there(job.output / "last"))
     log_warning("a finished run goes on: its learning rate had come to its end and rises again");
 }
 
@@ -51,7 +49,7 @@ void load_earlier_run(const TrainJob& job, model::Decoder& decoder) {
   if (run.empty()) return;
   const auto folder = train::newest_checkpoint(run);
   CRUMB_CHECK(folder.has_value(), "init_from: {} holds no training checkpoint", run.string());
-  CRUMB_CHECK(fs::exists(run / "last"), "init_from: the run in {} has not finished", run.string());
+  CRUMB_CHECK(is_there(run / "last"), "init_from: the run in {} has not finished", run.string());
   const std::string damage = train::damage_of(*folder);
   CRUMB_CHECK(damage.empty(), "init_from: {} is damaged ({}); run its job again, which goes on from the one before it",
               folder->string(), damage);
@@ -96,8 +94,10 @@ std::function<std::map<std::string, double>()> movement_observer(
 
 TrainResult run_train_job(TrainJob job, bool force) {
   std::optional<FolderLock> lock;
-  if (fs::is_directory(job.output)) lock.emplace(job.output);
+  if (is_folder(job.output)) lock.emplace(job.output);
   check_train_output(job, force);
+  check_texts(job);
+  prepare_train_output(job, force);
   choose_threads(job);
   const torch::Device device = choose_device(job);
   const torch::ScalarType compute = choose_compute(job);

@@ -25,6 +25,10 @@ std::optional<std::pair<dev_t, ino_t>> identity_of(const Path& path) {
   return std::pair{st.st_dev, st.st_ino};
 }
 
+void require_no_folder(const char* key, const Path& text) {
+  CRUMB_CHECK(text.empty() || !is_folder(text), "{}: {} is a folder; name the files in it", key, text.string());
+}
+
 /// Validation text must not be trained on. A text given twice would be split as one, with copies on both sides.
 void check_sources(const train::DataOptions& data) {
   const auto valid = data.valid.is_share() ? std::nullopt : identity_of(data.valid.path);
@@ -40,9 +44,15 @@ void check_sources(const train::DataOptions& data) {
 
 }  // namespace
 
+void check_texts(const TrainJob& job) {
+  for (const auto& source : job.data.train.sources) require_no_folder("data.train", source.path);
+  if (!job.data.valid.is_share()) require_no_folder("data.valid", job.data.valid.path);
+  for (const Path& text : job.evaluate.texts) require_no_folder("evaluate.text", text);
+  check_sources(job.data);
+}
+
 TrainData open_train_data(const TrainJob& job, const train::TextEncoder& encoder, int64_t length,
                           const Path& fallback) {
-  check_sources(job.data);
   ThreadPool pool(static_cast<int>(job.threads.value_or(0)));
   const Path cache = train::token_cache_folder(fallback);
   const double share = job.data.valid.is_share() ? job.data.valid.share : 0.0;
@@ -76,7 +86,7 @@ int64_t count_windows(const TrainJob& job, int64_t length) {
   const Path folder = job.model.tokenizer_folder();
   const auto tokenizer = tokenizer::load_tokenizer(folder);
   const train::TextEncoder encoder{tokenizer.get(), train::tokenizer_identity(folder)};
-  auto data = open_train_data(job, encoder, length, std::filesystem::temp_directory_path() / "crumb-tokens");
+  auto data = open_train_data(job, encoder, length, temporary_folder() / "crumb-tokens");
   return train::Sampler(std::move(data.train), length, 0).num_windows();
 }
 

@@ -14,9 +14,12 @@ struct TrainData {
   uint64_t key = 0;  // a hash of the texts, the separator and the tokenizer
 };
 
+/// UserError for what can be told without reading the job's texts: one that is a folder, that is given twice, or that
+/// is trained on and validated on. Absent ones are told where they are read.
+void check_texts(const TrainJob& job);
+
 /// Tokenizes the texts, or maps the token files made before; `fallback` keeps them where no cache folder can be
-/// written. UserError: a text that is absent, empty or shorter than a window of `length`, that is given twice, or that
-/// is trained on and validated on.
+/// written. UserError: a text that is absent, empty or shorter than a window of `length`.
 TrainData open_train_data(const TrainJob& job, const train::TextEncoder& encoder, int64_t length, const Path& fallback);
 
 /// Windows of `length` tokens in one epoch of the job's training text; tokenizes it if that was not done before.

@@ -12,6 +12,11 @@ namespace crumb::jobs {
 
 bool uses_cuda(const TrainJob& job) { return job.device != "cpu" && torch::cuda::is_available(); }
 
+std::string compute_type(const TrainJob& job) {
+  if (job.compute != "auto") return job.compute;
+  return uses_cuda(job) || kernels::has_fast_bf16() ? "bf16" : "fp32";
+}
+
 torch::Device choose_device(TrainJob& job) {
   if (job.device == "auto") job.device = uses_cuda(job) ? "cuda" : "cpu";
   CRUMB_CHECK(job.device != "cuda" || uses_cuda(job),
@@ -20,7 +25,7 @@ torch::Device choose_device(TrainJob& job) {
 }
 
 torch::ScalarType choose_compute(TrainJob& job) {
-  if (job.compute == "auto") job.compute = job.device == "cuda" || kernels::has_fast_bf16() ? "bf16" : "fp32";
+  job.compute = compute_type(job);
   return job.compute == "bf16" ? torch::kBFloat16 : torch::kFloat32;
 }
 

@@ -3,12 +3,17 @@
 
 #include <torch/torch.h>
 
+#include <string>
+
 #include "jobs/train_job.h"
 
 namespace crumb::jobs {
 
 /// Whether it computes on a GPU: the job says so, or leaves it open and Torch sees one.
 bool uses_cuda(const TrainJob& job);
+
+/// Type of the matrix products, "fp32" or "bf16": what the job says, or what auto means here.
+std::string compute_type(const TrainJob& job);
 
 /// What is auto in job.device becomes what it is. UserError: cuda without a GPU.
 torch::Device choose_device(TrainJob& job);

@@ -10,8 +10,6 @@
 namespace crumb::jobs {
 namespace {
 
-namespace fs = std::filesystem;
-
 Path export_path(const TrainJob& job, const std::string& target) {
   return job.output / "export" / (target.starts_with("gguf-") ? target + ".gguf" : target);
 }
@@ -46,9 +44,7 @@ void check_ending(const TrainJob& job, const arch::DecoderSpec& spec, const toke
     for (const auto& warning : plan.warnings) log_warning("export {}: {}", target, warning);
   }
   for (const auto& text : job.evaluate.texts)
-    CRUMB_CHECK(fs::is_regular_file(text), "evaluate.text: {} is not a file", text.string());
-  CRUMB_CHECK(!job.model.is_random || job.evaluate.max_drop.size() == 0,
-              "evaluate.max_drop: a model of random values has no baseline to drop from");
+    CRUMB_CHECK(is_file(text), "evaluate.text: {} is not a file", text.string());
   warn_about_space(estimate_disk(job, spec, formats, plans), job.output);
 }
 

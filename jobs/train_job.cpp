@@ -55,6 +55,8 @@ void check(const TrainJob& job) {
     CRUMB_CHECK(std::find(known.begin(), known.end(), target) != known.end(),
                 "export: unknown target \"{}\"; known: {}", target, fmt::join(known, ", "));
   }
+  CRUMB_CHECK(!job.model.is_random || job.evaluate.max_drop.size() == 0,
+              "evaluate.max_drop: a model of random values has no baseline to drop from");
   CRUMB_CHECK(!job.evaluate.max_drop.size() || !job.evaluate.texts.empty(), "evaluate.max_drop: needs evaluate.text");
 }
 
@@ -110,9 +112,7 @@ ConfigValue ModelChoice::to_config() const {
   return map;
 }
 
-bool ModelChoice::is_gguf() const {
-  return !is_random && std::filesystem::is_regular_file(path) && path.extension() != ".json";
-}
+bool ModelChoice::is_gguf() const { return !is_random && is_file(path) && path.extension() != ".json"; }
 
 Path ModelChoice::config_folder() const { return path.extension() == ".json" ? path.parent_path() : path; }
 

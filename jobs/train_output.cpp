@@ -38,16 +38,17 @@ bool is_run(const ConfigValue& job) {
 /// A folder of something else may be used by force, but nothing in it is taken away.
 void require_no_namesakes(const Path& output) {
   for (const char* name : kRunFiles)
-    CRUMB_CHECK(!fs::exists(output / name), "{} exists and is not of a training run; choose another output",
+    CRUMB_CHECK(!is_there(output / name), "{} exists and is not of a training run; choose another output",
                 (output / name).string());
 }
 
 /// Nothing there but what a run that was killed before its first step leaves.
 bool is_free(const Path& folder) {
-  if (!fs::exists(folder)) return true;
-  return fs::is_directory(folder) &&
-         std::all_of(fs::directory_iterator(folder), fs::directory_iterator(),
-                     [](const auto& entry) { return entry.path().filename() == kTokens || is_leftover(entry.path()); });
+  if (!is_there(folder)) return true;
+  if (!is_folder(folder)) return false;
+  const auto paths = paths_in(folder);
+  return std::all_of(paths.begin(), paths.end(),
+                     [](const Path& path) { return path.filename() == kTokens || is_leftover(path); });
 }
 
 void remove_all_leftovers(const Path& output) {
@@ -59,7 +60,7 @@ void remove_all_leftovers(const Path& output) {
 void check_train_output(TrainJob& job, bool force) {
   require_inputs_apart(job);
   const Path stored_path = job.output / "job.yaml";
-  const bool is_stored = fs::exists(stored_path);
+  const bool is_stored = is_there(stored_path);
   const ConfigValue stored = is_stored ? parse_yaml_file(stored_path) : ConfigValue();
   CRUMB_CHECK(!is_stored || is_run(stored), "{} is not the job of a training run; choose another output",
               stored_path.string());
@@ -69,20 +70,29 @@ void check_train_output(TrainJob& job, bool force) {
     CRUMB_CHECK(changes.empty(), "{} holds a run of another job ({}); choose another output, or --force to start again",
                 job.output.string(), fmt::join(changes, "; "));
     job = read_config<TrainJob>(with_stored_autos(stored, now));
-    remove_all_leftovers(job.output);
     return;
   }
-  if (!is_stored && fs::exists(job.output)) require_no_namesakes(job.output);
+  if (!is_stored && is_there(job.output)) require_no_namesakes(job.output);
   CRUMB_CHECK(force || is_free(job.output),
               "{} exists and is not a training run; choose another output, or --force to use it", job.output.string());
-  if (is_free(job.output)) remove_all_leftovers(job.output);
+}
+
+void prepare_train_output(const TrainJob& job, bool force) {
+  const Path stored_path = job.output / "job.yaml";
+  const bool goes_on = is_there(stored_path) && !force;
+  if (goes_on || is_free(job.output)) remove_all_leftovers(job.output);
+  if (goes_on) return;
   require_new_output(job.output, true);
-  if (fs::exists(job.output)) require_new_output(stored_path, true);  // tells an unwritable folder before the work
+  if (is_there(job.output)) require_new_output(stored_path, true);  // tells an unwritable folder before the work
 }
 
 void claim_train_output(const TrainJob& job, bool force) {
   if (force) {
-    for (const char* name : kRunFiles) fs::remove_all(job.output / name);
+    for (const char* name : kRunFiles) {
+      std::error_code error;
+      fs::remove_all(job.output / name, error);
+      if (error) run_error("cannot remove {}: {}", (job.output / name).string(), error.message());
+    }
   }
   make_folders(job.output);
 }

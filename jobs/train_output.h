@@ -7,11 +7,14 @@
 
 namespace crumb::jobs {
 
-/// Looks at job.output before any work and changes nothing but leftovers of killed runs. A run of this job goes on:
-/// what is auto in `job` becomes what it was resolved to. An empty place is a new run. UserError: a run of another job
-/// or a folder of something else (unless `force`, which still takes away nothing but a run's own files), a place that
-/// cannot be written, or an output that is or holds what the job reads.
+/// Looks at job.output before any work and changes nothing. A run of this job goes on: what is auto in `job` becomes
+/// what it was resolved to. An empty place is a new run. UserError: a run of another job or a folder of something else
+/// (unless `force`, which still takes away nothing but a run's own files), or an output that is or holds what the job
+/// reads.
 void check_train_output(TrainJob& job, bool force);
+
+/// Then: removes leftovers of killed runs. UserError: a place that cannot be written.
+void prepare_train_output(const TrainJob& job, bool force);
 
 /// Makes the folder of a new run. With `force`, what an earlier run left there is removed; call it when nothing that
 /// the user can mistype is left to fail.

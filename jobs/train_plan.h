@@ -20,14 +20,16 @@ struct DryRun {
   std::optional<int64_t> available_windows;  // of the text
   std::optional<train::Plan> plan;
   std::optional<MemoryEstimate> memory;
-  std::optional<double> seconds;
+  std::optional<double> seconds;  // with these:
+  int64_t threads = 0;
+  std::string compute;  // type of the matrix products
   DiskEstimate disk;
   std::optional<int64_t> free_bytes;  // where the output is or would be made
   std::vector<exporting::ExportPlan> exports;
   std::vector<std::string> unknown;  // "what: why", one a missing thing
 };
 
-/// UserError for mistakes of the job; nothing is written but a token file in the cache.
-DryRun plan_train_job(const TrainJob& job);
+/// UserError for mistakes of the job, as the run would end with them; nothing is written but a token file in the cache.
+DryRun plan_train_job(TrainJob job, bool force);
 
 }  // namespace crumb::jobs

@@ -6,7 +6,11 @@
 
 namespace crumb::jobs {
 
-namespace fs = std::filesystem;
+void require_trainable(const TrainJob& job, const quant::Checkpoint& checkpoint) {
+  CRUMB_CHECK(!job.quantizes() || checkpoint.kind() != quant::CheckpointKind::codes,
+              "model: {} is quantized already; give the model it was made from (init_from goes on from a finished run)",
+              job.model.path.string());
+}
 
 TrainStart open_train_start(const TrainJob& job) {
   TrainStart start;
@@ -23,11 +27,9 @@ TrainStart open_train_start(const TrainJob& job) {
                 job.model.tokenizer_folder().string(), start.tokenizer->vocab_size(), start.spec.vocab_size);
     return start;
   }
-  CRUMB_CHECK(fs::exists(job.model.path), "model: {} does not exist", job.model.path.string());
+  CRUMB_CHECK(is_there(job.model.path), "model: {} does not exist", job.model.path.string());
   start.checkpoint = quant::open_checkpoint(job.model.path);
-  CRUMB_CHECK(!job.quantizes() || start.checkpoint->kind() != quant::CheckpointKind::codes,
-              "model: {} is quantized already; give the model it was made from (init_from goes on from a finished run)",
-              job.model.path.string());
+  require_trainable(job, *start.checkpoint);
   quant::warn_about_dequantization(*start.checkpoint);
   start.spec = start.checkpoint->spec();
   start.config = start.checkpoint->hf_config();

@@ -21,6 +21,9 @@ struct TrainStart {
   model::TensorSource source;  // first values
 };
 
+/// UserError for a model that is quantized already, where the job quantizes.
+void require_trainable(const TrainJob& job, const quant::Checkpoint& checkpoint);
+
 /// UserError: no such model, one that is quantized already, a tokenizer that does not fit.
 TrainStart open_train_start(const TrainJob& job);
 

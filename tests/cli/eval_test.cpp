@@ -128,6 +128,10 @@ TEST_F(EvalVerb, RefusesBadInputInOneLine) {
   expect_error(eval(model + "--max-drop perplexty=5%"),
                "command line: max_drop.perplexty: unknown value \"perplexty\"; did you mean \"perplexity\"?; known: "
                "perplexity, kl, top1");
+  expect_error(eval(model + "--max-drop foo=1"),
+               "command line: max_drop.foo: unknown value \"foo\"; known: perplexity, kl, top1");
+  expect_error(eval(model + "--max-drop foo=few"),
+               "command line: max_drop.foo: unknown value \"foo\"; known: perplexity, kl, top1");
   expect_error(eval(model + "--max-drop kl=few"), "command line: max_drop.kl: expected number, got \"few\"");
   expect_error(eval(model + "--stride 0"), "command line: stride: 0 is out of range, expected at least 1");
   expect_error(eval(model + "--stride 65"),
