@@ -351,15 +351,16 @@ int64_t count_parts(const GgufMetadata& first) {
 // That a later part belongs to the model, and says nothing that would be lost.
 void check_part(const GgufMetadata& part, const GgufMetadata& first, int64_t number) {
   const int64_t count = first.get_int("split.count");
-  for (const char* key : {"split.count", "split.no"}) {
+  for (const char* key : {"split.no", "split.count"}) {
     CRUMB_CHECK(part.find(key) != nullptr, "{}: {} is missing, though this is a part of {}", part.path().string(), key,
                 first.path().string());
   }
-  CRUMB_CHECK(part.get_int("split.count") == count, "{}: split.count is {}, expected {} for this part of {}",
-              part.path().string(), part.get_int("split.count"), count, first.path().string());
   const int64_t actual = part.get_int("split.no");
+  CRUMB_CHECK(0 <= actual && actual < kMostParts, "{}: split.no is {}", part.path().string(), actual);
   CRUMB_CHECK(actual == number, "{}: its split.no is {}, that of part {}, but its name is that of part {} of {}",
               part.path().string(), actual, actual + 1, number + 1, first.path().string());
+  CRUMB_CHECK(part.get_int("split.count") == count, "{}: split.count is {}, expected {} for this part of {}",
+              part.path().string(), part.get_int("split.count"), count, first.path().string());
   CRUMB_CHECK(part.find("general.alignment") != nullptr || read_alignment(first) == kDefaultAlignment,
               "{}: general.alignment is missing, which is {} in {}: writers differ in where the tensors then lie",
               part.path().string(), read_alignment(first), first.path().string());
