@@ -185,6 +185,22 @@ std::vector<Merge> cuts_of(std::string_view piece, const PieceIds& ids) {
   return cuts;
 }
 
+/// One character again and again, as the runs of spaces that many vocabularies give one score.
+bool is_run(std::string_view piece) {
+  size_t size = 1;
+  while (size < piece.size() && is_continuation(piece[size])) ++size;
+  return piece.substr(size) == piece.substr(0, piece.size() - size);
+}
+
+/// Whether a pair of the one and a pair of the other can stand side by side and share a piece: there it matters which
+/// is merged first.
+bool may_compete(const std::vector<Merge>& cuts, const std::vector<Merge>& others) {
+  const auto follows = [](const Merge& a, const Merge& b) { return a.right == b.left || b.right == a.left; };
+  return std::any_of(cuts.begin(), cuts.end(), [&](const Merge& cut) {
+    return std::any_of(others.begin(), others.end(), [&](const Merge& other) { return follows(cut, other); });
+  });
+}
+
 /// Of every piece that the vocabulary can merge, whatever its type: a control token whose text is merged is one, too.
 std::vector<Merge> merges_of_scores(const Description& description, const PieceIds& ids) {
   std::vector<TokenId> order;
@@ -194,20 +210,22 @@ std::vector<Merge> merges_of_scores(const Description& description, const PieceI
   }
   const auto score = [&](TokenId id) { return description.tokens[static_cast<size_t>(id)].score; };
   std::stable_sort(order.begin(), order.end(), [&](TokenId a, TokenId b) { return score(a) > score(b); });
-  std::vector<Merge> merges;
-  std::optional<TokenId> before;  // the last one that is merged from others
+  std::vector<Merge> merges, before_cuts;
+  std::optional<TokenId> before;  // the last one that is merged from others, with its cuts
   bool has_told = false;
   for (const TokenId id : order) {
-    const auto cuts = cuts_of(piece_of(description, id), ids);
+    auto cuts = cuts_of(piece_of(description, id), ids);
     if (cuts.empty()) continue;
-    if (before && score(*before) == score(id) && !std::exchange(has_told, true)) {
+    merges.insert(merges.end(), cuts.begin(), cuts.end());
+    const bool is_tie = before && score(*before) == score(id) && !is_run(piece_of(description, id));
+    if (is_tie && may_compete(cuts, before_cuts) && !std::exchange(has_told, true)) {
       log_warning(
           "{}: \"{}\" and \"{}\" have the same score, so the leftmost is merged first; tokenizer.json puts the one "
           "before the other: texts where both can be merged may give other ids with the folder",
           description.source, piece_of(description, *before), piece_of(description, id));
     }
     before = id;
-    merges.insert(merges.end(), cuts.begin(), cuts.end());
+    before_cuts = std::move(cuts);
   }
   return merges;
 }

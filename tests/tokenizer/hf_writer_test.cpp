@@ -143,7 +143,7 @@ Path write_small_gguf(const testing::TempDir& dir, const std::vector<int32_t>& t
 }
 
 TEST(HfWriter, NamesNoSpecialTokenThatTextsCannotSpell) {
-  const std::vector<int32_t> user_defined(10, 4);
+  const std::vector<int32_t> user_defined = {1, 4, 4, 1, 1, 1, 1, 1, 1, 1};
   for (const auto& types : {std::vector<int32_t>(), user_defined}) {
     const testing::TempDir dir;
     const auto ours = load_tokenizer(write_small_gguf(dir, types));
@@ -161,6 +161,18 @@ TEST(HfWriter, NamesNoSpecialTokenThatTextsCannotSpell) {
     const auto config = nlohmann::json::parse(testing::read_file(dir / "tokenizer_config.json"));
     for (const char* key : {"bos_token", "eos_token", "unk_token"}) EXPECT_FALSE(config.contains(key)) << key;
     EXPECT_THAT(said, HasSubstr("its bos_token, \"<s>\" (id 1), is no control token here"));
+  }
+}
+
+TEST(HfWriter, WarnsWhereEveryTokenIsOneThatTextsSpell) {
+  for (const int32_t type : {3, 4}) {
+    const testing::TempDir dir;
+    const auto ours = load_tokenizer(write_small_gguf(dir, std::vector<int32_t>(10, type)));
+    EXPECT_EQ(ours->encode("a<s>"), (std::vector<TokenId>{7, 1})) << "the longest first";
+    ::testing::internal::CaptureStderr();
+    ours->write_hf_files(dir.path());
+    EXPECT_THAT(::testing::internal::GetCapturedStderr(), HasSubstr("may overlap in a text, where llama.cpp takes"));
+    EXPECT_EQ(load_tokenizer(dir.path())->encode("a<s>"), (std::vector<TokenId>{9, 8})) << "the leftmost first";
   }
 }
 
