@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <memory>
 #include <thread>
 
 #include "core/common/end_signals.h"
@@ -269,7 +270,9 @@ TEST(EndSignals, LeaveNothingOfWhatOtherThreadsGoOnMaking) {
         pthread_sigmask(SIG_BLOCK, &all, nullptr);  // the signal goes to the other thread
         for (;;) {
           const AtomicFolder folder(dir / "work/out");
-          for (int i = 0; i < 20; ++i) write_text(folder.temporary_path() / std::to_string(i), "half");
+          std::vector<std::unique_ptr<AtomicFile>> files;
+          for (int i = 0; i < 100; ++i)
+            files.push_back(std::make_unique<AtomicFile>(folder.temporary_path() / std::to_string(i)));
         }
       });
       while (fs::is_empty(dir / "work")) usleep(10);
