@@ -146,5 +146,24 @@ TEST_F(GenerateVerb, RefusesBadInputInOneLine) {
   EXPECT_EQ(run_crumb("generate " + (dir_ / "none").string() + " --prompt a").exit_code, 2);
 }
 
+TEST(Help, ShowsWhatOptionsAreWithoutBeingGiven) {
+  const std::string generate = run_crumb("generate --help").out;
+  for (const char* option : {"--max-tokens NUMBER.128", "--top-p NUMBER.1", "--top-k NUMBER.0", "--seed NUMBER.0",
+                             "--skip-documents NUMBER.0", "--batch NUMBER.64"})
+    EXPECT_THAT(generate, ::testing::ContainsRegex(option));
+  EXPECT_THAT(run_crumb("--help").out, ::testing::ContainsRegex("--threads NUMBER.0"));
+  const std::string eval = run_crumb("eval --help").out;
+  for (const char* text :
+       {"one document", "if less", "default: the context", "default: all", "no limit", "made from; "})
+    EXPECT_THAT(eval, HasSubstr(text));
+  EXPECT_THAT(run_crumb("tokenize --help").out, HasSubstr("a byte order mark before it is no part of it"));
+#ifdef CRUMB_WITH_TORCH
+  const std::string quantize = run_crumb("quantize --help").out;
+  for (const char* option : {"--method TEXT.rtn", "--grid TEXT.seq", "--bits TEXT.2", "--group-size TEXT.0",
+                             "--init TEXT.mse", "--exclude TEXT.lm_head, embed_tokens"})
+    EXPECT_THAT(quantize, ::testing::ContainsRegex(option));
+#endif
+}
+
 }  // namespace
 }  // namespace crumb
