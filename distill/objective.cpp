@@ -59,8 +59,8 @@ class DistillObjective : public train::Objective {
     train::Loss result{.total = torch::zeros({}, output.final_hidden.options()), .parts = {}};
     if (options_.kl != 0 || options_.cross_entropy != 0) {
       const auto logits = model::head_loss(
-          head_input(batch, output, head, taught, teacher_ ? teacher_->compute_head_weight() : torch::Tensor()),
-          weights, total_supervised, options_.chunk_tokens);
+          head_input(batch, output, head, taught, teacher_ ? teacher_->head_weight() : torch::Tensor()), weights,
+          total_supervised, options_.chunk_tokens);
       result.total = logits.total;
       if (options_.kl != 0) result.parts["kl"] = logits.kl;
       if (options_.cross_entropy != 0) result.parts["cross_entropy"] = logits.cross_entropy;

@@ -16,7 +16,6 @@ void Teacher::prepare(torch::Device device, torch::ScalarType compute) {
   decoder_->to(device);
   decoder_->compute = compute;
   for (const auto& [name, linear] : decoder_->linears()) linear->weight.set_data(linear->weight.to(compute));
-  compute_head_ = torch::Tensor();
 }
 
 model::DecoderOutput Teacher::forward(const torch::Tensor& ids, const std::vector<int>& wanted_layers) {
@@ -25,11 +24,6 @@ model::DecoderOutput Teacher::forward(const torch::Tensor& ids, const std::vecto
 }
 
 torch::Tensor Teacher::head_weight() { return decoder_->head_weight().detach(); }
-
-torch::Tensor Teacher::compute_head_weight() {
-  if (!compute_head_.defined()) compute_head_ = head_weight().to(decoder_->compute);
-  return compute_head_;
-}
 
 void check_vocabulary_size(const arch::DecoderSpec& student, const arch::DecoderSpec& teacher) {
   CRUMB_CHECK(student.vocab_size == teacher.vocab_size,

@@ -25,16 +25,13 @@ class Teacher {
 
   /// No gradients. ids [batch, tokens].
   model::DecoderOutput forward(const torch::Tensor& ids, const std::vector<int>& wanted_layers = {});
-  /// [vocab, hidden] in float32, for scores.
+  /// [vocab, hidden] in float32.
   torch::Tensor head_weight();
-  /// The same in the type it computes in, for losses.
-  torch::Tensor compute_head_weight();
   const arch::DecoderSpec& spec() const { return decoder_->spec(); }
   const model::Decoder& decoder() const { return *decoder_; }
 
  private:
   std::shared_ptr<model::Decoder> decoder_;
-  torch::Tensor compute_head_;  // made when first asked for
 };
 
 /// UserError when the models predict over different numbers of ids.
