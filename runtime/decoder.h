@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "core/arch/decoder_spec.h"
-#include "core/common/thread_pool.h"
+#include "core/common/executor.h"
 #include "core/tokenizer/tokenizer.h"
 #include "quant/checkpoint.h"
 #include "runtime/linear.h"
@@ -51,7 +51,7 @@ class Decoder {
 };
 
 /// UserError: vocabulary, shapes or values that do not fit.
-std::unique_ptr<Decoder> load_decoder(const quant::Checkpoint& checkpoint, std::shared_ptr<ThreadPool> pool,
+std::unique_ptr<Decoder> load_decoder(const quant::Checkpoint& checkpoint, std::shared_ptr<Executor> executor,
                                       const LinearMaker& make_linear = nullptr);
 
 }  // namespace crumb::runtime
