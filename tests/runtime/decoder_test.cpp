@@ -180,7 +180,7 @@ std::vector<float> logits_in_pieces(Decoder& decoder, const std::vector<TokenId>
 }
 
 TEST(Decoder, ARowInABatchEqualsTheRowAloneToTheLastBit) {
-  for (const auto& name : golden_names()) {
+  for (const auto& name : testing::golden_names()) {
     const auto golden = read_golden(name);
     const auto decoder = load(golden_folder(name));
     const std::vector<float> together = all_logits(*decoder, golden.ids);
