@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "core/arch/decoder_spec.h"
-#include "core/common/executor.h"
+#include "core/common/thread_pool.h"
 #include "core/tokenizer/tokenizer.h"
 #include "quant/checkpoint.h"
 #include "runtime/linear.h"
