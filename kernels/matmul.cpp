@@ -21,4 +21,10 @@ void matmul(const MatmulArguments& a, Executor& executor, Isa isa) {
   });
 }
 
+int64_t packed_size(int64_t rows, int64_t cols) { return (rows + kPanelRows - 1) / kPanelRows * kPanelRows * cols; }
+
+void pack_weights(const float* w, int64_t rows, int64_t cols, float* packed, Isa isa) {
+  kernel_table(isa).pack_weights(w, rows, cols, packed);
+}
+
 }  // namespace crumb::kernels

@@ -115,6 +115,12 @@ inline void multiply(const Product& product, const float* x, int64_t x_stride, i
   for (; t < tokens; ++t) multiply_tile<1>(product, x + t * x_stride, x_stride, y + t * y_stride, y_stride);
 }
 
+/// Panels of all cols, one after the other.
+inline void pack_weight_rows(const float* w, int64_t rows, int64_t cols, float* packed) {
+  for (int64_t row = 0; row < rows; row += kTileCols)
+    pack_rows(w + row * cols, cols, min_of(kTileCols, rows - row), cols, packed + row * cols);
+}
+
 inline void matmul_rows(const MatmulArguments& a, int64_t begin, int64_t end, float* scratch) {
   for (int64_t row = begin; row < end; row += kTileCols) {
     Product product{scratch, 0, min_of(kTileCols, end - row), false, {broadcast(0), broadcast(0)}};
@@ -125,7 +131,10 @@ inline void matmul_rows(const MatmulArguments& a, int64_t begin, int64_t end, fl
     for (int64_t k = 0; k < a.cols; k += kDepth) {
       product.depth = min_of(kDepth, a.cols - k);
       product.add = k > 0;
-      pack_rows(a.w + row * a.cols + k, a.cols, product.width, product.depth, scratch);
+      if (a.packed)
+        product.panel = a.w + row * a.cols + k * kTileCols;
+      else
+        pack_rows(a.w + row * a.cols + k, a.cols, product.width, product.depth, scratch);
       multiply(product, a.x + k, a.x_stride, a.tokens, a.y + row, a.y_stride);
     }
   }

@@ -121,6 +121,9 @@ void matmul_rows(const MatmulArguments& a, int64_t begin, int64_t end, float* /*
   }
 }
 
+/// The loops above read W as it is.
+void copy_weights(const float* w, int64_t rows, int64_t cols, float* packed) { std::copy_n(w, rows * cols, packed); }
+
 void attend_query(const AttentionArguments& a, const float* q, int64_t position, float* out) {
   const int64_t first = a.window > 0 ? std::max<int64_t>(0, position - a.window + 1) : 0;
   std::vector<double> scores;
@@ -167,6 +170,7 @@ const KernelTable kReferenceTable = {
     .seq_forward = portable::seq_forward,
     .seq_backward = portable::seq_backward,
     .matmul = matmul_rows,
+    .pack_weights = copy_weights,
     .attend = attend_queries,
     .exp = exp_values<float>,
     .exp_double = exp_values<double>,

@@ -54,6 +54,8 @@ struct KernelTable {
   float (*seq_backward)(const SeqGroup& group, const float* grad_y, OutsideGradient outside, float* grad_w);
   /// Rows [begin, end) of W; begin is a multiple of kPanelRows.
   void (*matmul)(const MatmulArguments& arguments, int64_t begin, int64_t end, float* scratch);
+  /// packed: packed_size(rows, cols) floats.
+  void (*pack_weights)(const float* w, int64_t rows, int64_t cols, float* packed);
   /// scratch: attention_scratch(arguments) floats.
   void (*attend)(const AttentionArguments& arguments, float* scratch);
   /// y = e^x, x in double only where that is the name: what the functions above use, for tests.

@@ -30,6 +30,7 @@ constexpr KernelTable vector_table(void (*seq_forward)(const SeqGroup&, float*, 
           .seq_forward = seq_forward,
           .seq_backward = seq_backward,
           .matmul = matmul_rows,
+          .pack_weights = pack_weight_rows,
           .attend = attend_queries,
           .exp = exp_values,
           .exp_double = exp_double_values};

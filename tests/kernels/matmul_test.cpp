@@ -73,6 +73,17 @@ TEST_P(Matmul, ATokenAmongOthersEqualsTheTokenAlone) {
   }
 }
 
+TEST_P(Matmul, PackedWeightsGiveTheSameBits) {
+  for (const auto& [tokens, rows, cols] : kShapes) {
+    const auto x = normal_values(tokens * cols, 1), w = normal_values(rows * cols, 2);
+    std::vector<float> packed(static_cast<size_t>(packed_size(rows, cols))), y(static_cast<size_t>(tokens * rows));
+    pack_weights(w.data(), rows, cols, packed.data(), GetParam());
+    matmul({x.data(), cols, tokens, packed.data(), nullptr, rows, cols, y.data(), rows, true}, serial_executor(),
+           GetParam());
+    EXPECT_EQ(y, product(GetParam(), {tokens, rows, cols}, false, serial_executor()));
+  }
+}
+
 TEST_P(Matmul, StridesLeaveWhatLiesBetween) {
   const std::vector<float> x{1, 2, -1, 3, 4, -1}, w{1, 1, 1, 0};
   std::vector<float> y(6, 7.0f);
