@@ -49,15 +49,15 @@ TEST_P(Exp, IsWithinOneUnitInTheLastPlaceOverItsWholeRange) {
 TEST_P(Exp, KeepsNaNAndStaysFiniteBeyondItsRange) {
   const std::vector<float> x{NAN, -1e30f, 1e30f, -INFINITY, INFINITY, 0.0f, -0.0f};
   std::vector<float> y(x.size());
-  if (GetParam() == Isa::reference) GTEST_SKIP() << "the reference has no such ends";
   kernel_table(GetParam()).exp(x.data(), static_cast<int64_t>(x.size()), y.data());
   EXPECT_TRUE(std::isnan(y[0]));
+  EXPECT_EQ(y[5], 1.0f);
+  EXPECT_EQ(y[6], 1.0f);
+  if (GetParam() == Isa::reference) return;  // which has no such ends
   EXPECT_EQ(y[1], y[3]);
   EXPECT_NEAR(y[1], 1.6458115e-38f, 1e-44);  // e^-87
   EXPECT_EQ(y[2], y[4]);
   EXPECT_NEAR(y[2], 1.6516363e38f, 1e32);  // e^88
-  EXPECT_EQ(y[5], 1.0f);
-  EXPECT_EQ(y[6], 1.0f);
 }
 
 TEST_P(Exp, OfDoublesIsWithinTwoUnitsInTheLastPlace) {
