@@ -50,8 +50,7 @@ void forward(benchmark::State& state, kernels::Isa isa) {
   ThreadPool pool(static_cast<int>(state.range(0)));
   Data& d = data();
   for (auto _ : state) {
-    kernels::seq_forward(d.w.data(), d.scale.data(), kRows, kCols, kCols, d.y.data(), nullptr, pool.as_parallel_for(),
-                         isa);
+    kernels::seq_forward(d.w.data(), d.scale.data(), kRows, kCols, kCols, d.y.data(), nullptr, pool, isa);
   }
   count(state, 8);
 }
@@ -61,7 +60,7 @@ void backward(benchmark::State& state, kernels::Isa isa) {
   Data& d = data();
   for (auto _ : state) {
     kernels::seq_backward(d.w.data(), d.scale.data(), d.grad.data(), kRows, kCols, kCols,
-                          kernels::OutsideGradient::zero, d.y.data(), d.grad_scale.data(), pool.as_parallel_for(), isa);
+                          kernels::OutsideGradient::zero, d.y.data(), d.grad_scale.data(), pool, isa);
   }
   count(state, 12);
 }

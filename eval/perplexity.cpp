@@ -4,32 +4,12 @@
 #include <cmath>
 
 #include "core/common/error.h"
+#include "kernels/kl.h"
 
 namespace crumb::eval {
 namespace {
 
 using tokenizer::TokenId;
-
-struct Row {
-  std::span<const float> logits;
-  int64_t top = 0;
-  double max = 0, log_sum = 0;  // log(sum exp(logit - max))
-  double log_probability(size_t i) const { return static_cast<double>(logits[i]) - max - log_sum; }
-};
-
-void find_top(Row& row) {
-  row.top = std::max_element(row.logits.begin(), row.logits.end()) - row.logits.begin();
-  row.max = row.logits[static_cast<size_t>(row.top)];
-}
-
-Row make_row(std::span<const float> logits) {
-  Row row{logits};
-  find_top(row);
-  double sum = 0;
-  for (const float x : logits) sum += std::exp(static_cast<double>(x) - row.max);
-  row.log_sum = std::log(sum);
-  return row;
-}
 
 // Rows of logits of one chunk of positions.
 class Chunk {
@@ -100,25 +80,15 @@ Comparison compare(std::span<const WindowSums> windows, double cross_entropy) {
 }  // namespace
 
 TokenScore score_row(std::span<const float> model, std::span<const float> baseline, TokenId target) {
-  const auto t = static_cast<size_t>(target);
-  if (baseline.empty()) return {.nll = -make_row(model).log_probability(t)};
-  Row q{model}, p{baseline};
-  find_top(q);
-  find_top(p);
-  double sum_q = 0, sum_p = 0, weighted = 0;
-  for (size_t i = 0; i < model.size(); ++i) {
-    const double b = static_cast<double>(model[i]) - q.max, a = static_cast<double>(baseline[i]) - p.max;
-    const double e = std::exp(a);
-    sum_p += e;
-    sum_q += std::exp(b);
-    weighted += e * (a - b);
-  }
-  p.log_sum = std::log(sum_p);
-  q.log_sum = std::log(sum_q);
-  return {.nll = -q.log_probability(t),
-          .baseline_nll = -p.log_probability(t),
-          .kl = weighted / sum_p - p.log_sum + q.log_sum,
-          .same_top = p.top == q.top};
+  const int64_t targets[] = {target};
+  kernels::LogitScoreRow row;
+  kernels::logit_scores(model.data(), baseline.empty() ? nullptr : baseline.data(), targets, 1,
+                        static_cast<int64_t>(model.size()), &row, serial_executor());
+  if (baseline.empty()) return {.nll = row.cross_entropy};
+  return {.nll = row.cross_entropy,
+          .baseline_nll = row.teacher_cross_entropy,
+          .kl = row.kl,
+          .same_top = row.student_top == row.teacher_top};
 }
 
 std::vector<std::vector<TokenScore>> score_window(std::span<Scorer* const> models, Scorer* baseline,

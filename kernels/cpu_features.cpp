@@ -1,7 +1,11 @@
 #include "kernels/cpu_features.h"
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
 #include <cstdlib>
 #include <string>
+#include <vector>
 
 #include "core/common/error.h"
 
@@ -15,11 +19,27 @@
 namespace crumb::kernels {
 namespace {
 
-Isa widest_isa() {
+constexpr Isa kKnown[] = {Isa::reference, Isa::avx2, Isa::avx512, Isa::neon};
+
+/// avx512f, bw, cd, dq and vl: what -march=x86-64-v4 lets the compiler use.
+[[maybe_unused]] bool has_avx512() {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::avx2;
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#else
+  return false;
 #endif
-  return Isa::reference;
+}
+
+std::vector<Isa> find_isas() {
+  std::vector<Isa> found{Isa::reference};
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(Isa::avx2);
+  if (has_avx512()) found.push_back(Isa::avx512);
+#elif defined(__aarch64__)
+  found.push_back(Isa::neon);
+#endif
+  return found;
 }
 
 #if defined(__x86_64__)
@@ -35,24 +55,40 @@ bool has_amx_bf16() {
 }
 #endif
 
+std::string names_of(std::span<const Isa> isas) {
+  std::vector<std::string_view> names;
+  for (const Isa isa : isas) names.push_back(isa_name(isa));
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
 Isa chosen_isa() {
-  const Isa widest = widest_isa();
+  const auto available = available_isas();
   const char* wanted = std::getenv("CRUMB_ISA");
-  if (wanted == nullptr || std::string_view(wanted).empty()) return widest;
-  if (wanted == isa_name(Isa::reference)) return Isa::reference;
-  CRUMB_CHECK(wanted == isa_name(Isa::avx2), "CRUMB_ISA={}: known: reference, avx2", wanted);
-  CRUMB_CHECK(widest == Isa::avx2, "CRUMB_ISA=avx2: this machine has no AVX2");
-  return Isa::avx2;
+  if (wanted == nullptr || std::string_view(wanted).empty()) return available.back();
+  const auto is_wanted = [&](Isa isa) { return isa_name(isa) == wanted; };
+  CRUMB_CHECK(std::any_of(std::begin(kKnown), std::end(kKnown), is_wanted), "CRUMB_ISA={}: known: {}", wanted,
+              names_of(kKnown));
+  const auto found = std::find_if(available.begin(), available.end(), is_wanted);
+  CRUMB_CHECK(found != available.end(), "CRUMB_ISA={}: this machine has {}", wanted, names_of(available));
+  return *found;
 }
 
 }  // namespace
+
+std::span<const Isa> available_isas() {
+  static const std::vector<Isa> isas = find_isas();
+  return isas;
+}
 
 Isa best_isa() {
   static const Isa isa = chosen_isa();
   return isa;
 }
 
-std::string_view isa_name(Isa isa) { return isa == Isa::avx2 ? "avx2" : "reference"; }
+std::string_view isa_name(Isa isa) {
+  constexpr std::string_view kNames[] = {"reference", "neon", "avx2", "avx512"};
+  return kNames[static_cast<size_t>(isa)];
+}
 
 bool has_fast_bf16() {
 #if defined(__x86_64__)

@@ -1,67 +1,50 @@
 #include "kernels/rms_norm.h"
 
 #include <algorithm>
-#include <cmath>
+#include <type_traits>
 #include <vector>
+
+#include "kernels/isa/table.h"
 
 namespace crumb::kernels {
 namespace {
 
 constexpr int64_t kRowsPerSum = 64;  // rows whose weight gradients are added before the sums of all such blocks are
+constexpr int64_t kValuesPerPiece = 16384;
 
-template <class T>
-float inverse_rms(const T* x, int64_t cols, float eps) {
-  Vec8 squares = broadcast(0);
-  for_each8(cols, [&](int64_t i, int64_t count) {
-    const Vec8 v = load(x + i, count, 0);
-    squares += v * v;
-  });
-  return 1.0f / std::sqrt(sum(squares) / static_cast<float>(cols) + eps);
-}
-
-/// Of one row; adds its share to grad_weight.
 template <class In, class Out>
-void backward_row(const In* x, const float* weight, const Out* grad_y, float eps, int64_t cols, In* grad_x,
-                  float* grad_weight) {
-  const float inverse = inverse_rms(x, cols, eps);
-  Vec8 products = broadcast(0);
-  for_each8(cols, [&](int64_t i, int64_t count) {
-    products += load(x + i, count, 0) * load(grad_y + i, count, 0) * load(weight + i, count, 0);
-  });
-  const float pull = sum(products) / static_cast<float>(cols) * inverse * inverse;
-  for_each8(cols, [&](int64_t i, int64_t count) {
-    const Vec8 v = load(x + i, count, 0), g = load(grad_y + i, count, 0);
-    store(grad_x + i, (g * load(weight + i, count, 0) - v * pull) * inverse, count);
-    if (grad_weight != nullptr) store(grad_weight + i, load(grad_weight + i, count, 0) + g * v * inverse, count);
-  });
+const RmsNormFunctions<In, Out>& functions(Isa isa) {
+  const KernelTable& table = kernel_table(isa);
+  if constexpr (std::is_same_v<In, Bf16>)
+    return table.rms_norm_bf16;
+  else if constexpr (std::is_same_v<Out, Bf16>)
+    return table.rms_norm_to_bf16;
+  else
+    return table.rms_norm;
 }
 
 }  // namespace
 
 template <class In, class Out>
 void rms_norm_forward(const In* x, const float* weight, float eps, int64_t rows, int64_t cols, Out* y,
-                      const ParallelFor& parallel_for) {
-  parallel_for(rows, std::max<int64_t>(1, 16384 / cols), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      const In* in = x + r * cols;
-      Out* out = y + r * cols;
-      const float inverse = inverse_rms(in, cols, eps);
-      for_each8(cols, [&](int64_t i, int64_t count) {
-        store(out + i, load(in + i, count, 0) * inverse * load(weight + i, count, 0), count);
-      });
-    }
+                      Executor& executor, Isa isa) {
+  const auto forward = functions<In, Out>(isa).forward;
+  executor.run(rows, std::max<int64_t>(1, kValuesPerPiece / cols), [&](int64_t begin, int64_t end, int) {
+    forward(x + begin * cols, weight, eps, end - begin, cols, y + begin * cols);
   });
 }
 
 template <class In, class Out>
 void rms_norm_backward(const In* x, const float* weight, const Out* grad_y, float eps, int64_t rows, int64_t cols,
-                       In* grad_x, float* grad_weight, const ParallelFor& parallel_for) {
+                       In* grad_x, float* grad_weight, Executor& executor, Isa isa) {
+  const auto backward = functions<In, Out>(isa).backward;
   const int64_t blocks = (rows + kRowsPerSum - 1) / kRowsPerSum;
   std::vector<float> sums(grad_weight == nullptr ? 0 : static_cast<size_t>(blocks * cols), 0.0f);
-  parallel_for(blocks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin * kRowsPerSum; r < std::min(end * kRowsPerSum, rows); ++r) {
-      float* sum_of_block = grad_weight == nullptr ? nullptr : sums.data() + r / kRowsPerSum * cols;
-      backward_row(x + r * cols, weight, grad_y + r * cols, eps, cols, grad_x + r * cols, sum_of_block);
+  executor.run(blocks, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t first = block * kRowsPerSum, count = std::min(kRowsPerSum, rows - first);
+      backward(x + first * cols, weight, grad_y + first * cols, eps, count, cols, grad_x + first * cols,
+               grad_weight == nullptr ? nullptr : sums.data() + block * cols);
     }
   });
   if (grad_weight == nullptr) return;
@@ -72,10 +55,10 @@ void rms_norm_backward(const In* x, const float* weight, const Out* grad_y, floa
   }
 }
 
-#define CRUMB_RMS_NORM(In, Out)                                                                               \
-  template void rms_norm_forward(const In*, const float*, float, int64_t, int64_t, Out*, const ParallelFor&); \
-  template void rms_norm_backward(const In*, const float*, const Out*, float, int64_t, int64_t, In*, float*,  \
-                                  const ParallelFor&);
+#define CRUMB_RMS_NORM(In, Out)                                                                              \
+  template void rms_norm_forward(const In*, const float*, float, int64_t, int64_t, Out*, Executor&, Isa);    \
+  template void rms_norm_backward(const In*, const float*, const Out*, float, int64_t, int64_t, In*, float*, \
+                                  Executor&, Isa);
 CRUMB_RMS_NORM(float, float)
 CRUMB_RMS_NORM(float, Bf16)
 CRUMB_RMS_NORM(Bf16, Bf16)

@@ -4,15 +4,16 @@
 
 #include <cstdint>
 
-#include "core/common/thread_pool.h"
-#include "kernels/vector8.h"
+#include "core/common/executor.h"
+#include "kernels/bf16.h"
+#include "kernels/cpu_features.h"
 
 namespace crumb::kernels {
 
 /// x, y [batch * tokens, heads, head_dim]; cos, sin [tokens, half], 2 * half <= head_dim, components beyond 2 * half
-/// are copied. `inverse` turns the other way, which is the gradient. Instances: float, Bf16.
+/// are copied; y may be x. `inverse` turns the other way, which is the gradient. Instances: float, Bf16.
 template <class T>
 void rope(const T* x, const float* cos, const float* sin, int64_t batch, int64_t tokens, int64_t heads,
-          int64_t head_dim, int64_t half, bool inverse, T* y, const ParallelFor& parallel_for);
+          int64_t head_dim, int64_t half, bool inverse, T* y, Executor& executor, Isa isa = best_isa());
 
 }  // namespace crumb::kernels

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "core/common/error.h"
-#include "kernels/seq_group.h"
+#include "kernels/isa/table.h"
 
 namespace crumb::kernels {
 
@@ -54,10 +54,10 @@ constexpr int64_t kWeightsPerTask = 1 << 15;
 
 /// Calls body(index, begin) for every group: its number and its first weight.
 template <class Body>
-void for_each_group(int64_t rows, int64_t cols, int64_t group_size, const ParallelFor& parallel_for, const Body& body) {
+void for_each_group(int64_t rows, int64_t cols, int64_t group_size, Executor& executor, const Body& body) {
   CRUMB_ASSERT(group_size > 0 && cols % group_size == 0);
   const int64_t groups = cols / group_size;
-  parallel_for(rows, std::max<int64_t>(1, kWeightsPerTask / cols), [&](int64_t first_row, int64_t last_row) {
+  executor.run(rows, std::max<int64_t>(1, kWeightsPerTask / cols), [&](int64_t first_row, int64_t last_row, int) {
     for (int64_t group = first_row * groups; group < last_row * groups; ++group) body(group, group * group_size);
   });
 }
@@ -65,19 +65,19 @@ void for_each_group(int64_t rows, int64_t cols, int64_t group_size, const Parall
 }  // namespace
 
 void seq_forward(const float* w, const float* scale, int64_t rows, int64_t cols, int64_t group_size, float* y,
-                 uint8_t* codes, const ParallelFor& parallel_for, Isa isa) {
-  const auto forward = isa == Isa::avx2 ? avx2::seq_forward : portable::seq_forward;
-  for_each_group(rows, cols, group_size, parallel_for, [&](int64_t group, int64_t begin) {
+                 uint8_t* codes, Executor& executor, Isa isa) {
+  const auto forward = kernel_table(isa).seq_forward;
+  for_each_group(rows, cols, group_size, executor, [&](int64_t group, int64_t begin) {
     forward({w + begin, round_scale(scale[group]), group_size}, y == nullptr ? nullptr : y + begin,
             codes == nullptr ? nullptr : codes + begin);
   });
 }
 
 void seq_backward(const float* w, const float* scale, const float* grad_y, int64_t rows, int64_t cols,
-                  int64_t group_size, OutsideGradient outside, float* grad_w, float* grad_log_scale,
-                  const ParallelFor& parallel_for, Isa isa) {
-  const auto backward = isa == Isa::avx2 ? avx2::seq_backward : portable::seq_backward;
-  for_each_group(rows, cols, group_size, parallel_for, [&](int64_t group, int64_t begin) {
+                  int64_t group_size, OutsideGradient outside, float* grad_w, float* grad_log_scale, Executor& executor,
+                  Isa isa) {
+  const auto backward = kernel_table(isa).seq_backward;
+  for_each_group(rows, cols, group_size, executor, [&](int64_t group, int64_t begin) {
     grad_log_scale[group] =
         backward({w + begin, round_scale(scale[group]), group_size}, grad_y + begin, outside, grad_w + begin);
   });

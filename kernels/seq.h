@@ -14,7 +14,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "core/common/thread_pool.h"
+#include "core/common/executor.h"
 #include "kernels/cpu_features.h"
 
 namespace crumb::kernels {
@@ -45,14 +45,14 @@ enum class OutsideGradient { zero, ste };
 /// [rows, cols]; y may be null when codes is not. A NaN weight stays NaN in y, so that a broken run shows; its code is
 /// 0. Every instruction set gives the same bits as reference::.
 void seq_forward(const float* w, const float* scale, int64_t rows, int64_t cols, int64_t group_size, float* y,
-                 uint8_t* codes, const ParallelFor& parallel_for, Isa isa = best_isa());
+                 uint8_t* codes, Executor& executor, Isa isa = best_isa());
 
 /// grad_w [rows, cols] and grad_log_scale [rows, groups] from grad_y; grad_w may alias grad_y. The sum over a group is
 /// made in a fixed order (eight float lanes over blocks of 1024, joined in double), the same on every instruction set
 /// and for any number of threads.
 void seq_backward(const float* w, const float* scale, const float* grad_y, int64_t rows, int64_t cols,
-                  int64_t group_size, OutsideGradient outside, float* grad_w, float* grad_log_scale,
-                  const ParallelFor& parallel_for, Isa isa = best_isa());
+                  int64_t group_size, OutsideGradient outside, float* grad_w, float* grad_log_scale, Executor& executor,
+                  Isa isa = best_isa());
 
 namespace reference {  // plain loops; the sums in double
 void seq_forward(const float* w, const float* scale, int64_t rows, int64_t cols, int64_t group_size, float* y,

@@ -25,9 +25,4 @@ void seq_forward(const SeqGroup& group, float* y, uint8_t* codes);
 float seq_backward(const SeqGroup& group, const float* grad_y, OutsideGradient outside, float* grad_w);
 }  // namespace portable
 
-namespace avx2 {  // the portable loops where the compiler has no AVX2
-void seq_forward(const SeqGroup& group, float* y, uint8_t* codes);
-float seq_backward(const SeqGroup& group, const float* grad_y, OutsideGradient outside, float* grad_w);
-}  // namespace avx2
-
 }  // namespace crumb::kernels

@@ -4,18 +4,19 @@
 
 #include <cstdint>
 
-#include "core/common/thread_pool.h"
-#include "kernels/vector8.h"
+#include "core/common/executor.h"
+#include "kernels/bf16.h"
+#include "kernels/cpu_features.h"
 
 namespace crumb::kernels {
 
 /// gate, up, y [n]. Instances: float, Bf16.
 template <class T>
-void swiglu_forward(const T* gate, const T* up, int64_t n, T* y, const ParallelFor& parallel_for);
+void swiglu_forward(const T* gate, const T* up, int64_t n, T* y, Executor& executor, Isa isa = best_isa());
 
 /// grad_gate [n] and grad_up [n] from grad_y [n].
 template <class T>
 void swiglu_backward(const T* gate, const T* up, const T* grad_y, int64_t n, T* grad_gate, T* grad_up,
-                     const ParallelFor& parallel_for);
+                     Executor& executor, Isa isa = best_isa());
 
 }  // namespace crumb::kernels

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "core/common/error.h"
-#include "model/parallel.h"
+#include "kernels/torch/executor.h"
 
 namespace crumb::model {
 namespace {
@@ -90,7 +90,7 @@ Sums kernel_losses(torch::Tensor& student, const torch::Tensor& teacher, const t
   const float* weight = row_weights.data_ptr<float>();
   kernels::logit_loss(student.data_ptr<float>(), teacher.defined() ? teacher.data_ptr<float>() : nullptr,
                       targets.data_ptr<int64_t>(), weight, student.size(0), student.size(1), w, rows.data(),
-                      torch_parallel_for);
+                      kernels::torch_executor());
   Sums sums;
   for (size_t i = 0; i < rows.size(); ++i) {
     sums.kl += rows[i].kl * weight[i];
@@ -199,7 +199,7 @@ void kernel_scores(torch::Tensor& student, torch::Tensor& teacher, const torch::
   const int64_t* target = targets.data_ptr<int64_t>();
   std::vector<kernels::LogitScoreRow> rows(static_cast<size_t>(student.size(0)));
   kernels::logit_scores(student.data_ptr<float>(), has_teacher ? teacher.data_ptr<float>() : nullptr, target,
-                        student.size(0), student.size(1), rows.data(), torch_parallel_for);
+                        student.size(0), student.size(1), rows.data(), kernels::torch_executor());
   for (size_t i = 0; i < rows.size(); ++i) {
     sums.cross_entropy += rows[i].cross_entropy;
     sums.kl += rows[i].kl;

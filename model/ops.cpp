@@ -1,11 +1,9 @@
 #include "model/ops.h"
 
-#include <ATen/Parallel.h>
-
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/swiglu.h"
-#include "model/parallel.h"
+#include "kernels/torch/executor.h"
 
 namespace crumb::model {
 
@@ -69,7 +67,7 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
     const int64_t cols = in.size(-1);
     with_types(in.scalar_type(), out, [&](auto in_type, auto out_type) {
       kernels::rms_norm_forward(data<decltype(in_type)>(in), data<float>(weight), static_cast<float>(eps),
-                                in.numel() / cols, cols, data<decltype(out_type)>(y), torch_parallel_for);
+                                in.numel() / cols, cols, data<decltype(out_type)>(y), kernels::torch_executor());
     });
     ctx->save_for_backward({in, weight});
     ctx->saved_data["eps"] = eps;
@@ -86,7 +84,7 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
       kernels::rms_norm_backward(data<decltype(in_type)>(in), data<float>(weight), data<decltype(out_type)>(grad_y),
                                  static_cast<float>(ctx->saved_data["eps"].toDouble()), in.numel() / cols, cols,
                                  data<decltype(in_type)>(grad_x),
-                                 grad_weight.defined() ? data<float>(grad_weight) : nullptr, torch_parallel_for);
+                                 grad_weight.defined() ? data<float>(grad_weight) : nullptr, kernels::torch_executor());
     });
     return {grad_x, grad_weight, {}, {}};
   }
@@ -97,7 +95,7 @@ torch::Tensor turned(const torch::Tensor& x, const torch::Tensor& cos, const tor
   with_type(x.scalar_type(), [&](auto type) {
     using T = decltype(type);
     kernels::rope(data<T>(x), data<float>(cos), data<float>(sin), x.size(0), x.size(1), x.size(2), x.size(3),
-                  cos.size(1), inverse, data<T>(y), torch_parallel_for);
+                  cos.size(1), inverse, data<T>(y), kernels::torch_executor());
   });
   return y;
 }
@@ -120,7 +118,7 @@ struct Swiglu : torch::autograd::Function<Swiglu> {
     torch::Tensor y = torch::empty_like(g);
     with_type(g.scalar_type(), [&](auto type) {
       using T = decltype(type);
-      kernels::swiglu_forward(data<T>(g), data<T>(u), g.numel(), data<T>(y), torch_parallel_for);
+      kernels::swiglu_forward(data<T>(g), data<T>(u), g.numel(), data<T>(y), kernels::torch_executor());
     });
     ctx->save_for_backward({g, u});
     return y;
@@ -132,7 +130,7 @@ struct Swiglu : torch::autograd::Function<Swiglu> {
     with_type(g.scalar_type(), [&](auto type) {
       using T = decltype(type);
       kernels::swiglu_backward(data<T>(g), data<T>(u), data<T>(grad_y), g.numel(), data<T>(grad_gate), data<T>(grad_up),
-                               torch_parallel_for);
+                               kernels::torch_executor());
     });
     return {grad_gate, grad_up};
   }

@@ -206,7 +206,7 @@ QuantizedTensor round_to_nearest(const float* w, int64_t rows, int64_t cols, con
     float& scale = out.scales[static_cast<size_t>(group)];
     if (format.grid == Grid::seq) {
       scale = seq_scale(values, group_cols, init);
-      kernels::seq_forward(values, &scale, 1, group_cols, group_cols, nullptr, codes, serial_for);
+      kernels::seq_forward(values, &scale, 1, group_cols, group_cols, nullptr, codes, serial_executor());
     } else {
       const IntScale found = int_scale(values, group_cols, format.bits, format.symmetric, init);
       scale = found.scale;

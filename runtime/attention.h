@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "core/arch/decoder_spec.h"
-#include "core/common/thread_pool.h"
+#include "core/common/executor.h"
 #include "runtime/kv_cache.h"
 
 namespace crumb::runtime {
@@ -17,17 +17,17 @@ struct Segment {
   int64_t first, count, position;
 };
 
-/// Some queries of one head: a piece of work for a thread.
+/// Some tokens' queries of the heads that share a key/value head: a piece of work for a thread.
 struct AttentionItem {
-  Segment segment;  // of these queries alone
-  int64_t head;
+  Segment segment;  // of these tokens alone
+  int64_t kv_head;
 };
-/// Cuts the segments into items of at most 64 queries, head by head.
-std::vector<AttentionItem> attention_items(const std::vector<Segment>& segments, int64_t heads);
+/// Cuts the segments into items, key/value head by key/value head.
+std::vector<AttentionItem> attention_items(const std::vector<Segment>& segments, const arch::GqaSpec& gqa);
 
 /// out[tokens, heads * head_dim] = softmax(q K^T / sqrt(head_dim)) V; a query at position p sees keys max(0, p - window
 /// + 1) .. p (window 0: 0 .. p), which are in the caches already. q like out.
 void attend(const std::vector<AttentionItem>& items, int64_t layer, const arch::LayerSpec& spec, const float* q,
-            float* out, const ParallelFor& parallel_for);
+            float* out, Executor& executor);
 
 }  // namespace crumb::runtime

@@ -5,6 +5,7 @@
 
 #include "core/common/error.h"
 #include "kernels/rms_norm.h"
+#include "kernels/rope.h"
 #include "kernels/swiglu.h"
 #include "runtime/attention.h"
 #include "runtime/kv_cache.h"
@@ -50,11 +51,8 @@ std::vector<std::vector<Slice>> cut_into_passes(std::span<const SequenceInput> i
 
 class FloatDecoder : public Decoder {
  public:
-  FloatDecoder(const quant::Checkpoint& checkpoint, std::shared_ptr<ThreadPool> pool, LinearMaker make_linear)
-      : spec_(checkpoint.spec()),
-        pool_(std::move(pool)),
-        parallel_for_(pool_->as_parallel_for()),
-        make_linear_(std::move(make_linear)) {
+  FloatDecoder(const quant::Checkpoint& checkpoint, std::shared_ptr<Executor> executor, LinearMaker make_linear)
+      : spec_(checkpoint.spec()), executor_(std::move(executor)), make_linear_(std::move(make_linear)) {
     const auto& embedding = checkpoint.tensor("model.embed_tokens.weight");
     embedding_ = quant::read_all(checkpoint, embedding);
     for (int64_t i = 0; i < spec_.num_layers(); ++i) layers_.push_back(load_layer(checkpoint, i));
@@ -180,16 +178,16 @@ class FloatDecoder : public Decoder {
     value_.resize(key_.size());
 
     normalize(layer.attention_norm);
-    layer.query->forward(normed_.data(), tokens_, query_.data(), parallel_for_);
-    layer.key->forward(normed_.data(), tokens_, key_.data(), parallel_for_);
-    layer.value->forward(normed_.data(), tokens_, value_.data(), parallel_for_);
+    layer.query->forward(normed_.data(), tokens_, query_.data(), *executor_);
+    layer.key->forward(normed_.data(), tokens_, key_.data(), *executor_);
+    layer.value->forward(normed_.data(), tokens_, value_.data(), *executor_);
     for_tokens([&](int64_t token) {
       prepare_heads(layer, gqa, gqa.heads, layer.query_norm, token, query_.data() + token * q_cols);
       prepare_heads(layer, gqa, gqa.kv_heads, layer.key_norm, token, key_.data() + token * kv_cols);
       store(index, gqa, token);
     });
-    attend(attention_items(segments_, gqa.heads), index, spec, query_.data(), attended_.data(), parallel_for_);
-    layer.output->forward(attended_.data(), tokens_, normed_.data(), parallel_for_);
+    attend(attention_items(segments_, gqa), index, spec, query_.data(), attended_.data(), *executor_);
+    layer.output->forward(attended_.data(), tokens_, normed_.data(), *executor_);
     add_residual();
   }
 
@@ -198,10 +196,11 @@ class FloatDecoder : public Decoder {
                      int64_t token, float* data) const {
     const int64_t position = positions_[static_cast<size_t>(token)].second;
     const auto normalize_heads = [&] {
-      kernels::rms_norm_forward(data, norm.data(), epsilon(), heads, gqa.head_dim, data, serial_for);
+      kernels::rms_norm_forward(data, norm.data(), epsilon(), heads, gqa.head_dim, data, serial_executor());
     };
     if (gqa.qk_norm == arch::QkNorm::before_rope) normalize_heads();
-    for (int64_t head = 0; head < heads; ++head) layer.rope->rotate(data + head * gqa.head_dim, position);
+    kernels::rope(data, layer.rope->cos(position), layer.rope->sin(position), 1, 1, heads, gqa.head_dim,
+                  layer.rope->half(), false, data, serial_executor());
     if (gqa.qk_norm == arch::QkNorm::after_rope) normalize_heads();
   }
 
@@ -221,10 +220,10 @@ class FloatDecoder : public Decoder {
     gate_.resize(static_cast<size_t>(tokens_ * cols));
     up_.resize(gate_.size());
     normalize(layer.mlp_norm);
-    layer.gate->forward(normed_.data(), tokens_, gate_.data(), parallel_for_);
-    layer.up->forward(normed_.data(), tokens_, up_.data(), parallel_for_);
-    kernels::swiglu_forward(gate_.data(), up_.data(), tokens_ * cols, gate_.data(), parallel_for_);
-    layer.down->forward(gate_.data(), tokens_, normed_.data(), parallel_for_);
+    layer.gate->forward(normed_.data(), tokens_, gate_.data(), *executor_);
+    layer.up->forward(normed_.data(), tokens_, up_.data(), *executor_);
+    kernels::swiglu_forward(gate_.data(), up_.data(), tokens_ * cols, gate_.data(), *executor_);
+    layer.down->forward(gate_.data(), tokens_, normed_.data(), *executor_);
     add_residual();
   }
 
@@ -255,7 +254,7 @@ class FloatDecoder : public Decoder {
       head_input_.insert(head_input_.end(), row, row + static_cast<int64_t>(hidden));
     }
     logits_.resize((end - begin) * vocab);
-    head_->forward(head_input_.data(), static_cast<int64_t>(end - begin), logits_.data(), parallel_for_);
+    head_->forward(head_input_.data(), static_cast<int64_t>(end - begin), logits_.data(), *executor_);
     for (size_t i = begin; i < end; ++i) {
       logits(wanted_[i].sequence, wanted_[i].position, {logits_.data() + (i - begin) * vocab, vocab});
     }
@@ -264,7 +263,7 @@ class FloatDecoder : public Decoder {
   /// normed = norm(hidden)
   void normalize(const std::vector<float>& weight) {
     kernels::rms_norm_forward(hidden_.data(), weight.data(), epsilon(), tokens_, spec_.hidden_size, normed_.data(),
-                              parallel_for_);
+                              *executor_);
   }
   float epsilon() const { return static_cast<float>(spec_.rms_norm_eps); }
   /// hidden += normed (which then holds the output of a block)
@@ -273,7 +272,7 @@ class FloatDecoder : public Decoder {
   }
   template <class Body>
   void for_tokens(const Body& body) {
-    parallel_for_(tokens_, kTokenGrain, [&](int64_t begin, int64_t end) {
+    executor_->run(tokens_, kTokenGrain, [&](int64_t begin, int64_t end, int) {
       for (int64_t token = begin; token < end; ++token) body(token);
     });
   }
@@ -283,8 +282,7 @@ class FloatDecoder : public Decoder {
   };
 
   arch::DecoderSpec spec_;
-  std::shared_ptr<ThreadPool> pool_;
-  ParallelFor parallel_for_;
+  std::shared_ptr<Executor> executor_;
   LinearMaker make_linear_;
   std::vector<float> embedding_, final_norm_;
   std::vector<Layer> layers_;
@@ -300,9 +298,9 @@ class FloatDecoder : public Decoder {
 
 }  // namespace
 
-std::unique_ptr<Decoder> load_decoder(const quant::Checkpoint& checkpoint, std::shared_ptr<ThreadPool> pool,
+std::unique_ptr<Decoder> load_decoder(const quant::Checkpoint& checkpoint, std::shared_ptr<Executor> executor,
                                       const LinearMaker& make_linear) {
-  return std::make_unique<FloatDecoder>(checkpoint, std::move(pool), make_linear);
+  return std::make_unique<FloatDecoder>(checkpoint, std::move(executor), make_linear);
 }
 
 }  // namespace crumb::runtime

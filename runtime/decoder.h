@@ -51,7 +51,7 @@ class Decoder {
 };
 
 /// UserError: vocabulary, shapes or values that do not fit.
-std::unique_ptr<Decoder> load_decoder(const quant::Checkpoint& checkpoint, std::shared_ptr<ThreadPool> pool,
+std::unique_ptr<Decoder> load_decoder(const quant::Checkpoint& checkpoint, std::shared_ptr<Executor> executor,
                                       const LinearMaker& make_linear = nullptr);
 
 }  // namespace crumb::runtime

@@ -26,14 +26,4 @@ void RopeTable::grow(int64_t count) {
   }
 }
 
-void RopeTable::rotate(float* head, int64_t position) const {
-  const float* c = cos_.data() + position * half_;
-  const float* s = sin_.data() + position * half_;
-  for (int64_t i = 0; i < half_; ++i) {
-    const float x = head[i], y = head[i + half_];
-    head[i] = x * c[i] - y * s[i];
-    head[i + half_] = y * c[i] + x * s[i];
-  }
-}
-
 }  // namespace crumb::runtime

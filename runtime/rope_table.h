@@ -14,8 +14,10 @@ class RopeTable {
 
   /// Makes positions [0, count) available.
   void grow(int64_t count);
-  /// Rotates one head in place: pairs (x[i], x[i + dim/2]) by the angles of `position`.
-  void rotate(float* head, int64_t position) const;
+  /// Cosines and sines of a position, [half] each: what kernels::rope takes for one token.
+  const float* cos(int64_t position) const { return cos_.data() + position * half_; }
+  const float* sin(int64_t position) const { return sin_.data() + position * half_; }
+  int64_t half() const { return half_; }
 
  private:
   int64_t half_;

@@ -21,7 +21,7 @@ struct ThreadPool::State {
   std::mutex mutex;  // guards everything below
   std::condition_variable wake, done;
   std::vector<std::thread> threads;
-  const std::function<void(int64_t, int64_t)>* body = nullptr;
+  const Body* body = nullptr;
   int64_t n = 0, part = 0;      // range and length of one part
   int64_t next = 0, parts = 0;  // parts handed out, parts in all
   int64_t running = 0;
@@ -29,19 +29,19 @@ struct ThreadPool::State {
   bool stop = false;
   std::exception_ptr error;
 
-  void wait_for_work() {
+  void wait_for_work(int thread) {
     std::unique_lock lock(mutex);
     uint64_t seen = 0;
     for (;;) {
       wake.wait(lock, [&] { return stop || generation != seen; });
       if (stop) return;
       seen = generation;
-      work(lock);
+      work(lock, thread);
     }
   }
 
   // Called with the lock held; takes parts until none is left.
-  void work(std::unique_lock<std::mutex>& lock) {
+  void work(std::unique_lock<std::mutex>& lock, int thread) {
     while (next < parts) {
       const int64_t begin = next++ * part, end = std::min(n, begin + part);
       const auto* f = body;
@@ -50,7 +50,7 @@ struct ThreadPool::State {
       std::exception_ptr failure;
       t_inside_body = true;
       try {
-        (*f)(begin, end);
+        (*f)(begin, end, thread);
       } catch (...) {
         failure = std::current_exception();
       }
@@ -75,7 +75,7 @@ struct ThreadPool::State {
 ThreadPool::ThreadPool(int num_threads) : state_(std::make_unique<State>()) {
   if (num_threads <= 0) num_threads = available_processors();
   try {
-    for (int i = 1; i < num_threads; ++i) state_->threads.emplace_back([s = state_.get()] { s->wait_for_work(); });
+    for (int i = 1; i < num_threads; ++i) state_->threads.emplace_back([s = state_.get(), i] { s->wait_for_work(i); });
   } catch (const std::exception& e) {  // no memory, or a limit on processes
     state_->stop_threads();
     run_error("cannot start {} threads: {}; {} could be started, give fewer with --threads", num_threads, e.what(),
@@ -87,12 +87,12 @@ ThreadPool::~ThreadPool() { state_->stop_threads(); }
 
 int ThreadPool::num_threads() const { return static_cast<int>(state_->threads.size()) + 1; }
 
-void ThreadPool::parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) {
+void ThreadPool::run(int64_t n, int64_t grain, const Body& body) {
   if (n <= 0) return;
   const int64_t threads = num_threads();
   const int64_t part = std::max<int64_t>(std::max<int64_t>(grain, 1), (n + threads - 1) / threads);
   if (t_inside_body || part >= n) {
-    body(0, n);
+    body(0, n, 0);
     return;
   }
   State& s = *state_;
@@ -106,7 +106,7 @@ void ThreadPool::parallel_for(int64_t n, int64_t grain, const std::function<void
   s.error = nullptr;
   ++s.generation;
   s.wake.notify_all();
-  s.work(lock);
+  s.work(lock, 0);
   s.done.wait(lock, [&] { return s.next >= s.parts && s.running == 0; });
   s.body = nullptr;
   if (s.error) std::rethrow_exception(s.error);

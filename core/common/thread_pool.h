@@ -1,9 +1,11 @@
-// A pool of threads with parallel_for. Kernels take a ParallelFor and so run on this pool or, inside Torch, on Torch's.
+// A pool of threads: the Executor of programs without Torch.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <memory>
+
+#include "core/common/executor.h"
 
 namespace crumb {
 
@@ -14,19 +16,22 @@ using ParallelFor = std::function<void(int64_t n, int64_t grain, const std::func
 /// More are a typing mistake: what --threads and the jobs accept at most.
 inline constexpr int kMostThreads = 1024;
 
-class ThreadPool {
+class ThreadPool : public Executor {
  public:
   /// num_threads counts the caller's thread; <= 0: one per available processor. Throws RunError where the system does
   /// not give that many.
   explicit ThreadPool(int num_threads = 0);
-  ~ThreadPool();
+  ~ThreadPool() override;
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  int num_threads() const;
-  /// Ranges are cut in equal parts, one a thread: the cut depends on n, grain and the number of threads only. A call
-  /// from inside a body runs on the caller's thread; calls from several threads take turns.
-  void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body);
+  int num_threads() const override;
+  /// Ranges are cut in equal parts, one a thread: the cut depends on n, grain and the number of threads only. Calls
+  /// from several threads take turns.
+  void run(int64_t n, int64_t grain, const Body& body) override;
+  void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) {
+    run(n, grain, [&](int64_t begin, int64_t end, int) { body(begin, end); });
+  }
   ParallelFor as_parallel_for() {
     return [this](int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) {
       parallel_for(n, grain, body);

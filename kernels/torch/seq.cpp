@@ -1,6 +1,5 @@
 #include "kernels/torch/seq.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/add.h>
@@ -13,10 +12,10 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include <functional>
 #include <string>
 
 #include "core/common/error.h"
+#include "kernels/torch/executor.h"
 
 namespace crumb::kernels {
 namespace {
@@ -24,10 +23,6 @@ namespace {
 using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-void torch_parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) {
-  at::parallel_for(0, n, grain, body);
-}
 
 /// Columns that share a scale, after checking that everything fits together.
 int64_t checked_group_cols(const Tensor& weight, const Tensor& scale, int64_t group_size) {
@@ -50,7 +45,7 @@ Tensor forward_cpu(const Tensor& weight, const Tensor& scale, int64_t group_size
   const Tensor w = weight.contiguous(), s = scale.contiguous();
   Tensor y = at::empty_like(w);
   seq_forward(w.const_data_ptr<float>(), s.const_data_ptr<float>(), w.size(0), w.size(1), group_cols,
-              y.mutable_data_ptr<float>(), nullptr, torch_parallel_for);
+              y.mutable_data_ptr<float>(), nullptr, torch_executor());
   return y;
 }
 
@@ -59,7 +54,7 @@ Tensor codes_cpu(const Tensor& weight, const Tensor& scale, int64_t group_size) 
   const Tensor w = weight.contiguous(), s = scale.contiguous();
   Tensor codes = at::empty(w.sizes(), w.options().dtype(at::kByte));
   seq_forward(w.const_data_ptr<float>(), s.const_data_ptr<float>(), w.size(0), w.size(1), group_cols, nullptr,
-              codes.mutable_data_ptr<uint8_t>(), torch_parallel_for);
+              codes.mutable_data_ptr<uint8_t>(), torch_executor());
   return codes;
 }
 
@@ -72,7 +67,7 @@ std::tuple<Tensor, Tensor> backward_cpu(const Tensor& weight, const Tensor& scal
   Tensor grad_w = at::empty_like(w), grad_log_scale = at::empty_like(s);
   seq_backward(w.const_data_ptr<float>(), s.const_data_ptr<float>(), g.const_data_ptr<float>(), w.size(0), w.size(1),
                group_cols, outside_gradient_from_name(outside), grad_w.mutable_data_ptr<float>(),
-               grad_log_scale.mutable_data_ptr<float>(), torch_parallel_for);
+               grad_log_scale.mutable_data_ptr<float>(), torch_executor());
   return {grad_w, grad_log_scale};
 }
 

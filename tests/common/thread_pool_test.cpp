@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdio>
 #include <mutex>
@@ -67,6 +68,64 @@ TEST(ThreadPool, WorksOnAllItsThreads) {
     while (arrived < 3) std::this_thread::yield();
   });
   EXPECT_EQ(arrived, 3);
+}
+
+TEST(ThreadPool, GivesEachThreadOfARunANumberOfItsOwn) {
+  ThreadPool pool(3);
+  std::array<std::atomic<int>, 3> calls{};
+  std::atomic<int> arrived{0};
+  pool.run(3, 1, [&](int64_t, int64_t, int thread) {
+    ++calls.at(static_cast<size_t>(thread));
+    ++arrived;
+    while (arrived < 3) std::this_thread::yield();
+  });
+  for (const auto& count : calls) EXPECT_EQ(count, 1);
+}
+
+TEST(ThreadPool, InTurnsEveryItemIsDoneOnceWhicheverThreadIsFree) {
+  for (const int threads : {1, 2, 5}) {
+    ThreadPool pool(threads);
+    for (const int64_t n : {0, 1, 4, 7, 100}) {
+      for (const int64_t grain : {1, 3, 200}) {
+        std::vector<std::atomic<int>> done(static_cast<size_t>(n));
+        pool.run_in_turns(n, grain, [&](int64_t begin, int64_t end, int) {
+          EXPECT_LE(end - begin, grain);
+          for (int64_t i = begin; i < end; ++i) ++done[static_cast<size_t>(i)];
+        });
+        for (const auto& count : done) EXPECT_EQ(count, 1) << threads << " threads, " << n << " items of " << grain;
+      }
+    }
+  }
+}
+
+TEST(ThreadPool, InTurnsAFreeThreadTakesWhatABusyOneLeaves) {
+  ThreadPool pool(2);
+  std::atomic<int> others{0};
+  // The first item ends only when all others are done: one after the other, by the other thread.
+  pool.run_in_turns(8, 1, [&](int64_t begin, int64_t, int) {
+    if (begin > 0) {
+      ++others;
+      return;
+    }
+    while (others < 7) std::this_thread::yield();
+  });
+  EXPECT_EQ(others, 7);
+}
+
+TEST(ThreadScratch, IsTheThreadsOwnAndAligned) {
+  ThreadPool pool(2);
+  std::atomic<int> arrived{0};
+  std::array<float*, 2> scratch{};
+  pool.run(2, 1, [&](int64_t, int64_t, int thread) {
+    float* mine = thread_scratch(100);
+    for (int i = 0; i < 100; ++i) mine[i] = static_cast<float>(thread);
+    scratch.at(static_cast<size_t>(thread)) = mine;
+    ++arrived;
+    while (arrived < 2) std::this_thread::yield();
+    for (int i = 0; i < 100; ++i) EXPECT_EQ(mine[i], static_cast<float>(thread));
+  });
+  EXPECT_NE(scratch[0], scratch[1]);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(scratch[0]) % 64, 0u);
 }
 
 TEST(ThreadPool, RunsANestedCallOnTheCallersThread) {

@@ -29,7 +29,38 @@ TEST(CpuFeatures, EnvironmentLowersTheChoice) {
 }
 
 TEST(CpuFeatures, UnknownInstructionSetIsNamed) {
-  EXPECT_THAT(with_isa("avx1024").out, ::testing::HasSubstr("error: CRUMB_ISA=avx1024: known: reference, avx2"));
+  EXPECT_THAT(with_isa("avx1024").out,
+              ::testing::HasSubstr("error: CRUMB_ISA=avx1024: known: reference, avx2, avx512, neon"));
+}
+
+TEST(CpuFeatures, AnInstructionSetOfAnotherMachineIsRefusedWithThoseOfThisOne) {
+#if defined(__x86_64__)
+  EXPECT_THAT(with_isa("neon").out, ::testing::HasSubstr("error: CRUMB_ISA=neon: this machine has reference"));
+#else
+  EXPECT_THAT(with_isa("avx2").out, ::testing::HasSubstr("error: CRUMB_ISA=avx2: this machine has reference"));
+#endif
+}
+
+TEST(CpuFeatures, EveryInstructionSetOfThisMachineCanBeChosenAndTheLastIsTheDefault) {
+  for (const Isa isa : available_isas()) {
+    const std::string name(isa_name(isa));
+    EXPECT_THAT(with_isa(name).out, ::testing::HasSubstr("chosen: " + name + "\n"));
+  }
+  EXPECT_THAT(with_isa("").out, ::testing::HasSubstr("chosen: " + std::string(isa_name(available_isas().back()))));
+}
+
+TEST(CpuFeatures, TheInstructionSetsAreThoseOfTheSystem) {
+#if defined(__x86_64__)
+  const std::string flags = " " + testing::run_command("grep -m1 '^flags' /proc/cpuinfo | tr '\\n' ' '").out;
+  const auto has = [&](const std::string& flag) { return flags.find(" " + flag + " ") != std::string::npos; };
+  std::vector<Isa> expected{Isa::reference};
+  if (has("avx2") && has("fma")) expected.push_back(Isa::avx2);
+  if (has("avx512f") && has("avx512bw") && has("avx512cd") && has("avx512dq") && has("avx512vl"))
+    expected.push_back(Isa::avx512);
+  EXPECT_EQ(std::vector<Isa>(available_isas().begin(), available_isas().end()), expected);
+#else
+  GTEST_SKIP() << "reads the flags of x86";
+#endif
 }
 
 TEST(CpuFeatures, FastBf16IsWhatTheSystemSays) {

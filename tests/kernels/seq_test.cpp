@@ -66,10 +66,9 @@ Result make_result(const Problem& p) {
 Result run(const Problem& p, OutsideGradient outside, Isa isa, int threads) {
   ThreadPool pool(threads);
   Result r = make_result(p);
-  seq_forward(p.w.data(), p.scale.data(), p.rows, p.cols, p.group_size, r.y.data(), r.codes.data(),
-              pool.as_parallel_for(), isa);
+  seq_forward(p.w.data(), p.scale.data(), p.rows, p.cols, p.group_size, r.y.data(), r.codes.data(), pool, isa);
   seq_backward(p.w.data(), p.scale.data(), p.grad.data(), p.rows, p.cols, p.group_size, outside, r.grad_w.data(),
-               r.grad_log_scale.data(), pool.as_parallel_for(), isa);
+               r.grad_log_scale.data(), pool, isa);
   return r;
 }
 
@@ -187,7 +186,8 @@ TEST(SeqBackward, RangeIsClosedAt198) {
                            g = {1, 1, 1, 1};
   std::vector<float> grad_w(4);
   float grad_log_scale = 0;
-  seq_backward(w.data(), &s, g.data(), 1, 4, 4, OutsideGradient::zero, grad_w.data(), &grad_log_scale, serial_for);
+  seq_backward(w.data(), &s, g.data(), 1, 4, 4, OutsideGradient::zero, grad_w.data(), &grad_log_scale,
+               serial_executor());
   EXPECT_EQ(grad_w, (std::vector<float>{1, 1, 0, 0}));
 }
 
@@ -196,7 +196,7 @@ TEST(SeqBackward, GradientMayOverwriteItsInput) {
   const Result expected = run(p, OutsideGradient::zero, best_isa(), 1);
   std::vector<float> in_place = p.grad, grad_log_scale(p.scale.size());
   seq_backward(p.w.data(), p.scale.data(), in_place.data(), p.rows, p.cols, p.group_size, OutsideGradient::zero,
-               in_place.data(), grad_log_scale.data(), serial_for);
+               in_place.data(), grad_log_scale.data(), serial_executor());
   EXPECT_EQ(in_place, expected.grad_w);
   EXPECT_EQ(grad_log_scale, expected.grad_log_scale);
 }
@@ -208,7 +208,8 @@ TEST(SeqBackward, GradientOfOutsideWeightsIsTheFiniteDifference) {
   const std::vector<float> w = {0.6f, -0.7f, 1.3f}, g = {0.5f, -2.0f, 1.0f};
   std::vector<float> grad_w(3);
   float grad_log_scale = 0;
-  seq_backward(w.data(), &s, g.data(), 1, 3, 3, OutsideGradient::zero, grad_w.data(), &grad_log_scale, serial_for);
+  seq_backward(w.data(), &s, g.data(), 1, 3, 3, OutsideGradient::zero, grad_w.data(), &grad_log_scale,
+               serial_executor());
   const auto loss = [&](double scale) {
     double sum = 0;
     for (size_t i = 0; i < w.size(); ++i)
@@ -234,9 +235,9 @@ TEST_P(SeqPaths, GiveTheSameBitsOnEveryInstructionSetAndNumberOfThreads) {
     const Result portable = run(p, outside, Isa::reference, 1);
     expect_near_reference(portable, run_reference(p, outside), p);
     expect_same_bits(portable, run(p, outside, Isa::reference, 2));
-    if (best_isa() == Isa::avx2) {
-      expect_same_bits(portable, run(p, outside, Isa::avx2, 1));
-      expect_same_bits(portable, run(p, outside, Isa::avx2, 2));
+    for (const Isa isa : available_isas()) {
+      expect_same_bits(portable, run(p, outside, isa, 1));
+      expect_same_bits(portable, run(p, outside, isa, 2));
     }
   }
 }
@@ -260,7 +261,7 @@ TEST(SeqPathsSpecial, NanInfinitiesZerosAndDenormals) {
   EXPECT_EQ(portable.y[6], -1.5f);
   EXPECT_EQ(portable.y[9], 0.5f);  // 1e-40
   EXPECT_EQ(portable.y[10], -0.5f);
-  if (best_isa() == Isa::avx2) expect_same_bits(portable, run(p, OutsideGradient::zero, Isa::avx2, 1));
+  for (const Isa isa : available_isas()) expect_same_bits(portable, run(p, OutsideGradient::zero, isa, 1));
 }
 
 TEST(SeqPathsSpecial, CodesAloneAndLevelsAlone) {
@@ -268,8 +269,8 @@ TEST(SeqPathsSpecial, CodesAloneAndLevelsAlone) {
   const Result both = run(p, OutsideGradient::zero, best_isa(), 1);
   std::vector<float> y(p.w.size());
   std::vector<uint8_t> codes(p.w.size());
-  seq_forward(p.w.data(), p.scale.data(), p.rows, p.cols, p.group_size, y.data(), nullptr, serial_for);
-  seq_forward(p.w.data(), p.scale.data(), p.rows, p.cols, p.group_size, nullptr, codes.data(), serial_for);
+  seq_forward(p.w.data(), p.scale.data(), p.rows, p.cols, p.group_size, y.data(), nullptr, serial_executor());
+  seq_forward(p.w.data(), p.scale.data(), p.rows, p.cols, p.group_size, nullptr, codes.data(), serial_executor());
   EXPECT_EQ(y, both.y);
   EXPECT_EQ(codes, both.codes);
 }

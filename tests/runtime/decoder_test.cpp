@@ -167,6 +167,38 @@ TEST(Decoder, ManyTokensAtOnceAreCutIntoPassesWithoutATrace) {
   for (const auto& own : logits) EXPECT_LE(relative_difference(own, alone), kTolerance);
 }
 
+/// Logits of every position when the text comes in pieces.
+std::vector<float> logits_in_pieces(Decoder& decoder, const std::vector<TokenId>& ids, size_t piece) {
+  std::vector<float> result;
+  const auto state = decoder.new_state();
+  for (size_t begin = 0; begin < ids.size(); begin += piece) {
+    const SequenceInput input{state.get(), {ids.data() + begin, std::min(piece, ids.size() - begin)}};
+    decoder.forward({&input, 1}, LogitsFor::all,
+                    [&](int64_t, int64_t, auto row) { result.insert(result.end(), row.begin(), row.end()); });
+  }
+  return result;
+}
+
+TEST(Decoder, ARowInABatchEqualsTheRowAloneToTheLastBit) {
+  for (const auto& name : testing::golden_names()) {
+    const auto golden = read_golden(name);
+    const auto decoder = load(golden_folder(name));
+    const std::vector<float> together = all_logits(*decoder, golden.ids);
+    EXPECT_EQ(logits_in_pieces(*decoder, golden.ids, 1), together) << name << ", token by token";
+    EXPECT_EQ(logits_in_pieces(*decoder, golden.ids, 13), together) << name << ", in pieces of 13";
+    // Beside other texts, in front and behind.
+    const std::vector<TokenId> other(golden.ids.begin() + 3, golden.ids.begin() + 20);
+    std::vector<std::unique_ptr<SequenceState>> states;
+    for (int i = 0; i < 3; ++i) states.push_back(decoder->new_state());
+    const SequenceInput inputs[] = {{states[0].get(), other}, {states[1].get(), golden.ids}, {states[2].get(), other}};
+    std::vector<float> among_others;
+    decoder->forward(inputs, LogitsFor::all, [&](int64_t sequence, int64_t, auto row) {
+      if (sequence == 1) among_others.insert(among_others.end(), row.begin(), row.end());
+    });
+    EXPECT_EQ(among_others, together) << name << ", among others";
+  }
+}
+
 TEST(Decoder, OnlyTheLastPositionIsAskedForWhenOnlyItIsWanted) {
   const auto golden = read_golden("qwen3");
   const auto decoder = load(golden_folder("qwen3"));

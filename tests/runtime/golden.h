@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "core/common/thread_pool.h"
 #include "core/formats/safetensors.h"
 #include "runtime/decoder.h"
 #include "tests/testing/testing.h"

@@ -1,8 +1,14 @@
 #include "runtime/linear.h"
 
+#include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <mutex>
+#include <set>
+#include <thread>
 
 #include "core/common/rng.h"
+#include "core/common/thread_pool.h"
 #include "tests/testing/testing.h"
 
 namespace crumb::runtime {
@@ -16,12 +22,12 @@ std::vector<float> random_values(int64_t count, uint64_t stream) {
 }
 
 /// |y - reference| <= cols * eps * sum |x||w|, the bound of a float sum in any order.
-void expect_product(int64_t tokens, int64_t rows, int64_t cols, bool has_bias, const ParallelFor& parallel_for) {
+void expect_product(int64_t tokens, int64_t rows, int64_t cols, bool has_bias, Executor& executor) {
   const auto weight = random_values(rows * cols, 1), x = random_values(tokens * cols, 2);
   const auto bias = has_bias ? random_values(rows, 3) : std::vector<float>();
   const auto linear = make_dense_linear(weight, rows, cols, bias);
   std::vector<float> y(static_cast<size_t>(tokens * rows), NAN);
-  linear->forward(x.data(), tokens, y.data(), parallel_for);
+  linear->forward(x.data(), tokens, y.data(), executor);
   for (int64_t t = 0; t < tokens; ++t) {
     for (int64_t r = 0; r < rows; ++r) {
       double sum = has_bias ? bias[static_cast<size_t>(r)] : 0.0, magnitude = std::abs(sum);
@@ -41,20 +47,51 @@ TEST(DenseLinear, EqualsTheProductInDoublePrecision) {
   ThreadPool pool(3);
   for (const int64_t tokens : {1, 2, 7, 64, 130}) {
     for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{1, 1}, {5, 3}, {96, 32}, {129, 200}}) {
-      expect_product(tokens, rows, cols, tokens % 2 == 0, pool.as_parallel_for());
+      expect_product(tokens, rows, cols, tokens % 2 == 0, pool);
     }
   }
 }
 
+/// An executor that notes which threads ran.
+class Watched : public Executor {
+ public:
+  explicit Watched(Executor& inner) : inner_(inner) {}
+  int num_threads() const override { return inner_.num_threads(); }
+  void run(int64_t n, int64_t grain, const Body& body) override {
+    // Each thread waits until all pieces have begun, so that none takes the piece of another.
+    const int64_t pieces = std::min<int64_t>(n, inner_.num_threads());
+    std::atomic<int64_t> begun{0};
+    inner_.run(n, grain, [&](int64_t begin, int64_t end, int thread) {
+      ++begun;
+      while (begun < pieces) std::this_thread::yield();
+      {
+        const std::lock_guard lock(mutex_);
+        ids_.insert(std::this_thread::get_id());
+        EXPECT_LT(thread, inner_.num_threads());
+      }
+      body(begin, end, thread);
+    });
+  }
+  size_t threads_that_ran() const { return ids_.size(); }
+
+ private:
+  Executor& inner_;
+  std::mutex mutex_;
+  std::set<std::thread::id> ids_;
+};
+
 TEST(DenseLinear, ThreadsShareTheRowsOfALargeMatrix) {
   ThreadPool pool(2);
-  int64_t pieces = 0;
-  const ParallelFor counting = [&](int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) {
-    pieces += n / grain;
-    pool.parallel_for(n, grain, body);
-  };
-  expect_product(64, 512, 128, true, counting);
-  EXPECT_GE(pieces, 2);
+  Watched watched(pool);
+  expect_product(64, 512, 128, true, watched);
+  EXPECT_EQ(watched.threads_that_ran(), 2u);
+}
+
+TEST(DenseLinear, ASmallMatrixWakesNoThread) {
+  ThreadPool pool(2);
+  Watched watched(pool);
+  expect_product(1, 64, 16, false, watched);
+  EXPECT_EQ(watched.threads_that_ran(), 1u);
 }
 
 TEST(DenseLinear, AViewUsesTheWeightsInPlace) {
@@ -63,7 +100,7 @@ TEST(DenseLinear, AViewUsesTheWeightsInPlace) {
   weight[0] = 10;
   const float x[] = {1, 1};
   float y[2];
-  linear->forward(x, 1, y, serial_for);
+  linear->forward(x, 1, y, serial_executor());
   EXPECT_EQ(y[0], 12.0f);
   EXPECT_EQ(y[1], 7.0f);
 }

@@ -1,0 +1,91 @@
+// Attention on vectors, made of the matrix product; included by the files of the instruction sets.
+#pragma once
+
+#include "kernels/isa/matmul.h"
+
+namespace crumb::kernels {
+namespace {
+
+/// What one call of attend_queries has in its scratch; a row is one query of one head.
+struct AttentionRows {
+  float *q, *sums;        // [rows, dim]; sums: of values by their exponentials
+  float* scores;          // [rows, kKeysPerBlock]
+  float *peaks, *totals;  // [rows]: the largest score and the sum of exponentials so far
+  float* panel;           // for the products
+};
+
+/// One row's scores become exponentials, 0 outside [begin, end); its peak, total and sums follow.
+inline void softmax_step(float* scores, int64_t begin, int64_t end, float scale, int64_t dim, float* sums, float* peak,
+                         float* total) {
+  const float hidden = begin < end ? -__builtin_inff() : 0.0f;  // a block that the query does not see adds zeros
+  for (int64_t i = 0; i < begin; ++i) scores[i] = hidden;
+  for (int64_t i = end; i < kKeysPerBlock; ++i) scores[i] = hidden;
+  if (begin == end) return;
+  Vec largest = broadcast(*peak);
+  for (int64_t i = 0; i < kKeysPerBlock; i += kLanes) largest = max(largest, load(scores + i));
+  const float new_peak = largest_of(largest);
+  Vec exponentials = broadcast(0);
+  for (int64_t i = 0; i < kKeysPerBlock; i += kLanes) {
+    const Vec score = load(scores + i);
+    const Vec e = score == hidden ? broadcast(0) : exp((score - new_peak) * scale);
+    exponentials += e;
+    store(scores + i, e);
+  }
+  if (*peak != new_peak) {
+    const float shrink = exp(broadcast((*peak - new_peak) * scale))[0];
+    *total *= shrink;
+    scale_row(sums, dim, shrink);
+    *peak = new_peak;
+  }
+  *total += sum(exponentials);
+}
+
+inline void attend_block(const AttentionArguments& a, const AttentionRows& rows, int64_t first_key, int64_t last_key) {
+  const int64_t num_rows = a.count * a.heads, keys = last_key - first_key;
+  matmul_rows({rows.q, a.dim, num_rows, a.keys + first_key * a.dim, nullptr, keys, a.dim, rows.scores, kKeysPerBlock},
+              0, keys, rows.panel);
+  const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(a.dim));
+  for (int64_t r = 0; r < num_rows; ++r) {
+    const int64_t position = a.position + r / a.heads;
+    const int64_t begin = a.window > 0 ? min_of(kKeysPerBlock, max_of(0, position - a.window + 1 - first_key)) : 0;
+    const int64_t end = max_of(begin, min_of(kKeysPerBlock, position + 1 - first_key));
+    softmax_step(rows.scores + r * kKeysPerBlock, begin, end, scale, a.dim, rows.sums + r * a.dim, rows.peaks + r,
+                 rows.totals + r);
+  }
+  for (int64_t c = 0; c < a.dim; c += kTileCols) {
+    const int64_t width = min_of(kTileCols, a.dim - c);
+    pack_cols(a.values + first_key * a.dim + c, a.dim, width, keys, rows.panel);
+    multiply({rows.panel, keys, width, true, {}}, rows.scores, kKeysPerBlock, num_rows, rows.sums + c, a.dim);
+  }
+}
+
+inline void attend_queries(const AttentionArguments& a, float* scratch) {
+  const int64_t num_rows = a.count * a.heads, row = a.heads * a.dim;
+  AttentionRows rows;
+  rows.panel = scratch;
+  rows.scores = rows.panel + kMatmulScratch;
+  rows.q = rows.scores + num_rows * kKeysPerBlock;
+  rows.sums = rows.q + num_rows * a.dim;
+  rows.peaks = rows.sums + num_rows * a.dim;
+  rows.totals = rows.peaks + num_rows;
+  for (int64_t i = 0; i < a.count; ++i)
+    __builtin_memcpy(rows.q + i * row, a.q + i * a.stride, static_cast<unsigned long>(row) * sizeof(float));
+  for (int64_t i = 0; i < num_rows * a.dim; ++i) rows.sums[i] = 0;
+  for (int64_t r = 0; r < num_rows; ++r) rows.peaks[r] = -__builtin_inff(), rows.totals[r] = 0;
+
+  // Blocks begin at multiples of their size, so that a query's sums are cut alike whoever shares the call.
+  const int64_t first = a.window > 0 ? max_of(0, a.position - a.window + 1) : 0, last = a.position + a.count;
+  for (int64_t key = first / kKeysPerBlock * kKeysPerBlock; key < last; key += kKeysPerBlock)
+    attend_block(a, rows, key, min_of(key + kKeysPerBlock, last));
+
+  for (int64_t r = 0; r < num_rows; ++r) {
+    float* out = a.out + r / a.heads * a.stride + r % a.heads * a.dim;
+    const float inverse = 1.0f / rows.totals[r];
+    for_each_vector(a.dim, [&](int64_t i, int64_t count) {
+      store(out + i, load(rows.sums + r * a.dim + i, count, 0) * inverse, count);
+    });
+  }
+}
+
+}  // namespace
+}  // namespace crumb::kernels

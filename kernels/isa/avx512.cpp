@@ -1,0 +1,9 @@
+#define CRUMB_LANES 16
+#include "kernels/isa/seq_x86.h"
+#include "kernels/isa/vector_table.h"
+
+namespace crumb::kernels {
+
+const KernelTable kAvx512Table = vector_table(seq_forward_group, seq_backward_group);
+
+}  // namespace crumb::kernels

@@ -1,0 +1,144 @@
+// The matrix product on vectors; included by the files of the instruction sets.
+//
+// A tile of y, kTileRows tokens by kTileCols rows of W, stays in registers while k runs over a block of kDepth: each
+// step multiplies one value of each token with two vectors of W, which lie side by side in a panel that is packed once
+// for all tokens. Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008. Every value of y is
+// made by the same operations whatever tile it lies in, so a token's result does not depend on the others.
+#pragma once
+
+#include "kernels/isa/table.h"
+#include "kernels/isa/vector.h"
+
+namespace crumb::kernels {
+namespace {
+
+constexpr int64_t kTileCols = 2 * kLanes;
+constexpr int kTileRows = kLanes == 16 ? 12 : 6;  // their sums fill most of the registers
+constexpr int64_t kDepth = 256;                   // a panel of it stays in the first-level cache
+static_assert(kPanelRows % kTileCols == 0 && kTileCols * kDepth <= kMatmulScratch);
+static_assert(kTileCols * kKeysPerBlock <= kMatmulScratch);
+
+#if CRUMB_LANES == 16
+inline Vec interleave_low(Vec a, Vec b) {
+  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+inline Vec interleave_high(Vec a, Vec b) {
+  return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+#else
+inline Vec interleave_low(Vec a, Vec b) { return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
+inline Vec interleave_high(Vec a, Vec b) { return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15); }
+#endif
+
+/// a[i][j] becomes a[j][i]. A step turns the bits of the index (i, j) by one place; as many steps as i has bits.
+inline void transpose(Vec (&a)[kLanes]) {
+#pragma GCC unroll 4
+  for (int64_t step = 1; step < kLanes; step *= 2) {
+    Vec b[kLanes];
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < kLanes / 2; ++i) {
+      b[2 * i] = interleave_low(a[i], a[i + kLanes / 2]);
+      b[2 * i + 1] = interleave_high(a[i], a[i + kLanes / 2]);
+    }
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < kLanes; ++i) a[i] = b[i];
+  }
+}
+
+/// panel[k][r] = w[r][k], 0 for r beyond `rows`.
+inline void pack_rows(const float* w, int64_t stride, int64_t rows, int64_t depth, float* panel) {
+  for (int64_t first = 0; first < kTileCols; first += kLanes) {
+    for_each_vector(depth, [&](int64_t k, int64_t count) {
+      Vec a[kLanes];
+#pragma GCC unroll 16
+      for (int64_t i = 0; i < kLanes; ++i)
+        a[i] = first + i < rows ? load(w + (first + i) * stride + k, count, 0) : broadcast(0);
+      transpose(a);
+      for (int64_t i = 0; i < count; ++i) store(panel + (k + i) * kTileCols + first, a[i]);
+    });
+  }
+}
+
+/// panel[k][c] = v[k][c], 0 for c beyond `cols`.
+inline void pack_cols(const float* v, int64_t stride, int64_t cols, int64_t depth, float* panel) {
+  for (int64_t k = 0; k < depth; ++k) {
+    for (int64_t first = 0; first < kTileCols; first += kLanes) {
+      const int64_t count = min_of(kLanes, max_of(0, cols - first));
+      store(panel + k * kTileCols + first, load(v + k * stride + first, count, 0));
+    }
+  }
+}
+
+/// A panel and what happens to the values of y that it gives.
+struct Product {
+  const float* panel;  // [depth][kTileCols]
+  int64_t depth, width;
+  bool add;     // to what y holds; otherwise y starts as
+  Vec bias[2];  // this
+};
+
+template <int M>
+inline void multiply_tile(const Product& product, const float* x, int64_t x_stride, float* y, int64_t y_stride) {
+  Vec sums[M][2];
+#pragma GCC unroll 12
+  for (int m = 0; m < M; ++m) sums[m][0] = sums[m][1] = broadcast(0);
+  const float* rows[(M + 2) / 3];  // every third token: an address reaches two more without arithmetic
+#pragma GCC unroll 4
+  for (int i = 0; i < (M + 2) / 3; ++i) rows[i] = x + 3 * i * x_stride;
+  const float* panel = product.panel;
+  for (int64_t k = 0; k < product.depth; ++k, panel += kTileCols) {
+    const Vec left = load(panel), right = load(panel + kLanes);
+#pragma GCC unroll 12
+    for (int m = 0; m < M; ++m) {
+      const Vec value = broadcast(rows[m / 3][m % 3 * x_stride + k]);
+      sums[m][0] += value * left;
+      sums[m][1] += value * right;
+    }
+  }
+  const int64_t counts[2] = {min_of(product.width, kLanes), max_of(0, product.width - kLanes)};
+  for (int m = 0; m < M; ++m) {
+    for (int half = 0; half < 2; ++half) {
+      float* out = y + m * y_stride + half * kLanes;
+      const Vec before = product.add ? load(out, counts[half], 0) : product.bias[half];
+      store(out, before + sums[m][half], counts[half]);
+    }
+  }
+}
+
+inline void multiply(const Product& product, const float* x, int64_t x_stride, int64_t tokens, float* y,
+                     int64_t y_stride) {
+  int64_t t = 0;
+  for (; t + kTileRows <= tokens; t += kTileRows)
+    multiply_tile<kTileRows>(product, x + t * x_stride, x_stride, y + t * y_stride, y_stride);
+  for (; t + kTileRows / 2 <= tokens; t += kTileRows / 2)
+    multiply_tile<kTileRows / 2>(product, x + t * x_stride, x_stride, y + t * y_stride, y_stride);
+  for (; t < tokens; ++t) multiply_tile<1>(product, x + t * x_stride, x_stride, y + t * y_stride, y_stride);
+}
+
+/// Panels of all cols, one after the other.
+inline void pack_weight_rows(const float* w, int64_t rows, int64_t cols, float* packed) {
+  for (int64_t row = 0; row < rows; row += kTileCols)
+    pack_rows(w + row * cols, cols, min_of(kTileCols, rows - row), cols, packed + row * cols);
+}
+
+inline void matmul_rows(const MatmulArguments& a, int64_t begin, int64_t end, float* scratch) {
+  for (int64_t row = begin; row < end; row += kTileCols) {
+    Product product{scratch, 0, min_of(kTileCols, end - row), false, {broadcast(0), broadcast(0)}};
+    if (a.bias != nullptr) {
+      product.bias[0] = load(a.bias + row, min_of(kLanes, product.width), 0);
+      product.bias[1] = load(a.bias + row + kLanes, max_of(0, product.width - kLanes), 0);
+    }
+    for (int64_t k = 0; k < a.cols; k += kDepth) {
+      product.depth = min_of(kDepth, a.cols - k);
+      product.add = k > 0;
+      if (a.packed)
+        product.panel = a.w + row * a.cols + k * kTileCols;
+      else
+        pack_rows(a.w + row * a.cols + k, a.cols, product.width, product.depth, scratch);
+      multiply(product, a.x + k, a.x_stride, a.tokens, a.y + row, a.y_stride);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace crumb::kernels

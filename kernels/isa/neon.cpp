@@ -1,0 +1,8 @@
+#define CRUMB_LANES 8  // two registers of four
+#include "kernels/isa/vector_table.h"
+
+namespace crumb::kernels {
+
+const KernelTable kNeonTable = vector_table(portable::seq_forward, portable::seq_backward);
+
+}  // namespace crumb::kernels

@@ -1,0 +1,179 @@
+// Every kernel as plain loops in double precision: the oracle of the other instruction sets, and the program's path
+// under CRUMB_ISA=reference.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <vector>
+
+#include "kernels/isa/table.h"
+
+namespace crumb::kernels {
+namespace {
+
+double read(float x) { return x; }
+double read(Bf16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
+
+void write(float* p, double x) { *p = static_cast<float>(x); }
+void write(Bf16* p, double x) {
+  const auto bits = std::bit_cast<uint32_t>(static_cast<float>(x));
+  const uint32_t rounded = std::isnan(x) ? bits | 0x400000 : bits + 0x7FFF + ((bits >> 16) & 1);
+  p->bits = static_cast<uint16_t>(rounded >> 16);
+}
+
+template <class T>
+double inverse_rms(const T* x, int64_t cols, float eps) {
+  double squares = 0;
+  for (int64_t i = 0; i < cols; ++i) squares += read(x[i]) * read(x[i]);
+  return 1.0 / std::sqrt(squares / static_cast<double>(cols) + eps);
+}
+
+template <class In, class Out>
+void rms_norm(const In* x, const float* weight, float eps, int64_t rows, int64_t cols, Out* y) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const double inverse = inverse_rms(x + r * cols, cols, eps);
+    for (int64_t i = r * cols; i < (r + 1) * cols; ++i) write(y + i, read(x[i]) * inverse * weight[i - r * cols]);
+  }
+}
+
+template <class In, class Out>
+void rms_norm_backward(const In* x, const float* weight, const Out* grad_y, float eps, int64_t rows, int64_t cols,
+                       In* grad_x, float* grad_weight) {
+  for (int64_t r = 0; r < rows; ++r, x += cols, grad_y += cols, grad_x += cols) {
+    const double inverse = inverse_rms(x, cols, eps);
+    double products = 0;
+    for (int64_t i = 0; i < cols; ++i) products += read(x[i]) * read(grad_y[i]) * weight[i];
+    const double pull = products / static_cast<double>(cols) * inverse * inverse;
+    for (int64_t i = 0; i < cols; ++i) {
+      const double v = read(x[i]), g = read(grad_y[i]);
+      write(grad_x + i, (g * weight[i] - v * pull) * inverse);
+      if (grad_weight != nullptr) grad_weight[i] = static_cast<float>(grad_weight[i] + g * v * inverse);
+    }
+  }
+}
+
+template <class T>
+void rope(const T* x, const float* cos, const float* sin, int64_t half, bool inverse, T* y) {
+  for (int64_t i = 0; i < half; ++i) {
+    const double c = cos[i], s = inverse ? -sin[i] : sin[i], a = read(x[i]), b = read(x[i + half]);
+    write(y + i, a * c - b * s);
+    write(y + i + half, b * c + a * s);
+  }
+}
+
+double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
+
+template <class T>
+void swiglu(const T* gate, const T* up, int64_t n, T* y) {
+  for (int64_t i = 0; i < n; ++i) write(y + i, read(gate[i]) * sigmoid(read(gate[i])) * read(up[i]));
+}
+
+template <class T>
+void swiglu_backward(const T* gate, const T* up, const T* grad_y, int64_t n, T* grad_gate, T* grad_up) {
+  for (int64_t i = 0; i < n; ++i) {
+    const double g = read(gate[i]), u = read(up[i]), d = read(grad_y[i]), s = sigmoid(g);
+    write(grad_up + i, d * g * s);
+    write(grad_gate + i, d * u * s * (1.0 + g * (1.0 - s)));
+  }
+}
+
+void logit_loss(float* student, float* teacher, int64_t target, float row_weight, int64_t vocab,
+                const LogitLossWeights& weights, LogitLossRow* loss) {
+  std::vector<double> gradient(student, student + vocab), other;
+  if (weights.kl != 0) other.assign(teacher, teacher + vocab);
+  const double weight = row_weight;
+  reference::logit_loss(gradient.data(), other.data(), &target, &weight, 1, vocab, weights, loss);
+  std::transform(gradient.begin(), gradient.end(), student, [](double g) { return static_cast<float>(g); });
+}
+
+/// log(sum exp(x - peak)); NaN where a logit is.
+double log_sum(const float* x, int64_t n, double peak) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += std::exp(x[i] - peak);
+  return std::log(sum);
+}
+
+void logit_score(const float* student, const float* teacher, int64_t target, int64_t vocab, LogitScoreRow* score) {
+  *score = {};
+  score->student_top = std::max_element(student, student + vocab) - student;
+  const double peak = student[score->student_top], log_q_sum = log_sum(student, vocab, peak);
+  score->cross_entropy = log_q_sum - (student[target] - peak);
+  if (teacher == nullptr) return;
+  score->teacher_top = std::max_element(teacher, teacher + vocab) - teacher;
+  const double teacher_peak = teacher[score->teacher_top], log_p_sum = log_sum(teacher, vocab, teacher_peak);
+  score->teacher_cross_entropy = log_p_sum - (teacher[target] - teacher_peak);
+  double weighted = 0;
+  for (int64_t i = 0; i < vocab; ++i) {
+    const double log_p = teacher[i] - teacher_peak;
+    weighted += std::exp(log_p) * (log_p - (student[i] - peak));
+  }
+  score->kl = weighted / std::exp(log_p_sum) - log_p_sum + log_q_sum;
+}
+
+void matmul_rows(const MatmulArguments& a, int64_t begin, int64_t end, float* /*scratch*/) {
+  for (int64_t t = 0; t < a.tokens; ++t) {
+    const float* x = a.x + t * a.x_stride;
+    for (int64_t r = begin; r < end; ++r) {
+      const float* w = a.w + r * a.cols;
+      double sum = a.bias != nullptr ? a.bias[r] : 0.0;
+      for (int64_t k = 0; k < a.cols; ++k) sum += static_cast<double>(x[k]) * w[k];
+      a.y[t * a.y_stride + r] = static_cast<float>(sum);
+    }
+  }
+}
+
+/// The loops above read W as it is.
+void copy_weights(const float* w, int64_t rows, int64_t cols, float* packed) { std::copy_n(w, rows * cols, packed); }
+
+void attend_query(const AttentionArguments& a, const float* q, int64_t position, float* out) {
+  const int64_t first = a.window > 0 ? std::max<int64_t>(0, position - a.window + 1) : 0;
+  std::vector<double> scores;
+  for (int64_t key = first; key <= position; ++key) {
+    double score = 0;
+    for (int64_t i = 0; i < a.dim; ++i) score += static_cast<double>(q[i]) * a.keys[key * a.dim + i];
+    scores.push_back(score / std::sqrt(static_cast<double>(a.dim)));
+  }
+  const double peak = *std::max_element(scores.begin(), scores.end());
+  double total = 0;
+  for (double& score : scores) total += score = std::exp(score - peak);
+  for (int64_t i = 0; i < a.dim; ++i) {
+    double sum = 0;
+    for (size_t key = 0; key < scores.size(); ++key)
+      sum += scores[key] * a.values[(first + static_cast<int64_t>(key)) * a.dim + i];
+    out[i] = static_cast<float>(sum / total);
+  }
+}
+
+void attend_queries(const AttentionArguments& a, float* /*scratch*/) {
+  for (int64_t t = 0; t < a.count; ++t) {
+    for (int64_t head = 0; head < a.heads; ++head) {
+      const int64_t offset = t * a.stride + head * a.dim;
+      attend_query(a, a.q + offset, a.position + t, a.out + offset);
+    }
+  }
+}
+
+template <class T>
+void exp_values(const T* x, int64_t n, T* y) {
+  for (int64_t i = 0; i < n; ++i) y[i] = static_cast<T>(std::exp(static_cast<double>(x[i])));
+}
+
+}  // namespace
+
+const KernelTable kReferenceTable = {
+    .rms_norm = {rms_norm<float, float>, rms_norm_backward<float, float>},
+    .rms_norm_to_bf16 = {rms_norm<float, Bf16>, rms_norm_backward<float, Bf16>},
+    .rms_norm_bf16 = {rms_norm<Bf16, Bf16>, rms_norm_backward<Bf16, Bf16>},
+    .elementwise = {rope<float>, swiglu<float>, swiglu_backward<float>},
+    .elementwise_bf16 = {rope<Bf16>, swiglu<Bf16>, swiglu_backward<Bf16>},
+    .logit_loss = logit_loss,
+    .logit_score = logit_score,
+    .seq_forward = portable::seq_forward,
+    .seq_backward = portable::seq_backward,
+    .matmul = matmul_rows,
+    .pack_weights = copy_weights,
+    .attend = attend_queries,
+    .exp = exp_values<float>,
+    .exp_double = exp_values<double>,
+};
+
+}  // namespace crumb::kernels

@@ -1,0 +1,35 @@
+// The product of some tokens' activations with a matrix of float weights.
+#pragma once
+
+#include <cstdint>
+
+#include "core/common/executor.h"
+#include "kernels/cpu_features.h"
+
+namespace crumb::kernels {
+
+/// y[t, r] = sum_k x[t, k] * w[r, k] (+ bias[r]) for `tokens` t and `rows` r.
+struct MatmulArguments {
+  const float* x;  // [tokens, cols], rows x_stride floats apart
+  int64_t x_stride, tokens;
+  const float* w;     // [rows, cols], or what pack_weights made of it
+  const float* bias;  // [rows] or null
+  int64_t rows, cols;
+  float* y;  // [tokens, rows], rows y_stride floats apart
+  int64_t y_stride;
+  bool packed = false;  // w is from pack_weights of the same instruction set
+};
+
+/// On every instruction set but the reference a value is the sum, in order of k, of float sums of 256 products each,
+/// which are chains of fused multiply-adds: it does not depend on the other tokens nor on the number of threads. The
+/// reference sums in double.
+/// The results are the same for packed weights; they save the work of ordering W anew in each call, which shows when
+/// tokens are few.
+void matmul(const MatmulArguments& arguments, Executor& executor, Isa isa = best_isa());
+
+/// Floats that pack_weights needs.
+int64_t packed_size(int64_t rows, int64_t cols);
+/// w [rows, cols] in the order in which matmul reads it.
+void pack_weights(const float* w, int64_t rows, int64_t cols, float* packed, Isa isa = best_isa());
+
+}  // namespace crumb::kernels

@@ -1,0 +1,86 @@
+#include "kernels/attention.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/kernels/isa_cases.h"
+
+namespace crumb::kernels {
+namespace {
+
+using testing::normal_values;
+
+class Attention : public ::testing::TestWithParam<Isa> {};
+INSTANTIATE_TEST_SUITE_P(Paths, Attention, ::testing::ValuesIn(testing::isas()), testing::isa_label);
+
+struct Case {
+  int64_t position, count, heads, dim, window;
+};
+constexpr Case kCases[] = {{0, 1, 1, 8, 0},     {0, 5, 2, 16, 0},     {63, 2, 3, 64, 0},
+                           {100, 30, 3, 64, 0}, {0, 200, 1, 20, 0},   {190, 40, 4, 128, 0},
+                           {70, 90, 2, 32, 7},  {300, 70, 1, 48, 64}, {10, 3, 2, 300, 0}};
+
+struct Problem {
+  std::vector<float> q, keys, values;
+  explicit Problem(const Case& c)
+      : q(normal_values(c.count * c.heads * c.dim, 1)),
+        keys(normal_values((c.position + c.count) * c.dim, 2, 1.5)),
+        values(normal_values((c.position + c.count) * c.dim, 3)) {}
+  std::vector<float> run(Isa isa, const Case& c) const {
+    std::vector<float> out(q.size(), NAN);
+    attend({.q = q.data(),
+            .out = out.data(),
+            .stride = c.heads * c.dim,
+            .count = c.count,
+            .heads = c.heads,
+            .dim = c.dim,
+            .position = c.position,
+            .window = c.window,
+            .keys = keys.data(),
+            .values = values.data()},
+           isa);
+    return out;
+  }
+};
+
+TEST_P(Attention, EveryPathIsTheReferenceWithinRounding) {
+  for (const auto& c : kCases) {
+    const Problem problem(c);
+    const auto expected = problem.run(Isa::reference, c), actual = problem.run(GetParam(), c);
+    // Scores of size 10 carry a relative error of some 1e-6 into the weights; the values are of size 1.
+    for (size_t i = 0; i < expected.size(); ++i)
+      ASSERT_NEAR(actual[i], expected[i], 2e-5) << "position " << c.position << ", dim " << c.dim << ", value " << i;
+  }
+}
+
+TEST_P(Attention, OfOneKeyIsItsValue) {
+  const Case c{0, 1, 2, 24, 0};
+  const Problem problem(c);
+  const auto out = problem.run(GetParam(), c);
+  for (size_t i = 0; i < out.size(); ++i) EXPECT_EQ(out[i], problem.values[i % 24]);
+}
+
+TEST_P(Attention, AWindowOfOneSeesTheTokenAlone) {
+  const Case c{70, 9, 1, 16, 1};
+  const Problem problem(c);
+  const auto out = problem.run(GetParam(), c);
+  for (size_t i = 0; i < out.size(); ++i) EXPECT_EQ(out[i], problem.values[70 * 16 + i]);
+}
+
+TEST_P(Attention, AQueryAmongOthersEqualsTheQueryAlone) {
+  for (const auto& c : kCases) {
+    const Problem problem(c);
+    const auto together = problem.run(GetParam(), c);
+    for (int64_t t = 0; t < c.count; ++t) {
+      const Case one{c.position + t, 1, c.heads, c.dim, c.window};
+      Problem alone = problem;
+      const int64_t row = c.heads * c.dim;
+      alone.q.assign(problem.q.begin() + t * row, problem.q.begin() + (t + 1) * row);
+      const auto out = alone.run(GetParam(), one);
+      for (int64_t i = 0; i < row; ++i)
+        ASSERT_EQ(out[static_cast<size_t>(i)], together[static_cast<size_t>(t * row + i)]) << "token " << t;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace crumb::kernels

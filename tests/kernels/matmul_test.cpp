@@ -1,0 +1,95 @@
+#include "kernels/matmul.h"
+
+#include <gtest/gtest.h>
+
+#include "core/common/thread_pool.h"
+#include "tests/kernels/isa_cases.h"
+
+namespace crumb::kernels {
+namespace {
+
+using testing::normal_values;
+
+class Matmul : public ::testing::TestWithParam<Isa> {};
+INSTANTIATE_TEST_SUITE_P(Paths, Matmul, ::testing::ValuesIn(testing::isas()), testing::isa_label);
+
+struct Shape {
+  int64_t tokens, rows, cols;
+};
+// Every tile and remainder of tokens, of rows and of the blocks over cols.
+constexpr Shape kShapes[] = {{1, 1, 1},    {2, 5, 3},    {3, 16, 8},    {5, 17, 255},  {6, 31, 256},  {7, 32, 257},
+                             {11, 33, 16}, {12, 64, 17}, {13, 48, 512}, {25, 65, 600}, {130, 96, 33}, {4, 129, 1030}};
+
+std::vector<float> product(Isa isa, Shape shape, bool has_bias, Executor& executor) {
+  const auto [tokens, rows, cols] = shape;
+  const auto x = normal_values(tokens * cols, 1), w = normal_values(rows * cols, 2), bias = normal_values(rows, 3);
+  std::vector<float> y(static_cast<size_t>(tokens * rows), NAN);
+  matmul({x.data(), cols, tokens, w.data(), has_bias ? bias.data() : nullptr, rows, cols, y.data(), rows}, executor,
+         isa);
+  return y;
+}
+
+TEST_P(Matmul, IsTheSumOfProductsInDoublePrecision) {
+  ThreadPool pool(2);
+  for (const auto& shape : kShapes) {
+    const auto [tokens, rows, cols] = shape;
+    const auto x = normal_values(tokens * cols, 1), w = normal_values(rows * cols, 2), bias = normal_values(rows, 3);
+    for (const bool has_bias : {false, true}) {
+      const auto y = product(GetParam(), shape, has_bias, pool);
+      for (int64_t i = 0; i < tokens * rows; ++i) {
+        double sum = has_bias ? bias[static_cast<size_t>(i % rows)] : 0.0, magnitude = std::abs(sum);
+        for (int64_t k = 0; k < cols; ++k) {
+          const double term = static_cast<double>(x[static_cast<size_t>(i / rows * cols + k)]) *
+                              w[static_cast<size_t>(i % rows * cols + k)];
+          sum += term;
+          magnitude += std::abs(term);
+        }
+        // A chain of at most 256 products and one sum for each such block.
+        const double roundings = static_cast<double>(std::min<int64_t>(cols, 256) + cols / 256 + 2);
+        ASSERT_NEAR(y[static_cast<size_t>(i)], sum, roundings * 0x1.0p-24 * magnitude)
+            << tokens << " tokens, " << rows << " rows, " << cols << " cols, value " << i;
+      }
+    }
+  }
+}
+
+TEST_P(Matmul, GivesTheSameBitsForAnyNumberOfThreads) {
+  ThreadPool pool(3);
+  const Shape shape{13, 1000, 600};
+  EXPECT_EQ(product(GetParam(), shape, true, pool), product(GetParam(), shape, true, serial_executor()));
+}
+
+TEST_P(Matmul, ATokenAmongOthersEqualsTheTokenAlone) {
+  const int64_t tokens = 31, rows = 67, cols = 700;
+  const auto x = normal_values(tokens * cols, 1), w = normal_values(rows * cols, 2), bias = normal_values(rows, 3);
+  std::vector<float> together(static_cast<size_t>(tokens * rows)), alone(static_cast<size_t>(rows));
+  matmul({x.data(), cols, tokens, w.data(), bias.data(), rows, cols, together.data(), rows}, serial_executor(),
+         GetParam());
+  for (int64_t t = 0; t < tokens; ++t) {
+    matmul({x.data() + t * cols, cols, 1, w.data(), bias.data(), rows, cols, alone.data(), rows}, serial_executor(),
+           GetParam());
+    for (int64_t r = 0; r < rows; ++r)
+      ASSERT_EQ(alone[static_cast<size_t>(r)], together[static_cast<size_t>(t * rows + r)]) << "token " << t;
+  }
+}
+
+TEST_P(Matmul, PackedWeightsGiveTheSameBits) {
+  for (const auto& [tokens, rows, cols] : kShapes) {
+    const auto x = normal_values(tokens * cols, 1), w = normal_values(rows * cols, 2);
+    std::vector<float> packed(static_cast<size_t>(packed_size(rows, cols))), y(static_cast<size_t>(tokens * rows));
+    pack_weights(w.data(), rows, cols, packed.data(), GetParam());
+    matmul({x.data(), cols, tokens, packed.data(), nullptr, rows, cols, y.data(), rows, true}, serial_executor(),
+           GetParam());
+    EXPECT_EQ(y, product(GetParam(), {tokens, rows, cols}, false, serial_executor()));
+  }
+}
+
+TEST_P(Matmul, StridesLeaveWhatLiesBetween) {
+  const std::vector<float> x{1, 2, -1, 3, 4, -1}, w{1, 1, 1, 0};
+  std::vector<float> y(6, 7.0f);
+  matmul({x.data(), 3, 2, w.data(), nullptr, 2, 2, y.data(), 3}, serial_executor(), GetParam());
+  EXPECT_EQ(y, (std::vector<float>{3, 1, 7, 7, 3, 7}));
+}
+
+}  // namespace
+}  // namespace crumb::kernels
