@@ -350,11 +350,16 @@ TEST(Export, RefusesNanWeightsAndLeavesNothingBehind) {
   EXPECT_THAT(names_in(dir / "out"), IsEmpty());
 }
 
-TEST(Export, OfAGgufToTwoBitsNeedsCodesWhichAGgufNoLongerHas) {
+TEST(Export, OfAGgufToTwoBitsNeedsCodes) {
   const TempDir dir;
-  run(quantized_model(dir.path(), small_spec(Architecture::llama, 256), kSeqRow), dir / "a.gguf", "gguf-q2_k");
-  EXPECT_THAT(error_of([&] { run(dir / "a.gguf", dir / "b.gguf", "gguf-q2_k"); }),
+  write_model(dir / "model", small_spec(Architecture::llama, 256));
+  run(dir / "model", dir / "plain.gguf", "gguf-q8_0");
+  EXPECT_THAT(error_of([&] { run(dir / "plain.gguf", dir / "b.gguf", "gguf-q2_k"); }),
               HasSubstr("gguf-q2_k needs a quantized model, this one has no codes and scales"));
+  const auto codes = quantized_model(dir.path(), small_spec(Architecture::llama, 256), kSeqRow);
+  run(codes, dir / "a.gguf", "gguf-q8_0");
+  run(dir / "a.gguf", dir / "b.gguf", "gguf-q2_k");
+  expect_same_network(codes, dir / "b.gguf");
 }
 
 TEST(Export, RefusesATokenizerWithMoreTokensThanTheEmbeddingHasRows) {
