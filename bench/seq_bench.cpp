@@ -8,7 +8,7 @@
 #include "core/common/rng.h"
 #include "core/common/thread_pool.h"
 #include "kernels/seq.h"
-#include "quant/scale_search.h"
+#include "quant/grid.h"
 
 namespace {
 
@@ -69,16 +69,19 @@ void mse_search(benchmark::State& state) {
   Data& d = data();
   for (auto _ : state) {
     for (int64_t row = 0; row < 256; ++row)
-      benchmark::DoNotOptimize(quant::seq_scale(d.w.data() + row * kCols, kCols, quant::ScaleInit::mse));
+      benchmark::DoNotOptimize(
+          quant::Grid::seq->find_scale(d.w.data() + row * kCols, kCols, {}, quant::ScaleInit::mse));
   }
   state.SetItemsProcessed(state.iterations() * 256 * kCols);
 }
 
 void int_search(benchmark::State& state) {
+  const quant::QuantFormat int4{.grid = quant::Grid::intn, .bits = 4};
   Data& d = data();
   for (auto _ : state) {
     for (int64_t row = 0; row < 64; ++row) {
-      benchmark::DoNotOptimize(quant::int_scale(d.w.data() + row * kCols, kCols, 4, true, quant::ScaleInit::mse));
+      benchmark::DoNotOptimize(
+          quant::Grid::intn->find_scale(d.w.data() + row * kCols, kCols, int4, quant::ScaleInit::mse));
     }
   }
   state.SetItemsProcessed(state.iterations() * 64 * kCols);

@@ -83,6 +83,25 @@ QuantizeJob read_job(const CLI::App& app, const Options& options) {
   return read_config<QuantizeJob>(tree);
 }
 
+/// "seq (2 bits) or int"
+std::string grid_words() {
+  std::vector<std::string> words;
+  for (const quant::Grid grid : quant::known_grids()) {
+    const bool has_one_width = grid.facts().least_bits == grid.facts().most_bits;
+    words.push_back(fmt::format("{}{}", grid.facts().name,
+                                has_one_width ? fmt::format(" ({} bits)", quant::bits_range(grid)) : ""));
+  }
+  return fmt::format("{}", fmt::join(words, " or "));
+}
+
+/// "bits a weight: 2 for seq, 2 to 8 for int"
+std::string bits_words() {
+  std::vector<std::string> words;
+  for (const quant::Grid grid : quant::known_grids())
+    words.push_back(fmt::format("{} for {}", quant::bits_range(grid), grid.facts().name));
+  return fmt::format("bits a weight: {}", fmt::join(words, ", "));
+}
+
 /// Relative squared errors: a row a layer, a column a kind of linear.
 void print_table(const RtnReport& report) {
   const auto kinds = report.kinds();
@@ -167,9 +186,8 @@ Verb add_quantize(CLI::App& program, const Globals& globals) {
   const QuantizeJob usual;
   const auto& method = usual.method;
   app->add_option("--method", options->method, "rtn: round to nearest")->default_str(method.name);
-  app->add_option("--grid", options->grid, "seq (2 bits) or int")->default_str(method.grid);
-  app->add_option("--bits", options->bits, "bits a weight: 2 for seq, 2 to 8 for int")
-      ->default_str(fmt::format("{}", method.bits));
+  app->add_option("--grid", options->grid, grid_words())->default_str(method.grid);
+  app->add_option("--bits", options->bits, bits_words())->default_str(fmt::format("{}", method.bits));
   app->add_option("--group-size", options->group_size, "weights that share a scale; 0: a whole row")
       ->default_str(fmt::format("{}", method.group_size));
   app->add_flag("--asymmetric", options->asymmetric, "grid int with zero points");

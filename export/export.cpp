@@ -60,7 +60,7 @@ void check_vocabulary_exports(const arch::DecoderSpec& spec, const tokenizer::To
 }
 
 ExportResult export_checkpoint(const quant::Checkpoint& checkpoint, const Path& output, const ExportOptions& options) {
-  quant::warn_about_dequantization(checkpoint);
+  quant::warn_about_dequantization(checkpoint, /*takes_codes=*/true);
   quant::check_vocabulary(checkpoint);
   ExportResult result;
   result.plan = plan_export(checkpoint.spec(), quantized_formats(checkpoint), options);

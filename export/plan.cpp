@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <array>
+#include <bit>
+#include <cmath>
 #include <string_view>
 
 #include "core/arch/gguf_metadata.h"
@@ -13,7 +15,6 @@ namespace {
 using arch::TensorDesc;
 using arch::TensorRole;
 using formats::TensorType;
-using quant::Grid;
 using quant::QuantFormat;
 
 constexpr int64_t kGgufAlignment = 32;
@@ -27,9 +28,9 @@ struct Target {
   TensorType type() const { return linear_types.front(); }
   bool is_gguf() const { return name.starts_with("gguf-"); }
   bool is_two_bit() const { return type() == TensorType::q2_0c || type() == TensorType::q2_k; }
-  /// A 2-bit target does not quietly become a 4-bit one for a model of integers.
-  std::vector<TensorType> types_for(Grid grid) const {
-    return grid == Grid::intn && is_two_bit() ? std::vector{type()} : linear_types;
+  /// A 2-bit target does not quietly become a 4-bit one for levels it cannot hold.
+  std::vector<TensorType> types_for(const QuantFormat& format) const {
+    return is_two_bit() && !formats::level_factor(type(), format.levels()) ? std::vector{type()} : linear_types;
   }
 };
 
@@ -60,8 +61,7 @@ const Target& find_target(const std::string& name) {
 /// "INT4 symmetric, one scale per 64"
 std::string grid_text(const QuantFormat& format) {
   const std::string scales = format.group_size == 0 ? "a row" : fmt::format("per {}", format.group_size);
-  if (format.grid == Grid::seq) return "SEQ, one scale " + scales;
-  return fmt::format("INT{} {}, one scale {}", format.bits, format.symmetric ? "symmetric" : "asymmetric", scales);
+  return fmt::format("{}, one scale {}", format.title(), scales);
 }
 
 /// Why rows of this length do not fit the type; empty if they do.
@@ -82,31 +82,42 @@ std::string size_obstacle(TensorType type, const QuantFormat& format, int64_t co
   return fmt::format("{} has one scale per {}, not per {}", formats::type_name(type), block, format.group_size);
 }
 
-// (code - zero_point) * scale in bf16: the integer's significant bits and the scale's must fit together.
-std::string int_bf16_obstacle(const QuantFormat& format) {
-  const int bits = (format.symmetric ? format.bits - 1 : format.bits) + kScaleBits;
+int significant_bits(float x) {
+  if (x == 0) return 0;
+  int exponent = 0;
+  const auto mantissa = static_cast<uint32_t>(std::ldexp(std::fabs(std::frexp(x, &exponent)), 24));
+  return 24 - std::countr_zero(mantissa);
+}
+
+// Level times scale in bf16: the significant bits of both must fit together. Zero points move integers within the range
+// of the levels.
+std::string bf16_obstacle(const QuantFormat& format) {
+  int bits = 0;
+  for (const float level : format.levels()) bits = std::max(bits, significant_bits(level));
+  bits += kScaleBits;
   return bits <= kBf16Bits ? "" : fmt::format("bf16 has {} significant bits, its values up to {}", kBf16Bits, bits);
 }
 
-std::string int_obstacle(TensorType type, const QuantFormat& format, int64_t cols) {
-  if (type == TensorType::bf16) return int_bf16_obstacle(format);
-  if (type != TensorType::q4_0 && type != TensorType::q8_0)
+/// Why the type does not hold the levels; empty if it does.
+std::string level_obstacle(TensorType type, const QuantFormat& format) {
+  if (type == TensorType::bf16) return bf16_obstacle(format);
+  const bool holds = formats::level_factor(type, format.levels()).has_value();
+  if (!holds && type != TensorType::q4_0 && type != TensorType::q8_0)
     return fmt::format("{} holds the SEQ grid only", formats::type_name(type));
-  if (!format.symmetric) return fmt::format("{} has no zero points", formats::type_name(type));
-  if (const int most = type == TensorType::q4_0 ? 4 : 8; format.bits > most)
-    return fmt::format("{} has {} bits", formats::type_name(type), most);
-  return size_obstacle(type, format, cols);
+  if (format.has_zero_points()) return fmt::format("{} has no zero points", formats::type_name(type));
+  return holds ? "" : fmt::format("{} has {} bits", formats::type_name(type), type == TensorType::q4_0 ? 4 : 8);
 }
 
-/// Why the type does not hold the grid exactly; empty if it does.
+/// Why the type does not hold the tensor exactly; empty if it does.
 std::string obstacle(TensorType type, const QuantFormat& format, int64_t cols) {
-  return format.grid == Grid::seq ? size_obstacle(type, format, cols) : int_obstacle(type, format, cols);
+  const std::string levels = level_obstacle(type, format);
+  return levels.empty() ? size_obstacle(type, format, cols) : levels;
 }
 
 std::string targets_that_hold(const QuantFormat& format, int64_t cols) {
   std::vector<std::string> names;
   for (const Target& target : targets()) {
-    const auto types = target.types_for(format.grid);
+    const auto types = target.types_for(format);
     if (std::ranges::any_of(types, [&](auto type) { return obstacle(type, format, cols).empty(); }))
       names.push_back(target.name);
   }
@@ -120,7 +131,7 @@ struct Choice {
 
 Choice choose_quantized(const Target& target, const TensorDesc& desc, const QuantFormat& format) {
   std::vector<std::string> reasons;
-  for (const TensorType type : target.types_for(format.grid)) {
+  for (const TensorType type : target.types_for(format)) {
     const std::string reason = obstacle(type, format, desc.cols());
     if (reason.empty()) return {type, join(reasons, "; ")};
     reasons.push_back(reason);

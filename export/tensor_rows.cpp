@@ -37,6 +37,7 @@ TensorRows::TensorRows(const quant::Checkpoint& checkpoint, const PlannedTensor&
       head_dim_(order == RowOrder::gguf ? planned.desc.permuted_head_dim : 0),
       row_bytes_(formats::row_bytes(planned.type, cols_)),
       block_rows_(std::max<int64_t>(1, quant::rows_per_block(cols_))) {
+  if (planned.format) levels_ = planned.format->levels();
   if (head_dim_ > 0) block_rows_ = std::max(head_dim_, block_rows_ / head_dim_ * head_dim_);
 }
 
@@ -86,12 +87,7 @@ void TensorRows::encode_codes(int64_t source, uint8_t* out) const {
   const auto& format = codes_.format;
   const uint8_t* codes = codes_.codes.data() + source * cols_;
   const float* scales = codes_.scales.data() + source * format.groups(cols_);
-  const int64_t group = format.group_cols(cols_);
-  if (format.grid == quant::Grid::seq) {
-    formats::encode_seq_row(planned_.type, codes, scales, cols_, group, out);
-  } else {
-    formats::encode_int_row(planned_.type, codes, scales, cols_, group, format.bits, out);
-  }
+  formats::encode_codes_row(planned_.type, codes, levels_, scales, cols_, format.group_cols(cols_), out);
 }
 
 void TensorRows::note_loss(const float* values, const uint8_t* encoded) {

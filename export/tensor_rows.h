@@ -52,6 +52,7 @@ class TensorRows {
   ThreadPool& pool_;
   int64_t cols_, head_dim_, row_bytes_, block_rows_;
   quant::QuantizedTensor codes_;  // the loaded block, when the tensor is quantized
+  std::vector<float> levels_;     // of its codes
   std::vector<float> values_;     // and as floats, when they are needed
   std::vector<uint8_t> bytes_;
   std::atomic<bool> rounded_ = false;

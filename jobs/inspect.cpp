@@ -11,6 +11,7 @@
 #include "core/formats/safetensors.h"
 #include "quant/checkpoint.h"
 #include "quant/codes_writer.h"
+#include "quant/gguf_codes.h"
 
 namespace crumb::jobs {
 namespace {
@@ -20,6 +21,23 @@ StoredEntry gguf_entry(const formats::GgufTensor& tensor) {
   entry.is_vocabulary = tensor.name == "token_embd.weight" || tensor.name == "output.weight";
   entry.type = tensor.type_name;
   return entry;
+}
+
+/// Of a matrix that is codes and scales; empty otherwise.
+std::vector<int64_t> histogram(const formats::GgufReader& gguf, const formats::GgufTensor& tensor) {
+  if (!tensor.readable || tensor.shape.size() != 2) return {};
+  const auto format = quant::find_codes(gguf, tensor);
+  if (!format) return {};
+  const quant::RowsOfCodes rows(gguf, tensor, *format);
+  std::vector<uint8_t> codes(static_cast<size_t>(tensor.cols()));
+  std::vector<float> scales(static_cast<size_t>(rows.blocks_a_row()));
+  std::vector<int64_t> counts(size_t{1} << format->bits);
+  for (int64_t row = 0; row < tensor.rows(); ++row) {
+    rows.take_apart(row, codes.data(), scales.data());
+    for (const auto code : codes) ++counts[code];
+  }
+  gguf.release_rows(tensor, 0, tensor.rows());
+  return counts;
 }
 
 Contents read_gguf(const formats::GgufReader& gguf) {
@@ -35,7 +53,10 @@ Contents read_gguf(const formats::GgufReader& gguf) {
   } catch (const UserError& error) {
     contents.note = error.what();
   }
-  for (const auto& tensor : gguf.tensors()) contents.entries.push_back(gguf_entry(tensor));
+  for (const auto& tensor : gguf.tensors()) {
+    contents.entries.push_back(gguf_entry(tensor));
+    contents.entries.back().codes_histogram = histogram(gguf, tensor);
+  }
   for (const auto& [key, value] : gguf.metadata()) contents.metadata.emplace_back(key, value.text());
   return contents;
 }

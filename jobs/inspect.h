@@ -21,7 +21,7 @@ struct StoredEntry {
   int64_t bytes = 0;
   bool is_vocabulary = false;            // embedding or head
   bool is_readable = true;               // Crumb has a codec for it
-  std::vector<int64_t> codes_histogram;  // of codes and scales only
+  std::vector<int64_t> codes_histogram;  // of codes and scales
 
   int64_t elements() const;
 };

@@ -8,6 +8,7 @@
 
 #include "core/common/error.h"
 #include "export/export.h"
+#include "qat/trainable.h"
 
 namespace crumb::jobs {
 namespace {
@@ -39,9 +40,7 @@ void check(const TrainJob& job) {
   const bool trains = job.method.name == "qat" || job.method.name == "none";
   CRUMB_CHECK(trains, "method.name: {} does not train (crumb quantize does it); known here: none, qat",
               job.method.name);
-  CRUMB_CHECK(!job.quantizes() || job.method.grid == "seq", "method.grid: training knows seq only, got {}",
-              job.method.grid);
-  if (job.quantizes()) static_cast<void>(job.method.format());  // refuses combinations that do not exist
+  if (job.quantizes()) qat::check_trainable(job.method);
   CRUMB_CHECK(job.optimizer.betas.size() == 2, "optimizer.betas: expected two numbers, got {}",
               job.optimizer.betas.size());
   CRUMB_CHECK(!job.quantizes() || !job.model.is_random, "model.init: random values are trained with method.name: none");

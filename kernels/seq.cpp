@@ -12,8 +12,6 @@ namespace {
 
 constexpr int kLanes = 8;
 
-float level_of(float w, float s) { return w != w ? w : seq_level(seq_code(w, s), s); }
-
 float join(const float* lane) {
   return ((lane[0] + lane[4]) + (lane[1] + lane[5])) + ((lane[2] + lane[6]) + (lane[3] + lane[7]));
 }
@@ -24,7 +22,7 @@ void seq_forward(const SeqGroup& group, float* y, uint8_t* codes) {
   const auto [w, s, n] = group;
   for (int64_t i = 0; i < n; ++i) {
     if (codes != nullptr) codes[i] = static_cast<uint8_t>(seq_code(w[i], s));
-    if (y != nullptr) y[i] = level_of(w[i], s);
+    if (y != nullptr) y[i] = seq_nearest_level(w[i], s);
   }
 }
 
@@ -36,7 +34,7 @@ float seq_backward(const SeqGroup& group, const float* grad_y, OutsideGradient o
     float lane[kLanes] = {};
     const int64_t end = std::min(block + kSumBlock, n);
     for (int64_t i = block; i < end; ++i) {
-      const float g = grad_y[i], level = level_of(w[i], s);
+      const float g = grad_y[i], level = seq_nearest_level(w[i], s);
       const bool inside = std::fabs(w[i]) <= range;
       lane[i % kLanes] = std::fma(g, inside ? level - w[i] : level, lane[i % kLanes]);
       grad_w[i] = inside || outside == OutsideGradient::ste ? g : 0.0f;

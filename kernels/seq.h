@@ -13,6 +13,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 
 #include "core/common/executor.h"
 #include "kernels/cpu_features.h"
@@ -33,10 +34,25 @@ inline float round_scale(float s) {
 }
 
 /// s is rounded already, here and below.
-inline int seq_code(float w, float s) {
-  return static_cast<int>(w > -s) + static_cast<int>(w >= 0.0f) + static_cast<int>(w > s);
+constexpr float seq_level(int code, float s) { return (static_cast<float>(code) - 1.5f) * s; }
+
+/// The code of w, a float or a vector of them as the compiler has them (__m256); of a vector as integers in its lanes.
+template <class V>
+[[gnu::always_inline]] inline auto seq_code(V w, V s) {
+  if constexpr (std::is_same_v<V, float>)
+    return static_cast<int>(w > -s) + static_cast<int>(w >= 0.0f) + static_cast<int>(w > s);
+  else
+    return -((w > -s) + (w >= 0.0f) + (w > s));  // a comparison that holds is -1
 }
-inline float seq_level(int code, float s) { return (static_cast<float>(code) - 1.5f) * s; }
+
+/// The level of the code of w; NaN stays NaN. Without a detour by the code, so that vectors need no table.
+template <class V>
+[[gnu::always_inline]] inline V seq_nearest_level(V w, V s) {
+  const V inner = seq_level(2, 1.0f) * s, outer = seq_level(3, 1.0f) * s;
+  const V above = w > s ? outer : inner, below = w > -s ? -inner : -outer;
+  const V level = w >= 0.0f ? above : below;
+  return w == w ? level : w;
+}
 
 enum class OutsideGradient { zero, ste };
 
@@ -54,7 +70,7 @@ void seq_backward(const float* w, const float* scale, const float* grad_y, int64
                   int64_t group_size, OutsideGradient outside, float* grad_w, float* grad_log_scale, Executor& executor,
                   Isa isa = best_isa());
 
-namespace reference {  // plain loops; the sums in double
+namespace reference {  // a definition of its own, in double: the oracle
 void seq_forward(const float* w, const float* scale, int64_t rows, int64_t cols, int64_t group_size, float* y,
                  uint8_t* codes);
 void seq_backward(const float* w, const float* scale, const float* grad_y, int64_t rows, int64_t cols,

@@ -89,7 +89,7 @@ class RtnWalk {
 
  private:
   static int64_t bytes_of(const TensorDesc& desc, const QuantFormat& format) {
-    const int64_t bytes_a_group = format.symmetric ? 4 : 8;  // the scale; the zero point
+    const int64_t bytes_a_group = format.has_zero_points() ? 8 : 4;  // the scale; the zero point
     return desc.rows() *
            (quant::packed_row_bytes(desc.cols(), format.bits) + bytes_a_group * format.groups(desc.cols()));
   }

@@ -5,22 +5,12 @@
 #include <string>
 
 #include "core/common/error.h"
-#include "qat/seq_linear.h"
+#include "qat/quant_linear.h"
 #include "quant/codes_writer.h"
 #include "quant/scale_search.h"
 
 namespace crumb::qat {
 namespace {
-
-using SeqLinears = std::map<std::string, std::shared_ptr<SeqLinearImpl>>;
-
-SeqLinears seq_linears(const model::Decoder& decoder) {
-  SeqLinears out;
-  for (const auto& [name, linear] : decoder.linears()) {
-    if (auto seq = std::dynamic_pointer_cast<SeqLinearImpl>(linear)) out[name] = std::move(seq);
-  }
-  return out;
-}
 
 void copy_rows(const torch::Tensor& value, const arch::TensorDesc& desc, int64_t begin, int64_t end, float* out) {
   const torch::Tensor rows =
@@ -32,20 +22,21 @@ void copy_rows(const torch::Tensor& value, const arch::TensorDesc& desc, int64_t
 
 void warn_about_clamped_scales(const model::Decoder& decoder) {
   std::vector<quant::ClampedScales> scales;
-  for (const auto& [name, linear] : seq_linears(decoder))
-    scales.push_back({name, linear->clamped_scales(), linear->log_scale.numel()});
+  for (const auto& [name, linear] : quant_linears(decoder))
+    scales.push_back({name, linear->clamped_scales(), linear->log_scales().numel()});
   quant::warn_about_clamped_scales(scales);
 }
 
 void save_model(const Path& folder, model::Decoder& decoder, const quant::Checkpoint& base,
                 const quant::MethodOptions& method) {
   const torch::NoGradGuard no_grad;
-  const SeqLinears linears = seq_linears(decoder);
+  std::map<std::string, std::shared_ptr<QuantLinear>> linears;
+  for (const auto& [name, linear] : quant_linears(decoder)) linears[name] = linear;
   quant::CodesSource source;
   for (const auto& stored : base.tensors()) {
     const auto found = linears.find(stored.desc.module_name());
     if (stored.desc.role == arch::TensorRole::linear && found != linears.end())
-      source.formats[stored.desc.hf_name] = method.format();
+      source.formats[stored.desc.hf_name] = found->second->format();
   }
   source.codes = [&](const arch::TensorDesc& desc, int64_t begin, int64_t end) {
     return linears.at(desc.module_name())->quantized(begin, end);

@@ -8,13 +8,13 @@
 
 namespace crumb::qat {
 
-/// Writes the folder (docs/formats.md) atomically, replacing one that exists: the codes and rounded scales of the SEQ
-/// linears as the forward pass uses them, norms and biases rounded to bf16, everything else in the dtypes of `base`,
-/// whose configuration and tokenizer files are copied.
+/// Writes the folder (docs/formats.md) atomically, replacing one that exists: the codes and rounded scales of the
+/// quantized linears as the forward pass uses them, norms and biases rounded to bf16, everything else in the dtypes of
+/// `base`, whose configuration and tokenizer files are copied.
 void save_model(const Path& folder, model::Decoder& decoder, const quant::Checkpoint& base,
                 const quant::MethodOptions& method);
 
-/// One warning that names the SEQ linears of which scales are at an end of their range.
+/// One warning that names the quantized linears of which scales are at an end of their range.
 void warn_about_clamped_scales(const model::Decoder& decoder);
 
 }  // namespace crumb::qat

@@ -6,8 +6,9 @@
 
 namespace crumb::qat {
 
-/// SEQ linears for method.name: qat (excluded names stay float), float linears for none. UserError for grids that
-/// cannot be trained, and, when a linear is made, for a group_size that does not divide its rows, with its name.
+/// Linears of the method's grid for method.name: qat (excluded names stay float), float linears for none. UserError for
+/// grids that cannot be trained, and, when a linear is made, for a group_size that does not divide its rows, with its
+/// name.
 model::LinearFactory linear_factory(const quant::MethodOptions& method);
 
 /// UserError naming the first linear of `spec` whose rows group_size does not divide: tells before weights are read.

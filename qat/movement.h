@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "model/decoder.h"
-#include "qat/seq_linear.h"
+#include "qat/quant_linear.h"
 #include "train/optimizer.h"
 
 namespace crumb::qat {
@@ -19,7 +19,7 @@ struct MovementReport {
   double scale_distance = 0;   // root mean square of ln s - ln s0
 };
 
-/// Remembers the start of a decoder: of its SEQ linears the codes, packed (2 bits a weight), and the scales; of every
+/// Remembers the start of a decoder: of its quantized linears the codes, packed, and the scales; of every
 /// trained matrix a sample. Make it before a checkpoint of a resumed run is loaded, so that the start is that of the
 /// whole run.
 class Movement {
@@ -31,9 +31,9 @@ class Movement {
 
  private:
   struct LinearStart {
-    std::shared_ptr<SeqLinearImpl> linear;
+    std::shared_ptr<QuantLinear> linear;
     std::vector<uint8_t> codes;  // packed rows
-    torch::Tensor log_scale;
+    torch::Tensor log_scales;
   };
   struct MatrixStart {
     torch::Tensor weight, sample;

@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "qat/seq_linear.h"
+#include "qat/quant_linear.h"
 
 namespace crumb::qat {
 namespace {
@@ -11,16 +11,14 @@ constexpr double kScaleShare = 0.006;  // a step of the median row as a share of
 constexpr double kLogScaleRate = 1e-3;
 constexpr double kRandomRate = 1e-3;  // without quantization, at 512 hidden units
 
-/// Scales of the SEQ linears at this moment, one number a row.
-torch::Tensor row_scales(const SeqLinearImpl& linear) { return linear.log_scale.detach().exp().mean(1); }
+/// Scales of a quantized linear at this moment, one number a row.
+torch::Tensor row_scales(const QuantLinear& linear) { return linear.scales().mean(1); }
 
 }  // namespace
 
 double median_scale(const model::Decoder& decoder) {
   std::vector<torch::Tensor> rows;
-  for (const auto& [name, linear] : decoder.linears()) {
-    if (const auto* seq = dynamic_cast<const SeqLinearImpl*>(linear.get())) rows.push_back(row_scales(*seq));
-  }
+  for (const auto& [name, linear] : quant_linears(decoder)) rows.push_back(row_scales(*linear));
   return rows.empty() ? 0.0 : torch::cat(rows).median().item<double>();
 }
 
@@ -33,11 +31,9 @@ void resolve_rates(train::OptimizerOptions& optimizer, double median_scale, bool
 
 void set_row_factors(std::vector<train::TrainedParameter>& parameters, const model::Decoder& decoder,
                      double median_scale) {
-  for (const auto& [name, linear] : decoder.linears()) {
-    const auto* seq = dynamic_cast<const SeqLinearImpl*>(linear.get());
-    if (seq == nullptr) continue;
+  for (const auto& [name, linear] : quant_linears(decoder)) {
     for (auto& p : parameters) {
-      if (p.name == name + ".weight") p.row_factor = (row_scales(*seq) / median_scale).contiguous();
+      if (p.name == name + ".weight") p.row_factor = (row_scales(*linear) / median_scale).contiguous();
     }
   }
 }

@@ -23,7 +23,7 @@ torch::Tensor first_log_scale(const torch::Tensor& weight, const SeqOptions& opt
   float* scales = scale.data_ptr<float>();
   at::parallel_for(0, scale.numel(), std::max<int64_t>(1, 16384 / group_cols), [&](int64_t begin, int64_t end) {
     for (int64_t group = begin; group < end; ++group)
-      scales[group] = quant::seq_scale(values + group * group_cols, group_cols, options.init);
+      scales[group] = quant::Grid::seq->find_scale(values + group * group_cols, group_cols, {}, options.init).scale;
   });
   return scale.log_().to(weight.device());
 }
@@ -76,10 +76,14 @@ void SeqLinearImpl::pretty_print(std::ostream& stream) const {
          << ", group_size=" << options_.group_size << ", bias=" << std::boolalpha << bias.defined() << ")";
 }
 
+quant::QuantFormat SeqLinearImpl::format() const {
+  return {.grid = quant::Grid::seq, .bits = 2, .symmetric = true, .group_size = options_.group_size};
+}
+
 quant::QuantizedTensor SeqLinearImpl::quantized(int64_t begin, int64_t end) const {
   const torch::NoGradGuard no_grad;
   const torch::Tensor w = weight.slice(0, begin, end), scale = log_scale.slice(0, begin, end).exp();
-  return {.format = {.grid = quant::Grid::seq, .bits = 2, .symmetric = true, .group_size = options_.group_size},
+  return {.format = format(),
           .rows = end - begin,
           .cols = weight.size(1),
           .codes = to_vector<uint8_t>(kernels::seq_codes(w, scale, options_.group_size)),
@@ -87,12 +91,13 @@ quant::QuantizedTensor SeqLinearImpl::quantized(int64_t begin, int64_t end) cons
           .zero_points = {}};
 }
 
-int64_t SeqLinearImpl::clamped_scales() const {
-  const torch::NoGradGuard no_grad;
-  const torch::Tensor w = weight.to(torch::kCPU).contiguous();
-  const torch::Tensor scale = kernels::round_scale(log_scale.exp()).to(torch::kCPU).contiguous();
-  return quant::count_clamped(w.const_data_ptr<float>(), scale.const_data_ptr<float>(), w.size(0), w.size(1),
-                              w.size(1) / scale.size(1));
+QuantLinearMaker seq_linear_maker(const quant::MethodOptions& method) {
+  const SeqOptions options{.group_size = method.format().group_size,
+                           .init = quant::scale_init_from_name(method.init),
+                           .outside = kernels::outside_gradient_from_name(method.outside_gradient)};
+  return [options](torch::Tensor weight, torch::Tensor bias) {
+    return std::make_shared<SeqLinearImpl>(std::move(weight), std::move(bias), options);
+  };
 }
 
 torch::nn::Sequential with_seq_linears(const torch::nn::Sequential& net, const SeqOptions& options,

@@ -4,9 +4,9 @@
 #include <torch/torch.h>
 
 #include "kernels/seq.h"
-#include "model/decoder.h"
+#include "qat/quant_linear.h"
+#include "quant/grid.h"
 #include "quant/quantized_tensor.h"
-#include "quant/scale_search.h"
 
 namespace crumb::qat {
 
@@ -21,7 +21,7 @@ struct SeqOptions {
 /// Parameters: "weight" [rows, cols] float32 master, "log_scale" [rows, groups] float32 (ln s), "bias" [rows] if any.
 /// The forward pass rounds s to 6 significant bits, so quantized() is exactly what it multiplies with. UserError if
 /// group_size does not divide cols. Keep the masters in float32: bfloat16 belongs to x.
-class SeqLinearImpl : public model::LinearModule {
+class SeqLinearImpl : public QuantLinear {
  public:
   /// `bias` may be undefined. The tensors become the parameters; scales start as `options.init` says.
   SeqLinearImpl(torch::Tensor weight, torch::Tensor bias, const SeqOptions& options = {});
@@ -33,11 +33,10 @@ class SeqLinearImpl : public model::LinearModule {
   torch::Tensor effective_weight() override;
   void pretty_print(std::ostream& stream) const override;
 
-  /// Rows [begin, end) as codes and rounded scales.
-  quant::QuantizedTensor quantized(int64_t begin, int64_t end) const;
-  quant::QuantizedTensor quantized() const { return quantized(0, weight.size(0)); }
-  /// Scales at an end of their range: quant::count_clamped.
-  int64_t clamped_scales() const;
+  quant::QuantFormat format() const override;
+  using QuantLinear::quantized;
+  quant::QuantizedTensor quantized(int64_t begin, int64_t end) const override;
+  torch::Tensor log_scales() const override { return log_scale.detach(); }
   const SeqOptions& options() const { return options_; }
 
   torch::Tensor log_scale;  // [rows, groups]
@@ -46,6 +45,9 @@ class SeqLinearImpl : public model::LinearModule {
   SeqOptions options_;
 };
 TORCH_MODULE(SeqLinear);
+
+/// SEQ linears with the options of a job.
+QuantLinearMaker seq_linear_maker(const quant::MethodOptions& method);
 
 /// A copy of `net` whose torch::nn::Linear layers are SeqLinear layers with the same first values; other layers are
 /// shared, and so are those whose name ("0", "1", or as given) matches a pattern of `exclude`.

@@ -82,10 +82,11 @@ void require_model_output(const Path& output, bool force, const Path& source) {
               "{} is no model folder; --force does not replace it", output.string());
 }
 
-void warn_about_dequantization(const Checkpoint& checkpoint) {
+void warn_about_dequantization(const Checkpoint& checkpoint, bool takes_codes) {
   if (checkpoint.kind() != CheckpointKind::gguf) return;
   std::set<std::string> types;
   for (const auto& tensor : checkpoint.tensors()) {
+    if (takes_codes && tensor.format) continue;
     const bool is_float = tensor.dtype == "f32" || tensor.dtype == "f16" || tensor.dtype == "bf16";
     if (tensor.desc.role == arch::TensorRole::linear && !is_float) types.insert(tensor.dtype);
   }

@@ -24,7 +24,7 @@ struct StoredTensor {
   arch::TensorDesc desc;
   std::string dtype;  // "BF16", "q2_k", "seq2"
   int64_t stored_bytes = 0;
-  std::optional<QuantFormat> format;  // set when read_codes() works: codes folders only
+  std::optional<QuantFormat> format;  // set when read_codes() works
 };
 
 class Checkpoint {
@@ -80,8 +80,8 @@ void check_vocabulary(const Checkpoint& checkpoint);
 void require_model_output(const Path& output, bool force, const Path& source);
 
 /// For a verb that takes the model for the full-precision one: a warning that names the types when a GGUF stores
-/// linears in fewer than 16 bits.
-void warn_about_dequantization(const Checkpoint& checkpoint);
+/// linears in fewer than 16 bits. `takes_codes`: those that are codes and scales are not dequantized.
+void warn_about_dequantization(const Checkpoint& checkpoint, bool takes_codes = false);
 
 /// Reads all rows of a tensor.
 std::vector<float> read_all(const Checkpoint& checkpoint, const StoredTensor& tensor);

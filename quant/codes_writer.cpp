@@ -20,7 +20,6 @@ using formats::SafetensorsWriter;
 constexpr int64_t kBlockFloats = int64_t{4} << 20;
 constexpr int64_t kShardBytes = int64_t{5'000'000'000};
 
-bool has_zero_points(const QuantFormat& format) { return format.grid == Grid::intn && !format.symmetric; }
 bool is_small(TensorRole role) { return role == TensorRole::norm || role == TensorRole::bias; }
 
 /// Of a tensor that is not quantized. Types that hold no more than bf16 become bf16, those of block types are rounded
@@ -69,7 +68,7 @@ class CodesWriter {
     const int64_t groups = format->groups(desc.cols());
     writer_.declare(desc.hf_name + "_codes", DType::u8, {desc.rows(), packed_row_bytes(desc.cols(), format->bits)});
     writer_.declare(desc.hf_name + "_scale", DType::f32, {desc.rows(), groups});
-    if (has_zero_points(*format)) writer_.declare(desc.hf_name + "_zero_point", DType::i32, {desc.rows(), groups});
+    if (format->has_zero_points()) writer_.declare(desc.hf_name + "_zero_point", DType::i32, {desc.rows(), groups});
     writer_.declare(desc.hf_name + "_shape", DType::i64, {2});
   }
 
@@ -86,7 +85,7 @@ class CodesWriter {
     }
     check_finite(scales.data(), static_cast<int64_t>(scales.size()), base_.path(), desc.hf_name + "_scale");
     write_vector(scales);
-    if (has_zero_points(format)) write_vector(zero_points);
+    if (format.has_zero_points()) write_vector(zero_points);
     write_vector(desc.shape);
   }
 

@@ -83,6 +83,7 @@ class FolderCheckpoint : public Checkpoint {
     for (int64_t row = 0; row < result.rows; ++row) {
       unpack_row(packed + row * row_bytes, result.cols, bits, result.codes.data() + row * result.cols);
     }
+    check_codes(tensor, result);
     read_scales(tensor, begin, result);
     return result;
   }
@@ -170,9 +171,9 @@ class FolderCheckpoint : public Checkpoint {
                 "{}: group_size {} does not divide the {} columns of {}", where, format.group_size, cols, desc.hf_name);
     int64_t bytes = part(desc, "_codes", DType::u8, {rows, packed_row_bytes(cols, format.bits)});
     bytes += part(desc, "_scale", DType::f32, {rows, groups});
-    if (format.grid == Grid::intn && !format.symmetric) bytes += part(desc, "_zero_point", DType::i32, {rows, groups});
+    if (format.has_zero_points()) bytes += part(desc, "_zero_point", DType::i32, {rows, groups});
     if (reader_.find(stored_name(desc) + "_shape") != nullptr) check_stored_shape(desc);
-    return {desc, grid_name(format.grid) + std::to_string(format.bits), bytes, format};
+    return {desc, format.type_name(), bytes, format};
   }
 
   /// Checks one of the tensors a quantized linear consists of; returns its size.
@@ -206,6 +207,16 @@ class FolderCheckpoint : public Checkpoint {
     }
   }
 
+  /// A grid may have fewer levels than its bits can number.
+  void check_codes(const StoredTensor& tensor, const QuantizedTensor& block) const {
+    const size_t levels = block.format.levels().size();
+    if (levels == size_t{1} << block.format.bits) return;
+    for (const uint8_t code : block.codes) {
+      CRUMB_CHECK(code < levels, "{}: tensor {} holds the code {}; grid {} has {} levels", path_.string(),
+                  codes_info(tensor).name, code, block.format.grid.facts().name, levels);
+    }
+  }
+
   void read_scales(const StoredTensor& tensor, int64_t begin, QuantizedTensor& result) const {
     const int64_t groups = result.format.groups(result.cols);
     const auto& info = scale_info(tensor);
@@ -215,7 +226,7 @@ class FolderCheckpoint : public Checkpoint {
       CRUMB_CHECK(std::isfinite(scale) && scale > 0, "{}: tensor {} holds the scale {}", path_.string(), info.name,
                   scale);
     }
-    if (result.format.grid != Grid::intn || result.format.symmetric) return;
+    if (!result.format.has_zero_points()) return;
     const auto bytes = reader_.bytes(reader_.at(stored_name(tensor.desc) + "_zero_point"));
     result.zero_points.resize(result.scales.size());
     const auto first = bytes.begin() + begin * groups * 4;

@@ -7,6 +7,7 @@
 #include "core/common/error.h"
 #include "core/common/log.h"
 #include "quant/checkpoint_kinds.h"
+#include "quant/gguf_codes.h"
 
 namespace crumb::quant {
 namespace {
@@ -43,9 +44,22 @@ class GgufCheckpoint : public Checkpoint {
     check_finite(out, (end - begin) * tensor.desc.cols(), path(), tensor.desc.gguf_name);
   }
 
-  QuantizedTensor read_codes(const StoredTensor& tensor, int64_t, int64_t) const override {
-    user_error("{}: the codes of {} cannot be taken back from a GGUF file; give the codes-and-scales folder",
-               path().string(), tensor.desc.gguf_name);
+  QuantizedTensor read_codes(const StoredTensor& tensor, int64_t begin, int64_t end) const override {
+    CRUMB_ASSERT(tensor.format.has_value());
+    const auto& source = reader_.tensor(tensor.desc.gguf_name);
+    const int64_t cols = tensor.desc.cols(), groups = tensor.format->groups(cols);
+    QuantizedTensor out{*tensor.format, end - begin, cols, {}, {}, {}};
+    out.codes.resize(static_cast<size_t>(out.rows * cols));
+    const RowsOfCodes rows(reader_, source, *tensor.format);
+    std::vector<float> of_blocks(static_cast<size_t>(rows.blocks_a_row()));
+    for (int64_t row = begin; row < end; ++row) {
+      const bool same =
+          rows.take_apart(stored_row(tensor.desc, row), out.codes.data() + (row - begin) * cols, of_blocks.data());
+      if (!same) run_error("{}: tensor {} has changed while it was read", path().string(), tensor.desc.gguf_name);
+      for (int64_t group = 0; group < groups; ++group)
+        out.scales.push_back(of_blocks[static_cast<size_t>(group * rows.blocks_a_row() / groups)]);
+    }
+    return out;
   }
 
   void release_rows(const StoredTensor& tensor, int64_t begin, int64_t end) const override {
@@ -83,13 +97,15 @@ class GgufCheckpoint : public Checkpoint {
     CRUMB_CHECK(tensor->readable, "{}: tensor {} has ggml type {}, which Crumb cannot read", path().string(),
                 desc.gguf_name, tensor->type_name);
     check_shape(path(), desc.gguf_name, tensor->shape, desc.shape);
-    return {desc, std::string(formats::type_name(tensor->type)), tensor->bytes, std::nullopt};
+    const bool may_be_codes = desc.role == arch::TensorRole::linear && desc.shape.size() == 2;
+    return {desc, std::string(formats::type_name(tensor->type)), tensor->bytes,
+            may_be_codes ? find_codes(reader_, *tensor) : std::nullopt};
   }
 
   void read_permuted_rows(const StoredTensor& tensor, const formats::GgufTensor& source, int64_t begin, int64_t end,
                           float* out) const {
     for (int64_t row = begin; row < end; ++row) {
-      const int64_t from = gguf_row(row, tensor.desc.permuted_head_dim);
+      const int64_t from = stored_row(tensor.desc, row);
       reader_.read_rows(source, from, from + 1, out + (row - begin) * tensor.desc.cols());
     }
   }
@@ -104,7 +120,9 @@ class GgufCheckpoint : public Checkpoint {
   }
 
   /// The inverse of arch::hf_row_of_gguf_row.
-  static int64_t gguf_row(int64_t hf_row, int64_t head_dim) {
+  static int64_t stored_row(const arch::TensorDesc& desc, int64_t hf_row) {
+    const int64_t head_dim = desc.permuted_head_dim;
+    if (head_dim == 0) return hf_row;
     const int64_t in_head = hf_row % head_dim, half = head_dim / 2;
     return hf_row - in_head + in_head % half * 2 + in_head / half;
   }

@@ -1,5 +1,7 @@
 #include "quant/method_options.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 
 #include "core/common/error.h"
@@ -45,15 +47,48 @@ bool matches(const std::string& name, const std::string& pattern) {
 }  // namespace
 
 QuantFormat MethodOptions::format() const {
-  const bool is_seq = grid == "seq";
-  CRUMB_CHECK(!is_seq || bits == 2, "method.bits: grid seq has 2 bits, got {}; grid int has 2 to 8", bits);
-  CRUMB_CHECK(!is_seq || symmetric, "method.symmetric: grid seq is symmetric; false is for grid int");
-  CRUMB_CHECK(is_seq || init != "absmean", "method.init: absmean is for grid seq; grid int knows absmax and mse");
-  return {.grid = is_seq ? Grid::seq : Grid::intn,
-          .bits = static_cast<int>(bits),
-          .symmetric = symmetric,
-          .group_size = group_size};
+  const QuantFormat format{.grid = grid_from_name(grid, "method.grid"),
+                           .bits = static_cast<int>(bits),
+                           .symmetric = symmetric,
+                           .group_size = group_size};
+  check_method(format, scale_init_from_name(init));
+  return format;
 }
+
+namespace method_help {
+
+const char* grids() {
+  static const std::string text = [] {
+    std::vector<std::string> grids;
+    for (const Grid grid : known_grids())
+      grids.push_back(fmt::format("{} = {}", grid.facts().name, grid.facts().values));
+    return fmt::format("the levels: {}", fmt::join(grids, ", "));
+  }();
+  return text.c_str();
+}
+
+const char* bits() {
+  static const std::string text = [] {
+    std::string out = "bits a weight";
+    for (const Grid grid : known_grids()) {
+      const GridFacts& facts = grid.facts();
+      if (facts.least_bits == facts.most_bits) out += fmt::format("; {} has {}", facts.name, facts.least_bits);
+    }
+    return out;
+  }();
+  return text.c_str();
+}
+
+FieldLimits bits_limits() {
+  FieldLimits limits{.min = 8, .max = 1};
+  for (const Grid grid : known_grids()) {
+    limits.min = std::min<double>(*limits.min, grid.facts().least_bits);
+    limits.max = std::max<double>(*limits.max, grid.facts().most_bits);
+  }
+  return limits;
+}
+
+}  // namespace method_help
 
 bool matches_any(const std::string& module_name, const std::vector<std::string>& patterns) {
   return std::any_of(patterns.begin(), patterns.end(),

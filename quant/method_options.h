@@ -10,6 +10,13 @@
 
 namespace crumb::quant {
 
+/// What the grids say of the keys that choose one.
+namespace method_help {
+const char* grids();
+const char* bits();
+FieldLimits bits_limits();
+}  // namespace method_help
+
 struct MethodOptions {
   std::string name = "qat";
   std::string grid = "seq";
@@ -24,9 +31,8 @@ struct MethodOptions {
   template <class V>
   void visit(V& v) {
     v.field("name", name, "the algorithm; none: plain training in float", {.choices = {"none", "qat", "rtn"}});
-    v.field("grid", grid, "the levels: seq = {-1.5, -0.5, 0.5, 1.5} * scale, int = integers * scale",
-            {.choices = {"seq", "int"}});
-    v.field("bits", bits, "bits a weight; seq has 2", {.min = 2, .max = 8});
+    v.field("grid", grid, method_help::grids(), {.choices = grid_names()});
+    v.field("bits", bits, method_help::bits(), method_help::bits_limits());
     v.field("symmetric", symmetric, "integer grids: no zero point");
     v.field("outside_gradient", outside_gradient,
             "gradient of weights beyond the outer levels: zero, or straight through", {.choices = {"zero", "ste"}});

@@ -15,7 +15,7 @@ using nlohmann::json;
 constexpr int kVersion = 1;
 
 json format_json(const QuantFormat& format) {
-  return {{"grid", grid_name(format.grid)},
+  return {{"grid", std::string(format.grid.facts().name)},
           {"bits", format.bits},
           {"symmetric", format.symmetric},
           {"group_size", format.group_size}};
@@ -85,17 +85,13 @@ QuantFormat format_of_module(const json& config, const std::string& module, cons
   CRUMB_ASSERT(found);
   const JsonObject& common = *found;
   const JsonObject modules = common.inner("modules"), own = modules.inner(module.c_str());
-  QuantFormat format;
-  const auto grid = value_of<std::string>(own, common, "grid");
-  CRUMB_CHECK(grid == "seq" || grid == "int", "{}: quantization_config: grid '{}' is not known; known ones: seq, int",
-              where, grid);
-  format.grid = grid == "seq" ? Grid::seq : Grid::intn;
-  format.bits = value_of<int>(own, common, "bits");
-  CRUMB_CHECK(format.grid == Grid::seq ? format.bits == 2 : format.bits >= 2 && format.bits <= 8,
-              "{}: quantization_config: grid {} with {} bits does not exist", where, grid, format.bits);
-  format.symmetric = value_of<bool>(own, common, "symmetric", true);
-  format.group_size = value_of<int64_t>(own, common, "group_size");
-  CRUMB_CHECK(format.group_size >= 0, "{}: quantization_config: group_size is {}", where, format.group_size);
+  const std::string here = where + ": quantization_config";
+  const QuantFormat format{.grid = grid_from_name(value_of<std::string>(own, common, "grid"), here),
+                           .bits = value_of<int>(own, common, "bits"),
+                           .symmetric = value_of<bool>(own, common, "symmetric", true),
+                           .group_size = value_of<int64_t>(own, common, "group_size")};
+  const std::string obstacle = format_obstacle(format);
+  CRUMB_CHECK(obstacle.empty(), "{}: {}", here, obstacle);
   return format;
 }
 

@@ -6,21 +6,17 @@
 
 namespace crumb::quant {
 
-std::string grid_name(Grid grid) { return grid == Grid::seq ? "seq" : "int"; }
-
 void QuantizedTensor::dequantize(float* out) const {
   const int64_t groups = format.groups(cols), group_cols = format.group_cols(cols);
   CRUMB_ASSERT(static_cast<int64_t>(codes.size()) == rows * cols);
   CRUMB_ASSERT(static_cast<int64_t>(scales.size()) == rows * groups && groups * group_cols == cols);
-  const float symmetric_zero = static_cast<float>(1 << (format.bits - 1));
+  const std::vector<float> levels = format.levels();
   for (int64_t group = 0; group < rows * groups; ++group) {
     const auto at = static_cast<size_t>(group);
-    const float zero = format.grid == Grid::seq ? 1.5f
-                       : format.symmetric       ? symmetric_zero
-                                                : static_cast<float>(zero_points[at]);
+    const float zero = format.has_zero_points() ? static_cast<float>(zero_points[at]) : 0.0f;
     const uint8_t* code = codes.data() + group * group_cols;
     float* values = out + group * group_cols;
-    for (int64_t i = 0; i < group_cols; ++i) values[i] = (static_cast<float>(code[i]) - zero) * scales[at];
+    for (int64_t i = 0; i < group_cols; ++i) values[i] = (levels[code[i]] - zero) * scales[at];
   }
 }
 

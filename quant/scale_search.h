@@ -1,4 +1,4 @@
-// First scales of a row or group, and round-to-nearest.
+// Round-to-nearest on any grid, and scales that came out at an end of their range.
 #pragma once
 
 #include <cstdint>
@@ -9,22 +9,7 @@
 
 namespace crumb::quant {
 
-enum class ScaleInit { absmax, absmean, mse };
-ScaleInit scale_init_from_name(const std::string& name);
-
-/// SEQ. absmax: max|w| / 2. absmean: 1.25 mean|w|. mse: of all representable scales (6 significant bits, 32 an octave)
-/// in the 8 octaves below max|w|, the one with the least sum (w - level)^2. All rounded by kernels::round_scale. A row
-/// of zeros gets the smallest scale.
-float seq_scale(const float* w, int64_t n, ScaleInit init);
-
-struct IntScale {
-  float scale;
-  int32_t zero_point;
-};
-/// Integers. Symmetric: codes 0..2^bits-1 around 2^(bits-1), absmax: scale = max|w| / (2^(bits-1) - 1). Asymmetric:
-/// [min(w, 0), max(w, 0)] on the whole range. mse: the best of 80 shrunk ranges down to 20 %. absmean is refused with
-/// UserError.
-IntScale int_scale(const float* w, int64_t n, int bits, bool symmetric, ScaleInit init);
+float max_abs(const float* w, int64_t n);
 
 /// Groups of w [rows, cols] whose scale stands at an end of the range that kernels::round_scale clamps to, so that
 /// their values may be far from any level. Groups of zeros do not count. scales [rows, groups], rounded.
@@ -37,7 +22,8 @@ struct ClampedScales {
 /// One warning that names those of which scales were clamped; none, no warning.
 void warn_about_clamped_scales(const std::vector<ClampedScales>& linears);
 
-/// Round-to-nearest of rows [rows, cols]; group_size must divide cols.
+/// Round-to-nearest of rows [rows, cols]; group_size must divide cols. UserError where the grid lacks bits, symmetry or
+/// first scales.
 QuantizedTensor round_to_nearest(const float* w, int64_t rows, int64_t cols, const QuantFormat& format, ScaleInit init);
 
 }  // namespace crumb::quant

@@ -1,5 +1,6 @@
 #include "core/formats/codec.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -46,37 +47,55 @@ float rounded(TensorType type, float value) {
   return type == TensorType::f16 ? from_f16(to_f16(value)) : value;
 }
 
-// Levels of codes 0..count-1: (code - zero) * scale, refused unless the type holds each of them.
-std::array<float, 256> exact_levels(TensorType type, int count, double zero, float scale) {
-  std::array<float, 256> levels{};
-  for (int code = 0; code < count; ++code) {
-    const double level = (code - zero) * static_cast<double>(scale);
-    levels[static_cast<size_t>(code)] = rounded(type, static_cast<float>(level));
-    CRUMB_CHECK(static_cast<double>(levels[static_cast<size_t>(code)]) == level, "{} cannot hold {} x {} exactly",
-                type_name(type), code - zero, scale);
+// Levels times a scale, refused unless the type holds each of them.
+std::array<float, 256> exact_levels(TensorType type, std::span<const float> levels, float scale) {
+  std::array<float, 256> out{};
+  for (size_t code = 0; code < levels.size(); ++code) {
+    const double level = static_cast<double>(levels[code]) * static_cast<double>(scale);
+    out[code] = rounded(type, static_cast<float>(level));
+    CRUMB_CHECK(static_cast<double>(out[code]) == level, "{} cannot hold {} x {} exactly", type_name(type),
+                levels[code], scale);
   }
-  return levels;
+  return out;
 }
 
 bool is_float(TensorType type) {
   return type == TensorType::f32 || type == TensorType::f16 || type == TensorType::bf16;
 }
 
-void check_codes(const uint8_t* codes, int64_t cols, int limit) {
-  uint8_t all = 0;
-  for (int64_t i = 0; i < cols; ++i) all |= codes[i];
-  CRUMB_ASSERT(all < limit);  // limit is a power of two
+void check_codes(const uint8_t* codes, int64_t cols, size_t levels) {
+  uint8_t most = 0;
+  for (int64_t i = 0; i < cols; ++i) most = std::max(most, codes[i]);
+  CRUMB_ASSERT(most < levels);
 }
 
 // Integers of a group through a table, packed with scale d.
-void pack_integers(TensorType type, const uint8_t* codes, int64_t count, int factor, int zero, uint16_t d,
-                   uint8_t* out) {
+void pack_integers(TensorType type, const uint8_t* codes, int64_t count, std::span<const float> levels, int factor,
+                   uint16_t d, uint8_t* out) {
+  std::array<int8_t, 256> integers{};
+  for (size_t code = 0; code < levels.size(); ++code)
+    integers[code] = static_cast<int8_t>(levels[code] * static_cast<float>(factor));
   std::vector<int8_t> q(static_cast<size_t>(count));
-  for (int64_t i = 0; i < count; ++i) q[static_cast<size_t>(i)] = static_cast<int8_t>(factor * codes[i] - zero);
+  for (int64_t i = 0; i < count; ++i) q[static_cast<size_t>(i)] = integers[codes[i]];
   if (type == TensorType::q4_0)
     pack_q4_0(q.data(), count, d, out);
   else
     pack_q8_0(q.data(), count, d, out);
+}
+
+/// What a block type multiplies its scale with.
+struct IntegerRange {
+  float least, most;
+};
+std::optional<IntegerRange> integers_of(TensorType type) {
+  if (type == TensorType::q4_0) return IntegerRange{-8, 7};
+  if (type == TensorType::q8_0) return IntegerRange{-128, 127};
+  return std::nullopt;
+}
+
+bool are_seq_levels(std::span<const float> levels) {
+  constexpr std::array kLevels = {-1.5f, -0.5f, 0.5f, 1.5f};
+  return std::ranges::equal(levels, kLevels);
 }
 
 }  // namespace
@@ -186,44 +205,40 @@ void encode_row(TensorType type, const float* values, int64_t cols, void* out) {
   }
 }
 
-void encode_seq_row(TensorType type, const uint8_t* codes, const float* scales, int64_t cols, int64_t group_size,
-                    void* out) {
-  const bool fits = is_float(type) || type == TensorType::q2_k || type == TensorType::q2_0c ||
-                    type == TensorType::q4_0 || type == TensorType::q8_0;
-  CRUMB_CHECK(fits, "2-bit codes are not written as {}", type_name(type));
-  row_bytes(type, cols);
-  check_groups(type, cols, group_size, type == TensorType::q2_0c ? cols : block_size(type));
-  check_codes(codes, cols, 4);
-  auto* to = static_cast<uint8_t*>(out);
-  for (int64_t at = 0; at < cols; at += group_size, codes += group_size, to += row_bytes(type, group_size)) {
-    const float s = scales[at / group_size];
-    if (is_float(type))
-      write_float_group(type, exact_levels(type, 4, 1.5, s).data(), codes, group_size, to);
-    else if (type == TensorType::q2_k)
-      pack_q2_k(codes, group_size, exact_f16(s, type), exact_f16(s / 2, type), to);
-    else if (type == TensorType::q2_0c)
-      pack_q2_0c(codes, group_size, exact_f16(s / 2, type), to);
-    else
-      pack_integers(type, codes, group_size, 2, 3, exact_f16(s / 2, type), to);
+std::optional<int> level_factor(TensorType type, std::span<const float> levels) {
+  if (type == TensorType::q2_k || type == TensorType::q2_0c)
+    return are_seq_levels(levels) ? std::optional(2) : std::nullopt;
+  const auto range = integers_of(type);
+  if (!range) return std::nullopt;
+  for (const int factor : {1, 2}) {
+    const auto fits = [&](float level) {
+      const float q = level * static_cast<float>(factor);
+      return q == std::trunc(q) && q >= range->least && q <= range->most;
+    };
+    if (std::ranges::all_of(levels, fits)) return factor;
   }
+  return std::nullopt;
 }
 
-void encode_int_row(TensorType type, const uint8_t* codes, const float* scales, int64_t cols, int64_t group_size,
-                    int bits, void* out) {
-  CRUMB_ASSERT(bits >= 1 && bits <= 8);
-  const bool fits = is_float(type) || (type == TensorType::q4_0 && bits <= 4) || type == TensorType::q8_0;
-  CRUMB_CHECK(fits, "{} cannot hold {}-bit integers", type_name(type), bits);
+void encode_codes_row(TensorType type, const uint8_t* codes, std::span<const float> levels, const float* scales,
+                      int64_t cols, int64_t group_size, void* out) {
+  const auto factor = is_float(type) ? 1 : level_factor(type, levels);
+  CRUMB_CHECK(factor.has_value(), "{} cannot hold {} levels from {} to {}", type_name(type), levels.size(),
+              levels.front(), levels.back());
   row_bytes(type, cols);
-  check_groups(type, cols, group_size, block_size(type));
-  check_codes(codes, cols, 1 << bits);
-  const int zero = 1 << (bits - 1);
+  check_groups(type, cols, group_size, type == TensorType::q2_0c ? cols : block_size(type));
+  check_codes(codes, cols, levels.size());
   auto* to = static_cast<uint8_t*>(out);
   for (int64_t at = 0; at < cols; at += group_size, codes += group_size, to += row_bytes(type, group_size)) {
-    const float s = scales[at / group_size];
+    const float s = scales[at / group_size], d = s / static_cast<float>(*factor);
     if (is_float(type))
-      write_float_group(type, exact_levels(type, 1 << bits, zero, s).data(), codes, group_size, to);
+      write_float_group(type, exact_levels(type, levels, s).data(), codes, group_size, to);
+    else if (type == TensorType::q2_k)
+      pack_q2_k(codes, group_size, exact_f16(s, type), exact_f16(d, type), to);
+    else if (type == TensorType::q2_0c)
+      pack_q2_0c(codes, group_size, exact_f16(d, type), to);
     else
-      pack_integers(type, codes, group_size, 1, zero, exact_f16(s, type), to);
+      pack_integers(type, codes, group_size, levels, *factor, exact_f16(d, type), to);
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string_view>
 
 namespace crumb::formats {
@@ -31,14 +32,16 @@ void decode_row(TensorType type, const void* data, int64_t cols, float* out);
 /// Throws UserError for Q2_K and Q2_0C, which are written from codes and scales only, and for the types only read.
 void encode_row(TensorType type, const float* values, int64_t cols, void* out);
 
-/// SEQ rows from codes 0..3 and scales (level = (code - 1.5) * scale), without rounding: the scale must have at most 6
-/// significant bits. codes: one byte each, `cols` of them; scales: cols / group_size of them. Types: q2_0c (one scale a
-/// row), q2_k (group_size a multiple of 256), q4_0, q8_0 (a multiple of 32), bf16, f16, f32.
-void encode_seq_row(TensorType type, const uint8_t* codes, const float* scales, int64_t cols, int64_t group_size,
-                    void* out);
-/// Symmetric integers: value = (code - zero_point) * scale with zero_point = 2^(bits-1). q4_0 holds 4 bits, q8_0 up to
-/// 8 (code 0 of 8 bits is -128), bf16 and f32 too when exact.
-void encode_int_row(TensorType type, const uint8_t* codes, const float* scales, int64_t cols, int64_t group_size,
-                    int bits, void* out);
+/// How a block type holds levels (those at scale 1, of codes 0, 1, ...): as the integers level * factor with the scale
+/// d = s / factor. q4_0: -8..7, q8_0: -128..127; q2_k and q2_0c only the levels of SEQ (-1.5, -0.5, 0.5, 1.5).
+/// Nothing where it does not, and for every other type.
+std::optional<int> level_factor(TensorType type, std::span<const float> levels);
+
+/// One row from codes and scales, value = level of the code * scale, without rounding: UserError for a scale or a level
+/// the type does not hold exactly. codes: one byte each, `cols` of them; scales: cols / group_size of them. Types: f32,
+/// f16, bf16, and those with a level_factor(): q2_0c (one scale a row), q2_k (group_size a multiple of 256), q4_0, q8_0
+/// (a multiple of 32).
+void encode_codes_row(TensorType type, const uint8_t* codes, std::span<const float> levels, const float* scales,
+                      int64_t cols, int64_t group_size, void* out);
 
 }  // namespace crumb::formats

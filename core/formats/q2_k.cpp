@@ -8,7 +8,6 @@ namespace crumb::formats {
 namespace {
 
 constexpr int kWeights = 256;
-constexpr uint8_t kSeqScale = 0x31;  // sc = 1, m = 3: value = s * q - 3 * (s / 2) = (q - 1.5) * s
 
 }  // namespace
 
@@ -30,7 +29,7 @@ void decode_q2_k(const uint8_t* data, int64_t count, float* out) {
 void pack_q2_k(const uint8_t* codes, int64_t count, uint16_t s, uint16_t half_s, uint8_t* out) {
   for (int64_t at = 0; at < count; at += kWeights, codes += kWeights, out += sizeof(BlockQ2_K)) {
     BlockQ2_K block{.scales = {}, .qs = {}, .d = s, .dmin = half_s};
-    std::memset(block.scales, kSeqScale, sizeof block.scales);
+    std::memset(block.scales, kSeqSubScale, sizeof block.scales);
     for (int h = 0; h < 2; ++h) {
       const uint8_t* from = codes + 128 * h;
       for (int l = 0; l < 32; ++l) {

@@ -11,33 +11,9 @@ namespace {
 
 constexpr int64_t kSeqLanes = 8;
 
-/// What a scale gives, in every lane.
-struct Levels {
-  __m256 s, minus_s, range, inner, outer, minus_inner, minus_outer;
-  explicit Levels(float scale)
-      : s(_mm256_set1_ps(scale)),
-        minus_s(_mm256_set1_ps(-scale)),
-        range(_mm256_set1_ps(kSeqRange * scale)),
-        inner(_mm256_set1_ps(0.5f * scale)),
-        outer(_mm256_set1_ps(1.5f * scale)),
-        minus_inner(_mm256_set1_ps(-0.5f * scale)),
-        minus_outer(_mm256_set1_ps(-1.5f * scale)) {}
-};
-
-inline __m256 level_of(__m256 w, const Levels& k) {
-  const __m256 positive = _mm256_blendv_ps(k.inner, k.outer, _mm256_cmp_ps(w, k.s, _CMP_GT_OQ));
-  const __m256 negative = _mm256_blendv_ps(k.minus_outer, k.minus_inner, _mm256_cmp_ps(w, k.minus_s, _CMP_GT_OQ));
-  const __m256 level = _mm256_blendv_ps(negative, positive, _mm256_cmp_ps(w, _mm256_setzero_ps(), _CMP_GE_OQ));
-  return _mm256_blendv_ps(level, w, _mm256_cmp_ps(w, w, _CMP_UNORD_Q));
-}
-
-/// Eight codes in the low bytes. A comparison that holds is -1.
-inline uint64_t codes_of(__m256 w, const Levels& k) {
-  const __m256i low = _mm256_castps_si256(_mm256_cmp_ps(w, k.minus_s, _CMP_GT_OQ));
-  const __m256i middle = _mm256_castps_si256(_mm256_cmp_ps(w, _mm256_setzero_ps(), _CMP_GE_OQ));
-  const __m256i high = _mm256_castps_si256(_mm256_cmp_ps(w, k.s, _CMP_GT_OQ));
-  const __m256i minus_code = _mm256_add_epi32(_mm256_add_epi32(low, middle), high);
-  const __m256i code = _mm256_sub_epi32(_mm256_setzero_si256(), minus_code);
+/// Eight codes in the low bytes.
+inline uint64_t codes_of(__m256 w, __m256 s) {
+  const auto code = (__m256i)seq_code(w, s);
   const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(code), _mm256_extracti128_si256(code, 1));
   return static_cast<uint64_t>(_mm_cvtsi128_si64(_mm_packus_epi16(words, words)));
 }
@@ -53,23 +29,23 @@ inline float join(__m256 lanes) {
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehl_ps(two, two)));
 }
 
-inline __m256 backward_step(__m256 w, __m256 g, const Levels& k, bool zero_outside, __m256 sum, __m256* grad_w) {
+inline __m256 backward_step(__m256 w, __m256 g, __m256 s, bool zero_outside, __m256 sum, __m256* grad_w) {
   const __m256 magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), w);
-  const __m256 inside = _mm256_cmp_ps(magnitude, k.range, _CMP_LE_OQ);
-  const __m256 difference = _mm256_sub_ps(level_of(w, k), _mm256_and_ps(inside, w));
+  const __m256 inside = _mm256_cmp_ps(magnitude, kSeqRange * s, _CMP_LE_OQ);
+  const __m256 difference = _mm256_sub_ps(seq_nearest_level(w, s), _mm256_and_ps(inside, w));
   *grad_w = zero_outside ? _mm256_and_ps(inside, g) : g;
   return _mm256_fmadd_ps(g, difference, sum);
 }
 
 inline void seq_forward_group(const SeqGroup& group, float* y, uint8_t* codes) {
   const auto [w, s, n] = group;
-  const Levels k(s);
+  const __m256 scale = _mm256_set1_ps(s);
   int64_t i = 0;
   for (; i + kSeqLanes <= n; i += kSeqLanes) {
     const __m256 x = _mm256_loadu_ps(w + i);
-    if (y != nullptr) _mm256_storeu_ps(y + i, level_of(x, k));
+    if (y != nullptr) _mm256_storeu_ps(y + i, seq_nearest_level(x, scale));
     if (codes != nullptr) {
-      const uint64_t eight = codes_of(x, k);
+      const uint64_t eight = codes_of(x, scale);
       __builtin_memcpy(codes + i, &eight, kSeqLanes);
     }
   }
@@ -79,7 +55,7 @@ inline void seq_forward_group(const SeqGroup& group, float* y, uint8_t* codes) {
 
 inline float seq_backward_group(const SeqGroup& group, const float* grad_y, OutsideGradient outside, float* grad_w) {
   const auto [w, s, n] = group;
-  const Levels k(s);
+  const __m256 scale = _mm256_set1_ps(s);
   const bool zero_outside = outside == OutsideGradient::zero;
   double total = 0;
   for (int64_t block = 0; block < n; block += kSumBlock) {
@@ -87,13 +63,13 @@ inline float seq_backward_group(const SeqGroup& group, const float* grad_y, Outs
     __m256 sum = _mm256_setzero_ps(), out;
     int64_t i = block;
     for (; i + kSeqLanes <= end; i += kSeqLanes) {
-      sum = backward_step(_mm256_loadu_ps(w + i), _mm256_loadu_ps(grad_y + i), k, zero_outside, sum, &out);
+      sum = backward_step(_mm256_loadu_ps(w + i), _mm256_loadu_ps(grad_y + i), scale, zero_outside, sum, &out);
       _mm256_storeu_ps(grad_w + i, out);
     }
     if (i < end) {  // lanes beyond the end hold w = 0 and gradient 0, which add nothing
       const __m256i mask = first_lanes(end - i);
-      sum = backward_step(_mm256_maskload_ps(w + i, mask), _mm256_maskload_ps(grad_y + i, mask), k, zero_outside, sum,
-                          &out);
+      sum = backward_step(_mm256_maskload_ps(w + i, mask), _mm256_maskload_ps(grad_y + i, mask), scale, zero_outside,
+                          sum, &out);
       _mm256_maskstore_ps(grad_w + i, mask, out);
     }
     total += join(sum);

@@ -13,6 +13,7 @@
 #include "core/formats/safetensors.h"
 #include "tests/eval/fake_tokenizer.h"
 #include "tests/export/test_models.h"
+#include "tests/quant/toy_grid.h"
 #include "tests/testing/testing.h"
 
 namespace crumb::exporting {
@@ -68,6 +69,7 @@ class Exact : public ::testing::TestWithParam<ExactCase> {};
 
 TEST_P(Exact, ExportsHoldCodesTimesScales) {
   const auto& c = GetParam();
+  const quant::AddedGrid added(testing::kToyTernary);
   const TempDir dir;
   const auto codes = quantized_model(dir.path(), small_spec(c.architecture, c.hidden), c.format);
   const auto result = run(codes, dir / "out", c.target);
@@ -101,7 +103,10 @@ INSTANTIATE_TEST_SUITE_P(
                       ExactCase{"Int4InQ8_0", "gguf-q8_0", Architecture::llama, 64, {Grid::intn, 4, true, 0}},
                       ExactCase{"Int3InQ4_0", "gguf-q4_0", Architecture::qwen2, 64, {Grid::intn, 3, true, 0}},
                       ExactCase{"Int8", "gguf-q8_0", Architecture::qwen3, 64, {Grid::intn, 8, true, 64}},
-                      ExactCase{"Int2Asymmetric", "hf-bf16", Architecture::llama, 64, {Grid::intn, 2, false, 32}}),
+                      ExactCase{"Int2Asymmetric", "hf-bf16", Architecture::llama, 64, {Grid::intn, 2, false, 32}},
+                      ExactCase{"ToyInQ4_0", "gguf-q4_0", Architecture::llama, 64, {testing::kToyTernary, 2, true, 32}},
+                      ExactCase{"ToyInQ8_0", "gguf-q8_0", Architecture::qwen3, 64, {testing::kToyTernary, 2, true, 0}},
+                      ExactCase{"ToyInBf16", "hf-bf16", Architecture::llama, 64, {testing::kToyTernary, 2, true, 16}}),
     [](const auto& test) { return test.param.name; });
 
 TEST(Export, StreamsPermutedRowsInSeveralBlocks) {
@@ -345,11 +350,16 @@ TEST(Export, RefusesNanWeightsAndLeavesNothingBehind) {
   EXPECT_THAT(names_in(dir / "out"), IsEmpty());
 }
 
-TEST(Export, OfAGgufToTwoBitsNeedsCodesWhichAGgufNoLongerHas) {
+TEST(Export, OfAGgufToTwoBitsNeedsCodes) {
   const TempDir dir;
-  run(quantized_model(dir.path(), small_spec(Architecture::llama, 256), kSeqRow), dir / "a.gguf", "gguf-q2_k");
-  EXPECT_THAT(error_of([&] { run(dir / "a.gguf", dir / "b.gguf", "gguf-q2_k"); }),
+  write_model(dir / "model", small_spec(Architecture::llama, 256));
+  run(dir / "model", dir / "plain.gguf", "gguf-q8_0");
+  EXPECT_THAT(error_of([&] { run(dir / "plain.gguf", dir / "b.gguf", "gguf-q2_k"); }),
               HasSubstr("gguf-q2_k needs a quantized model, this one has no codes and scales"));
+  const auto codes = quantized_model(dir.path(), small_spec(Architecture::llama, 256), kSeqRow);
+  run(codes, dir / "a.gguf", "gguf-q8_0");
+  run(dir / "a.gguf", dir / "b.gguf", "gguf-q2_k");
+  expect_same_network(codes, dir / "b.gguf");
 }
 
 TEST(Export, RefusesATokenizerWithMoreTokensThanTheEmbeddingHasRows) {

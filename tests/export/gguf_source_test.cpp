@@ -1,6 +1,8 @@
 // A GGUF as the model that is exported, quantized or trained: what comes out is what its folder would give.
 #include <gmock/gmock.h>
 
+#include <algorithm>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "core/formats/gguf.h"
@@ -72,6 +74,116 @@ TEST(GgufSourceVerb, NamesTheBlockTypesThatStandForFullPrecision) {
   const auto eight = run_crumb("export " + (dir / "eight.gguf").string() + " --to hf-bf16 -o " + (dir / "b").string());
   EXPECT_EQ(eight.exit_code, 0) << eight.err;
   EXPECT_THAT(eight.err, AllOf(HasSubstr("eight.gguf: its linears are stored as q8_0"), HasSubstr("full-precision")));
+}
+
+// --- Files written from codes ----------------------------------------------------------------------------------------
+
+struct CodesCase {
+  std::string target;
+  formats::TensorType type;
+  int64_t hidden, group_size;
+};
+class GgufOfCodes : public ::testing::TestWithParam<CodesCase> {};
+
+TEST_P(GgufOfCodes, GivesTheCodesAndScalesOfItsFolder) {
+  const auto& c = GetParam();
+  const TempDir dir;
+  const quant::QuantFormat format{quant::Grid::seq, 2, true, c.group_size};
+  const auto folder = testing::quantized_model(dir.path(), small_spec(Architecture::llama, c.hidden), format);
+  run(folder, dir / "model.gguf", c.target);
+  const auto expected = quant::open_checkpoint(folder), actual = quant::open_checkpoint(dir / "model.gguf");
+  int compared = 0;
+  for (const auto& tensor : expected->tensors()) {
+    const auto& other = actual->tensor(tensor.desc.hf_name);
+    ASSERT_EQ(other.format, tensor.format) << tensor.desc.hf_name;
+    if (!tensor.format) continue;
+    ++compared;
+    EXPECT_EQ(other.dtype, formats::type_name(c.type));
+    for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, tensor.desc.rows()}, {5, 9}}) {
+      const auto theirs = expected->read_codes(tensor, begin, end), ours = actual->read_codes(other, begin, end);
+      EXPECT_EQ(ours.codes, theirs.codes) << tensor.desc.hf_name;
+      EXPECT_EQ(ours.scales, theirs.scales) << tensor.desc.hf_name;
+    }
+  }
+  EXPECT_EQ(compared, 14);
+}
+
+TEST_P(GgufOfCodes, ExportsAsItsFolderDoes) {
+  const auto& c = GetParam();
+  const TempDir dir;
+  const quant::QuantFormat format{quant::Grid::seq, 2, true, c.group_size};
+  const auto folder = testing::quantized_model(dir.path(), small_spec(Architecture::llama, c.hidden), format);
+  run(folder, dir / "model.gguf", c.target);
+  for (const std::string target : {"gguf-q4_0", "gguf-q8_0"}) {
+    ::testing::internal::CaptureStderr();
+    run(dir / "model.gguf", dir / target, target);
+    EXPECT_EQ(::testing::internal::GetCapturedStderr().find("full-precision"), std::string::npos);
+    run(folder, dir / (target + "-of-folder"), target);
+    const formats::GgufReader ours(dir / target), theirs(dir / (target + "-of-folder"));
+    for (const auto& tensor : theirs.tensors()) {
+      if (tensor.name == "token_embd.weight") continue;  // rounded once more
+      const auto a = ours.bytes(ours.tensor(tensor.name)), b = theirs.bytes(tensor);
+      EXPECT_TRUE(std::ranges::equal(a, b)) << target << ": " << tensor.name;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, GgufOfCodes,
+                         ::testing::Values(CodesCase{"gguf-q2_0c", formats::TensorType::q2_0c, 512, 0},
+                                           CodesCase{"gguf-q2_k", formats::TensorType::q2_k, 512, 256},
+                                           CodesCase{"gguf-q4_0", formats::TensorType::q4_0, 128, 64},
+                                           CodesCase{"gguf-q8_0", formats::TensorType::q8_0, 64, 0}),
+                         [](const auto& test) { return std::string(formats::type_name(test.param.type)); });
+
+/// How many linears of the file are codes after `spoil` had the bytes of blk.0.ffn_up.weight.
+int64_t quantized_linears(const std::string& target, const std::function<void(uint8_t*)>& spoil) {
+  const TempDir dir;
+  const auto folder = testing::quantized_model(dir.path(), small_spec(Architecture::llama, 512), {});
+  run(folder, dir / "model.gguf", target);
+  std::string bytes = testing::read_file(dir / "model.gguf");
+  {
+    const formats::GgufReader file(dir / "model.gguf");
+    const auto& tensor = file.tensor("blk.0.ffn_up.weight");
+    spoil(reinterpret_cast<uint8_t*>(bytes.data()) + file.data_begin() + tensor.offset);
+  }
+  testing::write_file(dir / "spoiled.gguf", bytes);
+  const auto model = quant::open_checkpoint(dir / "spoiled.gguf");
+  return std::ranges::count_if(model->tensors(), [](const auto& tensor) { return tensor.format.has_value(); });
+}
+
+TEST(GgufOfCodes, OneBlockThatIsNoneLeavesItsTensorOut) {
+  const auto nothing = [](uint8_t*) {};
+  for (const std::string target : {"gguf-q2_0c", "gguf-q2_k", "gguf-q4_0", "gguf-q8_0"})
+    EXPECT_EQ(quantized_linears(target, nothing), 14) << target;
+  EXPECT_EQ(quantized_linears("gguf-q4_0", [](uint8_t* row) { row[2] ^= 1; }), 13) << "an even integer";
+  EXPECT_EQ(quantized_linears("gguf-q8_0", [](uint8_t* row) { row[2 + 31] = 0; }), 13) << "a zero";
+  EXPECT_EQ(quantized_linears("gguf-q2_k", [](uint8_t* row) { row[7] = 0x32; }), 13) << "another sub-scale";
+  EXPECT_EQ(quantized_linears("gguf-q2_k", [](uint8_t* row) { row[82] ^= 0x20; }), 13) << "another minimum";
+  for (const std::string target : {"gguf-q2_0c", "gguf-q4_0", "gguf-q8_0"}) {
+    EXPECT_EQ(quantized_linears(target, [](uint8_t* row) { row[0] ^= 1; }), 13) << target << ": a scale of 11 bits";
+    EXPECT_EQ(quantized_linears(target, [](uint8_t* row) { row[1] ^= 0x80; }), 13) << target << ": a negative scale";
+    EXPECT_EQ(quantized_linears(target, [](uint8_t* row) { row[0] = row[1] = 0; }), 13) << target << ": no scale";
+  }
+}
+
+TEST(GgufOfCodes, OrdinaryBlockTypesAreNone) {
+  const TempDir dir;
+  write_model(dir / "model", small_spec(Architecture::llama, 64));
+  for (const std::string target : {"gguf-q4_0", "gguf-q8_0", "gguf-bf16"}) {
+    run(dir / "model", dir / target, target);
+    const auto model = quant::open_checkpoint(dir / target);
+    for (const auto& tensor : model->tensors()) EXPECT_FALSE(tensor.format.has_value()) << tensor.desc.hf_name;
+  }
+}
+
+TEST(GgufOfCodes, InspectCountsTheCodes) {
+  const TempDir dir;
+  const auto folder = testing::quantized_model(dir.path(), small_spec(Architecture::llama, 64), {});
+  run(folder, dir / "model.gguf", "gguf-q8_0");
+  const auto of = [](const fs::path& path) {
+    return nlohmann::json::parse(run_crumb("inspect --json " + path.string()).out).at("codes");
+  };
+  EXPECT_EQ(of(dir / "model.gguf").at("q8_0"), of(folder).at("seq2"));
 }
 
 /// One of the two parts of a split model: its share of the tensors, and the metadata in the first.

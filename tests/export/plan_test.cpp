@@ -8,6 +8,7 @@
 #include "core/arch/hf_config.h"
 #include "export/export.h"
 #include "tests/export/test_models.h"
+#include "tests/quant/toy_grid.h"
 #include "tests/testing/testing.h"
 
 namespace crumb::exporting {
@@ -188,6 +189,17 @@ TEST(Plan, RefusesIntegerGridsItCannotHoldExactly) {
                 plan(odd, {Grid::intn, 4, true, 0}, "gguf-q4_0");
               }),
               AllOf(HasSubstr("mlp.down_proj.weight"), HasSubstr("q4_0 needs rows of a multiple of 32, not 172")));
+}
+
+// Two bits are no promise: what counts is whether the type holds the levels.
+TEST(Plan, PutsAGridFromOutsideWhereItsLevelsFit) {
+  const auto spec = small_spec(arch::Architecture::llama, 256);
+  const QuantFormat toy{testing::kToyTernary, 2, true, 32};
+  EXPECT_THAT(linear_types(plan(spec, toy, "gguf-q4_0")), ElementsAre(TensorType::q4_0));
+  EXPECT_THAT(linear_types(plan(spec, toy, "hf-bf16")), ElementsAre(TensorType::bf16));
+  EXPECT_THAT(error_of([&] { plan(spec, toy, "gguf-q2_k"); }),
+              AllOf(HasSubstr("TOY_TERNARY, one scale per 32"), HasSubstr("q2_k holds the SEQ grid only"),
+                    HasSubstr("use gguf-q4_0, gguf-q8_0, gguf-bf16, hf-bf16")));
 }
 
 TEST(Plan, KeepsLinearsInFloatThatAQuantizedModelLeftOut) {

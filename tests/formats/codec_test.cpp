@@ -250,10 +250,10 @@ TEST(Encoders, RefuseTypesThatAreOnlyRead) {
     if (type < TensorType::q4_1) continue;
     const std::string name(type_name(type));
     EXPECT_EQ(error_of([&] { encode_row(type, row.data(), 256, out.data()); }), name + " can be read, not written");
-    EXPECT_EQ(error_of([&] { encode_seq_row(type, codes.data(), row.data(), 256, 256, out.data()); }),
-              "2-bit codes are not written as " + name);
-    EXPECT_EQ(error_of([&] { encode_int_row(type, codes.data(), row.data(), 256, 256, 4, out.data()); }),
-              name + " cannot hold 4-bit integers");
+    for (const auto& levels : {std::vector{-1.5f, -0.5f, 0.5f, 1.5f}, std::vector{-1.0f, 0.0f, 1.0f}}) {
+      EXPECT_EQ(error_of([&] { encode_codes_row(type, codes.data(), levels, row.data(), 256, 256, out.data()); }),
+                fmt::format("{} cannot hold {} levels from {} to {}", name, levels.size(), levels[0], levels.back()));
+    }
   }
 }
 

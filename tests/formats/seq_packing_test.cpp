@@ -6,6 +6,7 @@
 #include "core/formats/blocks.h"
 #include "core/formats/codec.h"
 #include "core/formats/dtype.h"
+#include "core/formats/row_codes.h"
 #include "tests/formats/support.h"
 
 namespace crumb::formats {
@@ -41,10 +42,19 @@ void expect_levels(TensorType type, const std::vector<uint8_t>& row, const std::
   }
 }
 
+const std::vector<float> kSeqLevels = {-1.5f, -0.5f, 0.5f, 1.5f};
+
+std::vector<float> int_levels(int bits) {
+  std::vector<float> levels;
+  for (int code = 0; code < 1 << bits; ++code) levels.push_back(static_cast<float>(code - (1 << (bits - 1))));
+  return levels;
+}
+
 std::vector<uint8_t> seq_row(TensorType type, const std::vector<uint8_t>& codes, const std::vector<float>& scales) {
   const auto cols = static_cast<int64_t>(codes.size());
   std::vector<uint8_t> row(static_cast<size_t>(row_bytes(type, cols)));
-  encode_seq_row(type, codes.data(), scales.data(), cols, cols / static_cast<int64_t>(scales.size()), row.data());
+  encode_codes_row(type, codes.data(), kSeqLevels, scales.data(), cols, cols / static_cast<int64_t>(scales.size()),
+                   row.data());
   return row;
 }
 
@@ -52,7 +62,8 @@ std::vector<uint8_t> int_row(TensorType type, const std::vector<uint8_t>& codes,
                              int bits) {
   const auto cols = static_cast<int64_t>(codes.size());
   std::vector<uint8_t> row(static_cast<size_t>(row_bytes(type, cols)));
-  encode_int_row(type, codes.data(), scales.data(), cols, cols / static_cast<int64_t>(scales.size()), bits, row.data());
+  encode_codes_row(type, codes.data(), int_levels(bits), scales.data(), cols,
+                   cols / static_cast<int64_t>(scales.size()), row.data());
   return row;
 }
 
@@ -160,10 +171,56 @@ TEST(IntegerPacking, FloatTypesHoldIntegersOnlyWhenExact) {
 
 TEST(IntegerPacking, WidthsThatDoNotFitAreRefused) {
   const auto codes = random_codes(512, 16, 4);
-  EXPECT_THAT(error_of([&] { int_row(TensorType::q4_0, codes, {1.0f}, 5); }), HasSubstr("5-bit"));
-  EXPECT_THAT(error_of([&] { int_row(TensorType::q2_k, codes, {1.0f}, 4); }), HasSubstr("q2_k"));
+  EXPECT_THAT(error_of([&] { int_row(TensorType::q4_0, codes, {1.0f}, 5); }),
+              HasSubstr("q4_0 cannot hold 32 levels from -16 to 15"));
+  EXPECT_THAT(error_of([&] { int_row(TensorType::q2_k, codes, {1.0f}, 4); }),
+              HasSubstr("q2_k cannot hold 16 levels from -8 to 7"));
   EXPECT_THAT(error_of([&] { int_row(TensorType::q8_0, codes, std::vector<float>(32, 1.0f), 8); }),
               HasSubstr("group size 16"));
+}
+
+TEST(RowCodes, AreThoseTheRowWasWrittenFrom) {
+  for (const auto type : {TensorType::q2_0c, TensorType::q2_k, TensorType::q4_0, TensorType::q8_0}) {
+    const std::vector<float> scales(type == TensorType::q2_0c ? 1 : 4, 0.75f);
+    const auto codes = random_codes(1024, 4, 9), row = seq_row(type, codes, scales);
+    std::vector<uint8_t> back(codes.size());
+    std::vector<float> of_blocks(codes.size() / static_cast<size_t>(block_size(type)));
+    EXPECT_TRUE(decode_codes_row(type, row.data(), 1024, kSeqLevels, back.data(), of_blocks.data()));
+    EXPECT_EQ(back, codes) << type_name(type);
+    EXPECT_THAT(of_blocks, ::testing::Each(0.75f));
+  }
+  const auto codes = random_codes(64, 16, 10), row = int_row(TensorType::q4_0, codes, {3.0f, 0.5f}, 4);
+  std::vector<uint8_t> back(64);
+  std::vector<float> of_blocks(2);
+  EXPECT_TRUE(decode_codes_row(TensorType::q4_0, row.data(), 64, int_levels(4), back.data(), of_blocks.data()));
+  EXPECT_EQ(back, codes);
+  EXPECT_THAT(of_blocks, ::testing::ElementsAre(3.0f, 0.5f));
+  EXPECT_FALSE(decode_codes_row(TensorType::q4_0, row.data(), 64, kSeqLevels, back.data(), of_blocks.data()));
+}
+
+TEST(LevelFactor, IsTheLeastThatMakesIntegersTheTypeHas) {
+  const std::vector<float> ternary = {-1, 0, 1}, eighths = {-0.125f, 0, 0.125f};
+  EXPECT_EQ(level_factor(TensorType::q4_0, ternary), 1);
+  EXPECT_EQ(level_factor(TensorType::q8_0, ternary), 1);
+  EXPECT_EQ(level_factor(TensorType::q2_k, ternary), std::nullopt);
+  EXPECT_EQ(level_factor(TensorType::q8_0, eighths), std::nullopt);
+  for (const auto type : {TensorType::q2_0c, TensorType::q2_k, TensorType::q4_0, TensorType::q8_0})
+    EXPECT_EQ(level_factor(type, kSeqLevels), 2);
+  EXPECT_EQ(level_factor(TensorType::q4_0, int_levels(4)), 1);
+  EXPECT_EQ(level_factor(TensorType::q4_0, int_levels(5)), std::nullopt);
+  EXPECT_EQ(level_factor(TensorType::q8_0, int_levels(8)), 1);
+  EXPECT_EQ(level_factor(TensorType::q6_k, kSeqLevels), std::nullopt);
+}
+
+TEST(LevelFactor, RowsOfAnyLevelsDecodeExactly) {
+  const std::vector<float> ternary = {-1, 0, 1};
+  const auto codes = random_codes(64, 3, 8);
+  for (const auto type : {TensorType::q4_0, TensorType::q8_0, TensorType::bf16}) {
+    std::vector<uint8_t> row(static_cast<size_t>(row_bytes(type, 64)));
+    const std::vector<float> scales = {0.75f, 63.0f};
+    encode_codes_row(type, codes.data(), ternary, scales.data(), 64, 32, row.data());
+    expect_levels(type, row, codes, scales, 1);
+  }
 }
 
 }  // namespace

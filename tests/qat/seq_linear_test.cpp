@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "qat/linear_factory.h"
+#include "quant/scale_search.h"
 #include "tests/testing/testing.h"
 
 namespace crumb::qat {

@@ -478,6 +478,9 @@ TEST(CodesCheckpoint, RefusesScalesAndShapesThatCannotBe) {
   Spoiled grid(dir / "good");
   grid.config["quantization_config"]["grid"] = "ternary";
   EXPECT_THAT(grid.complaint(dir), HasSubstr("grid 'ternary' is not known"));
+  Spoiled symmetry(dir / "good");
+  symmetry.config["quantization_config"]["symmetric"] = false;
+  EXPECT_THAT(symmetry.complaint(dir), HasSubstr("grid seq is symmetric, symmetric: false does not exist"));
   Spoiled group(dir / "good");
   group.config["quantization_config"]["group_size"] = 5;
   EXPECT_THAT(group.complaint(dir), HasSubstr("group_size 5 does not divide"));

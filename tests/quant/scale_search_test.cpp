@@ -32,6 +32,11 @@ double heavy(const Rng& rng, uint64_t i) {
   return rng.normal(4 * i) / std::sqrt((a * a + b * b + c * c) / 3);
 }
 
+float seq_scale(const float* w, int64_t n, ScaleInit init) { return Grid::seq->find_scale(w, n, {}, init).scale; }
+GroupScale int_scale(const float* w, int64_t n, int bits, bool symmetric, ScaleInit init) {
+  return Grid::intn->find_scale(w, n, {Grid::intn, bits, symmetric, 0}, init);
+}
+
 double seq_error(const std::vector<float>& w, float s) {
   double sum = 0;
   for (const float x : w) {
@@ -256,8 +261,10 @@ TEST(IntScale, NoiseOfEightBitsFollowsTheLawOfUniformError) {
 
 TEST(IntScale, AbsmeanIsRefused) {
   const float w = 1;
-  EXPECT_EQ(testing::error_of([&] { int_scale(&w, 1, 4, true, ScaleInit::absmean); }),
-            "method.init: absmean is for grid seq; integer grids know absmax and mse");
+  EXPECT_EQ(testing::error_of([&] {
+              round_to_nearest(&w, 1, 1, {Grid::intn, 4, true, 0}, ScaleInit::absmean);
+            }),
+            "method.init: absmean is for grid seq; grid int knows absmax and mse");
 }
 
 TEST(RoundToNearest, GroupsAreQuantizedAsRowsOfTheirOwn) {

@@ -1,0 +1,58 @@
+#include "qat/quant_linear.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+
+#include "core/common/error.h"
+#include "kernels/torch/seq.h"
+#include "qat/seq_linear.h"
+#include "qat/trainable.h"
+#include "quant/scale_search.h"
+
+namespace crumb::qat {
+namespace {
+
+/// The grids that can be trained, and by what.
+struct Trainable {
+  quant::Grid grid;
+  QuantLinearMaker (*make)(const quant::MethodOptions& method);
+};
+const std::array kTrainable = {Trainable{quant::Grid::seq, seq_linear_maker}};
+
+const Trainable& find_trainable(const quant::MethodOptions& method) {
+  const auto found =
+      std::ranges::find(kTrainable, method.grid, [](const Trainable& entry) { return entry.grid.facts().name; });
+  if (found != kTrainable.end()) return *found;
+  std::vector<std::string_view> names;
+  for (const auto& entry : kTrainable) names.push_back(entry.grid.facts().name);
+  user_error("method.grid: training knows {} only, got {}", fmt::join(names, ", "), method.grid);
+}
+
+}  // namespace
+
+int64_t QuantLinear::clamped_scales() const {
+  const torch::NoGradGuard no_grad;
+  const torch::Tensor w = weight.to(torch::kCPU).contiguous();
+  const torch::Tensor scale = kernels::round_scale(scales()).to(torch::kCPU).contiguous();
+  return quant::count_clamped(w.const_data_ptr<float>(), scale.const_data_ptr<float>(), w.size(0), w.size(1),
+                              w.size(1) / scale.size(1));
+}
+
+std::vector<std::pair<std::string, std::shared_ptr<QuantLinear>>> quant_linears(const model::Decoder& decoder) {
+  std::vector<std::pair<std::string, std::shared_ptr<QuantLinear>>> out;
+  for (const auto& [name, linear] : decoder.linears()) {
+    if (auto quantized = std::dynamic_pointer_cast<QuantLinear>(linear)) out.emplace_back(name, std::move(quantized));
+  }
+  return out;
+}
+
+QuantLinearMaker quant_linear_maker(const quant::MethodOptions& method) { return find_trainable(method).make(method); }
+
+void check_trainable(const quant::MethodOptions& method) {
+  find_trainable(method);
+  static_cast<void>(method.format());  // refuses combinations that do not exist
+}
+
+}  // namespace crumb::qat
