@@ -46,6 +46,8 @@ struct ExportPlan {
   std::vector<std::string> warnings;
   int64_t data_bytes = 0;  // tensor data with padding
   int64_t bytes_of(arch::TensorRole role) const;
+  /// What the file is called: the target's own type if any linear has it, else the one that most of their weights have.
+  formats::TensorType main_type() const;
   TypeTotal total() const;
   std::map<std::string, TypeTotal> totals_by_type() const;
   /// "gguf-q2_k: 30 q2_k, 180 q4_0, 1 q8_0, 61 f32; 77.5 MB of tensors"

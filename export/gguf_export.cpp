@@ -53,7 +53,7 @@ void set_metadata(const ExportJob& job, formats::GgufWriter& writer) {
   arch::set_gguf_metadata(spec, writer);
   writer.set_string("general.type", "model");
   writer.set_string("general.name", model_name(job.checkpoint));
-  writer.set_u32("general.file_type", file_type(job.plan.type));
+  writer.set_u32("general.file_type", file_type(job.plan.main_type()));
   const bool has_blocks = std::ranges::any_of(
       job.plan.tensors, [](const PlannedTensor& tensor) { return formats::block_size(tensor.type) > 1; });
   if (has_blocks) writer.set_u32("general.quantization_version", kQuantizationVersion);

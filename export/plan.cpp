@@ -2,6 +2,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <map>
 #include <string_view>
 
 #include "core/arch/gguf_metadata.h"
@@ -298,6 +299,15 @@ void TypeTotal::add(const PlannedTensor& tensor) {
   ++tensors;
   bytes += tensor.bytes;
   weights += tensor.desc.elements();
+}
+
+formats::TensorType ExportPlan::main_type() const {
+  std::map<formats::TensorType, int64_t> weights;
+  for (const auto& tensor : tensors) {
+    if (tensor.desc.role == arch::TensorRole::linear) weights[tensor.type] += tensor.desc.elements();
+  }
+  if (weights.empty() || weights.contains(type)) return type;
+  return std::ranges::max_element(weights, {}, [](const auto& entry) { return entry.second; })->first;
 }
 
 TypeTotal ExportPlan::total() const {

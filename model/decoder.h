@@ -84,7 +84,6 @@ class Decoder : public torch::nn::Module {
 
   torch::ScalarType compute = torch::kFloat32;
   bool round_small_tensors = false;
-  bool recompute = false;  // forget activations inside blocks and compute them again in the backward pass (later)
 
  private:
   torch::Tensor small(const torch::Tensor& parameter) const;

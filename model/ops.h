@@ -1,6 +1,6 @@
 // The element-wise parts of a decoder block. On the CPU in float32 and bfloat16 they run as one pass over memory
-// forward and one backward (kernels/decoder_ops.h); elsewhere, and as oracle, as the Torch operations of namespace
-// composite.
+// forward and one backward (kernels/rms_norm.h, rope.h, swiglu.h); elsewhere, and as oracle, as the Torch operations of
+// namespace composite.
 #pragma once
 
 #include <torch/torch.h>

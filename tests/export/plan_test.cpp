@@ -283,6 +283,14 @@ TEST(Plan, SaysHowManyLinearsFallBackToWhat) {
               IsEmpty());
 }
 
+TEST(Plan, CallsTheFileByATypeThatItsLinearsHave) {
+  auto spec = small_spec(arch::Architecture::llama, 576);
+  EXPECT_EQ(plan(spec, kSeqRow, "gguf-q2_k").main_type(), TensorType::q4_0);  // no row of 576 is q2_k
+  for (auto& layer : spec.layers) layer.feed_forward = arch::MlpSpec{1536};
+  EXPECT_EQ(plan(spec, kSeqRow, "gguf-q2_k").main_type(), TensorType::q2_k);  // a few are
+  EXPECT_EQ(plan(spec, kSeqRow, "gguf-q8_0").main_type(), TensorType::q8_0);
+}
+
 TEST(Plan, RefusesModelsOfWhichStockLlamaCppLoadsNoFile) {
   for (const auto architecture : {arch::Architecture::qwen3, arch::Architecture::hunyuan_v1_dense}) {
     auto spec = small_spec(architecture, 256);
