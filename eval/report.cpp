@@ -152,7 +152,15 @@ std::string pipes(const std::vector<Cells>& rows) {
   return out;
 }
 
-/// The list of a Markdown report.
+/// Above the table: what several models have in common.
+std::string protocol_rows(const EvalResult& result) {
+  std::string out;
+  if (result.baseline) out += "baseline   " + facts_text(*result.baseline) + "\n";
+  out += "documents  " + documents_text(result.protocol) + "\n";
+  return out + "windows    " + windows_text(result.protocol) + "\n\n";
+}
+
+/// The same as the list of a Markdown report.
 std::string protocol_lines(const EvalResult& result) {
   std::string out;
   if (result.baseline) out += "- baseline: " + facts_text(*result.baseline) + "\n";
@@ -217,9 +225,7 @@ std::string exceeded_text(const EvalResult& result) {
 
 std::string to_table(const EvalResult& result) {
   std::string out = "model      " + facts_text(result.model) + "\n";
-  if (result.baseline) out += "baseline   " + facts_text(*result.baseline) + "\n";
-  out += "documents  " + documents_text(result.protocol) + "\n";
-  out += "windows    " + windows_text(result.protocol) + "\n\n";
+  out += protocol_rows(result);
   out += align(table(result)) + kErrors + "\n";
   for (const auto& check : result.checks) out += check_text(check) + "\n";
   return out;
@@ -234,12 +240,7 @@ std::string to_markdown(const EvalResult& result) {
 
 std::string to_table(const std::vector<EvalResult>& results) {
   if (results.size() == 1) return to_table(results.front());
-  const EvalResult& first = results.front();
-  std::string out;
-  if (first.baseline) out += "baseline   " + facts_text(*first.baseline) + "\n";
-  out += "documents  " + documents_text(first.protocol) + "\n";
-  out += "windows    " + windows_text(first.protocol) + "\n\n";
-  out += align(model_table(results)) + kErrors + "\n";
+  std::string out = protocol_rows(results.front()) + align(model_table(results)) + kErrors + "\n";
   for (const auto& line : check_lines(results)) out += line + "\n";
   return out;
 }

@@ -151,8 +151,7 @@ std::map<std::string, quant::QuantFormat> planned_formats(const TrainJob& job, c
   std::map<std::string, quant::QuantFormat> formats;
   if (!job.quantizes()) return formats;
   for (const auto& desc : arch::tensor_table(spec)) {
-    if (desc.role == arch::TensorRole::linear && !quant::matches_any(desc.module_name(), job.method.exclude))
-      formats[desc.hf_name] = job.method.format();
+    if (quant::is_quantized(desc, job.method)) formats[desc.hf_name] = job.method.format();
   }
   return formats;
 }

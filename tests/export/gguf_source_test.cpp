@@ -83,14 +83,20 @@ struct CodesCase {
   formats::TensorType type;
   int64_t hidden, group_size;
 };
-class GgufOfCodes : public ::testing::TestWithParam<CodesCase> {};
+/// A codes folder, and model.gguf made from it.
+class GgufOfCodes : public ::testing::TestWithParam<CodesCase> {
+ protected:
+  void SetUp() override {
+    const auto& c = GetParam();
+    const quant::QuantFormat format{quant::Grid::seq, 2, true, c.group_size};
+    folder = testing::quantized_model(dir.path(), small_spec(Architecture::llama, c.hidden), format);
+    run(folder, dir / "model.gguf", c.target);
+  }
+  const TempDir dir;
+  Path folder;
+};
 
 TEST_P(GgufOfCodes, GivesTheCodesAndScalesOfItsFolder) {
-  const auto& c = GetParam();
-  const TempDir dir;
-  const quant::QuantFormat format{quant::Grid::seq, 2, true, c.group_size};
-  const auto folder = testing::quantized_model(dir.path(), small_spec(Architecture::llama, c.hidden), format);
-  run(folder, dir / "model.gguf", c.target);
   const auto expected = quant::open_checkpoint(folder), actual = quant::open_checkpoint(dir / "model.gguf");
   int compared = 0;
   for (const auto& tensor : expected->tensors()) {
@@ -98,7 +104,7 @@ TEST_P(GgufOfCodes, GivesTheCodesAndScalesOfItsFolder) {
     ASSERT_EQ(other.format, tensor.format) << tensor.desc.hf_name;
     if (!tensor.format) continue;
     ++compared;
-    EXPECT_EQ(other.dtype, formats::type_name(c.type));
+    EXPECT_EQ(other.dtype, formats::type_name(GetParam().type));
     for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, tensor.desc.rows()}, {5, 9}}) {
       const auto theirs = expected->read_codes(tensor, begin, end), ours = actual->read_codes(other, begin, end);
       EXPECT_EQ(ours.codes, theirs.codes) << tensor.desc.hf_name;
@@ -109,11 +115,6 @@ TEST_P(GgufOfCodes, GivesTheCodesAndScalesOfItsFolder) {
 }
 
 TEST_P(GgufOfCodes, ExportsAsItsFolderDoes) {
-  const auto& c = GetParam();
-  const TempDir dir;
-  const quant::QuantFormat format{quant::Grid::seq, 2, true, c.group_size};
-  const auto folder = testing::quantized_model(dir.path(), small_spec(Architecture::llama, c.hidden), format);
-  run(folder, dir / "model.gguf", c.target);
   for (const std::string target : {"gguf-q4_0", "gguf-q8_0"}) {
     ::testing::internal::CaptureStderr();
     run(dir / "model.gguf", dir / target, target);
