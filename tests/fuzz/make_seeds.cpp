@@ -110,7 +110,10 @@ void add_texts(const Seeds& seeds) {
             "{\"text\": \"One \\u00e9 \\ud83d\\ude00\"}\n\n{\"text\": \"two\", \"id\": [1, {\"a\": "
             "null}]}\r\n{\"text\": \"\"}");
   seeds.add("text", "chat", R"({"messages": [{"role": "user", "content": "hello"}]})");
-  const std::string job = R"(method: {name: rtn, grid: int, bits: 4, group_size: 32, exclude: [lm_head, "*.down_proj"]}
+  const std::string job = R"(model: {config: m, init: random, tokenizer: t}
+teacher: "self"
+objective: {kl: 1, hidden_mse: 4, hidden_layers: ["0:3"]}
+method: {name: rtn, grid: int, bits: 4, group_size: 32, exclude: [lm_head, "*.down_proj"]}
 data:
   train: [{path: a.jsonl, weight: 0.7}, {path: "b.txt", weight: 30%}]
   valid: 1%

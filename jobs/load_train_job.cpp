@@ -1,0 +1,59 @@
+// Beside train_job.cpp, because these checks ask what can be trained: a job is also read where there is no LibTorch.
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "core/common/error.h"
+#include "export/export.h"
+#include "jobs/train_job.h"
+#include "qat/trainable.h"
+
+namespace crumb::jobs {
+namespace {
+
+Path to_absolute(const Path& path) { return path.empty() ? path : std::filesystem::absolute(path).lexically_normal(); }
+
+/// A job is stored in its output folder, where relative paths would mean something else.
+void make_paths_absolute(TrainJob& job) {
+  for (Path* path : {&job.model.path, &job.model.tokenizer, &job.output, &job.data.valid.path, &job.teacher.path,
+                     &job.init_from.path})
+    *path = to_absolute(*path);
+  for (auto& source : job.data.train.sources) source.path = to_absolute(source.path);
+  for (auto& text : job.evaluate.texts) text = to_absolute(text);
+}
+
+void check(const TrainJob& job) {
+  const bool trains = job.method.name == "qat" || job.method.name == "none";
+  CRUMB_CHECK(trains, "method.name: {} does not train (crumb quantize does it); known here: none, qat",
+              job.method.name);
+  if (job.quantizes()) qat::check_trainable(job.method);
+  CRUMB_CHECK(job.optimizer.betas.size() == 2, "optimizer.betas: expected two numbers, got {}",
+              job.optimizer.betas.size());
+  CRUMB_CHECK(!job.quantizes() || !job.model.is_random, "model.init: random values are trained with method.name: none");
+  const bool needs_other_teacher =
+      job.model.is_random && job.teacher.path.empty() && distill::needs_teacher(job.objective);
+  CRUMB_CHECK(!needs_other_teacher,
+              "teacher: a model of random values cannot teach itself; set objective: {{kl: 0, cross_entropy: 1}}, or "
+              "name another teacher");
+  for (const auto& target : job.export_targets) {
+    const auto& known = exporting::target_names();
+    CRUMB_CHECK(std::find(known.begin(), known.end(), target) != known.end(),
+                "export: unknown target \"{}\"; known: {}", target, fmt::join(known, ", "));
+  }
+  CRUMB_CHECK(!job.model.is_random || job.evaluate.max_drop.size() == 0,
+              "evaluate.max_drop: a model of random values has no baseline to drop from");
+  CRUMB_CHECK(!job.evaluate.max_drop.size() || !job.evaluate.texts.empty(), "evaluate.max_drop: needs evaluate.text");
+}
+
+}  // namespace
+
+TrainJob load_train_job(const Path& file, const std::vector<std::string>& overrides) {
+  ConfigValue tree = parse_yaml_file(file);
+  apply_overrides(tree, overrides);
+  auto job = read_config<TrainJob>(tree);
+  make_paths_absolute(job);
+  check(job);
+  return job;
+}
+
+}  // namespace crumb::jobs
