@@ -5,7 +5,7 @@
 
 #include "core/common/config.h"
 #include "jobs/train_job.h"
-#include "ptq/rtn.h"
+#include "ptq/quantize.h"
 
 namespace {
 

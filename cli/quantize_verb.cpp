@@ -12,13 +12,13 @@
 #include "core/common/error.h"
 #include "core/common/json.h"
 #include "core/common/quantity.h"
-#include "ptq/rtn.h"
+#include "ptq/quantize.h"
 
 namespace crumb::cli {
 namespace {
 
 using ptq::QuantizeJob;
-using ptq::RtnReport;
+using ptq::QuantizeReport;
 using ptq::TensorError;
 using ptq::WeightError;
 
@@ -103,7 +103,7 @@ std::string bits_words() {
 }
 
 /// Relative squared errors: a row a layer, a column a kind of linear.
-void print_table(const RtnReport& report) {
+void print_table(const QuantizeReport& report) {
   const auto kinds = report.kinds();
   int layers = 0;
   for (const auto& tensor : report.tensors) layers = std::max(layers, tensor.layer + 1);
@@ -126,7 +126,7 @@ void print_table(const RtnReport& report) {
   fmt::print("\n");
 }
 
-void print_summary(const RtnReport& report, const QuantizeJob& job) {
+void print_summary(const QuantizeReport& report, const QuantizeJob& job) {
   const auto total = report.total();
   fmt::print("{}: {} linears, {} weights at {:.3f} bits; {} parameters kept\n", job.output.string(),
              report.tensors.size(), format_count(total.weights), report.bits_per_weight(),
@@ -141,7 +141,7 @@ nlohmann::json to_json(const WeightError& error) {
   return out;
 }
 
-nlohmann::json to_json(const RtnReport& report, const QuantizeJob& job) {
+nlohmann::json to_json(const QuantizeReport& report, const QuantizeJob& job) {
   auto tensors = nlohmann::json::array();
   for (const auto& tensor : report.tensors) {
     auto entry = to_json(tensor.error);
@@ -153,7 +153,7 @@ nlohmann::json to_json(const RtnReport& report, const QuantizeJob& job) {
   auto kinds = nlohmann::json::object();
   for (const auto& kind : report.kinds()) kinds[kind] = to_json(report.of_kind(kind));
   return {{"output", job.output.string()},
-          {"method", job.method.name},
+          {"method", ptq::method_name(job)},
           {"bits_per_weight", report.bits_per_weight()},
           {"kept_parameters", report.kept_weights},
           {"tensors", tensors},
@@ -168,7 +168,7 @@ int run(const CLI::App& app, const Options& options, const Globals& globals) {
     return kExitOk;
   }
   ThreadPool pool(static_cast<int>(globals.threads));
-  const RtnReport report = ptq::quantize_rtn(job, globals.force, pool);
+  const QuantizeReport report = ptq::quantize(job, globals.force, pool);
   if (globals.json)
     fmt::print("{}\n", dump_json(to_json(report, job)));
   else
@@ -183,18 +183,18 @@ Verb add_quantize(CLI::App& program, const Globals& globals) {
   CLI::App* app = program.add_subcommand("quantize", "quantize a model without training: codes and scales in a minute");
   app->add_option("source", options->source, "HF folder or GGUF, or a job (*.yaml)")->required();
   app->add_option("overrides", options->overrides, "key=value of the job, for example method.bits=4");
-  const QuantizeJob usual;
-  const auto& method = usual.method;
-  app->add_option("--method", options->method, "rtn: round to nearest")->default_str(method.name);
-  app->add_option("--grid", options->grid, grid_words())->default_str(method.grid);
-  app->add_option("--bits", options->bits, bits_words())->default_str(fmt::format("{}", method.bits));
+  const ptq::RtnMethod usual;
+  const auto& linears = usual.linears;
+  app->add_option("--method", options->method, "rtn: round to nearest")->default_str(usual.kName);
+  app->add_option("--grid", options->grid, grid_words())->default_str(linears.grid);
+  app->add_option("--bits", options->bits, bits_words())->default_str(fmt::format("{}", linears.bits));
   app->add_option("--group-size", options->group_size, "weights that share a scale; 0: a whole row")
-      ->default_str(fmt::format("{}", method.group_size));
+      ->default_str(fmt::format("{}", linears.group_size));
   app->add_flag("--asymmetric", options->asymmetric, "grid int with zero points");
-  app->add_option("--init", options->init, "scales: mse, absmax or absmean")->default_str(method.init);
+  app->add_option("--init", options->init, "scales: mse, absmax or absmean")->default_str(usual.init);
   app->add_option("--exclude", options->exclude,
                   "glob on names of modules that stay as they are (repeatable); a bare word matches one part of a name")
-      ->default_str(fmt::format("{}", fmt::join(method.exclude, ", ")))
+      ->default_str(fmt::format("{}", fmt::join(linears.exclude, ", ")))
       ->allow_extra_args(false);
   app->add_option("-o,--output", options->output, "the folder to write");
   app->add_flag("--print-config", options->print_config, "print the whole job and stop");

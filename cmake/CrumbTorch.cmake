@@ -16,8 +16,12 @@ set(torch_lib ${CRUMB_TORCH_ROOT}/torch/lib)
 add_library(crumb_torch INTERFACE)
 target_include_directories(crumb_torch SYSTEM INTERFACE
   ${CRUMB_TORCH_ROOT}/torch/include ${CRUMB_TORCH_ROOT}/torch/include/torch/csrc/api/include)
-# The wheel carries headers of a newer fmt, without its library, and they come before the system's.
-target_compile_definitions(crumb_torch INTERFACE FMT_HEADER_ONLY=1)
+# The wheel carries headers of a newer fmt, without its library, and they would come before the system's: one program, one fmt.
+get_target_property(fmt_include fmt::fmt INTERFACE_INCLUDE_DIRECTORIES)
+file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/fmt_of_the_system)
+file(CREATE_LINK ${fmt_include}/fmt ${PROJECT_BINARY_DIR}/fmt_of_the_system/fmt SYMBOLIC)
+target_include_directories(crumb_torch BEFORE INTERFACE ${PROJECT_BINARY_DIR}/fmt_of_the_system)
+target_link_libraries(crumb_torch INTERFACE fmt::fmt)
 target_link_libraries(crumb_torch INTERFACE
   ${torch_lib}/libc10.so ${torch_lib}/libtorch_cpu.so Threads::Threads)
 target_link_options(crumb_torch INTERFACE

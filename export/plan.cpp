@@ -18,6 +18,8 @@ using arch::TensorRole;
 using formats::TensorType;
 using quant::QuantFormat;
 
+using FormatMap = std::map<std::string, QuantFormat>;  // of the quantized linears by hf_name
+
 constexpr int64_t kGgufAlignment = 32;
 constexpr int kScaleBits = 6;  // significant bits of every scale
 constexpr int kBf16Bits = 8;   // significant bits of bfloat16
@@ -29,9 +31,18 @@ struct Target {
   TensorType type() const { return linear_types.front(); }
   bool is_gguf() const { return name.starts_with("gguf-"); }
   bool is_two_bit() const { return type() == TensorType::q2_0c || type() == TensorType::q2_k; }
-  /// A 2-bit target does not quietly become a 4-bit one for levels it cannot hold.
-  std::vector<TensorType> types_for(const QuantFormat& format) const {
-    return is_two_bit() && !formats::level_factor(type(), format.levels()) ? std::vector{type()} : linear_types;
+  bool holds_levels(const QuantFormat& format) const {
+    return formats::level_factor(type(), format.levels()).has_value();
+  }
+  /// A 2-bit target does not quietly become a 4-bit one for levels it cannot hold. But linears that were given more
+  /// bits than the others, which it does hold, take a type of theirs.
+  std::vector<TensorType> types_for(const QuantFormat& format, const FormatMap& formats) const {
+    if (holds_levels(format)) return linear_types;
+    const bool is_mixed =
+        std::ranges::any_of(formats, [this](const auto& entry) { return holds_levels(entry.second); });
+    if (is_mixed && is_two_bit()) return {type(), TensorType::q4_0, TensorType::q8_0, TensorType::bf16};
+    if (is_mixed) return {type(), TensorType::q8_0, TensorType::bf16};
+    return is_two_bit() ? std::vector{type()} : linear_types;
   }
 };
 
@@ -118,7 +129,7 @@ std::string obstacle(TensorType type, const QuantFormat& format, int64_t cols) {
 std::string targets_that_hold(const QuantFormat& format, int64_t cols) {
   std::vector<std::string> names;
   for (const Target& target : targets()) {
-    const auto types = target.types_for(format);
+    const auto types = target.types_for(format, {});
     if (std::ranges::any_of(types, [&](auto type) { return obstacle(type, format, cols).empty(); }))
       names.push_back(target.name);
   }
@@ -130,9 +141,10 @@ struct Choice {
   std::string reason;
 };
 
-Choice choose_quantized(const Target& target, const TensorDesc& desc, const QuantFormat& format) {
+Choice choose_quantized(const Target& target, const TensorDesc& desc, const QuantFormat& format,
+                        const FormatMap& formats) {
   std::vector<std::string> reasons;
-  for (const TensorType type : target.types_for(format)) {
+  for (const TensorType type : target.types_for(format, formats)) {
     const std::string reason = obstacle(type, format, desc.cols());
     if (reason.empty()) return {type, join(reasons, "; ")};
     reasons.push_back(reason);
@@ -180,19 +192,18 @@ Choice choose_embedding(const Target& target, const TensorDesc& desc, const std:
   return {TensorType::bf16, join(reasons, "; ")};
 }
 
-Choice choose(const Target& target, const TensorDesc& desc, const QuantFormat* format, bool model_is_quantized,
-              const ExportOptions& options) {
+Choice choose(const Target& target, const TensorDesc& desc, const FormatMap& formats, const ExportOptions& options) {
   const bool is_head = desc.role == TensorRole::head;
   const std::string& asked = is_head ? options.head_type : options.embedding_type;
   const std::string_view option = is_head ? "--head-type" : "--embedding-type";
-  if (format != nullptr) {
+  if (const auto found = formats.find(desc.hf_name); found != formats.end()) {
     CRUMB_CHECK(desc.role == TensorRole::linear || asked.empty(), "{}: {} is quantized, its type follows {}", option,
                 desc.hf_name, target.name);
-    return choose_quantized(target, desc, *format);
+    return choose_quantized(target, desc, found->second, formats);
   }
   switch (desc.role) {
     case TensorRole::linear:
-      return choose_plain(target, desc, model_is_quantized);
+      return choose_plain(target, desc, !formats.empty());
     case TensorRole::embedding:
     case TensorRole::head:
       return choose_embedding(target, desc, asked, option);
@@ -266,8 +277,8 @@ void warn_about_fallbacks(const Target& target, ExportPlan& plan) {
   }
 }
 
-void check_formats(const arch::DecoderSpec& spec, const std::vector<TensorDesc>& table,
-                   const std::map<std::string, QuantFormat>& formats, const ExportOptions& options) {
+void check_formats(const arch::DecoderSpec& spec, const std::vector<TensorDesc>& table, const FormatMap& formats,
+                   const ExportOptions& options) {
   for (const auto& [name, format] : formats)
     CRUMB_CHECK(std::ranges::count(table, name, &TensorDesc::hf_name) == 1, "the model has no tensor {}", name);
   CRUMB_CHECK(!spec.tied_head || options.head_type.empty() || options.head_type == options.embedding_type,
@@ -328,8 +339,7 @@ std::string ExportPlan::summary() const {
   return fmt::format("{}: {}; {} of tensors", target, join(counts, ", "), format_bytes(data_bytes));
 }
 
-ExportPlan plan_export(const arch::DecoderSpec& spec, const std::map<std::string, QuantFormat>& formats,
-                       const ExportOptions& options) {
+ExportPlan plan_export(const arch::DecoderSpec& spec, const FormatMap& formats, const ExportOptions& options) {
   const Target& target = find_target(options.target);
   if (target.is_gguf()) arch::check_llama_cpp_loads(spec);
   const auto table = arch::tensor_table(spec);
@@ -341,7 +351,7 @@ ExportPlan plan_export(const arch::DecoderSpec& spec, const std::map<std::string
   for (const auto& desc : table) {
     const auto it = formats.find(desc.hf_name);
     const QuantFormat* format = it == formats.end() ? nullptr : &it->second;
-    const Choice choice = choose(target, desc, format, !formats.empty(), options);
+    const Choice choice = choose(target, desc, formats, options);
     PlannedTensor tensor{desc, {}, choice.type, 0, choice.reason};
     if (format != nullptr) tensor.format = *format;
     plan.tensors.push_back(tensor);

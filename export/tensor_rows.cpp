@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "core/common/error.h"
-#include "quant/codes_writer.h"
+#include "quant/row_blocks.h"
 
 namespace crumb::exporting {
 namespace {

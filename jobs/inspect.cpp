@@ -10,8 +10,8 @@
 #include "core/common/json.h"
 #include "core/formats/safetensors.h"
 #include "quant/checkpoint.h"
-#include "quant/codes_writer.h"
 #include "quant/gguf_codes.h"
+#include "quant/row_blocks.h"
 
 namespace crumb::jobs {
 namespace {

@@ -6,7 +6,6 @@
 #include "core/common/error.h"
 #include "export/export.h"
 #include "jobs/train_job.h"
-#include "qat/trainable.h"
 
 namespace crumb::jobs {
 namespace {
@@ -15,23 +14,23 @@ Path to_absolute(const Path& path) { return path.empty() ? path : std::filesyste
 
 /// A job is stored in its output folder, where relative paths would mean something else.
 void make_paths_absolute(TrainJob& job) {
-  for (Path* path : {&job.model.path, &job.model.tokenizer, &job.output, &job.data.valid.path, &job.teacher.path,
-                     &job.init_from.path})
-    *path = to_absolute(*path);
-  for (auto& source : job.data.train.sources) source.path = to_absolute(source.path);
+  job.output = to_absolute(job.output);
+  for (auto* path :
+       {&job.model.path, &job.model.config, &job.model.tokenizer, &job.teacher.value, &job.init_from.value})
+    if (*path) **path = to_absolute(**path);
+  if (auto* valid = std::get_if<Path>(&job.data.valid)) *valid = to_absolute(*valid);
+  for (auto& source : job.data.train) source.path = to_absolute(source.path);
   for (auto& text : job.evaluate.texts) text = to_absolute(text);
 }
 
 void check(const TrainJob& job) {
-  const bool trains = job.method.name == "qat" || job.method.name == "none";
-  CRUMB_CHECK(trains, "method.name: {} does not train (crumb quantize does it); known here: none, qat",
-              job.method.name);
-  if (job.quantizes()) qat::check_trainable(job.method);
+  if (job.quantizes()) job.qat()->check();
   CRUMB_CHECK(job.optimizer.betas.size() == 2, "optimizer.betas: expected two numbers, got {}",
               job.optimizer.betas.size());
-  CRUMB_CHECK(!job.quantizes() || !job.model.is_random, "model.init: random values are trained with method.name: none");
+  CRUMB_CHECK(!job.quantizes() || !job.model.is_random(),
+              "model.init: random values are trained with method.name: none");
   const bool needs_other_teacher =
-      job.model.is_random && job.teacher.path.empty() && distill::needs_teacher(job.objective);
+      job.model.is_random() && job.teacher.is_word() && distill::needs_teacher(job.objective);
   CRUMB_CHECK(!needs_other_teacher,
               "teacher: a model of random values cannot teach itself; set objective: {{kl: 0, cross_entropy: 1}}, or "
               "name another teacher");
@@ -40,7 +39,7 @@ void check(const TrainJob& job) {
     CRUMB_CHECK(std::find(known.begin(), known.end(), target) != known.end(),
                 "export: unknown target \"{}\"; known: {}", target, fmt::join(known, ", "));
   }
-  CRUMB_CHECK(!job.model.is_random || job.evaluate.max_drop.size() == 0,
+  CRUMB_CHECK(!job.model.is_random() || job.evaluate.max_drop.size() == 0,
               "evaluate.max_drop: a model of random values has no baseline to drop from");
   CRUMB_CHECK(!job.evaluate.max_drop.size() || !job.evaluate.texts.empty(), "evaluate.max_drop: needs evaluate.text");
 }

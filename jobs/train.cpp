@@ -18,7 +18,7 @@
 #include "qat/linear_factory.h"
 #include "qat/movement.h"
 #include "qat/rates.h"
-#include "train/fingerprint.h"
+#include "quant/fingerprint.h"
 #include "train/parameters.h"
 #include "train/trainer.h"
 
@@ -45,8 +45,8 @@ void check_progress(const TrainJob& job, const train::Plan& plan, bool force) {
 
 /// Every value that the earlier run trained, whether this one trains it or not.
 void load_earlier_run(const TrainJob& job, model::Decoder& decoder) {
-  const Path& run = job.init_from.path;
-  if (run.empty()) return;
+  if (job.init_from.is_word()) return;
+  const Path& run = *job.init_from.value;
   const auto folder = train::newest_checkpoint(run);
   CRUMB_CHECK(folder.has_value(), "init_from: {} holds no training checkpoint", run.string());
   CRUMB_CHECK(is_there(run / "last"), "init_from: the run in {} has not finished", run.string());
@@ -61,20 +61,23 @@ void load_earlier_run(const TrainJob& job, model::Decoder& decoder) {
 std::map<std::string, std::string> fingerprints(const TrainJob& job, const TrainData& data) {
   std::map<std::string, std::string> out{{"text", fmt::format("{:016x}", data.key)}};
   const auto add = [&out](const std::string& name, const Path& path) {
-    out[name] = train::weights_fingerprint(path);
-    const std::string config = train::config_fingerprint(path);
+    out[name] = quant::weights_fingerprint(path);
+    const std::string config = quant::config_fingerprint(path);
     if (!config.empty()) out["configuration of " + name] = config;
   };
-  add("model", job.model.path);
-  if (!job.teacher.path.empty()) add("teacher", job.teacher.path);
-  if (!job.init_from.path.empty())
-    out["run of init_from"] = train::weights_fingerprint(train::newest_checkpoint(job.init_from.path).value());
+  add("model", job.model.source());
+  if (job.teacher.value) add("teacher", *job.teacher.value);
+  if (job.init_from.value)
+    out["run of init_from"] = quant::weights_fingerprint(train::newest_checkpoint(*job.init_from.value).value());
   return out;
 }
 
 std::function<void(const Path&)> model_saver(const TrainJob& job, model::Decoder& decoder, const TrainStart& start) {
-  if (job.quantizes())
-    return [&](const Path& folder) { qat::save_model(folder, decoder, *start.checkpoint, job.method); };
+  if (const qat::QatMethod* method = job.qat(); method != nullptr) {
+    return [&, method](const Path& folder) {
+      qat::save_model(folder, decoder, *start.checkpoint, method->linears.exclude);
+    };
+  }
   return [&](const Path& folder) { model::save_float_model(folder, decoder, start.config, start.write_companions); };
 }
 
@@ -112,8 +115,9 @@ TrainResult run_train_job(TrainJob job, bool force) {
       train::make_plan(job.schedule, length, sampler.num_windows(), auto_micro_tokens(job, start.spec));
   resolve_schedule(job, plan);
 
-  qat::check_group_size(job.method, start.spec);
-  model::Decoder decoder(start.spec, start.source, qat::linear_factory(job.method));
+  planned_formats(job, start.spec);  // tells which linear a format does not fit before weights are read
+  model::Decoder decoder(start.spec, start.source,
+                         job.quantizes() ? qat::linear_factory(*job.qat()) : model::make_float_linear);
   decoder.to(device);
   decoder.compute = compute;
   decoder.round_small_tensors = true;
@@ -122,15 +126,14 @@ TrainResult run_train_job(TrainJob job, bool force) {
   auto parameters = train::trained_parameters(decoder, job.train);
   TrainResult result;
   result.median_scale = qat::median_scale(decoder);
-  qat::resolve_rates(job.optimizer, result.median_scale, job.model.is_random, start.spec.hidden_size);
+  qat::resolve_rates(job.optimizer, result.median_scale, job.model.is_random(), start.spec.hidden_size);
   if (job.quantizes()) qat::set_row_factors(parameters, decoder, result.median_scale);
   const auto teachers = distill::make_teachers(job.objective, {start.spec, start.source, *start.tokenizer},
-                                               job.teacher.path, job.quantizes(), device, compute);
+                                               job.teacher.value_or({}), job.quantizes(), device, compute);
   const auto objective = distill::distill_objective(job.objective, start.spec, teachers.teacher, teachers.baseline);
-  quant::warn_unmatched_excludes(start.spec, job.method);
+  if (job.quantizes()) job.qat()->linears.warn_unmatched(start.spec);
   check_progress(job, plan, force);
-  claim_train_output(job, force);
-  if (!lock) lock.emplace(job.output);
+  claim_train_output(job, force, lock);
   write_text(job.output / "job.yaml", to_yaml(write_config(job)));
 
   const train::TrainerParts parts{decoder,

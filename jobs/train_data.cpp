@@ -31,9 +31,9 @@ void require_no_folder(const char* key, const Path& text) {
 
 /// Validation text must not be trained on. A text given twice would be split as one, with copies on both sides.
 void check_sources(const train::DataOptions& data) {
-  const auto valid = data.valid.is_share() ? std::nullopt : identity_of(data.valid.path);
+  const auto valid = data.valid_path() == nullptr ? std::nullopt : identity_of(*data.valid_path());
   std::set<std::pair<dev_t, ino_t>> seen;
-  for (const auto& source : data.train.sources) {
+  for (const auto& source : data.train) {
     const auto file = identity_of(source.path);
     if (!file) continue;  // told where it is read
     CRUMB_CHECK(file != valid, "data.valid: {} is trained on, too; give another text, or a share such as 1%",
@@ -45,8 +45,8 @@ void check_sources(const train::DataOptions& data) {
 }  // namespace
 
 void check_texts(const TrainJob& job) {
-  for (const auto& source : job.data.train.sources) require_no_folder("data.train", source.path);
-  if (!job.data.valid.is_share()) require_no_folder("data.valid", job.data.valid.path);
+  for (const auto& source : job.data.train) require_no_folder("data.train", source.path);
+  if (job.data.valid_path() != nullptr) require_no_folder("data.valid", *job.data.valid_path());
   for (const Path& text : job.evaluate.texts) require_no_folder("evaluate.text", text);
   check_sources(job.data);
 }
@@ -55,7 +55,7 @@ TrainData open_train_data(const TrainJob& job, const train::TextEncoder& encoder
                           const Path& fallback) {
   ThreadPool pool(static_cast<int>(job.threads.value_or(0)));
   const Path cache = train::token_cache_folder(fallback);
-  const double share = job.data.valid.is_share() ? job.data.valid.share : 0.0;
+  const double share = job.data.valid_share();
   TrainData data;
   const auto open = [&](const std::vector<Path>& texts) {
     const auto file = std::make_shared<const train::TokenFile>(
@@ -69,14 +69,13 @@ TrainData open_train_data(const TrainJob& job, const train::TextEncoder& encoder
     if (split.valid.size() > 0) data.valid.push_back(std::move(split.valid));
   };
   std::vector<Path> unweighted;
-  for (const auto& source : job.data.train.sources) {
-    if (source.is_weighted() && source.weight > 0) add({source.path}, source.weight);
-    if (!source.is_weighted()) unweighted.push_back(source.path);
+  for (const auto& source : job.data.train) {
+    if (!source.weight) unweighted.push_back(source.path);
+    if (source.weight.value_or(0) > 0) add({source.path}, *source.weight);
   }
   if (!unweighted.empty()) add(unweighted, 1.0);
-  if (!job.data.valid.is_share()) {
-    const Path& path = job.data.valid.path;
-    data.valid.push_back(train::split_text(open({path}), 0, length, 0, path.string()).train);
+  if (const Path* path = job.data.valid_path(); path != nullptr) {
+    data.valid.push_back(train::split_text(open({*path}), 0, length, 0, path->string()).train);
   }
   CRUMB_CHECK(!data.valid.empty(), "data.valid: a share of 0 leaves nothing to validate on");
   return data;

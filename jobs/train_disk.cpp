@@ -21,9 +21,9 @@ constexpr int64_t kShapeBytes = 16;  // beside the codes of a linear
 
 /// Of a weight that is not quantized.
 int64_t plain_bytes(const TrainJob& job) {
-  if (!job.model.is_gguf()) return formats::dtype_bytes(model::stored_dtype(model::read_hf_config(job.model.path)));
+  if (!job.model.is_gguf()) return formats::dtype_bytes(model::stored_dtype(model::read_hf_config(job.model.source())));
   if (job.quantizes()) return kFloat;  // block types are kept as float32
-  return formats::dtype_bytes(model::stored_dtype(quant::open_checkpoint(job.model.path)->hf_config()));
+  return formats::dtype_bytes(model::stored_dtype(quant::open_checkpoint(job.model.source())->hf_config()));
 }
 
 int64_t held_bytes(const Path& output) {

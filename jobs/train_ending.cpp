@@ -58,7 +58,7 @@ void export_and_judge(TrainResult& result) {
     reports.push_back(file.parent_path() / (file.stem().string() + ".report"));
   }
   eval::EvalOptions options = job.evaluate;
-  if (!job.model.is_random) options.baseline = job.model.path;
+  if (!job.model.is_random()) options.baseline = job.model.source();
   options.threads = job.threads.value_or(0);
   result.evaluations = eval::evaluate_all(options, models);
   for (size_t i = 0; i < models.size(); ++i) {

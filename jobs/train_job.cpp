@@ -1,5 +1,6 @@
 #include "jobs/train_job.h"
 
+#include <algorithm>
 #include <functional>
 #include <set>
 
@@ -8,17 +9,14 @@
 namespace crumb::jobs {
 namespace {
 
-struct RandomModel {
-  Path config, tokenizer;
-  std::string init = "random";
-
-  template <class V>
-  void visit(V& v) {
-    v.field("config", config, "folder with config.json, or the file", {.required = true});
-    v.field("init", init, "first values", {.choices = {"random"}});
-    v.field("tokenizer", tokenizer, "folder of the tokenizer files, if not that of the configuration");
-  }
-};
+/// Whether two values mean the same: 12 and "12" may differ in what wrote them only.
+bool is_same(const ConfigValue& a, const ConfigValue& b) {
+  const auto same_entry = [](const auto& x, const auto& y) {
+    return x.first == y.first && is_same(x.second, y.second);
+  };
+  return a.kind == b.kind && a.text == b.text && std::ranges::equal(a.items, b.items, is_same) &&
+         std::ranges::equal(a.entries, b.entries, same_entry);
+}
 
 std::string text_of(const ConfigValue& value) {
   std::string text = to_yaml(value);
@@ -50,41 +48,24 @@ void for_each_leaf(const ConfigValue* stored, ConfigValue& now, const std::strin
 
 }  // namespace
 
-void ModelChoice::from_config(const ConfigValue& value, const std::string& key, ConfigErrors& errors) {
-  *this = {};
-  if (value.kind != ConfigValue::Kind::map) {
-    config_detail::read_value(value, key, path, {}, errors);
-    return;
-  }
-  RandomModel random;
-  ConfigReader reader(value, key + ".", errors);
-  random.visit(reader);
-  reader.finish();
-  path = random.config;
-  tokenizer = random.tokenizer;
-  is_random = true;
+Path ModelChoice::config_folder() const {
+  const Path from = source();
+  return from.extension() == ".json" ? from.parent_path() : from;
 }
-
-ConfigValue ModelChoice::to_config() const {
-  if (!is_random) return config_detail::write_value(path);
-  auto map = ConfigValue::map({{"config", config_detail::write_value(path)}, {"init", ConfigValue::scalar("random")}});
-  if (!tokenizer.empty()) map.entries.emplace_back("tokenizer", config_detail::write_value(tokenizer));
-  return map;
-}
-
-bool ModelChoice::is_gguf() const { return !is_random && is_file(path) && path.extension() != ".json"; }
-
-Path ModelChoice::config_folder() const { return path.extension() == ".json" ? path.parent_path() : path; }
 
 std::vector<std::string> changes_not_allowed(const ConfigValue& stored, const ConfigValue& now) {
   static const std::set<std::string> allowed = {"schedule.tokens", "validate.every", "checkpoint.every",
                                                 "checkpoint.keep", "threads"};
   std::vector<std::string> changes;
-  ConfigValue copy = now;
+  std::map<std::string, ConfigValue> defaults;
+  ConfigValue usual = write_config(TrainJob()), copy = now;
+  for_each_leaf(nullptr, usual, "",
+                [&](const std::string& key, const ConfigValue*, ConfigValue& value) { defaults.emplace(key, value); });
   for_each_leaf(&stored, copy, "", [&](const std::string& key, const ConfigValue* old, ConfigValue& value) {
     if (is_auto_word(key, value) || allowed.contains(key)) return;
-    const std::string before = old != nullptr ? text_of(*old) : "nothing", after = text_of(value);
-    if (before != after) changes.push_back(fmt::format("{}: {}, now {}", key, before, after));
+    if (old == nullptr && defaults.contains(key)) old = &defaults.at(key);
+    if (old != nullptr && is_same(*old, value)) return;
+    changes.push_back(fmt::format("{}: {}, now {}", key, old != nullptr ? text_of(*old) : "nothing", text_of(value)));
   });
   return changes;
 }
@@ -100,12 +81,8 @@ ConfigValue with_stored_autos(const ConfigValue& stored, const ConfigValue& now)
 bool has_teacher(const TrainJob& job) { return job.quantizes() || distill::needs_teacher(job.objective); }
 
 std::map<std::string, quant::QuantFormat> planned_formats(const TrainJob& job, const arch::DecoderSpec& spec) {
-  std::map<std::string, quant::QuantFormat> formats;
-  if (!job.quantizes()) return formats;
-  for (const auto& desc : arch::tensor_table(spec)) {
-    if (quant::is_quantized(desc, job.method)) formats[desc.hf_name] = job.method.format();
-  }
-  return formats;
+  if (!job.quantizes()) return {};
+  return job.qat()->linears.formats_of(spec);
 }
 
 }  // namespace crumb::jobs

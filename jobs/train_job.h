@@ -1,7 +1,10 @@
 // The job file of `crumb train`: every section in one struct, and what may change when a run goes on.
 #pragma once
 
+#include <map>
+#include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "core/arch/decoder_spec.h"
@@ -9,56 +12,58 @@
 #include "core/common/thread_pool.h"
 #include "distill/options.h"
 #include "eval/evaluate.h"
-#include "quant/method_options.h"
+#include "qat/method.h"
 #include "train/options.h"
 
 namespace crumb::jobs {
 
 /// `model`: an HF folder or GGUF, or {config, init: random, tokenizer} to train from random values.
 struct ModelChoice {
-  Path path;       // folder with config.json, or a GGUF (random: that folder, or config.json itself)
-  Path tokenizer;  // random: the folder of the tokenizer files, if not that of config.json
-  bool is_random = false;
+  static constexpr const char* kShort = "path";
 
-  static const char* type_name() { return "path or {config, init, tokenizer}"; }
-  void from_config(const ConfigValue& value, const std::string& key, ConfigErrors& errors);
-  ConfigValue to_config() const;
-  bool is_gguf() const;
+  std::optional<Path> path, config, tokenizer;
+  std::string init = "random";
+
+  template <class V>
+  void visit(V& v) {
+    v.field("path", path, "the model to start from: HF folder or GGUF");
+    v.field("config", config, "from random values instead: folder with config.json, or the file");
+    v.field("init", init, "the random values", {.choices = {"random"}});
+    v.field("tokenizer", tokenizer, "with config: folder of the tokenizer files, if not that of the configuration");
+    v.check("path", path && config ? "a model to start from, and a config to begin without one" : "");
+    v.check("tokenizer", path && tokenizer ? "the model brings its own" : "");
+    v.check("config", !path && !config ? "must be given" : "");
+  }
+
+  bool is_random() const { return config.has_value(); }
+  /// Folder with config.json, or a GGUF (random: that folder, or config.json itself).
+  Path source() const { return path.value_or(config.value_or(Path())); }
+  bool is_gguf() const { return !is_random() && is_file(source()); }
   Path config_folder() const;  // where config.json lies; the file itself of a GGUF
-  Path tokenizer_folder() const { return tokenizer.empty() ? config_folder() : tokenizer; }
+  Path tokenizer_folder() const { return tokenizer.value_or(config_folder()); }
 };
 
-/// A path or one word that stands for no path ("self", "none").
-template <char First>
-struct PathOrWord {
-  Path path;  // empty: the word
-
-  static const char* word() { return First == 's' ? "self" : "none"; }
-  static const char* type_name() { return First == 's' ? "self or path" : "none or path"; }
-  void from_config(const ConfigValue& value, const std::string& key, ConfigErrors& errors) {
-    path.clear();
-    if (value.kind == ConfigValue::Kind::scalar && !value.quoted && value.text == word()) return;
-    config_detail::read_value(value, key, path, {}, errors);
-  }
-  ConfigValue to_config() const {
-    return path.empty() ? ConfigValue::scalar(word()) : config_detail::write_value(path);
-  }
+/// `method: {name: none}`: nothing is quantized.
+struct FloatMethod {
+  static constexpr const char* kName = "none";
+  template <class V>
+  void visit(V& /*v*/) {}
 };
 
 struct TrainJob {
   ModelChoice model;
   Path output;
   int64_t seed = 0;
-  quant::MethodOptions method;
+  std::variant<qat::QatMethod, FloatMethod> method;
   train::TrainedParts train;
   train::DataOptions data;
   distill::ObjectiveOptions objective;
-  PathOrWord<'s'> teacher;
+  WordOr<Path, "self"> teacher;
   train::OptimizerOptions optimizer;
   train::ScheduleOptions schedule;
   train::ValidateOptions validate;
   train::CheckpointOptions checkpoint;
-  PathOrWord<'n'> init_from;
+  WordOr<Path, "none"> init_from;
   std::string device = "auto";
   Auto<int64_t> threads;
   std::string compute = "auto";
@@ -72,7 +77,7 @@ struct TrainJob {
             {.required = true});
     v.field("output", output, "folder of the run", {.required = true});
     v.field("seed", seed, "of the order of the data and of random values", {.min = 0});
-    v.section("method", method, "What the linears become");
+    v.section("method", method, "What the linears become: qat trains them on a grid, none in float");
     v.section("train", train, "What is trained");
     v.section("data", data, "What it is trained on");
     v.section("objective", objective, "What is minimised");
@@ -93,15 +98,17 @@ struct TrainJob {
               "Texts that OUTPUT/model and the exports are judged by at the end, against the model it was made from");
   }
 
-  bool quantizes() const { return method.name == "qat"; }
+  /// Null: nothing is quantized.
+  const qat::QatMethod* qat() const { return std::get_if<qat::QatMethod>(&method); }
+  bool quantizes() const { return qat() != nullptr; }
 };
 
 /// Reads the file, applies "key=value" arguments. UserError with every mistake, also those between sections.
 TrainJob load_train_job(const Path& file, const std::vector<std::string>& overrides);
 
 /// Settings that differ between the stored job of a run and the same job asked for now, as "key: old, now new". What is
-/// `auto` now is taken from the stored one; schedule.tokens, validate.every, checkpoint.every, checkpoint.keep and
-/// threads may change.
+/// `auto` now is taken from the stored one, and a key that it does not have had its default; schedule.tokens,
+/// validate.every, checkpoint.every, checkpoint.keep and threads may change.
 std::vector<std::string> changes_not_allowed(const ConfigValue& stored, const ConfigValue& now);
 /// `now` with the stored value of everything that is auto.
 ConfigValue with_stored_autos(const ConfigValue& stored, const ConfigValue& now);

@@ -19,14 +19,16 @@ constexpr const char* kRunFiles[] = {"job.yaml", "log.jsonl", "curves.html", "ch
                                      "last",     "export",    "report.json", "report.md"};
 
 void require_inputs_apart(const TrainJob& job) {
-  std::vector<Path> inputs = {job.model.path, job.model.tokenizer, job.teacher.path, job.init_from.path,
-                              job.data.valid.path};
-  for (const auto& source : job.data.train.sources) inputs.push_back(source.path);
+  const std::vector<Path> folders = {job.model.source(), job.teacher.value_or({}), job.init_from.value_or({})};
+  std::vector<Path> inputs = folders;
+  if (job.model.tokenizer) inputs.push_back(*job.model.tokenizer);
+  if (job.data.valid_path() != nullptr) inputs.push_back(*job.data.valid_path());
+  for (const auto& source : job.data.train) inputs.push_back(source.path);
   for (const auto& text : job.evaluate.texts) inputs.push_back(text);
   for (const char* name : kRunFiles) require_apart(job.output / name, inputs);
-  for (const Path* folder : {&job.model.path, &job.teacher.path, &job.init_from.path}) {
+  for (const Path& folder : folders) {
     std::error_code absent;
-    CRUMB_CHECK(!fs::equivalent(job.output, *folder, absent), "output: {} is read by the job; choose another",
+    CRUMB_CHECK(!fs::equivalent(job.output, folder, absent), "output: {} is read by the job; choose another",
                 job.output.string());
   }
 }
@@ -86,15 +88,19 @@ void prepare_train_output(const TrainJob& job, bool force) {
   if (is_there(job.output)) require_new_output(stored_path, true);  // tells an unwritable folder before the work
 }
 
-void claim_train_output(const TrainJob& job, bool force) {
-  if (force) {
-    for (const char* name : kRunFiles) {
-      std::error_code error;
-      fs::remove_all(job.output / name, error);
-      if (error) run_error("cannot remove {}: {}", (job.output / name).string(), error.message());
-    }
+void claim_train_output(const TrainJob& job, bool force, std::optional<FolderLock>& lock) {
+  if (!lock) {
+    make_folders(job.output);
+    lock.emplace(job.output);
+    CRUMB_CHECK(force || is_free(job.output), "{} has become another run's meanwhile; choose another output",
+                job.output.string());
   }
-  make_folders(job.output);
+  if (!force) return;
+  for (const char* name : kRunFiles) {
+    std::error_code error;
+    fs::remove_all(job.output / name, error);
+    if (error) run_error("cannot remove {}: {}", (job.output / name).string(), error.message());
+  }
 }
 
 }  // namespace crumb::jobs

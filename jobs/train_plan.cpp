@@ -44,9 +44,9 @@ bool has_tokenizer(const TrainJob& job) {
 }
 
 bool has_texts(const TrainJob& job) {
-  const auto& sources = job.data.train.sources;
+  const auto& sources = job.data.train;
   return std::all_of(sources.begin(), sources.end(), [](const auto& source) { return is_there(source.path); }) &&
-         (job.data.valid.is_share() || is_there(job.data.valid.path));
+         (job.data.valid_path() == nullptr || is_there(*job.data.valid_path()));
 }
 
 /// Multiplications and additions of one token's forward pass.
@@ -90,11 +90,11 @@ void check_output(const Path& output) {
 
 /// From config.json, and from the weights where they are: they tell whether the head is the embedding.
 arch::DecoderSpec read_spec(const TrainJob& job, DryRun& run) {
-  if (job.model.is_random) return arch::load_hf_spec(job.model.path);
+  if (job.model.is_random()) return arch::load_hf_spec(job.model.source());
   arch::DecoderSpec spec;
   std::unique_ptr<quant::Checkpoint> checkpoint;
   const auto read_weights = [&] {
-    checkpoint = quant::open_checkpoint(job.model.path);
+    checkpoint = quant::open_checkpoint(job.model.source());
     quant::warn_about_dequantization(*checkpoint);
     spec = checkpoint->spec();
     run.source_bytes = checkpoint->file_bytes();
@@ -102,7 +102,7 @@ arch::DecoderSpec read_spec(const TrainJob& job, DryRun& run) {
   if (job.model.is_gguf()) {
     read_weights();
   } else {
-    spec = arch::load_hf_spec(job.model.path);
+    spec = arch::load_hf_spec(job.model.source());
     unless_missing(run, "weights", false, read_weights);
   }
   if (checkpoint != nullptr) require_trainable(job, *checkpoint);
@@ -138,7 +138,6 @@ DryRun plan_train_job(TrainJob job, bool force) {
   check_texts(job);
   const arch::DecoderSpec spec = read_spec(job, run);
   const auto formats = planned_formats(job, spec);
-  qat::check_group_size(job.method, spec);
   run.architecture = arch::architecture_name(spec.architecture);
   run.parameters = arch::parameter_count(spec);
   run.trained = train::count_trained(spec, job.train);

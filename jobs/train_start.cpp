@@ -9,14 +9,14 @@ namespace crumb::jobs {
 void require_trainable(const TrainJob& job, const quant::Checkpoint& checkpoint) {
   CRUMB_CHECK(!job.quantizes() || checkpoint.kind() != quant::CheckpointKind::codes,
               "model: {} is quantized already; give the model it was made from (init_from goes on from a finished run)",
-              job.model.path.string());
+              job.model.source().string());
 }
 
 TrainStart open_train_start(const TrainJob& job) {
   TrainStart start;
-  if (job.model.is_random) {
-    start.spec = arch::load_hf_spec(job.model.path);
-    start.config = model::read_hf_config(job.model.path);
+  if (job.model.is_random()) {
+    start.spec = arch::load_hf_spec(job.model.source());
+    start.config = model::read_hf_config(job.model.source());
     start.write_companions = [from = job.model.tokenizer_folder()](const Path& to) {
       quant::copy_companions(from, to);
     };
@@ -27,8 +27,8 @@ TrainStart open_train_start(const TrainJob& job) {
                 job.model.tokenizer_folder().string(), start.tokenizer->vocab_size(), start.spec.vocab_size);
     return start;
   }
-  CRUMB_CHECK(is_there(job.model.path), "model: {} does not exist", job.model.path.string());
-  start.checkpoint = quant::open_checkpoint(job.model.path);
+  CRUMB_CHECK(is_there(job.model.source()), "model: {} does not exist", job.model.source().string());
+  start.checkpoint = quant::open_checkpoint(job.model.source());
   require_trainable(job, *start.checkpoint);
   quant::warn_about_dequantization(*start.checkpoint);
   start.spec = start.checkpoint->spec();

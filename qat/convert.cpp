@@ -6,7 +6,7 @@
 
 #include "core/common/error.h"
 #include "qat/quant_linear.h"
-#include "quant/codes_writer.h"
+#include "quant/codes_folder.h"
 #include "quant/scale_search.h"
 
 namespace crumb::qat {
@@ -28,7 +28,7 @@ void warn_about_clamped_scales(const model::Decoder& decoder) {
 }
 
 void save_model(const Path& folder, model::Decoder& decoder, const quant::Checkpoint& base,
-                const quant::MethodOptions& method) {
+                const std::vector<std::string>& exclude) {
   const torch::NoGradGuard no_grad;
   std::map<std::string, std::shared_ptr<QuantLinear>> linears;
   for (const auto& [name, linear] : quant_linears(decoder)) linears[name] = linear;
@@ -45,7 +45,7 @@ void save_model(const Path& folder, model::Decoder& decoder, const quant::Checkp
     copy_rows(decoder.value(desc), desc, begin, end, out);
   };
   AtomicFolder output(folder);
-  quant::write_codes_folder(output.temporary_path(), base, source, method.exclude);
+  quant::write_codes_folder(output.temporary_path(), base, source, exclude);
   output.commit();
 }
 

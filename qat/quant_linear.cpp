@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 
 #include "core/common/error.h"
 #include "kernels/torch/seq.h"
 #include "qat/seq_linear.h"
-#include "qat/trainable.h"
 #include "quant/scale_search.h"
 
 namespace crumb::qat {
@@ -17,17 +17,16 @@ namespace {
 /// The grids that can be trained, and by what.
 struct Trainable {
   quant::Grid grid;
-  QuantLinearMaker (*make)(const quant::MethodOptions& method);
+  QuantLinearMaker (*make)(const QatMethod& method);
 };
 const std::array kTrainable = {Trainable{quant::Grid::seq, seq_linear_maker}};
 
-const Trainable& find_trainable(const quant::MethodOptions& method) {
-  const auto found =
-      std::ranges::find(kTrainable, method.grid, [](const Trainable& entry) { return entry.grid.facts().name; });
+const Trainable& find_trainable(quant::Grid grid) {
+  const auto found = std::ranges::find(kTrainable, grid, &Trainable::grid);
   if (found != kTrainable.end()) return *found;
   std::vector<std::string_view> names;
   for (const auto& entry : kTrainable) names.push_back(entry.grid.facts().name);
-  user_error("method.grid: training knows {} only, got {}", fmt::join(names, ", "), method.grid);
+  user_error("method.grid: training knows {} only, got {}", fmt::join(names, ", "), grid.facts().name);
 }
 
 }  // namespace
@@ -48,11 +47,18 @@ std::vector<std::pair<std::string, std::shared_ptr<QuantLinear>>> quant_linears(
   return out;
 }
 
-QuantLinearMaker quant_linear_maker(const quant::MethodOptions& method) { return find_trainable(method).make(method); }
+QuantLinearMaker quant_linear_maker(const QatMethod& method) {
+  method.check();
+  std::map<std::string_view, QuantLinearMaker> makers;  // by grid
+  for (const quant::Grid grid : method.linears.grids()) makers[grid.facts().name] = find_trainable(grid).make(method);
+  return [makers](const quant::QuantFormat& format, torch::Tensor weight, torch::Tensor bias) {
+    return makers.at(format.grid.facts().name)(format, std::move(weight), std::move(bias));
+  };
+}
 
-void check_trainable(const quant::MethodOptions& method) {
-  find_trainable(method);
-  static_cast<void>(method.format());  // refuses combinations that do not exist
+void QatMethod::check() const {
+  for (const quant::Grid grid : linears.grids()) find_trainable(grid);
+  linears.check(quant::scale_init_from_name(init));
 }
 
 }  // namespace crumb::qat

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "model/decoder.h"
-#include "quant/method_options.h"
+#include "qat/method.h"
 #include "quant/quantized_tensor.h"
 
 namespace crumb::qat {
@@ -35,9 +35,10 @@ class QuantLinear : public model::LinearModule {
 /// The quantized linears of a decoder by module name, in its order.
 std::vector<std::pair<std::string, std::shared_ptr<QuantLinear>>> quant_linears(const model::Decoder& decoder);
 
-/// Makes the linears of one job; weight [rows, cols] and bias (or undefined) are first values.
-using QuantLinearMaker = std::function<std::shared_ptr<QuantLinear>(torch::Tensor weight, torch::Tensor bias)>;
-/// UserError: check_trainable().
-QuantLinearMaker quant_linear_maker(const quant::MethodOptions& method);
+/// Makes a linear of one job in `format`; weight [rows, cols] and bias (or undefined) are first values.
+using QuantLinearMaker = std::function<std::shared_ptr<QuantLinear>(const quant::QuantFormat& format,
+                                                                    torch::Tensor weight, torch::Tensor bias)>;
+/// UserError: QatMethod::check().
+QuantLinearMaker quant_linear_maker(const QatMethod& method);
 
 }  // namespace crumb::qat

@@ -7,7 +7,7 @@
 
 #include "core/common/error.h"
 #include "kernels/torch/seq.h"
-#include "quant/method_options.h"
+#include "quant/linear_formats.h"
 
 namespace crumb::qat {
 namespace {
@@ -91,12 +91,13 @@ quant::QuantizedTensor SeqLinearImpl::quantized(int64_t begin, int64_t end) cons
           .zero_points = {}};
 }
 
-QuantLinearMaker seq_linear_maker(const quant::MethodOptions& method) {
-  const SeqOptions options{.group_size = method.format().group_size,
-                           .init = quant::scale_init_from_name(method.init),
+QuantLinearMaker seq_linear_maker(const QatMethod& method) {
+  const SeqOptions options{.init = quant::scale_init_from_name(method.init),
                            .outside = kernels::outside_gradient_from_name(method.outside_gradient)};
-  return [options](torch::Tensor weight, torch::Tensor bias) {
-    return std::make_shared<SeqLinearImpl>(std::move(weight), std::move(bias), options);
+  return [options](const quant::QuantFormat& format, torch::Tensor weight, torch::Tensor bias) {
+    SeqOptions of_linear = options;
+    of_linear.group_size = format.group_size;
+    return std::make_shared<SeqLinearImpl>(std::move(weight), std::move(bias), of_linear);
   };
 }
 

@@ -47,7 +47,7 @@ class SeqLinearImpl : public QuantLinear {
 TORCH_MODULE(SeqLinear);
 
 /// SEQ linears with the options of a job.
-QuantLinearMaker seq_linear_maker(const quant::MethodOptions& method);
+QuantLinearMaker seq_linear_maker(const QatMethod& method);
 
 /// A copy of `net` whose torch::nn::Linear layers are SeqLinear layers with the same first values; other layers are
 /// shared, and so are those whose name ("0", "1", or as given) matches a pattern of `exclude`.

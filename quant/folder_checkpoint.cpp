@@ -10,8 +10,8 @@
 #include "core/common/log.h"
 #include "core/formats/safetensors.h"
 #include "quant/checkpoint_kinds.h"
-#include "quant/codes_writer.h"
 #include "quant/quantization_config.h"
+#include "quant/row_blocks.h"
 
 namespace crumb::quant {
 namespace {

@@ -5,7 +5,7 @@
 
 #include "core/formats/row_codes.h"
 #include "kernels/seq.h"
-#include "quant/codes_writer.h"
+#include "quant/row_blocks.h"
 
 namespace crumb::quant {
 

@@ -84,11 +84,11 @@ AddedGrid::AddedGrid(Grid grid) : grid_(grid) {
 }
 AddedGrid::~AddedGrid() { std::erase(grids(), grid_); }
 
-void check_method(const QuantFormat& format, ScaleInit init) {
+void check_method(const QuantFormat& format, ScaleInit init, const std::string& key) {
   const auto& [name, values, least, most, may_be_asymmetric, inits] = format.grid.facts();
-  CRUMB_CHECK(has_bits(format.grid, format.bits), "method.bits: grid {} has {} bits, got {}{}", name,
+  CRUMB_CHECK(has_bits(format.grid, format.bits), "{}.bits: grid {} has {} bits, got {}{}", key, name,
               bits_range(format.grid), format.bits, grids_with_bits(format.bits));
-  CRUMB_CHECK(format.symmetric || may_be_asymmetric, "method.symmetric: grid {} is symmetric; false is for grid {}",
+  CRUMB_CHECK(format.symmetric || may_be_asymmetric, "{}.symmetric: grid {} is symmetric; false is for grid {}", key,
               name, names_of([](Grid grid) { return grid.facts().may_be_asymmetric; }));
   CRUMB_CHECK(knows(format.grid, init), "method.init: {} is for grid {}; grid {} knows {}", scale_init_name(init),
               names_of([init](Grid grid) { return knows(grid, init); }), name, inits_of(format.grid));
@@ -112,8 +112,15 @@ std::string bits_range(Grid grid) {
 
 ScaleInit scale_init_from_name(const std::string& name) {
   const auto found = std::ranges::find(kInitNames, name, [](const auto& entry) { return entry.second; });
-  CRUMB_CHECK(found != kInitNames.end(), "method.init: unknown \"{}\"; known: absmax, absmean, mse", name);
+  CRUMB_CHECK(found != kInitNames.end(), "method.init: unknown \"{}\"; known: {}", name,
+              fmt::join(scale_init_names(), ", "));
   return found->first;
+}
+
+std::vector<std::string> scale_init_names() {
+  std::vector<std::string> names;
+  for (const auto& [init, name] : kInitNames) names.emplace_back(name);
+  return names;
 }
 
 std::string_view scale_init_name(ScaleInit init) {

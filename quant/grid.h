@@ -101,8 +101,9 @@ class AddedGrid {
   Grid grid_;
 };
 
-/// UserError for bits, symmetry or first scales the grid does not have, in terms of the keys of `method:`.
-void check_method(const QuantFormat& format, ScaleInit init);
+/// UserError for bits or symmetry that the grid does not have, in terms of the keys under `key`, and for first scales
+/// (`method.init`) that it does not know.
+void check_method(const QuantFormat& format, ScaleInit init, const std::string& key = "method");
 /// Why there is no such format, in terms of quantization_config; empty if there is.
 std::string format_obstacle(const QuantFormat& format);
 
@@ -111,5 +112,6 @@ std::string bits_range(Grid grid);
 
 ScaleInit scale_init_from_name(const std::string& name);
 std::string_view scale_init_name(ScaleInit init);
+std::vector<std::string> scale_init_names();
 
 }  // namespace crumb::quant

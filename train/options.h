@@ -2,44 +2,38 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "core/common/config.h"
 
 namespace crumb::train {
 
-/// One entry of a mix. `weight` < 0: not given; entries without weights are joined and mixed by their tokens.
+/// One entry of `data.train`: a path, or {path, weight, format}. Entries without weights are joined and mixed by their
+/// tokens.
 struct TextSource {
+  static constexpr const char* kShort = "path";
+
   Path path;
-  double weight = -1;
+  std::optional<double> weight = std::nullopt;
+  std::optional<std::string> format = std::nullopt;
 
-  bool is_weighted() const { return weight >= 0; }
+  template <class V>
+  void visit(V& v) {
+    v.field("path", path, "the file", {.required = true});
+    v.field("weight", weight, "share of the tokens; either every entry has one or none", {.min = 0});
+    v.field("format", format, "what the file holds", {.choices = {"text"}});
+  }
 };
 
-/// `data.train`: a path, a list of paths, or a list of {path, weight, format}.
-struct TextMix {
-  std::vector<TextSource> sources;
-
-  static const char* type_name() { return "path, list of paths, or list of {path, weight}"; }
-  void from_config(const ConfigValue& value, const std::string& key, ConfigErrors& errors);
-  ConfigValue to_config() const;
-};
-
-/// `data.valid`: a path, or a share of the training documents.
-struct ValidationText {
-  Path path;  // empty: a share
-  double share = 0.01;
-
-  bool is_share() const { return path.empty(); }
-  static const char* type_name() { return "path or share"; }
-  void from_config(const ConfigValue& value, const std::string& key, ConfigErrors& errors);
-  ConfigValue to_config() const;
-};
+/// What is wrong with a mix; empty: nothing.
+std::string mix_mistake(const std::vector<TextSource>& sources);
 
 struct DataOptions {
-  TextMix train = {};
-  ValidationText valid = {};
+  std::vector<TextSource> train = {};
+  std::variant<double, Path> valid = 0.01;
   std::string separator = "\n\n\n";
   Auto<int64_t> sequence_length = {};
 
@@ -51,14 +45,20 @@ struct DataOptions {
         "of the tokens: "
         "[{path: a.jsonl, weight: 0.7}, {path: b.txt, weight: 0.3}]",
         {.required = true});
+    v.check("train", mix_mistake(train));
     v.field("valid", valid,
             "text to validate on: a path, or a share of the training documents, at least one (of fewer than 100 "
             "documents: the tail of "
-            "the tokens); it is never trained on");
+            "the tokens); it is never trained on",
+            {.min = 0, .max = 0.5});
     v.field("separator", separator, "what stands between documents of a .txt; the model's EOS follows each document");
     v.field("sequence_length", sequence_length, "tokens a window; auto: 2048, or what the model declares if less",
             {.min = 2});
   }
+
+  /// Null: a share of the training documents.
+  const Path* valid_path() const { return std::get_if<Path>(&valid); }
+  double valid_share() const { return valid_path() != nullptr ? 0.0 : std::get<double>(valid); }
 };
 
 /// The section `train:`: what is trained.

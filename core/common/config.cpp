@@ -7,6 +7,8 @@
 #include <numeric>
 #include <set>
 
+#include "core/common/log.h"
+
 namespace crumb {
 namespace {
 
@@ -152,6 +154,12 @@ ConfigValue ConfigValue::map(std::vector<std::pair<std::string, ConfigValue>> en
   return value;
 }
 
+ConfigValue ConfigValue::map_at(const ConfigMark& mark, std::vector<std::pair<std::string, ConfigValue>> entries) {
+  ConfigValue value = map(std::move(entries));
+  value.mark = mark;
+  return value;
+}
+
 ConfigValue parse_yaml_file(const Path& path) {
   const Path folder = path.has_parent_path() ? path.parent_path() : Path(".");
   ConfigValue root = parse_yaml_text(read_text(path), path.string(), folder);
@@ -242,6 +250,22 @@ std::optional<std::string> nearest_name(std::string_view name, const std::vector
 }
 
 namespace config_detail {
+
+std::string braced(const std::vector<std::string>& names) { return fmt::format("{{{}}}", fmt::join(names, ", ")); }
+
+bool is_word(const ConfigValue& value, std::string_view word) {
+  return value.kind == ConfigValue::Kind::scalar && !value.quoted && value.text == word;
+}
+
+/// The value of `short_key` alone where everything else is as usual.
+ConfigValue short_or_whole(ConfigValue whole, const ConfigValue& usual, std::string_view short_key) {
+  for (const auto& [key, value] : whole.entries) {
+    if (key == short_key) continue;
+    const ConfigValue* other = usual.find(key);
+    if (other == nullptr || flow_text(*other) != flow_text(value)) return whole;
+  }
+  return std::move(*whole.find(short_key));
+}
 
 bool read_scalar(const ConfigValue& value, bool& out) {
   if (value.quoted || (value.text != "true" && value.text != "false")) return false;
@@ -335,13 +359,22 @@ const ConfigValue* ConfigReader::take(const char* name) {
   return map_.find(name);
 }
 
-bool ConfigReader::is_missing_marker(const ConfigValue& value) {
-  return value.kind == ConfigValue::Kind::scalar && !value.quoted && value.text == "???";
+bool ConfigReader::is_missing_marker(const ConfigValue& value) { return config_detail::is_word(value, "???"); }
+
+void ConfigReader::check(const char* name, const std::string& mistake) {
+  if (mistake.empty()) return;
+  const ConfigValue* found = map_.find(name);
+  errors_.add(found != nullptr ? found->mark : map_.mark, prefix_ + name, mistake);
 }
 
-void ConfigReader::finish() {
+void ConfigReader::finish(const std::vector<std::string>& others, const std::string& why) {
   for (const auto& [key, value] : map_.entries) {
-    if (std::find(known_.begin(), known_.end(), key) != known_.end()) continue;
+    if (std::ranges::find(known_, key) != known_.end()) continue;
+    if (std::ranges::find(others, key) != others.end()) {
+      log_warning("{}{}{}: {}, it is left out", value.key_mark.text(), value.key_mark.file.empty() ? "" : ": ",
+                  prefix_ + key, why);
+      continue;
+    }
     const auto near = nearest_name(key, known_);
     errors_.add(value.key_mark, prefix_ + key,
                 fmt::format("unknown key{}; known: {}", near ? "; did you mean \"" + *near + "\"?" : "",
@@ -358,7 +391,8 @@ static std::string escaped(std::string_view cell) {
 
 void ConfigDocs::row(const std::string& key, const std::string& type, const ConfigValue& value, const char* help,
                      const FieldLimits& limits) {
-  const std::string fallback = limits.required ? "must be given" : "`" + flow_text(value) + "`";
+  const bool is_absent = value.kind == ConfigValue::Kind::null;
+  const std::string fallback = limits.required ? "must be given" : is_absent ? "" : "`" + flow_text(value) + "`";
   std::string range;
   if (!limits.choices.empty())
     range = fmt::format("{}", fmt::join(limits.choices, ", "));
@@ -368,7 +402,34 @@ void ConfigDocs::row(const std::string& key, const std::string& type, const Conf
     range = fmt::format("at least {}", *limits.min);
   else if (limits.max)
     range = fmt::format("at most {}", *limits.max);
-  rows_ += fmt::format("| `{}` | {} | {} | {} | {} |\n", key, type, escaped(fallback), range, escaped(help));
+  rows_.push_back({key, fmt::format("| {} | {} | {} | ", type, escaped(fallback), range), escaped(help), {}});
+}
+
+void ConfigDocs::name_row(const std::vector<std::string>& names, const char* usual) {
+  row(prefix_ + "name", "text", ConfigValue::scalar(usual), "which of them; the other keys depend on it",
+      {.choices = names});
+}
+
+void ConfigDocs::merge(const ConfigDocs& docs, const char* name, size_t alternatives) {
+  for (const Row& added : docs.rows_) {
+    const auto same = [&](const Row& row) {
+      return row.key == added.key && row.text == added.text && row.help == added.help;
+    };
+    auto found = std::ranges::find_if(rows_, same);
+    if (found == rows_.end()) found = rows_.insert(rows_.end(), added);
+    found->names.emplace_back(name);
+    if (found->names.size() == alternatives) found->names.clear();  // it is everybody's
+  }
+  sections_ += docs.sections_;
+}
+
+std::string ConfigDocs::markdown() const {
+  std::string out;
+  for (const Row& row : rows_) {
+    const std::string whose = row.names.empty() ? "" : fmt::format("{}: ", fmt::join(row.names, ", "));
+    out += fmt::format("| `{}` {}{}{} |\n", row.key, row.text, whose, row.help);
+  }
+  return out + sections_;
 }
 
 std::string ConfigDocs::heading(const std::string& key, const char* help) {

@@ -18,12 +18,18 @@
 //   apply_override(tree, "schedule.tokens=10M");
 //   Job job = read_config<Job>(tree);      // throws one UserError that lists every mistake
 //
-// Field types: bool, int64_t (10M, 16k), double (3%), std::string, Path (relative to the file it is written in),
-// Auto<T> of these, std::vector of std::string / Path / double / int64_t (one value stands for a list of one),
-// std::map<std::string, double>, and structs with
-//   static const char* type_name();
-//   void from_config(const ConfigValue&, const std::string& key, ConfigErrors&);
-//   ConfigValue to_config() const;
+// Field types:
+//   bool, int64_t (10M, 16k), double (3%), std::string, Path (relative to the file it is written in)
+//   Auto<T>, WordOr<T, "self">        a value, or the word that stands for none
+//   std::optional<T>                  a value that may be absent
+//   std::vector<T>                    one value stands for a list of one
+//   NamedList<T>                      a map of any names to T, in the order of the file; std::map<std::string, double>
+//   a struct with visit()             a map of its keys. With
+//                                       static constexpr const char* kShort = "path";
+//                                     a value that is no map stands for that key, the others at their defaults
+//   std::variant of scalars and at most one struct     a map is the struct, anything else the first that reads it
+//   std::variant of structs, each with                 one of several algorithms: its key `name` says which, and the
+//     static constexpr const char* kName = "gptq";     other keys are those of its struct
 #pragma once
 
 #include <algorithm>
@@ -33,83 +39,45 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
-#include "core/common/error.h"
-#include "core/common/file.h"
+#include "core/common/config_value.h"
 #include "core/common/quantity.h"
 
 namespace crumb {
 
-/// Where a value was written. line and column count from 1; line 0: not in a file (the command line).
-struct ConfigMark {
-  std::string file;
-  int line = 0, column = 0;
-  Path folder;  // what relative paths are relative to
-  std::string text() const { return line > 0 ? fmt::format("{}:{}:{}", file, line, column) : file; }
+/// Text as the argument of a template.
+template <size_t N>
+struct FixedText {
+  char text[N];
+  constexpr FixedText(const char (&from)[N]) { std::copy_n(from, N, text); }
 };
 
-/// A YAML document as plain data: anchors resolved, merge keys refused. Duplicate keys are kept; read_config reports
-/// them with the other mistakes.
-struct ConfigValue {
-  enum class Kind { null, scalar, list, map };
-  Kind kind = Kind::null;
-  std::string text;                                          // of a scalar
-  bool quoted = false;                                       // "12" is text, 12 a number
-  std::vector<ConfigValue> items;                            // of a list
-  std::vector<std::pair<std::string, ConfigValue>> entries;  // of a map, in file order
-  ConfigMark mark;                                           // where the value stands
-  ConfigMark key_mark;                                       // where its key stands, for an entry of a map
+/// A value, or the word that stands for having none.
+template <class T, FixedText kText>
+struct WordOr {
+  using Inner = T;
+  static constexpr const char* word() { return kText.text; }
 
-  // No aggregate: whether {} makes one is asked while the pair above, and so this type, is not complete.
-  ConfigValue() = default;
-  const ConfigValue* find(std::string_view key) const;
-  ConfigValue* find(std::string_view key);
-  static ConfigValue scalar(std::string text, bool quoted = false);
-  static ConfigValue list(std::vector<ConfigValue> items);
-  static ConfigValue map(std::vector<std::pair<std::string, ConfigValue>> entries);
+  std::optional<T> value;
+  WordOr() = default;
+  WordOr(T v) : value(std::move(v)) {}
+  bool is_word() const { return !value.has_value(); }
+  T value_or(T fallback) const { return value.value_or(std::move(fallback)); }
 };
-
-/// Lists and maps inside each other.
-inline constexpr int kMostConfigLevels = 64;
-
-/// Throws UserError with file:line:col for text that is not YAML, goes on after its document, has tags, or grows beyond
-/// all reason (256 kB, 100,000 values with those of aliases).
-ConfigValue parse_yaml_file(const Path& path);
-ConfigValue parse_yaml_text(const std::string& text, const std::string& name, const Path& folder = ".");
-/// "optimizer.lr=1e-4", "data.train=[a.txt, b.txt]": the right side is YAML. Paths are relative to the working
-/// directory.
-void apply_override(ConfigValue& root, const std::string& assignment);
-/// All of them in order; one UserError lists every one that cannot be read.
-void apply_overrides(ConfigValue& root, const std::vector<std::string>& assignments);
-/// Block-style YAML that parses back to the same values.
-std::string to_yaml(const ConfigValue& value);
-
-/// Every mistake found, so that all can be told at once.
-class ConfigErrors {
- public:
-  void add(const ConfigMark& mark, const std::string& key, const std::string& what);
-  bool empty() const { return lines_.empty(); }
-  /// UserError, one line a mistake; does nothing if there is none.
-  void throw_if_any() const;
-
- private:
-  std::vector<std::string> lines_;
-};
-
-/// The known name with the smallest edit distance, if it is near enough to be a typing mistake.
-std::optional<std::string> nearest_name(std::string_view name, const std::vector<std::string>& known);
 
 /// A value that may be left to the program.
 template <class T>
-struct Auto {
-  std::optional<T> value;
-  Auto() = default;
-  Auto(T v) : value(std::move(v)) {}
-  bool is_auto() const { return !value.has_value(); }
-  T value_or(T fallback) const { return value.value_or(std::move(fallback)); }
+struct Auto : WordOr<T, "auto"> {
+  using WordOr<T, "auto">::WordOr;
+  bool is_auto() const { return this->is_word(); }
 };
+
+template <class T>
+using NamedList = std::vector<std::pair<std::string, T>>;
 
 /// Checks of one field.
 struct FieldLimits {
@@ -118,23 +86,94 @@ struct FieldLimits {
   bool required = false;  // absent is an error; "???" is one for every field
 };
 
+class ConfigReader;
+class ConfigWriter;
+class ConfigDocs;
+
 namespace config_detail {
 
 template <class T>
-concept Custom = requires(T t, const ConfigValue& v, const std::string& k, ConfigErrors& e) {
-  t.from_config(v, k, e);
-  { t.to_config() } -> std::same_as<ConfigValue>;
-  T::type_name();
+concept HasWord = requires {
+  T::word();
+};
+template <class T>
+concept Options = requires(T t, ConfigReader& reader) {
+  t.visit(reader);
+};
+template <class T>
+concept HasShort = Options<T> && requires {
+  T::kShort;
 };
 
 template <class T>
-struct is_auto : std::false_type {};
+struct is_optional : std::false_type {};
 template <class T>
-struct is_auto<Auto<T>> : std::true_type {};
+struct is_optional<std::optional<T>> : std::true_type {};
 template <class T>
-struct is_vector : std::false_type {};
+struct is_list : std::false_type {};
 template <class T>
-struct is_vector<std::vector<T>> : std::true_type {};
+struct is_list<std::vector<T>> : std::true_type {};
+template <class T>
+struct is_named_list : std::false_type {};
+template <class T>
+struct is_named_list<NamedList<T>> : std::true_type {};
+template <class T>
+struct is_variant : std::false_type {};
+template <class... Ts>
+struct is_variant<std::variant<Ts...>> : std::true_type {};
+template <class T>
+struct has_named_alternatives : std::false_type {};
+template <class... Ts>
+requires(requires { Ts::kName; } && ...) struct has_named_alternatives<std::variant<Ts...>> : std::true_type {
+};
+
+/// Visitor that collects the keys of a struct.
+class KeyNames {
+ public:
+  template <class T>
+  void field(const char* name, T& /*value*/, const char* /*help*/, const FieldLimits& /*limits*/ = {}) {
+    names.emplace_back(name);
+  }
+  template <class T>
+  void section(const char* name, T& /*options*/, const char* /*help*/) {
+    names.emplace_back(name);
+  }
+  void check(const char* /*name*/, const std::string& /*mistake*/) {}
+
+  std::vector<std::string> names;
+};
+
+template <class T>
+std::vector<std::string> key_names() {
+  T options{};
+  KeyNames keys;
+  options.visit(keys);
+  return keys.names;
+}
+
+/// The names that choose an alternative, and the keys that any of them has.
+template <class... Ts>
+std::vector<std::string> names_of(const std::variant<Ts...>& /*options*/) {
+  return {Ts::kName...};
+}
+template <class... Ts>
+std::vector<std::string> keys_of(const std::variant<Ts...>& /*options*/) {
+  std::vector<std::string> keys;
+  (std::ranges::copy(key_names<Ts>(), std::back_inserter(keys)), ...);
+  return keys;
+}
+
+std::string braced(const std::vector<std::string>& names);
+
+template <class T>
+std::string type_name();
+
+template <class... Ts>
+std::string type_name_of(const std::variant<Ts...>& /*options*/) {
+  std::string out;
+  ((out += (out.empty() ? "" : " or ") + type_name<Ts>()), ...);
+  return out;
+}
 
 template <class T>
 std::string type_name() {
@@ -149,13 +188,21 @@ std::string type_name() {
   else if constexpr (std::same_as<T, Path>)
     return "path";
   else if constexpr (std::same_as<T, std::map<std::string, double>>)
-    return "map of numbers";
-  else if constexpr (is_auto<T>::value)
-    return type_name<std::remove_reference_t<decltype(*T{}.value)>>() + " or auto";
-  else if constexpr (is_vector<T>::value)
+    return "map of names to numbers";
+  else if constexpr (HasWord<T>)
+    return type_name<typename T::Inner>() + " or " + T::word();
+  else if constexpr (is_optional<T>::value)
+    return type_name<typename T::value_type>();
+  else if constexpr (is_named_list<T>::value)
+    return "map of names to " + type_name<typename T::value_type::second_type>();
+  else if constexpr (is_list<T>::value)
     return "list of " + type_name<typename T::value_type>();
+  else if constexpr (is_variant<T>::value)
+    return type_name_of(T{});
+  else if constexpr (HasShort<T>)
+    return std::string(T::kShort) + " or " + braced(key_names<T>());
   else
-    return T::type_name();
+    return braced(key_names<T>());
 }
 
 bool read_scalar(const ConfigValue& value, bool& out);
@@ -163,6 +210,7 @@ bool read_scalar(const ConfigValue& value, int64_t& out);
 bool read_scalar(const ConfigValue& value, double& out);
 bool read_scalar(const ConfigValue& value, std::string& out);
 bool read_scalar(const ConfigValue& value, Path& out);
+bool is_word(const ConfigValue& value, std::string_view word);
 std::string describe(const ConfigValue& value);
 void check_limits(const ConfigValue& at, const std::string& key, double value, const FieldLimits& limits,
                   ConfigErrors& errors);
@@ -174,43 +222,107 @@ void report_duplicates(const ConfigValue& value, const std::string& prefix, Conf
 
 template <class T>
 void read_value(const ConfigValue& value, const std::string& key, T& out, const FieldLimits& limits,
-                ConfigErrors& errors, const std::string& expected = type_name<T>()) {
-  if constexpr (Custom<T>) {
-    out.from_config(value, key, errors);
-  } else if constexpr (is_auto<T>::value) {
-    if (value.kind == ConfigValue::Kind::scalar && !value.quoted && value.text == "auto") {
+                ConfigErrors& errors, const std::string& expected = type_name<T>());
+
+template <Options T>
+void read_options(const ConfigValue& value, const std::string& key, T& out, ConfigErrors& errors);
+
+template <class... Ts>
+void read_named(const ConfigValue& value, const std::string& key, std::variant<Ts...>& out, ConfigErrors& errors);
+
+/// The first alternative that takes a value of this kind; if none does, the last says what it expected.
+template <class... Ts>
+void read_by_kind(const ConfigValue& value, const std::string& key, std::variant<Ts...>& out, const FieldLimits& limits,
+                  ConfigErrors& errors) {
+  bool is_read = false;
+  const auto try_one = [&]<class T>(T parsed) {
+    if (is_read) return;
+    if constexpr (Options<T>) {
+      is_read = value.kind == ConfigValue::Kind::map;
+      if (is_read) read_options(value, key, parsed, errors);
+    } else {
+      is_read = value.kind == ConfigValue::Kind::scalar && read_scalar(value, parsed);
+      if (is_read) read_value(value, key, parsed, limits, errors);
+    }
+    if (is_read) out = std::move(parsed);
+  };
+  (try_one(Ts{}), ...);
+  if (!is_read) errors.add(value.mark, key, fmt::format("expected {}, got {}", type_name_of(out), describe(value)));
+}
+
+template <class T>
+void read_list(const ConfigValue& value, const std::string& key, std::vector<T>& out, const FieldLimits& limits,
+               ConfigErrors& errors) {
+  out.clear();
+  if (value.kind == ConfigValue::Kind::null) return;
+  if (value.kind != ConfigValue::Kind::list) {
+    read_value(value, key, out.emplace_back(), limits, errors);
+    return;
+  }
+  for (size_t i = 0; i < value.items.size(); ++i) {
+    T item{};
+    read_value(value.items[i], fmt::format("{}[{}]", key, i), item, limits, errors);
+    out.push_back(std::move(item));
+  }
+}
+
+/// Calls entry(name, value) for the entries of a map; names that are no choice are errors, and their values mean
+/// nothing.
+template <class Entry>
+void read_map(const ConfigValue& value, const std::string& key, const std::string& expected, const FieldLimits& limits,
+              ConfigErrors& errors, const Entry& entry) {
+  if (value.kind == ConfigValue::Kind::null) return;
+  if (value.kind != ConfigValue::Kind::map) {
+    errors.add(value.mark, key, fmt::format("expected a {}, got {}", expected, describe(value)));
+    return;
+  }
+  const auto& known = limits.choices;
+  for (const auto& [name, found] : value.entries) {
+    if (!known.empty() && std::ranges::find(known, name) == known.end())
+      check_limits(found, key + "." + name, name, FieldLimits{.choices = known}, errors);
+    else
+      entry(name, found);
+  }
+}
+
+template <class T>
+void read_value(const ConfigValue& value, const std::string& key, T& out, const FieldLimits& limits,
+                ConfigErrors& errors, const std::string& expected) {
+  const FieldLimits numbers{.min = limits.min, .max = limits.max};
+  if constexpr (HasWord<T>) {
+    if (is_word(value, T::word())) {
       out.value.reset();
     } else {
-      std::remove_reference_t<decltype(*out.value)> inner{};
+      typename T::Inner inner{};
       read_value(value, key, inner, limits, errors, expected);
       out.value = std::move(inner);
     }
-  } else if constexpr (is_vector<T>::value) {
+  } else if constexpr (is_optional<T>::value) {
+    read_value(value, key, out.emplace(), limits, errors, expected);
+  } else if constexpr (is_named_list<T>::value) {
     out.clear();
-    if (value.kind == ConfigValue::Kind::null) return;
-    if (value.kind != ConfigValue::Kind::list) {
-      read_value(value, key, out.emplace_back(), limits, errors);
-      return;
-    }
-    for (size_t i = 0; i < value.items.size(); ++i) {
-      typename T::value_type item{};
-      read_value(value.items[i], fmt::format("{}[{}]", key, i), item, limits, errors);
-      out.push_back(std::move(item));
-    }
+    read_map(value, key, expected, limits, errors, [&](const std::string& name, const ConfigValue& entry) {
+      out.emplace_back(name, typename T::value_type::second_type{});
+      read_value(entry, key + "." + name, out.back().second, numbers, errors);
+    });
   } else if constexpr (std::same_as<T, std::map<std::string, double>>) {
     out.clear();
-    if (value.kind == ConfigValue::Kind::null) return;
-    if (value.kind != ConfigValue::Kind::map) {
-      errors.add(value.mark, key, "expected a map of names to numbers, got " + describe(value));
-      return;
-    }
-    for (const auto& [name, entry] : value.entries) {
-      const auto& known = limits.choices;
-      if (!known.empty() && std::find(known.begin(), known.end(), name) == known.end())  // its value means nothing
-        check_limits(entry, key + "." + name, name, FieldLimits{.choices = known}, errors);
-      else
-        read_value(entry, key + "." + name, out[name], FieldLimits{.min = limits.min, .max = limits.max}, errors);
-    }
+    read_map(value, key, expected, limits, errors, [&](const std::string& name, const ConfigValue& entry) {
+      read_value(entry, key + "." + name, out[name], numbers, errors);
+    });
+  } else if constexpr (is_list<T>::value) {
+    read_list(value, key, out, limits, errors);
+  } else if constexpr (has_named_alternatives<T>::value) {
+    read_named(value, key, out, errors);
+  } else if constexpr (is_variant<T>::value) {
+    read_by_kind(value, key, out, limits, errors);
+  } else if constexpr (HasShort<T>) {
+    read_options(value.kind == ConfigValue::Kind::map
+                     ? value
+                     : ConfigValue::map_at(value.mark, {{std::string(T::kShort), value}}),
+                 key, out, errors);
+  } else if constexpr (Options<T>) {
+    read_options(value, key, out, errors);
   } else {
     T parsed{};
     if (value.kind != ConfigValue::Kind::scalar || !read_scalar(value, parsed)) {
@@ -224,20 +336,37 @@ void read_value(const ConfigValue& value, const std::string& key, T& out, const 
   }
 }
 
+template <Options T>
+ConfigValue write_options(const T& options);
+ConfigValue short_or_whole(ConfigValue whole, const ConfigValue& usual, std::string_view short_key);
+
 template <class T>
 ConfigValue write_value(const T& value) {
-  if constexpr (Custom<T>) {
-    return value.to_config();
-  } else if constexpr (is_auto<T>::value) {
-    return value.value ? write_value(*value.value) : ConfigValue::scalar("auto");
-  } else if constexpr (is_vector<T>::value) {
-    std::vector<ConfigValue> items;
-    for (const auto& item : value) items.push_back(write_value(item));
-    return ConfigValue::list(std::move(items));
-  } else if constexpr (std::same_as<T, std::map<std::string, double>>) {
-    std::vector<std::pair<std::string, ConfigValue>> entries;
-    for (const auto& [name, number] : value) entries.emplace_back(name, write_value(number));
-    return ConfigValue::map(std::move(entries));
+  if constexpr (HasWord<T>) {
+    return value.value ? write_value(*value.value) : ConfigValue::scalar(T::word());
+  } else if constexpr (is_optional<T>::value) {
+    return value ? write_value(*value) : ConfigValue();
+  } else if constexpr (is_named_list<T>::value || std::same_as<T, std::map<std::string, double>>) {
+    auto map = ConfigValue::map({});
+    for (const auto& [name, entry] : value) map.entries.emplace_back(name, write_value(entry));
+    return map;
+  } else if constexpr (is_list<T>::value) {
+    auto list = ConfigValue::list({});
+    for (const auto& item : value) list.items.push_back(write_value(item));
+    return list;
+  } else if constexpr (is_variant<T>::value) {
+    return std::visit(
+        []<class One>(const One& one) {
+          auto written = write_value(one);
+          if constexpr (has_named_alternatives<T>::value)
+            written.entries.emplace(written.entries.begin(), "name", ConfigValue::scalar(One::kName));
+          return written;
+        },
+        value);
+  } else if constexpr (HasShort<T>) {
+    return short_or_whole(write_options(value), write_options(T{}), T::kShort);
+  } else if constexpr (Options<T>) {
+    return write_options(value);
   } else if constexpr (std::same_as<T, bool>) {
     return ConfigValue::scalar(value ? "true" : "false");
   } else if constexpr (std::same_as<T, int64_t>) {
@@ -257,8 +386,9 @@ ConfigValue write_value(const T& value) {
 class ConfigReader {
  public:
   ConfigReader(const ConfigValue& map, std::string prefix, ConfigErrors& errors);
-  /// Reports keys that no field took; call it after visit().
-  void finish();
+  /// Reports keys that no field took; call it after visit(). Those among `others` mean something elsewhere only: they
+  /// are left out with a warning that says `why`.
+  void finish(const std::vector<std::string>& others = {}, const std::string& why = "");
 
   template <class T>
   void field(const char* name, T& value, const char* /*help*/, const FieldLimits& limits = {}) {
@@ -272,13 +402,12 @@ class ConfigReader {
   template <class T>
   void section(const char* name, T& options, const char* /*help*/) {
     const ConfigValue* found = take(name);
-    ConfigValue empty = ConfigValue::map({});
-    empty.mark = found != nullptr ? found->mark : map_.mark;
+    const ConfigValue empty = ConfigValue::map_at(found != nullptr ? found->mark : map_.mark, {});
     if (found == nullptr || found->kind == ConfigValue::Kind::null) found = &empty;
-    ConfigReader reader(*found, prefix_ + name + ".", errors_);
-    options.visit(reader);
-    reader.finish();
+    config_detail::read_value(*found, prefix_ + name, options, {}, errors_);
   }
+  /// What is wrong with a field that was visited before; empty: nothing.
+  void check(const char* name, const std::string& mistake);
 
  private:
   const ConfigValue* take(const char* name);
@@ -295,14 +424,16 @@ class ConfigWriter {
  public:
   template <class T>
   void field(const char* name, T& value, const char* /*help*/, const FieldLimits& /*limits*/ = {}) {
+    if constexpr (config_detail::is_optional<T>::value) {
+      if (!value) return;
+    }
     map_.entries.emplace_back(name, config_detail::write_value(value));
   }
   template <class T>
-  void section(const char* name, T& options, const char* /*help*/) {
-    ConfigWriter inner;
-    options.visit(inner);
-    map_.entries.emplace_back(name, inner.take());
+  void section(const char* name, T& options, const char* help) {
+    field(name, options, help);
   }
+  void check(const char* /*name*/, const std::string& /*mistake*/) {}
   ConfigValue take() { return std::move(map_); }
 
  private:
@@ -310,28 +441,110 @@ class ConfigWriter {
 };
 
 /// Visitor that writes the reference page: one Markdown table row a field; the keys of a struct, then its sections.
+/// Where `name` chooses one of several structs, their keys make one table, which says whose a key is.
 class ConfigDocs {
  public:
   template <class T>
   void field(const char* name, T& value, const char* help, const FieldLimits& limits = {}) {
     row(prefix_ + name, config_detail::type_name<T>(), config_detail::write_value(value), help, limits);
+    nested_rows<T>(prefix_ + name);
   }
   template <class T>
   void section(const char* name, T& options, const char* help) {
     ConfigDocs inner;
     inner.prefix_ = prefix_ + name + ".";
-    options.visit(inner);
+    if constexpr (config_detail::has_named_alternatives<T>::value)
+      inner.alternatives(options);
+    else
+      options.visit(inner);
     sections_ += heading(prefix_ + name, help) + inner.markdown();
   }
-  std::string markdown() const { return rows_ + sections_; }
+  void check(const char* /*name*/, const std::string& /*mistake*/) {}
+  std::string markdown() const;
 
  private:
+  struct Row {
+    std::string key, text, help;
+    std::vector<std::string> names;  // of the alternatives that have it, if it is not for all
+  };
+
   void row(const std::string& key, const std::string& type, const ConfigValue& value, const char* help,
            const FieldLimits& limits);
   static std::string heading(const std::string& key, const char* help);
+  void name_row(const std::vector<std::string>& names, const char* usual);
+  void merge(const ConfigDocs& docs, const char* name, size_t alternatives);
 
-  std::string rows_, sections_, prefix_;
+  /// The keys of structs inside a value.
+  template <class T>
+  void nested_rows(const std::string& key) {
+    if constexpr (config_detail::is_named_list<T>::value) {
+      nested_rows<typename T::value_type::second_type>(key + ".NAME");
+    } else if constexpr (config_detail::is_list<T>::value) {
+      nested_rows<typename T::value_type>(key + "[]");
+    } else if constexpr (config_detail::is_variant<T>::value) {
+      [&]<class... Ts>(std::type_identity<std::variant<Ts...>>) {
+        (nested_rows<Ts>(key), ...);
+      }(std::type_identity<T>());
+    } else if constexpr (config_detail::Options<T>) {
+      ConfigDocs inner;
+      inner.prefix_ = key + ".";
+      T options{};
+      options.visit(inner);
+      rows_.insert(rows_.end(), inner.rows_.begin(), inner.rows_.end());
+    }
+  }
+
+  template <class... Ts>
+  void alternatives(const std::variant<Ts...>& usual) {
+    name_row({Ts::kName...}, std::visit([](const auto& one) { return one.kName; }, usual));
+    const auto add = [&]<class T>(T options) {
+      ConfigDocs inner;
+      inner.prefix_ = prefix_;
+      options.visit(inner);
+      merge(inner, T::kName, sizeof...(Ts));
+    };
+    (add(Ts{}), ...);
+  }
+
+  std::vector<Row> rows_;
+  std::string sections_, prefix_;
 };
+
+namespace config_detail {
+
+template <Options T>
+void read_options(const ConfigValue& value, const std::string& key, T& out, ConfigErrors& errors) {
+  ConfigReader reader(value, key.empty() ? "" : key + ".", errors);
+  out.visit(reader);
+  reader.finish();
+}
+
+template <class... Ts>
+void read_named(const ConfigValue& value, const std::string& key, std::variant<Ts...>& out, ConfigErrors& errors) {
+  ConfigReader reader(value, key + ".", errors);
+  std::string name = std::visit([](const auto& one) { return one.kName; }, out);
+  reader.field("name", name, "", {.choices = names_of(out)});
+  bool is_known = false;
+  const auto try_one = [&]<class T>(T options) {
+    if (name != T::kName) return;
+    is_known = true;
+    if (!std::holds_alternative<T>(out)) out = std::move(options);
+  };
+  (try_one(Ts{}), ...);
+  if (!is_known) return;  // which keys there are is not known either
+  std::visit([&](auto& one) { one.visit(reader); }, out);
+  reader.finish(keys_of(out), "has no meaning with name: " + name);
+}
+
+template <Options T>
+ConfigValue write_options(const T& options) {
+  T copy = options;
+  ConfigWriter writer;
+  copy.visit(writer);
+  return writer.take();
+}
+
+}  // namespace config_detail
 
 /// Throws UserError with every mistake.
 template <class Options>
@@ -339,19 +552,14 @@ Options read_config(const ConfigValue& tree) {
   Options options;
   ConfigErrors errors;
   config_detail::report_duplicates(tree, "", errors);
-  ConfigReader reader(tree, "", errors);
-  options.visit(reader);
-  reader.finish();
+  config_detail::read_options(tree, "", options, errors);
   errors.throw_if_any();
   return options;
 }
 
 template <class Options>
 ConfigValue write_config(const Options& options) {
-  Options copy = options;
-  ConfigWriter writer;
-  copy.visit(writer);
-  return writer.take();
+  return config_detail::write_options(options);
 }
 
 }  // namespace crumb

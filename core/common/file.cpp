@@ -284,22 +284,103 @@ void AtomicFile::commit() {
   sync_path(parent_of(target_), O_RDONLY | O_DIRECTORY);
 }
 
-AtomicFolder::AtomicFolder(const Path& path, Overwrite overwrite)
-    : path_(path), target_(target_of(path)), overwrite_(overwrite) {
+PlacedFile::PlacedFile(const Path& path, int64_t size)
+    : path_(path), fd_(open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666)) {
+  if (fd_ < 0) run_error("cannot open {}: {}", path.string(), system_error_text(errno));
+  if (ftruncate(fd_, size) == 0) return;
+  const int error = errno;
+  close(fd_);
+  run_error("cannot write {}: {}", path.string(), system_error_text(error));
+}
+
+PlacedFile::~PlacedFile() {
+  if (fd_ >= 0) close(fd_);
+}
+
+void PlacedFile::write(int64_t offset, const void* data, int64_t size) {
+  const auto* from = static_cast<const char*>(data);
+  while (size > 0) {
+    const ssize_t done = pwrite(fd_, from, static_cast<size_t>(size), offset);
+    if (done < 0 && errno == EINTR) continue;
+    if (done <= 0) {
+      const int error = errno;
+      if (error == EFAULT) require_mapped_files_whole();  // what is written was read from one
+      run_error("cannot write {}: {}", path_.string(), system_error_text(error));
+    }
+    from += done, offset += done, size -= done;
+  }
+}
+
+void PlacedFile::read(int64_t offset, void* out, int64_t size) const {
+  auto* to = static_cast<char*>(out);
+  while (size > 0) {
+    const ssize_t done = pread(fd_, to, static_cast<size_t>(size), offset);
+    if (done < 0 && errno == EINTR) continue;
+    if (done <= 0)
+      run_error("cannot read {}: {}", path_.string(), done < 0 ? system_error_text(errno) : "it ends early");
+    to += done, offset += done, size -= done;
+  }
+}
+
+namespace {
+
+int make_folder(const Path& name) {
+  if (mkdir(name.c_str(), 0777) != 0) return -1;
+  const int fd = open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0 && errno == ENOENT) errno = EEXIST;  // taken for a leftover before it was locked: another name
+  return fd;
+}
+
+bool stands_under(int fd, const Path& path) {
+  struct stat opened = {};
+  struct stat named = {};
+  return fstat(fd, &opened) == 0 && stat(path.c_str(), &named) == 0 && is_same_file(opened, named);
+}
+
+}  // namespace
+
+AtomicFolder::AtomicFolder(const Path& path, Overwrite overwrite, Unfinished unfinished)
+    : path_(path), target_(target_of(path)), overwrite_(overwrite), unfinished_(unfinished) {
   std::error_code error;
   fs::create_directories(parent_of(target_), error);
   if (error) cannot("write", path, error.value());
-  lock_ = make_temporary(path_, target_, temporary_, [](const Path& name) {
-    if (mkdir(name.c_str(), 0777) != 0) return -1;
-    const int fd = open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 && errno == ENOENT) errno = EEXIST;  // taken for a leftover before it was locked: another name
-    return fd;
-  });
+  if (unfinished == Unfinished::kept)
+    make_partial();
+  else
+    lock_ = make_temporary(path_, target_, temporary_, make_folder);
+}
+
+void AtomicFolder::make_partial() {
+  is_partial_ = true;
+  temporary_ = without_slash(target_).string() + ".partial";
+  do {  // until what is locked is what stands under the name: its holder may have renamed it meanwhile
+    if (lock_ >= 0) close(lock_);
+    const bool is_new = mkdir(temporary_.c_str(), 0777) == 0;
+    if (!is_new && errno != EEXIST) cannot("write", path_, errno);
+    is_resumed_ = !is_new;
+    lock_ = open(temporary_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (lock_ < 0 && errno == ENOENT) continue;
+    if (lock_ < 0) cannot("write", temporary_, errno);
+    if (flock(lock_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+      close(lock_);
+      user_error("another process is writing {}; wait for it, or choose another output", path_.string());
+    }
+  } while (lock_ < 0 || !stands_under(lock_, temporary_));
+  remove_leftovers(temporary_);
+}
+
+void AtomicFolder::clear() {
+  std::error_code error;
+  for (const Path& path : paths_in(temporary_)) {
+    fs::remove_all(path, error);
+    if (error) run_error("cannot remove {}: {}", path.string(), error.message());
+  }
+  is_resumed_ = false;
 }
 
 AtomicFolder::~AtomicFolder() {
   std::error_code ignored;
-  if (!committed_) fs::remove_all(temporary_, ignored);
+  if (!committed_ && unfinished_ == Unfinished::removed) fs::remove_all(temporary_, ignored);
   forget_temporary(temporary_);
   close(lock_);
 }
@@ -319,6 +400,16 @@ void AtomicFolder::commit() {
 void AtomicFolder::replace() {
   std::error_code ignored;
   if (!fs::is_directory(target_, ignored)) run_error("cannot replace {}: it is not a folder", path_.string());
+  if (is_partial_) {
+    // What the exchange leaves under the temporary name is the old output: no work to go on from.
+    Path temporary;
+    const int lock = make_temporary(path_, target_, temporary, make_folder);
+    const int error = rename_with(temporary_, temporary, 0);  // over the empty folder
+    close(lock);
+    if (error != 0) cannot_place(path_, error);
+    temporary_ = temporary;
+    discard();  // a leftover from here on
+  }
   int error = rename_with(temporary_, target_, RENAME_EXCHANGE);
   if (error == 0) {
     fs::remove_all(temporary_, ignored);

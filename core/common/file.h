@@ -14,6 +14,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace crumb {
@@ -91,28 +92,61 @@ class AtomicFile {
   bool committed_ = false;
 };
 
+/// A new file of a known size whose bytes come in any order, in a folder that appears as a whole (AtomicFolder).
+/// RunError with the path for a full disk and whatever else fails.
+class PlacedFile {
+ public:
+  /// A file that is there keeps its bytes.
+  PlacedFile(const Path& path, int64_t size);
+  ~PlacedFile();
+  PlacedFile(PlacedFile&& other) noexcept : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)) {}
+  PlacedFile& operator=(PlacedFile&&) = delete;
+
+  void write(int64_t offset, const void* data, int64_t size);
+  void read(int64_t offset, void* out, int64_t size) const;
+
+ private:
+  Path path_;
+  int fd_;
+};
+
+/// What becomes of an output that its writer leaves without commit().
+enum class Unfinished { removed, kept };
+
 /// A new folder that appears under its name only at commit(); an existing one is exchanged atomically and then removed.
 /// (A file system that cannot exchange: it is renamed to NAME.replaced for that moment.) Symbolic links and errors as
 /// for AtomicFile.
+///
+/// Unfinished::kept: it is written as NAME.partial, which stays when the writer fails or is killed, for another one to
+/// go on from. UserError when another process holds it.
 class AtomicFolder {
  public:
-  explicit AtomicFolder(const Path& path, Overwrite overwrite = Overwrite::yes);
-  ~AtomicFolder();  // without commit(): removes the temporary folder
+  explicit AtomicFolder(const Path& path, Overwrite overwrite = Overwrite::yes,
+                        Unfinished unfinished = Unfinished::removed);
+  ~AtomicFolder();  // without commit(): removes the temporary folder, unless it is to be kept
   AtomicFolder(const AtomicFolder&) = delete;
   AtomicFolder& operator=(const AtomicFolder&) = delete;
 
   const Path& path() const { return path_; }
   /// Write here.
   const Path& temporary_path() const { return temporary_; }
+  /// It holds what an earlier writer left.
+  bool is_resumed() const { return is_resumed_; }
+  /// Removes what an earlier writer left.
+  void clear();
+  /// It is not to be kept after all.
+  void discard() { unfinished_ = Unfinished::removed; }
   void commit();
 
  private:
+  void make_partial();
   void replace();
 
   Path path_, target_, temporary_;
   Overwrite overwrite_;
+  Unfinished unfinished_;
   int lock_ = -1;
-  bool committed_ = false;
+  bool is_partial_ = false, is_resumed_ = false, committed_ = false;
 };
 
 /// While it lives, no other process holds the lock of this folder. Throws UserError if one does.

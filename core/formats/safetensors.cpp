@@ -240,20 +240,19 @@ int64_t SafetensorsReader::total_bytes() const {
   return total;
 }
 
-SafetensorsWriter::SafetensorsWriter(std::map<std::string, std::string> metadata) : metadata_(std::move(metadata)) {}
+SafetensorsLayout::SafetensorsLayout(std::map<std::string, std::string> metadata) : metadata_(std::move(metadata)) {}
 
-void SafetensorsWriter::declare(const std::string& name, DType dtype, std::vector<int64_t> shape) {
-  CRUMB_ASSERT(files_.empty() && name != "__metadata__" && names_.insert(name).second);
+void SafetensorsLayout::declare(const std::string& name, DType dtype, std::vector<int64_t> shape) {
+  CRUMB_ASSERT(files_.empty() && name != "__metadata__" && names_.emplace(name, tensors_.size()).second);
   const auto bytes = bytes_of(shape, dtype);
   CRUMB_CHECK(bytes.has_value(), "tensor '{}': the shape is absurdly large", name);
   tensors_.push_back({.name = name, .dtype = dtype, .shape = std::move(shape), .bytes = *bytes});
-  left_ += *bytes;
 }
 
 // Readers that map a file as one storage (torch's among them) view each tensor in place, which needs offsets that are
 // multiples of the element size. The order of declaration is kept where it gives that; otherwise wide elements come
 // first.
-bool SafetensorsWriter::lay_out(size_t first, size_t last) {
+bool SafetensorsLayout::lay_out(size_t first, size_t last) {
   std::vector<TensorInfo*> order;
   for (size_t i = first; i < last; ++i) order.push_back(&tensors_[i]);
   const auto place = [&order] {
@@ -274,7 +273,7 @@ bool SafetensorsWriter::lay_out(size_t first, size_t last) {
   return false;
 }
 
-std::string SafetensorsWriter::header(size_t first, size_t last) const {
+std::string SafetensorsLayout::head_of(size_t first, size_t last) const {
   std::string text = "{";
   if (!metadata_.empty()) text += "\"__metadata__\":" + dump_json(Json(metadata_)) + ",";
   for (size_t i = first; i < last; ++i) {
@@ -285,31 +284,28 @@ std::string SafetensorsWriter::header(size_t first, size_t last) const {
   if (text.back() == ',') text.pop_back();
   text += "}";
   text.append((8 - text.size() % 8) % 8, ' ');
-  return text;
+  const uint64_t length = text.size();
+  return std::string(reinterpret_cast<const char*>(&length), 8) + text;
 }
 
-void SafetensorsWriter::add_file(const Path& path, size_t first, size_t last) {
-  File file;
-  file.first = first;
-  file.last = last;
-  file.in_order = lay_out(first, last);
-  const std::string text = header(first, last);
-  CRUMB_CHECK(static_cast<int64_t>(text.size()) <= kMaxHeaderBytes, "{}: too many tensors for one safetensors file",
-              path.string());
-  file.data_begin = 8 + static_cast<int64_t>(text.size());
-  file.out = std::make_unique<AtomicFile>(path);
-  const uint64_t length = text.size();
-  file.out->write(&length, 8);
-  file.out->write(text);
+void SafetensorsLayout::add_file(const Path& path, size_t first, size_t last) {
+  File file{.path = path, .head = {}, .in_order = lay_out(first, last), .first = first, .last = last};
+  file.head = head_of(first, last);
+  CRUMB_CHECK(file.data_begin() <= kMaxHeaderBytes, "{}: too many tensors for one safetensors file", path.string());
+  file.bytes = file.data_begin();
+  for (size_t i = first; i < last; ++i) {
+    tensors_[i].file = static_cast<int>(files_.size());
+    file.bytes += tensors_[i].bytes;
+  }
   files_.push_back(std::move(file));
 }
 
-void SafetensorsWriter::begin_file(const Path& path) {
+void SafetensorsLayout::place_in_file(const Path& path) {
   CRUMB_ASSERT(files_.empty());
   add_file(path, 0, tensors_.size());
 }
 
-void SafetensorsWriter::begin_folder(const Path& folder, int64_t max_shard_bytes) {
+void SafetensorsLayout::place_in_folder(const Path& folder, int64_t max_shard_bytes) {
   CRUMB_ASSERT(files_.empty());
   std::vector<size_t> ends;
   int64_t bytes = 0;
@@ -329,23 +325,58 @@ void SafetensorsWriter::begin_folder(const Path& folder, int64_t max_shard_bytes
   }
 }
 
+void SafetensorsLayout::write_index() const {
+  if (index_path_.empty()) return;
+  Json weight_map = Json::object();
+  int64_t total = 0;
+  for (const TensorInfo& t : tensors_) {
+    weight_map[t.name] = files_[static_cast<size_t>(t.file)].path.filename().string();
+    total += t.bytes;
+  }
+  const Json index = {{"metadata", {{"total_size", total}}}, {"weight_map", weight_map}};
+  write_text(index_path_, dump_json(index, 2) + "\n");
+}
+
+void SafetensorsWriter::declare(const std::string& name, DType dtype, std::vector<int64_t> shape) {
+  layout_.declare(name, dtype, std::move(shape));
+  left_ += layout_.tensors().back().bytes;
+}
+
+void SafetensorsWriter::begin_file(const Path& path) {
+  layout_.place_in_file(path);
+  open_files();
+}
+
+void SafetensorsWriter::begin_folder(const Path& folder, int64_t max_shard_bytes) {
+  layout_.place_in_folder(folder, max_shard_bytes);
+  open_files();
+}
+
+void SafetensorsWriter::open_files() {
+  for (const auto& file : layout_.files()) {
+    files_.push_back(std::make_unique<AtomicFile>(file.path));
+    files_.back()->write(file.head);
+  }
+}
+
 void SafetensorsWriter::write(const void* data, int64_t bytes) {
   CRUMB_ASSERT(!files_.empty() && 0 <= bytes && bytes <= left_);
   const auto* from = static_cast<const uint8_t*>(data);
   left_ -= bytes;
   while (bytes > 0) {
-    while (done_ == tensors_[next_].bytes) {
+    const TensorInfo& tensor = layout_.tensors()[next_];
+    if (done_ == tensor.bytes) {
       done_ = 0;
-      if (++next_ == files_[next_file_].last) ++next_file_;
+      ++next_;
+      continue;
     }
-    const File& file = files_[next_file_];
-    const TensorInfo& tensor = tensors_[next_];
+    const auto& file = layout_.files()[static_cast<size_t>(tensor.file)];
+    AtomicFile& out = *files_[static_cast<size_t>(tensor.file)];
     const int64_t piece = std::min(bytes, tensor.bytes - done_);
     if (file.in_order)
-      file.out->write(from, piece);
+      out.write(from, piece);
     else
-      file.out->rewrite(file.data_begin + tensor.offset + done_, from,
-                        piece);  // beyond the end too: a hole, filled later
+      out.rewrite(file.data_begin() + tensor.offset + done_, from, piece);  // beyond the end too: a hole, filled later
     done_ += piece;
     from += piece;
     bytes -= piece;
@@ -355,19 +386,9 @@ void SafetensorsWriter::write(const void* data, int64_t bytes) {
 void SafetensorsWriter::finish() {
   CRUMB_ASSERT(!files_.empty());
   if (left_ != 0)
-    run_error("cannot finish {}: {} bytes of tensors were not written", files_.front().out->path().string(), left_);
-  Json weight_map = Json::object();
-  int64_t total = 0;
-  for (const auto& file : files_) {
-    for (size_t i = file.first; i < file.last; ++i) {
-      weight_map[tensors_[i].name] = file.out->path().filename().string();
-      total += tensors_[i].bytes;
-    }
-    file.out->commit();
-  }
-  if (index_path_.empty()) return;
-  const Json index = {{"metadata", {{"total_size", total}}}, {"weight_map", weight_map}};
-  write_text(index_path_, dump_json(index, 2) + "\n");
+    run_error("cannot finish {}: {} bytes of tensors were not written", files_.front()->path().string(), left_);
+  for (const auto& file : files_) file->commit();
+  layout_.write_index();
 }
 
 }  // namespace crumb::formats

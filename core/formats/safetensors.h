@@ -8,9 +8,9 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/common/file.h"
@@ -68,14 +68,53 @@ class SafetensorsReader {
   std::map<std::string, std::string> metadata_;
 };
 
+/// Where the tensors of a file, or of a folder of shards, will stand: known before any of their bytes.
+class SafetensorsLayout {
+ public:
+  explicit SafetensorsLayout(std::map<std::string, std::string> metadata = {{"format", "pt"}});
+
+  void declare(const std::string& name, DType dtype, std::vector<int64_t> shape);
+  /// After all declarations, one of the two. A folder has shards of at most `max_shard_bytes` each, and one file if
+  /// that holds everything: model.safetensors, or model-00001-of-0000N.safetensors and model.safetensors.index.json.
+  void place_in_file(const Path& path);
+  void place_in_folder(const Path& folder, int64_t max_shard_bytes);
+
+  struct File {
+    Path path;
+    std::string head;            // everything before the data section
+    int64_t bytes = 0;           // of the whole file
+    bool in_order = true;        // the data section is in order of declaration
+    size_t first = 0, last = 0;  // tensors [first, last)
+    int64_t data_begin() const { return static_cast<int64_t>(head.size()); }
+  };
+  const std::vector<File>& files() const { return files_; }
+  /// In order of declaration; file and offset are set.
+  const std::vector<TensorInfo>& tensors() const { return tensors_; }
+  /// Index of a declared tensor.
+  size_t at(const std::string& name) const { return names_.at(name); }
+  /// Writes the index of the shards; one file has none.
+  void write_index() const;
+
+ private:
+  bool lay_out(size_t first, size_t last);
+  std::string head_of(size_t first, size_t last) const;
+  void add_file(const Path& path, size_t first, size_t last);
+
+  std::map<std::string, std::string> metadata_;
+  std::vector<TensorInfo> tensors_;
+  std::map<std::string, size_t> names_;
+  std::vector<File> files_;
+  Path index_path_;
+};
+
 /// Declare every tensor, then write their bytes in the same order, in pieces of any size.
 class SafetensorsWriter {
  public:
-  explicit SafetensorsWriter(std::map<std::string, std::string> metadata = {{"format", "pt"}});
+  explicit SafetensorsWriter(std::map<std::string, std::string> metadata = {{"format", "pt"}})
+      : layout_(std::move(metadata)) {}
 
   void declare(const std::string& name, DType dtype, std::vector<int64_t> shape);
-  /// One file; for a folder of shards (at most `max_shard_bytes` each, one file if it fits) use begin_folder:
-  /// model.safetensors or model-00001-of-0000N.safetensors with model.safetensors.index.json.
+  /// As place_in_file and place_in_folder.
   void begin_file(const Path& path);
   void begin_folder(const Path& folder, int64_t max_shard_bytes);
   /// The next bytes of the data section; fills one tensor after the other in order of declaration.
@@ -84,23 +123,12 @@ class SafetensorsWriter {
   void finish();
 
  private:
-  struct File {
-    size_t first = 0, last = 0;  // tensors [first, last)
-    bool in_order = true;        // the data section is in order of declaration
-    int64_t data_begin = 0;
-    std::unique_ptr<AtomicFile> out;
-  };
-  bool lay_out(size_t first, size_t last);
-  std::string header(size_t first, size_t last) const;
-  void add_file(const Path& path, size_t first, size_t last);
+  void open_files();
 
-  std::map<std::string, std::string> metadata_;
-  std::vector<TensorInfo> tensors_;
-  std::set<std::string> names_;
-  std::vector<File> files_;
-  size_t next_file_ = 0, next_ = 0;  // tensor being written
-  int64_t done_ = 0, left_ = 0;      // bytes of it written; bytes to come, of all
-  Path index_path_;
+  SafetensorsLayout layout_;
+  std::vector<std::unique_ptr<AtomicFile>> files_;  // of the layout
+  size_t next_ = 0;                                 // tensor being written
+  int64_t done_ = 0, left_ = 0;                     // bytes of it written; bytes to come, of all
 };
 
 }  // namespace crumb::formats

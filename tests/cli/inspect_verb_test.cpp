@@ -4,7 +4,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
-#include "quant/codes_writer.h"
+#include "quant/codes_folder.h"
 #include "tests/quant/hand_gguf.h"
 #include "tests/testing/testing.h"
 

@@ -1,6 +1,8 @@
 // crumb train as its user sees it: jobs, models, texts, results.
 #include <gmock/gmock.h>
 
+#include <nlohmann/json.hpp>
+
 #include "tests/cli/train_verb.h"
 
 namespace crumb::testing {
@@ -128,6 +130,44 @@ TEST_F(TrainVerb, WhatFailsAtTheEndIsToldAtTheStart) {
   EXPECT_EQ(export_of_float.exit_code, 2);
   EXPECT_FALSE(fs::exists(dir / "run/job.yaml"));
   EXPECT_FALSE(fs::exists(dir / "float/job.yaml"));
+}
+
+TEST_F(TrainVerb, OverridesGiveSomeLinearsOtherGroups) {
+  const TempDir dir;
+  const auto result = run_qat(dir / "run", {"method.overrides={down_proj: {group_size: 16}}", "schedule.tokens=320"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const auto config = nlohmann::json::parse(read_file(dir / "run/model/config.json"));
+  int overridden = 0;
+  for (const auto& [module, format] : config["quantization_config"]["modules"].items()) {
+    EXPECT_TRUE(module.ends_with("down_proj")) << module;
+    EXPECT_EQ(format["group_size"], 16);
+    ++overridden;
+  }
+  EXPECT_GT(overridden, 0);
+  EXPECT_EQ(config["quantization_config"]["group_size"], 0);
+}
+
+TEST_F(TrainVerb, ARunWhoseJobLacksANewerKeyGoesOnUnlessItIsSet) {
+  const TempDir dir;
+  ASSERT_EQ(run_qat(dir / "run", {"schedule.tokens=320"}).exit_code, 0);
+  std::string job = read_file(dir / "run/job.yaml");
+  const std::string line = "  overrides: {}\n";
+  const size_t at = job.find(line);
+  ASSERT_NE(at, std::string::npos) << job;
+  write_file(dir / "run/job.yaml", job.erase(at, line.size()));
+  EXPECT_THAT(run_qat(dir / "run", {"schedule.tokens=640", "method.overrides={down_proj: {group_size: 16}}"}).err,
+              HasSubstr("method.overrides: {}, now down_proj:"));
+  const auto result = run_qat(dir / "run", {"schedule.tokens=640"});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+}
+
+TEST_F(TrainVerb, KeysOfAnotherMethodAreToldOf) {
+  const TempDir dir;
+  const auto result = run_qat(dir / "run", {"method.name=none", "export=[]", "schedule.tokens=320"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("method.grid: has no meaning with name: none, it is left out"));
+  EXPECT_THAT(read_file(dir / "run/job.yaml"), HasSubstr("method:\n  name: none\n"));
+  EXPECT_THAT(read_file(dir / "run/job.yaml"), Not(HasSubstr("grid")));
 }
 
 TEST_F(TrainVerb, ValidationTextIsNeverTrainedOn) {

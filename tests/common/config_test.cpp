@@ -362,6 +362,220 @@ TEST(NearestName, OffersOnlyLikelyMistakes) {
   EXPECT_EQ(nearest_name("x", known), std::nullopt) << "two letters changed of one is no typing mistake";
 }
 
+// --- Structs, words and variants as values
+// ----------------------------------------------------------------------------
+
+struct Source {
+  static constexpr const char* kShort = "path";
+  Path path;
+  std::optional<double> weight = std::nullopt;
+  std::string format = "text";
+  template <class V>
+  void visit(V& v) {
+    v.field("path", path, "the file", {.required = true});
+    v.field("weight", weight, "its share", {.min = 0});
+    v.field("format", format, "what it holds", {.choices = {"text", "chat"}});
+  }
+};
+
+struct Change {
+  std::optional<int64_t> bits = std::nullopt;
+  template <class V>
+  void visit(V& v) {
+    v.field("bits", bits, "bits a weight", {.min = 2, .max = 8});
+  }
+};
+
+struct Shared {
+  int64_t bits = 2;
+  template <class V>
+  void visit(V& v) {
+    v.field("bits", bits, "bits a weight", {.min = 2, .max = 8});
+  }
+};
+
+struct Gptq {
+  static constexpr const char* kName = "gptq";
+  Shared shared;
+  double damping = 0.01;
+  template <class V>
+  void visit(V& v) {
+    shared.visit(v);
+    v.field("damping", damping, "added to the diagonal", {.min = 0});
+  }
+};
+
+struct Rtn {
+  static constexpr const char* kName = "rtn";
+  Shared shared;
+  template <class V>
+  void visit(V& v) {
+    shared.visit(v);
+  }
+};
+
+struct Nothing {
+  static constexpr const char* kName = "none";
+  template <class V>
+  void visit(V& /*v*/) {}
+};
+
+struct Range {
+  double from = 0, to = 1;
+  template <class V>
+  void visit(V& v) {
+    v.field("from", from, "begin");
+    v.field("to", to, "end");
+    v.check("to", to < from ? "lies before from" : "");
+  }
+};
+
+struct Rich {
+  std::vector<Source> mix;
+  NamedList<Change> overrides;
+  WordOr<Path, "self"> teacher;
+  std::variant<double, Path> valid = 0.01;
+  std::variant<Path, Range> part;
+  std::variant<Rtn, Gptq, Nothing> method;
+  std::vector<std::variant<Rtn, Gptq>> stages;
+  template <class V>
+  void visit(V& v) {
+    v.field("mix", mix, "texts");
+    v.field("overrides", overrides, "by glob");
+    v.field("teacher", teacher, "who teaches");
+    v.field("valid", valid, "share or text", {.min = 0, .max = 0.5});
+    v.field("part", part, "which part");
+    v.section("method", method, "how");
+    v.field("stages", stages, "one after the other");
+  }
+};
+
+Rich rich(const std::string& text) { return read_config<Rich>(parse_yaml_text(text, "job.yaml", "/jobs")); }
+std::string rich_error(const std::string& text) {
+  return error_of([&] { rich(text); });
+}
+
+TEST(ConfigValues, AListOfStructsTakesTheShortFormToo) {
+  const Rich job = rich("mix: [a.txt, {path: b.txt, weight: 30%, format: chat}]\n");
+  ASSERT_EQ(job.mix.size(), 2u);
+  EXPECT_EQ(job.mix[0].path, "/jobs/a.txt");
+  EXPECT_EQ(job.mix[0].weight, std::nullopt);
+  EXPECT_EQ(job.mix[1].path, "/jobs/b.txt");
+  EXPECT_EQ(job.mix[1].weight, 0.3);
+  EXPECT_EQ(job.mix[1].format, "chat");
+  EXPECT_EQ(rich("mix: a.txt\n").mix.at(0).path, "/jobs/a.txt") << "one value stands for a list of one";
+  EXPECT_EQ(rich("mix: {path: a.txt}\n").mix.at(0).path, "/jobs/a.txt");
+  EXPECT_EQ(rich_error("mix: [a.txt, {pth: b, weight: -1}]\n"),
+            "job.yaml:1:15: mix[1].path: must be given\n"
+            "job.yaml:1:31: mix[1].weight: -1 is out of range, expected at least 0\n"
+            "job.yaml:1:15: mix[1].pth: unknown key; did you mean \"path\"?; known: path, weight, format");
+  EXPECT_EQ(rich_error("mix: [[a]]\n"), "job.yaml:1:7: mix[0].path: expected path, got a list");
+}
+
+TEST(ConfigValues, AMapOfStructsKeepsItsOrder) {
+  const Rich job = rich("overrides: {\"z*\": {bits: 4}, a: {}}\n");
+  ASSERT_EQ(job.overrides.size(), 2u);
+  EXPECT_EQ(job.overrides[0].first, "z*");
+  EXPECT_EQ(job.overrides[0].second.bits, 4);
+  EXPECT_EQ(job.overrides[1].first, "a");
+  EXPECT_EQ(job.overrides[1].second.bits, std::nullopt);
+  EXPECT_EQ(rich_error("overrides: {a: {bits: 9}}\n"),
+            "job.yaml:1:23: overrides.a.bits: 9 is out of range, expected 2 to 8");
+  EXPECT_EQ(rich_error("overrides: [a]\n"), "job.yaml:1:12: overrides: expected a map of names to {bits}, got a list");
+  EXPECT_EQ(rich_error("overrides: {a: 4}\n"), "job.yaml:1:16: overrides.a: expected keys, got \"4\"");
+}
+
+TEST(ConfigValues, AWordStandsForNoValue) {
+  EXPECT_TRUE(rich("teacher: self\n").teacher.is_word());
+  EXPECT_EQ(rich("teacher: \"self\"\n").teacher.value, "/jobs/self") << "quoted, it is a path";
+  EXPECT_EQ(rich("teacher: big\n").teacher.value, "/jobs/big");
+  EXPECT_EQ(rich_error("teacher: [a]\n"), "job.yaml:1:10: teacher: expected path or self, got a list");
+}
+
+TEST(ConfigValues, AVariantTakesWhatReadsTheValue) {
+  EXPECT_EQ(std::get<double>(rich("valid: 2%\n").valid), 0.02);
+  EXPECT_EQ(std::get<Path>(rich("valid: v.txt\n").valid), "/jobs/v.txt");
+  EXPECT_EQ(std::get<Path>(rich("valid: \"0.1\"\n").valid), "/jobs/0.1") << "quoted text is no number";
+  EXPECT_EQ(rich_error("valid: 0.6\n"), "job.yaml:1:8: valid: 0.6 is out of range, expected 0 to 0.5");
+  EXPECT_EQ(rich_error("valid: [a]\n"), "job.yaml:1:8: valid: expected number or path, got a list");
+  EXPECT_EQ(std::get<Path>(rich("part: p\n").part), "/jobs/p");
+  EXPECT_EQ(std::get<Range>(rich("part: {from: 0.5}\n").part).from, 0.5);
+  EXPECT_EQ(rich_error("part: [a]\n"), "job.yaml:1:7: part: expected path or {from, to}, got a list");
+}
+
+TEST(ConfigValues, FieldsMayContradictEachOther) {
+  EXPECT_EQ(rich_error("part: {from: 2, to: 1}\n"), "job.yaml:1:21: part.to: lies before from");
+  EXPECT_EQ(rich_error("part: {from: 2}\n"), "job.yaml:1:8: part.to: lies before from");
+}
+
+TEST(ConfigValues, TheNameChoosesWhichKeysThereAre) {
+  EXPECT_EQ(std::get<Rtn>(rich("").method).shared.bits, 2) << "the first is the default";
+  EXPECT_EQ(std::get<Rtn>(rich("method: {bits: 3}\n").method).shared.bits, 3);
+  const auto gptq = std::get<Gptq>(rich("method: {damping: 5%, name: gptq, bits: 4}\n").method);
+  EXPECT_EQ(gptq.damping, 0.05);
+  EXPECT_EQ(gptq.shared.bits, 4);
+  EXPECT_EQ(rich_error("method: {name: gtpq, bits: 9}\n"),
+            "job.yaml:1:16: method.name: unknown value \"gtpq\"; did you mean \"gptq\"?; known: rtn, gptq, none")
+      << "which keys there are is not known, so nothing is said of them";
+  EXPECT_EQ(rich_error("method:\n  name: ???\n"), "job.yaml:2:9: method.name: must be given");
+  EXPECT_EQ(rich_error("method: {name: gptq, dampng: 1}\n"),
+            "job.yaml:1:22: method.dampng: unknown key; did you mean \"damping\"?; known: name, bits, damping");
+  EXPECT_EQ(rich_error("method: gptq\n"), "job.yaml:1:9: method: expected keys, got \"gptq\"");
+}
+
+TEST(ConfigValues, KeysOfAnotherChoiceAreLeftOutWithAWarning) {
+  ::testing::internal::CaptureStderr();
+  EXPECT_TRUE(std::holds_alternative<Nothing>(rich("method: {name: none, bits: 4, damping: 1}\n").method));
+  const std::string words = ::testing::internal::GetCapturedStderr();
+  EXPECT_THAT(words, HasSubstr("job.yaml:1:22: method.bits: has no meaning with name: none, it is left out"));
+  EXPECT_THAT(words, HasSubstr("job.yaml:1:31: method.damping: has no meaning with name: none, it is left out"));
+}
+
+TEST(ConfigValues, AListMayHoldStepsOfSeveralKinds) {
+  const Rich job = rich("stages: [{name: gptq, bits: 4}, {name: rtn}]\n");
+  ASSERT_EQ(job.stages.size(), 2u);
+  EXPECT_EQ(std::get<Gptq>(job.stages[0]).shared.bits, 4);
+  EXPECT_TRUE(std::holds_alternative<Rtn>(job.stages[1]));
+  EXPECT_EQ(rich_error("stages: [{name: gptq, damping: -1}]\n"),
+            "job.yaml:1:32: stages[0].damping: -1 is out of range, expected at least 0");
+}
+
+TEST(ConfigValues, AreWrittenAsTheyAreRead) {
+  const std::string text =
+      "mix: [a.txt, {path: b.txt, weight: 0.3}]\noverrides: {\"z*\": {bits: 4}, a: {}}\nteacher: big\nvalid: v.txt\n"
+      "part: {from: 0.5, to: 2}\nmethod: {name: gptq, bits: 4}\nstages: [{name: rtn}, {name: gptq, damping: 1}]\n";
+  const std::string written = to_yaml(write_config(rich(text)));
+  EXPECT_EQ(written,
+            "mix:\n  - \"/jobs/a.txt\"\n  -\n    path: \"/jobs/b.txt\"\n    weight: 0.3\n    format: \"text\"\n"
+            "overrides:\n  \"z*\":\n    bits: 4\n  a: {}\n"
+            "teacher: \"/jobs/big\"\nvalid: \"/jobs/v.txt\"\npart:\n  from: 0.5\n  to: 2\n"
+            "method:\n  name: gptq\n  bits: 4\n  damping: 0.01\n"
+            "stages:\n  -\n    name: rtn\n    bits: 2\n  -\n    name: gptq\n    bits: 2\n    damping: 1\n");
+  EXPECT_EQ(to_yaml(write_config(rich(written))), written);
+  const std::string usual = to_yaml(write_config(Rich()));
+  EXPECT_THAT(usual, HasSubstr("teacher: self\n"));
+  EXPECT_THAT(usual, HasSubstr("method:\n  name: rtn\n  bits: 2\n"));
+}
+
+TEST(ConfigDocs, SaysWhoseKeyItIsAndWhatIsInsideAValue) {
+  ConfigDocs docs;
+  Rich job;
+  job.visit(docs);
+  const std::string page = docs.markdown();
+  EXPECT_THAT(page, HasSubstr("| `mix` | list of path or {path, weight, format} | `[]` |  | texts |\n"
+                              "| `mix[].path` | path | must be given |  | the file |\n"
+                              "| `mix[].weight` | number |  | at least 0 | its share |\n"));
+  EXPECT_THAT(page, HasSubstr("| `overrides.NAME.bits` | whole number |  | 2 to 8 | bits a weight |\n"));
+  EXPECT_THAT(page, HasSubstr("| `teacher` | path or self | `self` |  | who teaches |\n"));
+  EXPECT_THAT(page, HasSubstr("| `part.from` | number | `0` |  | begin |\n"));
+  EXPECT_THAT(page, HasSubstr("\n### method\n\nhow\n\n| key | type | default | allowed | meaning |\n"
+                              "|---|---|---|---|---|\n"
+                              "| `method.name` | text | `rtn` | rtn, gptq, none | which of them; the other keys depend "
+                              "on it |\n"
+                              "| `method.bits` | whole number | `2` | 2 to 8 | rtn, gptq: bits a weight |\n"
+                              "| `method.damping` | number | `0.01` | at least 0 | gptq: added to the diagonal |\n"));
+}
+
 TEST(ConfigDocs, ListsEveryFieldWithTypeDefaultAndRange) {
   ConfigDocs docs;
   Job job;

@@ -19,6 +19,7 @@
 #include <thread>
 
 #include "core/common/end_signals.h"
+#include "tests/testing/in_child.h"
 #include "tests/testing/small_disk.h"
 #include "tests/testing/testing.h"
 
@@ -27,30 +28,13 @@ namespace {
 
 namespace fs = std::filesystem;
 using crumb::testing::error_of;
+using crumb::testing::in_child;
+using crumb::testing::names_in;
 using crumb::testing::read_file;
 using crumb::testing::SmallDisk;
 using crumb::testing::TempDir;
 using crumb::testing::write_file;
 using ::testing::HasSubstr;
-
-std::vector<std::string> names_in(const Path& folder) {
-  std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(folder)) names.push_back(entry.path().filename().string());
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-/// Runs `body` in a child process; returns its exit code, or 128 + the signal that ended it.
-int in_child(const std::function<void()>& body) {
-  const pid_t pid = fork();
-  if (pid == 0) {
-    body();
-    _exit(0);
-  }
-  int status = 0;
-  waitpid(pid, &status, 0);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
 
 TEST(MappedFile, HoldsTheBytesOfTheFile) {
   const TempDir dir;

@@ -14,6 +14,7 @@
 #include "tests/eval/fake_tokenizer.h"
 #include "tests/export/test_models.h"
 #include "tests/quant/toy_grid.h"
+#include "tests/testing/in_child.h"
 #include "tests/testing/testing.h"
 
 namespace crumb::exporting {
@@ -41,13 +42,6 @@ const QuantFormat kSeqRow{Grid::seq, 2, true, 0};
 ExportResult run(const fs::path& model, const fs::path& output, const std::string& target, bool force = false,
                  const std::string& embedding = "") {
   return export_checkpoint(*quant::open_checkpoint(model), output, {target, embedding, "", force, 2});
-}
-
-std::vector<std::string> names_in(const fs::path& folder) {
-  std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(folder)) names.push_back(entry.path().filename().string());
-  std::ranges::sort(names);
-  return names;
 }
 
 /// Every linear, norm and bias of the two models is the same, value for value.

@@ -192,6 +192,27 @@ TEST(Plan, RefusesIntegerGridsItCannotHoldExactly) {
 }
 
 // Two bits are no promise: what counts is whether the type holds the levels.
+TEST(Plan, LinearsWithMoreBitsThanTheOthersTakeATypeOfTheirOwn) {
+  const auto spec = small_spec();
+  auto formats = all_linears(spec, kSeqRow);
+  for (auto& [name, format] : formats) {
+    if (name.find("down_proj") != std::string::npos) format = kInt4;
+    if (name.find("o_proj") != std::string::npos) format = kInt8;
+  }
+  const auto type_of = [](const ExportPlan& plan, const std::string& name) { return find(plan, name).type; };
+  const std::string layer = "model.layers.0.";
+  const ExportPlan two = plan_export(spec, formats, {"gguf-q2_k", "", ""});
+  EXPECT_EQ(type_of(two, layer + "mlp.up_proj.weight"), TensorType::q2_k);
+  EXPECT_EQ(type_of(two, layer + "mlp.down_proj.weight"), TensorType::q4_0);
+  EXPECT_EQ(type_of(two, layer + "self_attn.o_proj.weight"), TensorType::q8_0);
+  EXPECT_THAT(two.warnings,
+              ::testing::Contains(AllOf(HasSubstr("become q4_0, not q2_k: q2_k holds the SEQ grid only"))));
+  const ExportPlan four = plan_export(spec, formats, {"gguf-q4_0", "", ""});
+  EXPECT_EQ(type_of(four, layer + "mlp.up_proj.weight"), TensorType::q4_0);
+  EXPECT_EQ(type_of(four, layer + "mlp.down_proj.weight"), TensorType::q4_0);
+  EXPECT_EQ(type_of(four, layer + "self_attn.o_proj.weight"), TensorType::q8_0);
+}
+
 TEST(Plan, PutsAGridFromOutsideWhereItsLevelsFit) {
   const auto spec = small_spec(arch::Architecture::llama, 256);
   const QuantFormat toy{testing::kToyTernary, 2, true, 32};

@@ -6,7 +6,7 @@
 
 #include "core/arch/hf_config.h"
 #include "core/formats/safetensors.h"
-#include "quant/codes_writer.h"
+#include "quant/codes_folder.h"
 #include "quant/scale_search.h"
 
 namespace crumb::testing {

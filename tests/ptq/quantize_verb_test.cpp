@@ -57,7 +57,7 @@ TEST(QuantizeVerb, ShippedJobsRunWithOverrides) {
     EXPECT_TRUE(testing::fs::exists(output / "config.json"));
     ++jobs;
   }
-  EXPECT_EQ(jobs, 3);
+  EXPECT_EQ(jobs, 4);
 }
 
 TEST(QuantizeVerb, PrintConfigShowsTheResolvedJobAndRunsNothing) {

@@ -15,15 +15,15 @@ namespace {
 
 struct Trained {
   std::unique_ptr<quant::Checkpoint> base;
-  quant::MethodOptions method;
+  QatMethod method;
   std::shared_ptr<model::Decoder> decoder;
 };
 
 Trained load(const testing::fs::path& folder, int64_t group_size) {
   Trained t;
   t.base = quant::open_checkpoint(folder);
-  t.method.group_size = group_size;
-  t.method.exclude = {"o_proj"};
+  t.method.linears.group_size = group_size;
+  t.method.linears.exclude = {"o_proj"};
   t.decoder =
       std::make_shared<model::Decoder>(t.base->spec(), model::checkpoint_source(*t.base), linear_factory(t.method));
   t.decoder->round_small_tensors = true;
@@ -61,7 +61,7 @@ TEST(SaveModel, ReadsBackAsWhatTheForwardPassUses) {
     const testing::TempDir dir;
     const Trained t = load(folder, group_size);
     perturb(*t.decoder, 0.05);
-    save_model(dir / "model", *t.decoder, *t.base, t.method);
+    save_model(dir / "model", *t.decoder, *t.base, t.method.linears.exclude);
     const auto saved = quant::open_checkpoint(dir / "model");
     EXPECT_EQ(saved->kind(), quant::CheckpointKind::codes);
     int64_t quantized = 0;
@@ -82,7 +82,7 @@ TEST(SaveModel, DecoderBuiltFromTheFolderGivesTheSameLogits) {
   CRUMB_NEED_DATA(folder, "models/stories260K-hf");
   const testing::TempDir dir;
   const Trained t = load(folder, 0);
-  save_model(dir / "model", *t.decoder, *t.base, t.method);
+  save_model(dir / "model", *t.decoder, *t.base, t.method.linears.exclude);
   const auto saved = quant::open_checkpoint(dir / "model");
   model::Decoder plain(saved->spec(), model::checkpoint_source(*saved));
   const torch::NoGradGuard no_grad;

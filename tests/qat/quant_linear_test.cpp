@@ -85,7 +85,7 @@ TEST(QuantLinears, OfAnyGridAreWrittenAsTheForwardPassUsesThem) {
   const quant::AddedGrid added(testing::kToyTernary);
   const ToyModel toy;
   const TempDir dir;
-  save_model(dir / "model", *toy.decoder, *toy.base, {.grid = "toy_ternary", .exclude = {"o_proj"}});
+  save_model(dir / "model", *toy.decoder, *toy.base, {"o_proj"});
   const auto written = quant::open_checkpoint(dir / "model");
   int compared = 0;
   for (const auto& [name, linear] : quant_linears(*toy.decoder)) {
@@ -118,14 +118,14 @@ TEST(QuantLinears, MoveByTheCodesThatFlip) {
   EXPECT_NEAR(movement.report().scale_distance, 0.25, 1e-5);
 }
 
-TEST(CheckTrainable, NamesTheGridsThatAre) {
-  EXPECT_NO_THROW(check_trainable({}));
-  EXPECT_EQ(testing::error_of([] { check_trainable({.grid = "int", .bits = 4}); }),
-            "method.grid: training knows seq only, got int");
-  EXPECT_EQ(testing::error_of([] { quant_linear_maker({.grid = "int", .bits = 4}); }),
-            "method.grid: training knows seq only, got int");
-  EXPECT_EQ(testing::error_of([] { check_trainable({.bits = 4}); }),
-            "method.bits: grid seq has 2 bits, got 4; grid int has 2 to 8");
+TEST(QatMethod, NamesTheGridsThatCanBeTrained) {
+  EXPECT_NO_THROW(QatMethod{}.check());
+  const QatMethod int4{.linears = {.grid = "int", .bits = 4}}, seq4{.linears = {.bits = 4}},
+      mixed{.linears = {.overrides = {{"down_proj", {.grid = "int", .bits = 4}}}}};
+  EXPECT_EQ(testing::error_of([&] { int4.check(); }), "method.grid: training knows seq only, got int");
+  EXPECT_EQ(testing::error_of([&] { mixed.check(); }), "method.grid: training knows seq only, got int");
+  EXPECT_EQ(testing::error_of([&] { quant_linear_maker(int4); }), "method.grid: training knows seq only, got int");
+  EXPECT_EQ(testing::error_of([&] { seq4.check(); }), "method.bits: grid seq has 2 bits, got 4; grid int has 2 to 8");
 }
 
 }  // namespace

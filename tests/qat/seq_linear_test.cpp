@@ -105,27 +105,23 @@ TEST(WithSeqLinears, SwapsLinearsOfAModuleList) {
   EXPECT_EQ(swapped->ptr(1), list->ptr(1));
 }
 
-TEST(LinearFactory, ExcludedNamesAndMethodNoneStayFloat) {
-  quant::MethodOptions method;
-  method.exclude = {"o_proj"};
-  const auto make = linear_factory(method);
+TEST(LinearFactory, ExcludedNamesStayFloatAndOverridesHold) {
+  const auto make =
+      linear_factory({.linears = {.exclude = {"o_proj"}, .overrides = {{"down_proj", {.group_size = 4}}}}});
   const auto is_seq = [](const std::shared_ptr<model::LinearModule>& linear) {
     return std::dynamic_pointer_cast<SeqLinearImpl>(linear) != nullptr;
   };
   EXPECT_TRUE(is_seq(make("model.layers.0.self_attn.q_proj", torch::randn({4, 8}), {})));
   EXPECT_FALSE(is_seq(make("model.layers.0.self_attn.o_proj", torch::randn({4, 8}), {})));
-  method.name = "none";
-  EXPECT_FALSE(is_seq(linear_factory(method)("model.layers.0.self_attn.q_proj", torch::randn({4, 8}), {})));
+  const auto down = make("model.layers.0.mlp.down_proj", torch::randn({4, 8}), {});
+  ASSERT_TRUE(is_seq(down));
+  EXPECT_EQ(std::dynamic_pointer_cast<QuantLinear>(down)->format().group_size, 4);
 }
 
 TEST(LinearFactory, WhatCannotTrainIsRefused) {
-  quant::MethodOptions method;
-  method.grid = "int";
-  method.bits = 4;
-  EXPECT_EQ(testing::error_of([&] { linear_factory(method); }), "method.grid: training knows seq only, got int");
-  EXPECT_EQ(testing::error_of([&] { linear_factory({.name = "rtn"}); }),
-            "method.name: rtn does not train; known: none, qat");
-  const auto make = linear_factory({.group_size = 48});
+  const QatMethod int4{.linears = {.grid = "int", .bits = 4}};
+  EXPECT_EQ(testing::error_of([&] { linear_factory(int4); }), "method.grid: training knows seq only, got int");
+  const auto make = linear_factory({.linears = {.group_size = 48}});
   EXPECT_EQ(testing::error_of([&] {
               make("model.layers.1.mlp.up_proj", torch::randn({4, 64}), {});
             }),

@@ -8,7 +8,8 @@
 #include "core/common/rng.h"
 #include "core/formats/safetensors.h"
 #include "kernels/seq.h"
-#include "quant/codes_writer.h"
+#include "quant/codes_folder.h"
+#include "tests/quant/codes_model.h"
 #include "tests/quant/hand_gguf.h"
 #include "tests/testing/testing.h"
 
@@ -19,8 +20,6 @@ using ::testing::ElementsAre;
 using testing::error_of;
 using ::testing::HasSubstr;
 using testing::TempDir;
-
-Path tiny_model(const std::string& name) { return testing::source_dir() / "tests" / "runtime" / "goldens" / name; }
 
 /// A copy of a tiny model that a test may spoil: change tensors and configuration, then write().
 struct Spoiled {
@@ -324,61 +323,6 @@ TEST(OpenCheckpoint, FoldersOfOtherOriginOpenOrAreRefusedWithAReason) {
 }
 
 // --- Codes and scales --------------------------------------------------------------------------------------------
-
-/// Random codes and scales for every linear; the format depends on the module.
-struct CodesModel {
-  std::unique_ptr<Checkpoint> base = open_checkpoint(tiny_model("llama_bias"));
-  std::map<std::string, QuantizedTensor> tensors;
-
-  static QuantFormat format_of(const std::string& name) {
-    if (name.find("q_proj") != std::string::npos) return {Grid::intn, 4, false, 16};
-    if (name.find("k_proj") != std::string::npos) return {Grid::intn, 8, true, 0};
-    if (name.find("v_proj") != std::string::npos) return {Grid::intn, 3, true, 32};
-    if (name.find("o_proj") != std::string::npos) return {Grid::seq, 2, true, 8};
-    return {};
-  }
-  CodesModel() {
-    for (const auto& tensor : base->tensors()) {
-      if (tensor.desc.role == arch::TensorRole::linear) tensors[tensor.desc.hf_name] = random_codes(tensor.desc);
-    }
-  }
-  static QuantizedTensor random_codes(const arch::TensorDesc& desc) {
-    QuantizedTensor result{format_of(desc.hf_name), desc.rows(), desc.cols(), {}, {}, {}};
-    const Rng rng(3, hash_name(desc.hf_name));
-    const auto levels = uint64_t{1} << result.format.bits;
-    for (int64_t i = 0; i < desc.elements(); ++i) {
-      result.codes.push_back(static_cast<uint8_t>(rng.below(static_cast<uint64_t>(i), levels)));
-    }
-    const int64_t scales = desc.rows() * result.format.groups(desc.cols());
-    for (int64_t i = 0; i < scales; ++i) {
-      result.scales.push_back(kernels::round_scale(static_cast<float>(0.01 + rng.uniform(static_cast<uint64_t>(i)))));
-      if (!result.format.symmetric) result.zero_points.push_back(static_cast<int32_t>(i % 16));
-    }
-    return result;
-  }
-  QuantizedTensor block(const std::string& name, int64_t begin, int64_t end) const {
-    const auto& whole = tensors.at(name);
-    const int64_t groups = whole.format.groups(whole.cols);
-    QuantizedTensor part{whole.format, end - begin, whole.cols, {}, {}, {}};
-    part.codes.assign(whole.codes.begin() + begin * whole.cols, whole.codes.begin() + end * whole.cols);
-    part.scales.assign(whole.scales.begin() + begin * groups, whole.scales.begin() + end * groups);
-    if (!whole.zero_points.empty()) {
-      part.zero_points.assign(whole.zero_points.begin() + begin * groups, whole.zero_points.begin() + end * groups);
-    }
-    return part;
-  }
-  CodesSource source() const {
-    CodesSource result;
-    for (const auto& [name, tensor] : tensors) result.formats[name] = tensor.format;
-    result.codes = [this](const arch::TensorDesc& desc, int64_t begin, int64_t end) {
-      return block(desc.hf_name, begin, end);
-    };
-    result.rows = [this](const arch::TensorDesc& desc, int64_t begin, int64_t end, float* out) {
-      base->read_rows(base->tensor(desc.hf_name), begin, end, out);
-    };
-    return result;
-  }
-};
 
 TEST(CodesCheckpoint, ReadsBackExactlyTheCodesAndScalesThatWereWritten) {
   const TempDir dir;

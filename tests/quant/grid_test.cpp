@@ -3,8 +3,8 @@
 #include <gmock/gmock.h>
 
 #include "core/common/rng.h"
-#include "quant/codes_writer.h"
-#include "quant/method_options.h"
+#include "quant/codes_folder.h"
+#include "quant/linear_formats.h"
 #include "quant/scale_search.h"
 #include "tests/quant/toy_grid.h"
 #include "tests/testing/testing.h"
@@ -110,20 +110,22 @@ TEST(AddedGrid, IsKnownWhileItLives) {
   {
     const AddedGrid added(kToyTernary);
     EXPECT_THAT(grid_names(), ElementsAre("seq", "int", "toy_ternary"));
-    const MethodOptions method{.grid = "toy_ternary", .group_size = 8};
-    EXPECT_EQ(method.format(), kToy);
+    const LinearFormats linears{.grid = "toy_ternary", .group_size = 8};
+    EXPECT_EQ(linears.format(), kToy);
   }
   EXPECT_THAT(grid_names(), ElementsAre("seq", "int"));
 }
 
 TEST(AddedGrid, IsRefusedWhatItDoesNotHaveInTheWordsOfTheOthers) {
   const AddedGrid added(kToyTernary);
-  const auto error = [](const MethodOptions& options) { return error_of([&] { options.format(); }); };
+  const auto error = [](const LinearFormats& linears, ScaleInit init = ScaleInit::mse) {
+    return error_of([&] { linears.check(init); });
+  };
   EXPECT_EQ(error({.grid = "toy_ternary", .bits = 3}),
             "method.bits: grid toy_ternary has 2 bits, got 3; grid int has 2 to 8");
   EXPECT_EQ(error({.grid = "toy_ternary", .symmetric = false}),
             "method.symmetric: grid toy_ternary is symmetric; false is for grid int");
-  EXPECT_EQ(error({.grid = "toy_ternary", .init = "absmean"}),
+  EXPECT_EQ(error({.grid = "toy_ternary"}, ScaleInit::absmean),
             "method.init: absmean is for grid seq; grid toy_ternary knows absmax and mse");
 }
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <fstream>
 
-#include "quant/codes_writer.h"
+#include "quant/codes_folder.h"
 #include "tests/quant/hand_gguf.h"
 #include "tests/runtime/golden.h"
 

@@ -1,4 +1,4 @@
-#include "train/fingerprint.h"
+#include "quant/fingerprint.h"
 
 #include <vector>
 
@@ -7,7 +7,7 @@
 #include "core/common/rng.h"
 #include "core/formats/gguf.h"
 
-namespace crumb::train {
+namespace crumb::quant {
 
 std::string weights_fingerprint(const Path& path) {
   uint64_t h = hash_name("model");
@@ -29,4 +29,4 @@ std::string config_fingerprint(const Path& path) {
   return fmt::format("{:016x}", hash_file_sample(hash_name("config"), config));
 }
 
-}  // namespace crumb::train
+}  // namespace crumb::quant

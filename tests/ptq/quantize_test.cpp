@@ -1,4 +1,4 @@
-#include "ptq/rtn.h"
+#include "ptq/quantize.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -9,7 +9,10 @@
 #include <map>
 
 #include "core/formats/safetensors.h"
+#include "quant/codes_folder.h"
 #include "quant/scale_search.h"
+#include "tests/testing/running_crumb.h"
+#include "tests/testing/small_disk.h"
 #include "tests/testing/testing.h"
 
 namespace crumb::ptq {
@@ -24,9 +27,16 @@ QuantizeJob job_of(const fs::path& model, const fs::path& output) {
   return job;
 }
 
-RtnReport run(const QuantizeJob& job, bool force = false, int threads = 2) {
+quant::LinearFormats& linears_of(QuantizeJob& job) { return std::get<RtnMethod>(job.method).linears; }
+
+QuantizeReport run(const QuantizeJob& job, bool force = false, int threads = 2) {
   ThreadPool pool(threads);
-  return quantize_rtn(job, force, pool);
+  return quantize(job, force, pool);
+}
+
+int64_t lines_of(const fs::path& path) {
+  const std::string text = testing::read_file(path);
+  return std::count(text.begin(), text.end(), '\n');
 }
 
 /// A copy of the model whose tensor `name` holds `value` at its first place.
@@ -42,10 +52,10 @@ void copy_with_value(const fs::path& from, const fs::path& to, const std::string
   testing::write_file(to / "model.safetensors", bytes);
 }
 
-TEST(Rtn, WritesRoundToNearestOfEveryLinear) {
+TEST(Quantize, WritesRoundToNearestOfEveryLinear) {
   CRUMB_NEED_DATA(folder, "models/stories260K-hf");
   const testing::TempDir dir;
-  const RtnReport report = run(job_of(folder, dir / "out"));
+  const QuantizeReport report = run(job_of(folder, dir / "out"));
   const auto source = quant::open_checkpoint(folder), saved = quant::open_checkpoint(dir / "out");
   ASSERT_EQ(saved->kind(), quant::CheckpointKind::codes);
   size_t next = 0;
@@ -76,10 +86,10 @@ TEST(Rtn, WritesRoundToNearestOfEveryLinear) {
   EXPECT_EQ(next, report.tensors.size());
 }
 
-TEST(Rtn, DistortionOfTrainedWeightsLiesInItsBand) {
+TEST(Quantize, DistortionOfTrainedWeightsLiesInItsBand) {
   CRUMB_NEED_DATA(folder, "models/ref-llama-15m");
   const testing::TempDir dir;
-  const RtnReport report = run(job_of(folder, dir / "out"));
+  const QuantizeReport report = run(job_of(folder, dir / "out"));
   EXPECT_EQ(report.tensors.size(), 28u);
   EXPECT_THAT(report.kinds(),
               ::testing::ElementsAre("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"));
@@ -93,19 +103,19 @@ TEST(Rtn, DistortionOfTrainedWeightsLiesInItsBand) {
   EXPECT_EQ(sum.weights, report.total().weights);
 }
 
-TEST(Rtn, MoreBitsAndSmallerGroupsMeanLessError) {
+TEST(Quantize, MoreBitsAndSmallerGroupsMeanLessError) {
   CRUMB_NEED_DATA(folder, "models/stories260K-hf");
   const testing::TempDir dir;
-  const auto error = [&](const std::string& name, const quant::MethodOptions& method) {
+  const auto error = [&](const std::string& name, const RtnMethod& method) {
     QuantizeJob job = job_of(folder, dir / name);
     job.method = method;
     return run(job).total().sqnr_db();
   };
-  const double seq = error("seq", {.name = "rtn"}), seq_g4 = error("seq_g4", {.name = "rtn", .group_size = 4}),
-               absmax = error("absmax", {.name = "rtn", .init = "absmax"}),
-               int4 = error("int4", {.name = "rtn", .grid = "int", .bits = 4}),
-               int4_asymmetric = error("int4a", {.name = "rtn", .grid = "int", .bits = 4, .symmetric = false}),
-               int8 = error("int8", {.name = "rtn", .grid = "int", .bits = 8, .init = "absmax"});
+  const double seq = error("seq", {}), seq_g4 = error("seq_g4", {.linears = {.group_size = 4}}),
+               absmax = error("absmax", {.init = "absmax"}),
+               int4 = error("int4", {.linears = {.grid = "int", .bits = 4}}),
+               int4_asymmetric = error("int4a", {.linears = {.grid = "int", .bits = 4, .symmetric = false}}),
+               int8 = error("int8", {.linears = {.grid = "int", .bits = 8}, .init = "absmax"});
   EXPECT_GT(seq, absmax);
   EXPECT_GT(seq_g4, seq + 1);
   EXPECT_GT(int4, seq + 6);
@@ -113,7 +123,7 @@ TEST(Rtn, MoreBitsAndSmallerGroupsMeanLessError) {
   EXPECT_GT(int8, int4 + 18);  // four bits more: 24 dB, less what mse saves at 4 bits
 }
 
-TEST(Rtn, ResultDoesNotDependOnThreads) {
+TEST(Quantize, ResultDoesNotDependOnThreads) {
   CRUMB_NEED_DATA(folder, "models/tiny1m-hf");
   const testing::TempDir dir;
   const auto one = run(job_of(folder, dir / "one"), false, 1), two = run(job_of(folder, dir / "two"), false, 2);
@@ -121,12 +131,12 @@ TEST(Rtn, ResultDoesNotDependOnThreads) {
   EXPECT_EQ(testing::read_file(dir / "one/model.safetensors"), testing::read_file(dir / "two/model.safetensors"));
 }
 
-TEST(Rtn, ExcludedLinearsKeepTheirValues) {
+TEST(Quantize, ExcludedLinearsKeepTheirValues) {
   CRUMB_NEED_DATA(folder, "models/stories260K-hf");
   const testing::TempDir dir;
   QuantizeJob job = job_of(folder, dir / "out");
-  job.method.exclude = {"down_proj", "model.layers.0.*"};
-  const RtnReport report = run(job);
+  linears_of(job).exclude = {"down_proj", "model.layers.0.*"};
+  const QuantizeReport report = run(job);
   for (const auto& tensor : report.tensors) {
     EXPECT_NE(tensor.kind(), "down_proj");
     EXPECT_NE(tensor.layer, 0);
@@ -157,16 +167,16 @@ void copy_scaled(const fs::path& from, const fs::path& to, const std::map<std::s
   testing::write_file(to / "model.safetensors", bytes);
 }
 
-TEST(Rtn, NamesTheLinearsWhoseScalesAreOutOfRange) {
+TEST(Quantize, NamesTheLinearsWhoseScalesAreOutOfRange) {
   CRUMB_NEED_DATA(folder, "models/stories260K-hf");
   const testing::TempDir dir;
   const std::string up = "model.layers.1.mlp.up_proj", down = "model.layers.1.mlp.down_proj";
   copy_scaled(folder, dir / "model", {{up + ".weight", 1e6f}, {down + ".weight", 1e-6f}});  // the same model
   for (const bool seq : {true, false}) {
     QuantizeJob job = job_of(dir / "model", dir / "out");
-    if (!seq) job.method = {.name = "rtn", .grid = "int", .bits = 8};
+    if (!seq) job.method = RtnMethod{.linears = {.grid = "int", .bits = 8}};
     ::testing::internal::CaptureStderr();
-    const RtnReport report = run(job, true);
+    const QuantizeReport report = run(job, true);
     const std::string words = ::testing::internal::GetCapturedStderr();
     EXPECT_THAT(words, ::testing::HasSubstr("warning: scales were clamped to the range 2^-17 to 2^14"));
     EXPECT_THAT(words, ::testing::HasSubstr(down + " (64 of 64)"));
@@ -184,20 +194,103 @@ TEST(Rtn, NamesTheLinearsWhoseScalesAreOutOfRange) {
   EXPECT_THAT(::testing::internal::GetCapturedStderr(), ::testing::Not(::testing::HasSubstr("clamped")));
 }
 
+TEST(Quantize, OverridesGiveSomeLinearsAnotherFormat) {
+  CRUMB_NEED_DATA(folder, "models/ref-llama-15m");
+  const testing::TempDir dir;
+  QuantizeJob job = job_of(folder, dir / "out"), plain = job_of(folder, dir / "plain");
+  linears_of(job).overrides = {{"down_proj", {.grid = "int", .bits = 4, .group_size = 32}},
+                               {"*.0.*.q_proj", {.group_size = 64}}};
+  const QuantizeReport report = run(job), usual = run(plain);
+  const auto saved = quant::open_checkpoint(dir / "out"), other = quant::open_checkpoint(dir / "plain");
+  const quant::QuantFormat int4{.grid = quant::Grid::intn, .bits = 4, .group_size = 32}, grouped{.group_size = 64};
+  for (size_t i = 0; i < report.tensors.size(); ++i) {
+    const std::string& module = report.tensors[i].module;
+    const auto& tensor = saved->tensor(module + ".weight");
+    const bool is_down = report.tensors[i].kind() == "down_proj",
+               is_first_q = module == "model.layers.0.self_attn.q_proj";
+    EXPECT_EQ(tensor.format, is_down ? int4 : is_first_q ? grouped : quant::QuantFormat{}) << module;
+    if (is_down || is_first_q) {
+      EXPECT_LT(report.tensors[i].error.relative(), usual.tensors[i].error.relative()) << module;
+    } else {
+      EXPECT_EQ(quant::read_all(*saved, tensor), quant::read_all(*other, other->tensor(module + ".weight"))) << module;
+    }
+  }
+}
+
+// --- a run that was stopped
+// -------------------------------------------------------------------------------------------
+
+TEST(Quantize, AKilledRunGoesOnToTheSameFilesAndTheSameReport) {
+  CRUMB_NEED_DATA(folder, "models/ref-llama-15m");
+  const testing::TempDir dir;
+  const QuantizeReport whole = run(job_of(folder, dir / "whole"));
+  const fs::path record = dir / "out.partial/progress.jsonl";
+  {
+    testing::RunningCrumb crumb({"quantize", folder.string(), "-o", (dir / "out").string()}, dir / "errors");
+    ASSERT_TRUE(crumb.wait_until([&] { return fs::exists(record) && lines_of(record) > 10; })) << "it was too fast";
+    EXPECT_EQ(crumb.end(SIGKILL), 128 + SIGKILL);
+  }
+  ASSERT_FALSE(fs::exists(dir / "out"));
+  ::testing::internal::CaptureStderr();
+  const QuantizeReport resumed = run(job_of(folder, dir / "out"));
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(), ::testing::HasSubstr("of 28 linears are done"));
+  EXPECT_FALSE(fs::exists(dir / "out.partial"));
+  for (const auto& entry : fs::directory_iterator(dir / "whole"))
+    EXPECT_TRUE(testing::read_file(entry) == testing::read_file(dir / "out" / entry.path().filename())) << entry;
+  ASSERT_EQ(resumed.tensors.size(), whole.tensors.size());
+  for (size_t i = 0; i < whole.tensors.size(); ++i) {
+    EXPECT_EQ(resumed.tensors[i].module, whole.tensors[i].module);
+    EXPECT_EQ(resumed.tensors[i].error.error_square, whole.tensors[i].error.error_square);
+    EXPECT_EQ(resumed.tensors[i].scales, whole.tensors[i].scales);
+  }
+  EXPECT_EQ(resumed.bits_per_weight(), whole.bits_per_weight());
+}
+
+TEST(Quantize, UnfinishedWorkOfOtherSettingsIsKeptUnlessForced) {
+  CRUMB_NEED_DATA(folder, "models/stories260K-hf");
+  const testing::TempDir dir;
+  const auto base = quant::open_checkpoint(folder);
+  fs::create_directories(dir / "out.partial");
+  { quant::CodesFolder other(dir / "out.partial", *base, {}, {}, "another job"); }
+  EXPECT_THAT(testing::error_of([&] { run(job_of(folder, dir / "out")); }),
+              ::testing::HasSubstr("out.partial holds unfinished work of another job"));
+  EXPECT_TRUE(fs::exists(dir / "out.partial/progress.jsonl"));
+  ::testing::internal::CaptureStderr();
+  run(job_of(folder, dir / "out"), /*force=*/true);
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(),
+              ::testing::HasSubstr("unfinished work of another job is thrown away"));
+  EXPECT_FALSE(fs::exists(dir / "out.partial"));
+}
+
+TEST(Quantize, AFullDiskKeepsWhatIsDoneForLater) {
+  CRUMB_NEED_DATA(folder, "models/ref-llama-15m");
+  const testing::TempDir dir;
+  testing::SmallDisk disk(dir / "disk", 12 << 20);
+  if (!disk.is_mounted()) GTEST_SKIP() << "needs the right to mount";
+  EXPECT_THAT(testing::error_of([&] { run(job_of(folder, dir / "disk/out")); }),
+              ::testing::AllOf(::testing::HasSubstr("No space left on device; what is done stays in"),
+                               ::testing::HasSubstr("out.partial, and the same job goes on from it")));
+  disk.grow_to(256 << 20);
+  run(job_of(folder, dir / "disk/out"));
+  run(job_of(folder, dir / "whole"));
+  EXPECT_TRUE(testing::read_file(dir / "disk/out/model.safetensors") ==
+              testing::read_file(dir / "whole/model.safetensors"));
+}
+
 // --- what cannot be done
 // ----------------------------------------------------------------------------------------------
 
-TEST(RtnErrors, GroupSizeThatDoesNotDivideNamesTheLinearBeforeAnyWork) {
+TEST(QuantizeErrors, GroupSizeThatDoesNotDivideNamesTheLinearBeforeAnyWork) {
   CRUMB_NEED_DATA(folder, "models/stories260K-hf");
   const testing::TempDir dir;
   QuantizeJob job = job_of(folder, dir / "out");
-  job.method.group_size = 32;
+  linears_of(job).group_size = 32;
   EXPECT_EQ(testing::error_of([&] { run(job); }),
             "method.group_size: 32 does not divide 172, the input size of model.layers.0.mlp.down_proj");
   EXPECT_FALSE(fs::exists(dir / "out"));
 }
 
-TEST(RtnErrors, NanWeightNamesTheTensorAndLeavesNothing) {
+TEST(QuantizeErrors, NanWeightNamesTheTensorAndLeavesNothing) {
   CRUMB_NEED_DATA(folder, "models/stories260K-hf");
   const testing::TempDir dir;
   copy_with_value(folder, dir / "model", "model.layers.2.mlp.up_proj.weight", NAN);
@@ -206,22 +299,18 @@ TEST(RtnErrors, NanWeightNamesTheTensorAndLeavesNothing) {
   EXPECT_EQ(std::distance(fs::directory_iterator(dir.path()), fs::directory_iterator()), 1) << "only the model is left";
 }
 
-TEST(RtnErrors, QuantizedSourcesAndOtherMethodsAreRefused) {
+TEST(QuantizeErrors, QuantizedSourcesAndModelsWithoutLinearsAreRefused) {
   CRUMB_NEED_DATA(folder, "models/stories260K-hf");
   const testing::TempDir dir;
   run(job_of(folder, dir / "codes"));
   EXPECT_THAT(testing::error_of([&] { run(job_of(dir / "codes", dir / "again")); }),
               ::testing::HasSubstr("is quantized already"));
   QuantizeJob job = job_of(folder, dir / "out");
-  job.method.name = "qat";
-  EXPECT_EQ(testing::error_of([&] { run(job); }),
-            "method.name: qat is not a method of quantize; known: rtn (qat is for train)");
-  job = job_of(folder, dir / "out");
-  job.method.exclude = {"*"};
+  linears_of(job).exclude = {"*"};
   EXPECT_THAT(testing::error_of([&] { run(job); }), ::testing::HasSubstr("leaves no linear"));
 }
 
-TEST(RtnErrors, ExistingOutputIsKeptUnlessForced) {
+TEST(QuantizeErrors, ExistingOutputIsKeptUnlessForced) {
   CRUMB_NEED_DATA(folder, "models/stories260K-hf");
   const testing::TempDir dir;
   fs::create_directories(dir / "out");

@@ -1,10 +1,10 @@
-#include "train/fingerprint.h"
+#include "quant/fingerprint.h"
 
 #include <gtest/gtest.h>
 
 #include "tests/testing/testing.h"
 
-namespace crumb::train {
+namespace crumb::quant {
 namespace {
 
 using testing::TempDir;
@@ -35,4 +35,4 @@ TEST(Fingerprint, OfTheWeightsFollowsTheirBytesAndTheNamesOfTheirFiles) {
 }
 
 }  // namespace
-}  // namespace crumb::train
+}  // namespace crumb::quant

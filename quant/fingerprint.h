@@ -5,7 +5,7 @@
 
 #include "core/common/file.h"
 
-namespace crumb::train {
+namespace crumb::quant {
 
 /// Of the weights of a model: its safetensors files, its GGUF in all parts, or the config.json that was named. 16 hex
 /// digits of a sample of their bytes.
@@ -14,4 +14,4 @@ std::string weights_fingerprint(const Path& path);
 /// Of config.json in the folder, which decides how the weights are read; "" without one.
 std::string config_fingerprint(const Path& path);
 
-}  // namespace crumb::train
+}  // namespace crumb::quant

@@ -1,0 +1,36 @@
+// The job of `crumb quantize`: quantization without training.
+#pragma once
+
+#include <variant>
+
+#include "core/common/config.h"
+#include "core/common/file.h"
+#include "core/common/thread_pool.h"
+#include "ptq/report.h"
+#include "ptq/rtn.h"
+
+namespace crumb::ptq {
+
+struct QuantizeJob {
+  Path model, output;
+  std::variant<RtnMethod> method;
+
+  template <class V>
+  void visit(V& v) {
+    v.field("model", model, "the HF folder or GGUF to quantize", {.required = true});
+    v.field("output", output, "the folder to write: codes and scales", {.required = true});
+    v.section("method", method, "What becomes of the linears: rtn rounds them to nearest");
+  }
+};
+
+/// "rtn"
+const char* method_name(const QuantizeJob& job);
+
+/// Writes the codes-and-scales folder atomically, by way of OUTPUT.partial: a run that is killed, or whose disk is
+/// full, leaves there what is done, and the same job goes on from it with the same result, bit for bit. UserError
+/// before any work: a model that is quantized already, an output that exists (without `force`) or whose unfinished work
+/// is another job's (with `force` that is thrown away), a group_size that does not divide a row (names the tensor);
+/// while reading: NaN weights.
+QuantizeReport quantize(const QuantizeJob& job, bool force, ThreadPool& pool);
+
+}  // namespace crumb::ptq

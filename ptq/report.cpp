@@ -1,0 +1,68 @@
+#include "ptq/report.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+namespace crumb::ptq {
+
+double WeightError::sqnr_db() const {
+  if (error_square == 0) return std::numeric_limits<double>::infinity();
+  return 10 * std::log10(weight_square / error_square);
+}
+
+WeightError& WeightError::operator+=(const WeightError& other) {
+  weights += other.weights;
+  error_square += other.error_square;
+  weight_square += other.weight_square;
+  return *this;
+}
+
+WeightError QuantizeReport::total() const {
+  WeightError sum;
+  for (const auto& tensor : tensors) sum += tensor.error;
+  return sum;
+}
+
+WeightError QuantizeReport::of_kind(const std::string& kind) const {
+  WeightError sum;
+  for (const auto& tensor : tensors) {
+    if (tensor.kind() == kind) sum += tensor.error;
+  }
+  return sum;
+}
+
+std::vector<std::string> QuantizeReport::kinds() const {
+  std::vector<std::string> out;
+  for (const auto& tensor : tensors) {
+    if (std::find(out.begin(), out.end(), tensor.kind()) == out.end()) out.push_back(tensor.kind());
+  }
+  return out;
+}
+
+double QuantizeReport::bits_per_weight() const {
+  return 8.0 * static_cast<double>(quantized_bytes) / static_cast<double>(total().weights);
+}
+
+nlohmann::json to_note(const TensorError& tensor) {
+  return {{"module", tensor.module},
+          {"layer", tensor.layer},
+          {"weights", tensor.error.weights},
+          {"error_square", tensor.error.error_square},
+          {"weight_square", tensor.error.weight_square},
+          {"scales", tensor.scales},
+          {"clamped_scales", tensor.clamped_scales}};
+}
+
+TensorError from_note(const nlohmann::json& note) {
+  return {.module = note.at("module"),
+          .layer = note.at("layer"),
+          .error = {.weights = note.at("weights"),
+                    .error_square = note.at("error_square"),
+                    .weight_square = note.at("weight_square")},
+          .scales = note.at("scales"),
+          .clamped_scales = note.at("clamped_scales")};
+}
+
+}  // namespace crumb::ptq

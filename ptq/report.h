@@ -1,0 +1,45 @@
+// What quantization did to the weights.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+namespace crumb::ptq {
+
+/// Sums over weights w and their quantized values q.
+struct WeightError {
+  int64_t weights = 0;
+  double error_square = 0;   // sum (w - q)^2
+  double weight_square = 0;  // sum w^2
+
+  double relative() const { return weight_square > 0 ? error_square / weight_square : 0; }
+  /// Signal to quantization noise, dB; infinite without noise.
+  double sqnr_db() const;
+  WeightError& operator+=(const WeightError& other);
+};
+
+struct TensorError {
+  std::string module;  // "model.layers.0.self_attn.q_proj"
+  int layer = -1;
+  WeightError error;
+  int64_t scales = 0, clamped_scales = 0;  // those at an end of their range: quant::count_clamped
+  std::string kind() const { return module.substr(module.rfind('.') + 1); }  // "q_proj"
+};
+
+struct QuantizeReport {
+  std::vector<TensorError> tensors;  // the quantized ones, in the model's order
+  int64_t quantized_bytes = 0;       // codes, scales and zero points
+  int64_t kept_weights = 0;          // parameters that stay as they are
+
+  WeightError total() const;
+  WeightError of_kind(const std::string& kind) const;
+  std::vector<std::string> kinds() const;  // in order of appearance
+  double bits_per_weight() const;          // of the quantized linears
+};
+
+/// A TensorError as the note that a resumed run reads again: the same numbers, bit for bit.
+nlohmann::json to_note(const TensorError& tensor);
+TensorError from_note(const nlohmann::json& note);
+
+}  // namespace crumb::ptq

@@ -1,0 +1,144 @@
+#include "ptq/row_walk.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "core/common/log.h"
+#include "core/common/progress.h"
+#include "core/common/quantity.h"
+#include "quant/row_blocks.h"
+#include "quant/scale_search.h"
+
+namespace crumb::ptq {
+namespace {
+
+using arch::TensorDesc;
+using quant::QuantFormat;
+using quant::QuantizedTensor;
+using quant::StoredTensor;
+
+WeightError error_of(const float* w, const QuantizedTensor& quantized) {
+  std::vector<float> values(quantized.codes.size());
+  quantized.dequantize(values.data());
+  WeightError error{.weights = static_cast<int64_t>(values.size())};
+  for (size_t i = 0; i < values.size(); ++i) {
+    const double difference = static_cast<double>(w[i]) - values[i];
+    error.error_square += difference * difference;
+    error.weight_square += static_cast<double>(w[i]) * w[i];
+  }
+  return error;
+}
+
+int64_t bytes_of(const TensorDesc& desc, const QuantFormat& format) {
+  const int64_t bytes_a_group = format.has_zero_points() ? 8 : 4;  // the scale; the zero point
+  return desc.rows() * (quant::packed_row_bytes(desc.cols(), format.bits) + bytes_a_group * format.groups(desc.cols()));
+}
+
+class RowWalk {
+ public:
+  RowWalk(const quant::Checkpoint& model, quant::CodesFolder& folder, const RowMethod& method, ThreadPool& pool)
+      : model_(model), folder_(folder), method_(method), pool_(pool) {}
+
+  QuantizeReport run() {
+    int64_t linears = 0, finished = 0, weights = 0;
+    for (const auto& tensor : model_.tensors()) {
+      const QuantFormat* format = folder_.format_of(tensor.desc);
+      if (format == nullptr) {
+        report_.kept_weights += tensor.desc.elements();
+        continue;
+      }
+      report_.quantized_bytes += bytes_of(tensor.desc, *format);
+      ++linears;
+      finished += folder_.is_finished(tensor.desc) ? 1 : 0;
+      weights += folder_.is_finished(tensor.desc) ? 0 : tensor.desc.elements();
+    }
+    if (finished > 0) log_info("going on: {} of {} linears are done", finished, linears);
+    Progress progress("quantize", weights, "weights");
+    for (const auto& tensor : model_.tensors()) {
+      if (folder_.format_of(tensor.desc) != nullptr) {
+        quantize(tensor, progress);
+      } else if (!folder_.is_finished(tensor.desc)) {
+        copy(tensor);
+      }
+    }
+    progress.finish();
+    return std::move(report_);
+  }
+
+ private:
+  std::vector<float> read(const StoredTensor& tensor, int64_t begin, int64_t end) const {
+    std::vector<float> values(static_cast<size_t>((end - begin) * tensor.desc.cols()));
+    model_.read_rows(tensor, begin, end, values.data());
+    model_.release_rows(tensor, begin, end);
+    return values;
+  }
+
+  void copy(const StoredTensor& tensor) {
+    quant::for_each_row_block(tensor.desc.rows(), tensor.desc.cols(), [&](int64_t begin, int64_t end) {
+      folder_.put(tensor.desc, begin, end, read(tensor, begin, end).data());
+    });
+    folder_.finish(tensor.desc);
+  }
+
+  void quantize(const StoredTensor& tensor, Progress& progress) {
+    const TensorDesc& desc = tensor.desc;
+    if (folder_.is_finished(desc)) {
+      report_.tensors.push_back(from_note(folder_.note(desc)));
+      return;
+    }
+    TensorError error{.module = desc.module_name(), .layer = desc.layer, .error = {}};
+    quant::for_each_row_block(desc.rows(), desc.cols(), [&](int64_t begin, int64_t end) {
+      quantize_rows(desc, begin, end, read(tensor, begin, end), error);
+      progress.add((end - begin) * desc.cols());
+    });
+    folder_.finish(desc, to_note(error));
+    report_.tensors.push_back(std::move(error));
+  }
+
+  void quantize_rows(const TensorDesc& desc, int64_t begin, int64_t end, const std::vector<float>& w,
+                     TensorError& error) {
+    constexpr int64_t kTaskWeights = 1 << 17;
+    const int64_t rows = end - begin, cols = desc.cols(), step = std::max<int64_t>(1, kTaskWeights / cols);
+    const QuantFormat& format = *folder_.format_of(desc);
+    // Pieces of a fixed size: sums and order do not depend on the number of threads.
+    struct Piece {
+      QuantizedTensor rows;
+      WeightError error;
+      int64_t clamped = 0;
+    };
+    std::vector<Piece> pieces(static_cast<size_t>((rows + step - 1) / step));
+    pool_.parallel_for(static_cast<int64_t>(pieces.size()), 1, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        const float* values = w.data() + i * step * cols;
+        Piece& piece = pieces[static_cast<size_t>(i)];
+        piece.rows = method_.quantize(values, std::min(step, rows - i * step), cols, format);
+        piece.error = error_of(values, piece.rows);
+        piece.clamped =
+            quant::count_clamped(values, piece.rows.scales.data(), piece.rows.rows, cols, format.group_cols(cols));
+      }
+    });
+    for (const Piece& piece : pieces) {
+      folder_.put(desc, begin, piece.rows);
+      begin += piece.rows.rows;
+      error.error += piece.error;
+      error.scales += static_cast<int64_t>(piece.rows.scales.size());
+      error.clamped_scales += piece.clamped;
+    }
+  }
+
+  const quant::Checkpoint& model_;
+  quant::CodesFolder& folder_;
+  const RowMethod& method_;
+  ThreadPool& pool_;
+  QuantizeReport report_;
+};
+
+}  // namespace
+
+QuantizeReport walk_rows(const quant::Checkpoint& model, quant::CodesFolder& folder, const RowMethod& method,
+                         ThreadPool& pool) {
+  return RowWalk(model, folder, method, pool).run();
+}
+
+}  // namespace crumb::ptq

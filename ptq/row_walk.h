@@ -1,0 +1,29 @@
+// The walk of methods without data: over a model tensor by tensor, by blocks of rows, into a CodesFolder.
+#pragma once
+
+#include <cstdint>
+
+#include "core/common/thread_pool.h"
+#include "ptq/report.h"
+#include "quant/checkpoint.h"
+#include "quant/codes_folder.h"
+#include "quant/quantized_tensor.h"
+
+namespace crumb::ptq {
+
+/// A method to which the rows of a matrix are independent of each other.
+class RowMethod {
+ public:
+  virtual ~RowMethod() = default;
+  /// w [rows, cols], part of a matrix. May be called from several threads at once.
+  virtual quant::QuantizedTensor quantize(const float* w, int64_t rows, int64_t cols,
+                                          const quant::QuantFormat& format) const = 0;
+};
+
+/// Fills `folder` with the linears that it has formats for, quantized, and the other tensors of `model` as they are;
+/// what is finished there already is left, and reported as it was. The result does not depend on the number of threads.
+/// UserError naming the tensor for weights that are not finite.
+QuantizeReport walk_rows(const quant::Checkpoint& model, quant::CodesFolder& folder, const RowMethod& method,
+                         ThreadPool& pool);
+
+}  // namespace crumb::ptq

@@ -1,0 +1,256 @@
+#include "quant/codes_folder.h"
+
+#include <algorithm>
+#include <cctype>
+#include <utility>
+
+#include "core/common/error.h"
+#include "core/common/hash.h"
+#include "core/common/json.h"
+#include "quant/checkpoint_kinds.h"
+#include "quant/quantization_config.h"
+#include "quant/row_blocks.h"
+
+namespace crumb::quant {
+namespace {
+
+using arch::TensorDesc;
+using arch::TensorRole;
+using formats::DType;
+
+constexpr int64_t kShardBytes = int64_t{5'000'000'000};
+constexpr const char* kRecordName = "progress.jsonl";
+constexpr const char* kRecordFormat = "crumb-progress-1";
+
+bool is_small(TensorRole role) { return role == TensorRole::norm || role == TensorRole::bias; }
+
+/// Of a tensor that is not quantized. Types that hold no more than bf16 become bf16, those of block types are rounded
+/// to it.
+DType plain_dtype(const StoredTensor& tensor) {
+  if (is_small(tensor.desc.role)) return DType::f32;
+  std::string name = tensor.dtype;
+  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::toupper(c); });
+  const auto dtype = formats::dtype_from_name(name);
+  if (dtype == DType::f8_e4m3 || dtype == DType::f8_e5m2) return DType::bf16;
+  const bool writable = dtype == DType::f16 || dtype == DType::bf16 || dtype == DType::f32 || dtype == DType::f64;
+  return writable ? *dtype : DType::bf16;
+}
+
+nlohmann::json record_head(const std::string& job) { return {{"format", kRecordFormat}, {"job", job}}; }
+
+/// The record's lines; one that a killed process left half written, and what follows it, is dropped.
+std::vector<nlohmann::json> read_record(const Path& path) {
+  std::vector<nlohmann::json> lines;
+  const std::string text = read_text(path);
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = text.find('\n', begin);
+    if (end == std::string::npos) break;
+    auto line = nlohmann::json::parse(text.begin() + static_cast<std::ptrdiff_t>(begin),
+                                      text.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false);
+    if (!line.is_object()) break;
+    lines.push_back(std::move(line));
+    begin = end + 1;
+  }
+  return lines;
+}
+
+}  // namespace
+
+CodesFolder::CodesFolder(const Path& folder, const Checkpoint& base, std::map<std::string, QuantFormat> formats,
+                         std::vector<std::string> exclude, const std::string& job)
+    : folder_(folder), base_(base), formats_(std::move(formats)), exclude_(std::move(exclude)) {
+  for (const auto& tensor : base_.tensors()) declare(tensor);
+  layout_.place_in_folder(folder, kShardBytes);
+  if (!job.empty()) open_record(job);
+  open_files();
+  if (job.empty()) return;
+  std::map<std::string, nlohmann::json> whole;
+  std::vector<std::string> lines;
+  for (const auto& tensor : base_.tensors()) {
+    const auto found = notes_.find(tensor.desc.hf_name);
+    if (found == notes_.end() || found->second.at("hash") != hash_of(tensor.desc)) continue;
+    whole[tensor.desc.hf_name] = found->second.at("note");
+    rows_put_[tensor.desc.hf_name] = tensor.desc.rows();
+    lines.push_back(dump_json(found->second));
+  }
+  notes_ = std::move(whole);
+  for (const auto& line : lines) record_ += line + "\n";
+  write_text(folder_ / kRecordName, record_);
+}
+
+const QuantFormat* CodesFolder::format_of(const TensorDesc& desc) const {
+  const auto found = formats_.find(desc.hf_name);
+  return found == formats_.end() ? nullptr : &found->second;
+}
+
+std::vector<CodesFolder::Part> CodesFolder::parts_of(const TensorDesc& desc) const {
+  const QuantFormat* format = format_of(desc);
+  if (format == nullptr) {
+    const auto& stored = layout_.tensors()[layout_.at(desc.hf_name)];
+    return {{desc.hf_name, stored.bytes / desc.rows()}};
+  }
+  const int64_t groups = format->groups(desc.cols());
+  std::vector<Part> parts = {{desc.hf_name + "_codes", packed_row_bytes(desc.cols(), format->bits)},
+                             {desc.hf_name + "_scale", groups * static_cast<int64_t>(sizeof(float))}};
+  if (format->has_zero_points())
+    parts.push_back({desc.hf_name + "_zero_point", groups * static_cast<int64_t>(sizeof(int32_t))});
+  return parts;
+}
+
+void CodesFolder::declare(const StoredTensor& tensor) {
+  const auto& desc = tensor.desc;
+  const QuantFormat* format = format_of(desc);
+  if (format == nullptr) {
+    layout_.declare(desc.hf_name, plain_dtype(tensor), desc.shape);
+    return;
+  }
+  const int64_t groups = format->groups(desc.cols());
+  layout_.declare(desc.hf_name + "_codes", DType::u8, {desc.rows(), packed_row_bytes(desc.cols(), format->bits)});
+  layout_.declare(desc.hf_name + "_scale", DType::f32, {desc.rows(), groups});
+  if (format->has_zero_points()) layout_.declare(desc.hf_name + "_zero_point", DType::i32, {desc.rows(), groups});
+  layout_.declare(desc.hf_name + "_shape", DType::i64, {2});
+}
+
+void CodesFolder::open_files() {
+  for (const auto& file : layout_.files()) {
+    files_.emplace_back(file.path, file.bytes);
+    files_.back().write(0, file.head.data(), static_cast<int64_t>(file.head.size()));
+  }
+}
+
+bool CodesFolder::holds(const Path& folder, const std::string& job) {
+  if (!is_there(folder / kRecordName)) return false;
+  const auto lines = read_record(folder / kRecordName);
+  return !lines.empty() && lines[0] == record_head(job);
+}
+
+void CodesFolder::open_record(const std::string& job) {
+  record_ = dump_json(record_head(job)) + "\n";
+  const Path path = folder_ / kRecordName;
+  if (paths_in(folder_).empty()) {
+    write_text(path, record_);
+    return;
+  }
+  CRUMB_CHECK(
+      holds(folder_, job),
+      "{} holds unfinished work of another job, or of this one with other settings or another model; remove it, "
+      "or begin anew with --force",
+      folder_.string());
+  const auto lines = read_record(path);
+  for (size_t i = 1; i < lines.size(); ++i) {
+    if (lines[i].contains("tensor") && lines[i].contains("hash") && lines[i].contains("note"))
+      notes_[lines[i].value("tensor", "")] = lines[i];
+  }
+}
+
+void CodesFolder::write(const std::string& name, int64_t offset, const void* data, int64_t bytes) {
+  const auto& tensor = layout_.tensors()[layout_.at(name)];
+  CRUMB_ASSERT(offset >= 0 && offset + bytes <= tensor.bytes);
+  const auto file = static_cast<size_t>(tensor.file);
+  files_[file].write(layout_.files()[file].data_begin() + tensor.offset + offset, data, bytes);
+}
+
+void CodesFolder::put(const TensorDesc& desc, int64_t begin, const QuantizedTensor& rows) {
+  const QuantFormat* format = format_of(desc);
+  CRUMB_ASSERT(format != nullptr && rows.format == *format && rows.cols == desc.cols());
+  check_finite(rows.scales.data(), static_cast<int64_t>(rows.scales.size()), base_.path(), desc.hf_name + "_scale");
+  const auto parts = parts_of(desc);
+  std::vector<uint8_t> packed(static_cast<size_t>(rows.rows * parts[0].row_bytes));
+  for (int64_t row = 0; row < rows.rows; ++row) {
+    pack_row(rows.codes.data() + row * rows.cols, rows.cols, format->bits, packed.data() + row * parts[0].row_bytes);
+  }
+  write(parts[0].name, begin * parts[0].row_bytes, packed.data(), static_cast<int64_t>(packed.size()));
+  write(parts[1].name, begin * parts[1].row_bytes, rows.scales.data(), rows.rows * parts[1].row_bytes);
+  if (format->has_zero_points())
+    write(parts[2].name, begin * parts[2].row_bytes, rows.zero_points.data(), rows.rows * parts[2].row_bytes);
+  rows_put_[desc.hf_name] += rows.rows;
+}
+
+void CodesFolder::put(const TensorDesc& desc, int64_t begin, int64_t end, const float* values) {
+  CRUMB_ASSERT(format_of(desc) == nullptr);
+  const DType dtype = layout_.tensors()[layout_.at(desc.hf_name)].dtype;
+  const int64_t count = (end - begin) * desc.cols();
+  check_finite(values, count, base_.path(), desc.hf_name);
+  std::vector<float> rounded;
+  if (is_small(desc.role)) {
+    rounded.resize(static_cast<size_t>(count));
+    std::transform(values, values + count, rounded.begin(), formats::round_to_bf16);
+    values = rounded.data();
+  }
+  std::vector<uint8_t> bytes(static_cast<size_t>(count * formats::dtype_bytes(dtype)));
+  formats::from_float(dtype, values, count, bytes.data());
+  write(desc.hf_name, begin * desc.cols() * formats::dtype_bytes(dtype), bytes.data(),
+        static_cast<int64_t>(bytes.size()));
+  rows_put_[desc.hf_name] += end - begin;
+}
+
+std::string CodesFolder::hash_of(const TensorDesc& desc) const {
+  uint64_t hash = 0;
+  std::vector<uint8_t> bytes;
+  for (const Part& part : parts_of(desc)) {
+    const auto& tensor = layout_.tensors()[layout_.at(part.name)];
+    const auto file = static_cast<size_t>(tensor.file);
+    for_each_row_block(desc.rows(), std::max<int64_t>(1, part.row_bytes), [&](int64_t begin, int64_t end) {
+      bytes.resize(static_cast<size_t>((end - begin) * part.row_bytes));
+      const int64_t offset = tensor.offset + begin * part.row_bytes;
+      files_[file].read(layout_.files()[file].data_begin() + offset, bytes.data(), static_cast<int64_t>(bytes.size()));
+      hash = hash_bytes(hash, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+    });
+  }
+  return fmt::format("{:016x}", hash);
+}
+
+void CodesFolder::finish(const TensorDesc& desc, const nlohmann::json& note) {
+  CRUMB_ASSERT(!is_finished(desc) && rows_put_[desc.hf_name] == desc.rows());
+  if (format_of(desc) != nullptr)
+    write(desc.hf_name + "_shape", 0, desc.shape.data(), static_cast<int64_t>(desc.shape.size() * sizeof(int64_t)));
+  notes_[desc.hf_name] = note;
+  if (record_.empty()) return;
+  const nlohmann::json entry = {{"tensor", desc.hf_name}, {"hash", hash_of(desc)}, {"note", note}};
+  const std::string line = dump_json(entry) + "\n";
+  const auto size = static_cast<int64_t>(record_.size());
+  record_ += line;
+  PlacedFile(folder_ / kRecordName, static_cast<int64_t>(record_.size()))
+      .write(size, line.data(), static_cast<int64_t>(line.size()));
+}
+
+void CodesFolder::write_config() const {
+  std::map<std::string, QuantFormat> by_module;
+  for (const auto& tensor : base_.tensors()) {
+    if (const QuantFormat* format = format_of(tensor.desc); format != nullptr)
+      by_module[tensor.desc.module_name()] = *format;
+  }
+  auto config = base_.hf_config();
+  config["quantization_config"] = make_quantization_config(by_module, exclude_);
+  write_text(folder_ / "config.json", dump_json(config, 2) + "\n");
+}
+
+void CodesFolder::complete() {
+  CRUMB_ASSERT(notes_.size() == base_.tensors().size());
+  layout_.write_index();
+  write_config();
+  base_.write_companions(folder_);
+  if (!record_.empty()) std::filesystem::remove(folder_ / kRecordName);
+}
+
+void write_codes_folder(const Path& folder, const Checkpoint& base, const CodesSource& source,
+                        const std::vector<std::string>& exclude) {
+  CodesFolder codes(folder, base, source.formats, exclude);
+  std::vector<float> values;
+  for (const auto& tensor : base.tensors()) {
+    const TensorDesc& desc = tensor.desc;
+    for_each_row_block(desc.rows(), desc.cols(), [&](int64_t begin, int64_t end) {
+      if (codes.format_of(desc) != nullptr) {
+        codes.put(desc, begin, source.codes(desc, begin, end));
+      } else {
+        values.resize(static_cast<size_t>((end - begin) * desc.cols()));
+        source.rows(desc, begin, end, values.data());
+        codes.put(desc, begin, end, values.data());
+      }
+    });
+    codes.finish(desc);
+  }
+  codes.complete();
+}
+
+}  // namespace crumb::quant

@@ -1,0 +1,93 @@
+// The codes-and-scales checkpoint (docs/formats.md) while it is made: an HF folder whose quantized linears are
+// NAME.weight_codes (uint8, packed rows), NAME.weight_scale (float32) and, for asymmetric integers,
+// NAME.weight_zero_point (int32). Untouched matrices keep the source's dtype; norms and biases are float32 holding bf16
+// values.
+//
+// Formats and shapes are known at the start, so every byte has its place: tensors, and rows of them, may come in any
+// order, and the files are the same whatever the order was.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "core/common/file.h"
+#include "core/formats/safetensors.h"
+#include "quant/checkpoint.h"
+#include "quant/quantized_tensor.h"
+
+namespace crumb::quant {
+
+class CodesFolder {
+ public:
+  /// Makes the files of `folder`, which the caller places as a whole (AtomicFolder). `base` gives spec, config.json,
+  /// companion files and the dtypes of untouched matrices. `formats`: of the quantized linears by hf_name; every other
+  /// tensor is stored in floats. `exclude`: the patterns of what stayed in float, for quantization_config.
+  ///
+  /// With a `job` (a fingerprint of everything the result depends on) the folder keeps a record of its finished
+  /// tensors, and a folder left by another process is gone on with: tensors whose bytes are what the record says are
+  /// finished. UserError if the folder holds another job's work.
+  CodesFolder(const Path& folder, const Checkpoint& base, std::map<std::string, QuantFormat> formats,
+              std::vector<std::string> exclude, const std::string& job = "");
+
+  /// Whether `folder` holds unfinished work of this job.
+  static bool holds(const Path& folder, const std::string& job);
+
+  const Path& path() const { return folder_; }
+  /// Null: stored in floats.
+  const QuantFormat* format_of(const arch::TensorDesc& desc) const;
+
+  /// Rows [begin, begin + rows.rows) of a quantized linear. RunError naming it if a scale is not finite.
+  void put(const arch::TensorDesc& desc, int64_t begin, const QuantizedTensor& rows);
+  /// Rows [begin, end) of any other tensor, in float32; rounded to what is stored. RunError naming it if a value is not
+  /// finite.
+  void put(const arch::TensorDesc& desc, int64_t begin, int64_t end, const float* values);
+  /// All rows are there. `note`: what the caller wants to know of the tensor when another process goes on.
+  void finish(const arch::TensorDesc& desc, const nlohmann::json& note = nullptr);
+
+  bool is_finished(const arch::TensorDesc& desc) const { return notes_.contains(desc.hf_name); }
+  /// Of a finished tensor.
+  const nlohmann::json& note(const arch::TensorDesc& desc) const { return notes_.at(desc.hf_name); }
+
+  /// Writes what stands beside the tensors, which are all finished, and removes the record.
+  void complete();
+
+ private:
+  struct Part {  // one stored tensor of `desc`
+    std::string name;
+    int64_t row_bytes;
+  };
+  std::vector<Part> parts_of(const arch::TensorDesc& desc) const;
+  void declare(const StoredTensor& tensor);
+  void open_files();
+  void open_record(const std::string& job);
+  void write(const std::string& name, int64_t offset, const void* data, int64_t bytes);
+  std::string hash_of(const arch::TensorDesc& desc) const;
+  void write_config() const;
+
+  Path folder_;
+  const Checkpoint& base_;
+  std::map<std::string, QuantFormat> formats_;
+  std::vector<std::string> exclude_;
+  formats::SafetensorsLayout layout_;
+  std::vector<PlacedFile> files_;                // of the layout
+  std::map<std::string, int64_t> rows_put_;      // by hf_name
+  std::map<std::string, nlohmann::json> notes_;  // of the finished tensors by hf_name
+  std::string record_;                           // the record's text; empty: none is kept
+};
+
+/// Where the weights of a whole checkpoint come from. One of the two is called for each tensor, by ascending blocks of
+/// rows.
+struct CodesSource {
+  std::map<std::string, QuantFormat> formats;  // as for CodesFolder
+  std::function<QuantizedTensor(const arch::TensorDesc&, int64_t begin, int64_t end)> codes;
+  std::function<void(const arch::TensorDesc&, int64_t begin, int64_t end, float* out)> rows;
+};
+
+/// A CodesFolder filled tensor by tensor, in the order of tensor_table().
+void write_codes_folder(const Path& folder, const Checkpoint& base, const CodesSource& source,
+                        const std::vector<std::string>& exclude);
+
+}  // namespace crumb::quant

@@ -1,0 +1,88 @@
+// Which linears of a model are quantized, and to what: the keys that every algorithm of a `method:` section has.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/arch/decoder_spec.h"
+#include "core/common/config.h"
+#include "quant/quantized_tensor.h"
+
+namespace crumb::quant {
+
+/// What the grids say of the keys that choose one.
+namespace format_help {
+const char* grids();
+const char* bits();
+FieldLimits bits_limits();
+inline constexpr const char* kSymmetric = "integer grids: no zero point";
+inline constexpr const char* kGroupSize = "weights that share one scale; 0: a whole row";
+inline constexpr const char* kInit = "first scales: absmax, absmean, or the least squared error of the row (mse)";
+}  // namespace format_help
+
+/// One entry of `overrides:`; what is absent is as for the other linears.
+struct FormatOverride {
+  std::optional<std::string> grid = std::nullopt;
+  std::optional<int64_t> bits = std::nullopt;
+  std::optional<bool> symmetric = std::nullopt;
+  std::optional<int64_t> group_size = std::nullopt;
+
+  template <class V>
+  void visit(V& v) {
+    v.field("grid", grid, format_help::grids(), {.choices = grid_names()});
+    v.field("bits", bits, format_help::bits(), format_help::bits_limits());
+    v.field("symmetric", symmetric, format_help::kSymmetric);
+    v.field("group_size", group_size, format_help::kGroupSize, {.min = 0});
+  }
+};
+
+struct LinearFormats {
+  std::string grid = "seq";
+  int64_t bits = 2;
+  bool symmetric = true;
+  int64_t group_size = 0;
+  std::string activations = "none";
+  std::vector<std::string> exclude = {"lm_head", "embed_tokens"};
+  NamedList<FormatOverride> overrides = {};
+
+  template <class V>
+  void visit(V& v) {
+    v.field("grid", grid, format_help::grids(), {.choices = grid_names()});
+    v.field("bits", bits, format_help::bits(), format_help::bits_limits());
+    v.field("symmetric", symmetric, format_help::kSymmetric);
+    v.field("group_size", group_size, format_help::kGroupSize, {.min = 0});
+    v.field("activations", activations, "quantization of activations", {.choices = {"none"}});
+    v.field("exclude", exclude,
+            "globs on full module names that stay in float; a bare word matches one path component");
+    v.field("overrides", overrides,
+            "other formats by glob, as in exclude: {\"*.down_proj\": {group_size: 64}}; where several match a linear, "
+            "the last one holds");
+  }
+
+  /// Of linears that no override matches.
+  QuantFormat format() const;
+  /// Empty: it is excluded. The format may not fit the linear: see formats_of().
+  std::optional<QuantFormat> format_of(const std::string& module_name) const;
+  /// Formats of the quantized linears of a model by hf_name. UserError naming the linear and the key when a group_size
+  /// does not divide its rows.
+  std::map<std::string, QuantFormat> formats_of(const arch::DecoderSpec& spec) const;
+  /// UserError for combinations that do not exist (seq with 4 bits, ...), naming the key or the override.
+  void check(ScaleInit init) const;
+  /// Every grid that a linear may get.
+  std::vector<Grid> grids() const;
+  /// Warns of patterns that match nothing: a mistyped one would leave a matrix quantized, or in a format, that it
+  /// should not have.
+  void warn_unmatched(const arch::DecoderSpec& spec) const;
+};
+
+/// "model.layers.0.mlp.up_proj" against globs (* and ?); a pattern without dots or wildcards matches any one component
+/// of the name.
+bool matches_any(const std::string& module_name, const std::vector<std::string>& patterns);
+
+/// UserError naming the linear unless group_size (0: a row) divides `cols`. `key`: of the section that says so.
+void check_group_size(int64_t group_size, int64_t cols, const std::string& module_name,
+                      const std::string& key = "method");
+
+}  // namespace crumb::quant
