@@ -7,7 +7,7 @@
 //   u64 document_begin[documents]   the first is 0; documents of no token are left out
 // The checksum (hash_words of core/common/hash.h) is that of everything after the header, then of the header before it.
 // It is made while the file is written and verified when it is opened, with the ids and the beginnings: that reads
-// every byte, 3 GB a second or as fast as the disk.
+// every byte, 2 GB a second or as fast as the disk.
 #pragma once
 
 #include <cstdint>

@@ -110,11 +110,11 @@ TEST_F(TokenFileTest, ThatIsCutAnywhereIsRefused) {
   EXPECT_EQ(error(whole_ + '\0'), "damaged: 121 bytes for 9 tokens and 3 documents");
 }
 
-TEST_F(TokenFileTest, WithAnyBitChangedIsRefused) {
-  for (size_t bit = 0; bit < whole_.size() * 8; ++bit) {
+TEST_F(TokenFileTest, WithAnyByteChangedIsRefused) {
+  for (size_t at = 0; at < whole_.size(); ++at) {
     std::string bytes = whole_;
-    bytes[bit / 8] = static_cast<char>(bytes[bit / 8] ^ (1 << bit % 8));
-    EXPECT_NE(error(bytes), "") << bit;
+    bytes[at] = static_cast<char>(bytes[at] ^ (1 << at % 8));
+    EXPECT_NE(error(bytes), "") << at;
   }
   EXPECT_EQ(error(whole_), "");
 }
