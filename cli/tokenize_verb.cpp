@@ -10,7 +10,7 @@
 #include "core/common/error.h"
 #include "core/common/file.h"
 #include "core/common/json.h"
-#include "core/tokenizer/text_file.h"
+#include "core/text/text_file.h"
 #include "core/tokenizer/tokenizer.h"
 
 namespace crumb::cli {
@@ -23,10 +23,10 @@ struct Options {
 };
 
 std::string whole_input(const Options& options) {
-  if (!options.text.empty()) return std::string(tokenizer::checked_text(options.text[0], "TEXT"));
-  if (!options.file.empty()) return std::string(tokenizer::checked_text(read_text(options.file), options.file));
+  if (!options.text.empty()) return std::string(text::checked_text(options.text[0], "TEXT"));
+  if (!options.file.empty()) return std::string(text::checked_text(read_text(options.file), options.file));
   const std::string input{std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
-  return std::string(tokenizer::checked_text(input, "standard input"));
+  return std::string(text::checked_text(input, "standard input"));
 }
 
 void print_line(const tokenizer::Tokenizer& tokenizer, std::string_view text, const Options& options) {

@@ -5,13 +5,15 @@
 #include <set>
 
 #include "core/common/progress.h"
-#include "core/tokenizer/text_file.h"
 #include "eval/runtime_scorer.h"
-#include "eval/token_stream.h"
 #include "quant/checkpoint.h"
 
 namespace crumb::eval {
 namespace {
+
+using text::TextDocuments;
+using text::TokenStream;
+using text::Window;
 
 struct Judged {
   ModelFacts facts;
@@ -111,16 +113,6 @@ void check_options(const EvalOptions& options) {
               "max_drop: a drop needs a baseline to compare with");
 }
 
-std::vector<TextDocuments> read_texts(const EvalOptions& options) {
-  std::vector<TextDocuments> texts;
-  for (const auto& path : options.texts) {
-    auto& documents = texts.emplace_back(TextDocuments{path, {}}).documents;
-    tokenizer::TextFile(path).for_each_document(options.separator,
-                                                [&](std::string_view document) { documents.emplace_back(document); });
-  }
-  return texts;
-}
-
 void check_comparable(const Judged& model, const Judged& other, bool is_baseline) {
   CRUMB_CHECK(model.scorer->vocab_size() == other.scorer->vocab_size(),
               "{} has a vocabulary of {}, {}{} one of {}: their predictions cannot be compared",
@@ -215,7 +207,8 @@ std::vector<EvalResult> evaluate_all(const EvalOptions& options, const std::vect
   const Stopwatch watch;
   check_options(options);
   CRUMB_ASSERT(!models.empty());
-  const auto texts = read_texts(options);
+  std::vector<TextDocuments> texts;
+  for (const auto& path : options.texts) texts.push_back(text::read_documents(path, options.separator));
   const auto pool = std::make_shared<ThreadPool>(static_cast<int>(options.threads));
   const auto parallel_for = pool->as_parallel_for();
   const bool has_baseline = !options.baseline.empty();
@@ -227,18 +220,19 @@ std::vector<EvalResult> evaluate_all(const EvalOptions& options, const std::vect
   Protocol protocol{.separator = options.separator};
   protocol.context = resolve_context(options, all);
   protocol.stride = resolve_stride(options, protocol.context);
-  const TokenStream stream = make_token_stream(*all.front().tokenizer, texts, options.bos, parallel_for);
+  const TokenStream stream = text::make_token_stream(*all.front().tokenizer, texts, options.bos, parallel_for);
   for (size_t i = 1; i < all.size(); ++i)
-    require_equal_streams(stream, make_token_stream(*all[i].tokenizer, texts, options.bos, parallel_for), texts);
+    text::require_equal_streams(stream, text::make_token_stream(*all[i].tokenizer, texts, options.bos, parallel_for),
+                                texts);
   require_window(stream, protocol.context, options);
-  const auto windows = plan_windows(stream.size(), protocol.context, protocol.stride, options.max_windows);
+  const auto windows = text::plan_windows(stream.size(), protocol.context, protocol.stride, options.max_windows);
   std::vector<Scorer*> scorers;
   for (size_t i = 0; i < models.size(); ++i) scorers.push_back(all[i].scorer.get());
   auto scores = score_stream(scorers, has_baseline ? all.back().scorer.get() : nullptr, stream, windows,
                              protocol.context, parallel_for);
 
   protocol.windows = static_cast<int64_t>(windows.size());
-  protocol.windows_in_text = count_windows(stream.size(), protocol.context, protocol.stride);
+  protocol.windows_in_text = text::count_windows(stream.size(), protocol.context, protocol.stride);
   protocol.scored_tokens = scores.front().pooled.tokens;
   protocol.text_tokens = stream.size();
   protocol.bos = stream.has_bos;

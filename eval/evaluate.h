@@ -7,8 +7,9 @@
 #include <vector>
 
 #include "core/common/config.h"
+#include "core/text/token_stream.h"
+#include "core/text/windows.h"
 #include "eval/perplexity.h"
-#include "eval/token_stream.h"
 
 namespace crumb::eval {
 
@@ -104,9 +105,9 @@ struct StreamScores {
 
 /// The part of evaluate_all() that needs no files, for scorers of any kind; scores for each model. A token counts for
 /// the text it belongs to, also when its window began in the one before. `baseline` may be null.
-std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* baseline, const TokenStream& stream,
-                                       const std::vector<Window>& windows, int64_t context,
-                                       const ParallelFor& parallel_for);
+std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* baseline,
+                                       const text::TokenStream& stream, const std::vector<text::Window>& windows,
+                                       int64_t context, const ParallelFor& parallel_for);
 
 /// Each limit of max_drop (perplexity, kl, top1) beside the drop found.
 std::vector<DropCheck> check_drops(const std::map<std::string, double>& max_drop, const Comparison& comparison);

@@ -16,7 +16,6 @@
 
 #include "core/common/thread_pool.h"
 #include "eval/scorer.h"
-#include "eval/windows.h"
 
 namespace crumb::eval {
 

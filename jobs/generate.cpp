@@ -10,7 +10,7 @@
 #include "core/common/log.h"
 #include "core/common/progress.h"
 #include "core/common/quantity.h"
-#include "core/tokenizer/text_file.h"
+#include "core/text/text_file.h"
 #include "runtime/generate.h"
 
 namespace crumb::jobs {
@@ -134,7 +134,7 @@ double PromptResult::tokens_per_second() const { return rate_of(static_cast<int6
 PromptResult continue_prompt(const PromptJob& job, const std::function<void(const std::string&)>& show) {
   const Model model = load(job.model, job.threads);
   PromptResult out;
-  out.prompt_tokens = model.tokenizer->encode(tokenizer::checked_text(job.prompt, "--prompt"), true);
+  out.prompt_tokens = model.tokenizer->encode(text::checked_text(job.prompt, "--prompt"), true);
   if (out.prompt_tokens.empty()) out.prompt_tokens.push_back(start_token(model));
   const int64_t context = model.decoder->spec().context_length;
   CRUMB_CHECK(static_cast<int64_t>(out.prompt_tokens.size()) < context,
@@ -173,7 +173,7 @@ CorpusResult sample_corpus(const CorpusJob& job) {
   int64_t ill_formed = 0;
   for (const auto& ids : documents) {
     const std::string text = model.tokenizer->decode(ids);
-    ill_formed += tokenizer::count_ill_formed(text);
+    ill_formed += text::count_ill_formed(text);
     file.write(dump_json(nlohmann::ordered_json{{"text", text}}) + "\n");
   }
   if (ill_formed > 0)

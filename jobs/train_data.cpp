@@ -9,7 +9,6 @@
 #include "core/common/error.h"
 #include "core/common/hash.h"
 #include "core/common/thread_pool.h"
-#include "train/token_file.h"
 
 namespace crumb::jobs {
 namespace {
@@ -51,15 +50,14 @@ void check_texts(const TrainJob& job) {
   check_sources(job.data);
 }
 
-TrainData open_train_data(const TrainJob& job, const train::TextEncoder& encoder, int64_t length,
-                          const Path& fallback) {
+TrainData open_train_data(const TrainJob& job, const text::TextEncoder& encoder, int64_t length, const Path& fallback) {
   ThreadPool pool(static_cast<int>(job.threads.value_or(0)));
-  const Path cache = train::token_cache_folder(fallback);
+  const Path cache = text::token_cache_folder(fallback);
   const double share = job.data.valid_share();
   TrainData data;
   const auto open = [&](const std::vector<Path>& texts) {
-    const auto file = std::make_shared<const train::TokenFile>(
-        train::open_token_file(texts, job.data.separator, encoder, cache, pool.as_parallel_for()));
+    const auto file = std::make_shared<const text::TokenFile>(
+        text::open_token_file(texts, job.data.separator, encoder, cache, pool.as_parallel_for()));
     data.key = hash_word(data.key, file->key());
     return file;
   };
@@ -84,7 +82,7 @@ TrainData open_train_data(const TrainJob& job, const train::TextEncoder& encoder
 int64_t count_windows(const TrainJob& job, int64_t length) {
   const Path folder = job.model.tokenizer_folder();
   const auto tokenizer = tokenizer::load_tokenizer(folder);
-  const train::TextEncoder encoder{tokenizer.get(), train::tokenizer_identity(folder)};
+  const text::TextEncoder encoder{tokenizer.get(), text::tokenizer_identity(folder)};
   auto data = open_train_data(job, encoder, length, temporary_folder() / "crumb-tokens");
   return train::Sampler(std::move(data.train), length, 0).num_windows();
 }

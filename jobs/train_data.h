@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "core/text/token_cache.h"
 #include "jobs/train_job.h"
 #include "train/sampler.h"
 
@@ -10,7 +11,7 @@ namespace crumb::jobs {
 
 struct TrainData {
   std::vector<train::MixedStream> train;
-  std::vector<train::TokenStream> valid;
+  std::vector<text::TokenRuns> valid;
   uint64_t key = 0;  // a hash of the texts, the separator and the tokenizer
 };
 
@@ -20,7 +21,7 @@ void check_texts(const TrainJob& job);
 
 /// Tokenizes the texts, or maps the token files made before; `fallback` keeps them where no cache folder can be
 /// written. UserError: a text that is absent, empty or shorter than a window of `length`.
-TrainData open_train_data(const TrainJob& job, const train::TextEncoder& encoder, int64_t length, const Path& fallback);
+TrainData open_train_data(const TrainJob& job, const text::TextEncoder& encoder, int64_t length, const Path& fallback);
 
 /// Windows of `length` tokens in one epoch of the job's training text; tokenizes it if that was not done before.
 int64_t count_windows(const TrainJob& job, int64_t length);

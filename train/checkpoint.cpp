@@ -54,6 +54,7 @@ void write_state(const Path& folder, const TrainState& state) {
 TrainState state_from_json(const nlohmann::json& json, const std::string& where) {
   const JsonObject object(json, where);
   TrainState state{.step = object.get<int64_t>("step"),
+                   .idle_steps = object.get<int64_t>("idle_steps", 0),
                    .best_value = object.get<double>("best_value", 0.0),
                    .best_step = object.get<int64_t>("best_step"),
                    .measure = object.get<std::string>("measure"),
@@ -96,14 +97,16 @@ int64_t checkpoint_step(const Path& folder) {
 }
 
 nlohmann::ordered_json TrainState::to_json() const {
-  return {{"step", step},
-          {"best_value", best_value},
-          {"best_step", best_step},
-          {"measure", measure},
-          {"threads", threads},
-          {"isa", isa},
-          {"torch_version", torch_version},
-          {"inputs", inputs}};
+  nlohmann::ordered_json json = {{"step", step},
+                                 {"best_value", best_value},
+                                 {"best_step", best_step},
+                                 {"measure", measure},
+                                 {"threads", threads},
+                                 {"isa", isa},
+                                 {"torch_version", torch_version},
+                                 {"inputs", inputs}};
+  if (idle_steps > 0) json["idle_steps"] = idle_steps;  // texts of which every token is supervised have none
+  return json;
 }
 
 std::optional<Path> newest_checkpoint(const Path& output) {
@@ -181,7 +184,7 @@ void load_masters(const Path& folder, const std::vector<TrainedParameter>& param
 TrainState load_checkpoint(const Path& folder, AdamW& optimizer) {
   load_masters(folder, optimizer.parameters());
   const TrainState state = state_from_json(read_json(folder / kState), (folder / kState).string());
-  optimizer.load_state(read_tensors(folder / kOptimizer), state.step);
+  optimizer.load_state(read_tensors(folder / kOptimizer), state.step - state.idle_steps);
   return state;
 }
 

@@ -25,6 +25,12 @@ struct Batch {
   double num_supervised() const {
     return mask.defined() ? mask.sum(torch::kFloat64).item<double>() : static_cast<double>(ids.numel());
   }
+  /// `count` windows from window `begin` on.
+  Batch windows(int64_t begin, int64_t count) const {
+    return {.ids = ids.narrow(0, begin, count),
+            .targets = targets.narrow(0, begin, count),
+            .mask = mask.defined() ? mask.narrow(0, begin, count) : torch::Tensor()};
+  }
 };
 
 /// Loss of one micro-batch.

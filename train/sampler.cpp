@@ -9,6 +9,9 @@
 namespace crumb::train {
 namespace {
 
+using text::TokenFile;
+using text::TokenRuns;
+
 constexpr int64_t kManyDocuments = 100;
 
 /// A permutation of 0..n-1 that is a function of `rng` alone (Fisher and Yates).
@@ -21,8 +24,8 @@ std::vector<int32_t> permutation(int64_t n, const Rng& rng) {
 }
 
 /// The documents with (held_out) or without the mark, neighbours joined.
-std::vector<TokenStream::Run> runs_of(const TokenFile& file, const std::vector<bool>& is_held_out, bool held_out) {
-  std::vector<TokenStream::Run> runs;
+std::vector<TokenRuns::Run> runs_of(const TokenFile& file, const std::vector<bool>& is_held_out, bool held_out) {
+  std::vector<TokenRuns::Run> runs;
   for (int64_t i = 0; i < file.num_documents(); ++i) {
     if (is_held_out[static_cast<size_t>(i)] != held_out) continue;
     const int64_t begin = file.document_begin(i), length = file.document_end(i) - begin;
@@ -49,39 +52,27 @@ std::vector<bool> choose_documents(const TokenFile& file, double share, int64_t 
   return is_held_out;
 }
 
-Batch make_batch(int64_t count, int64_t length, const std::function<void(int64_t, int64_t*)>& window) {
-  torch::Tensor tokens = torch::empty({count, length + 1}, torch::kInt64);
-  for (int64_t i = 0; i < count; ++i) window(i, tokens.data_ptr<int64_t>() + i * (length + 1));
-  return {.ids = tokens.slice(1, 0, length).contiguous(),
-          .targets = tokens.slice(1, 1, length + 1).contiguous(),
-          .mask = {}};
+/// copy(i, ids, supervised) gives the length + 1 tokens of window i; without a mask `supervised` is null.
+template <class Copy>
+Batch make_batch(int64_t count, int64_t length, bool is_masked, const Copy& copy) {
+  const torch::Tensor tokens = torch::empty({count, length + 1}, torch::kInt64);
+  const torch::Tensor supervised = torch::empty({is_masked ? count : 0, length + 1}, torch::kFloat32);
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t at = i * (length + 1);
+    copy(i, tokens.data_ptr<int64_t>() + at, is_masked ? supervised.data_ptr<float>() + at : nullptr);
+  }
+  Batch batch{.ids = tokens.slice(1, 0, length).contiguous(),
+              .targets = tokens.slice(1, 1, length + 1).contiguous(),
+              .mask = {}};
+  if (is_masked) batch.mask = supervised.slice(1, 1, length + 1).contiguous();  // of the targets
+  return batch;
 }
 
 }  // namespace
 
-TokenStream::TokenStream(std::shared_ptr<const TokenFile> file, std::vector<Run> runs)
-    : file_(std::move(file)), runs_(std::move(runs)) {
-  starts_.push_back(0);
-  for (const auto& run : runs_) starts_.push_back(starts_.back() + run.length);
-}
-
-void TokenStream::copy(int64_t begin, int64_t count, int64_t* out) const {
-  CRUMB_ASSERT(begin >= 0 && begin + count <= size());
-  auto run = static_cast<size_t>(std::upper_bound(starts_.begin(), starts_.end(), begin) - starts_.begin()) - 1;
-  while (count > 0) {
-    const int64_t offset = begin - starts_[run], taken = std::min(count, runs_[run].length - offset);
-    const auto* ids = file_->ids().data() + runs_[run].begin + offset;
-    std::copy(ids, ids + taken, out);
-    out += taken;
-    begin += taken;
-    count -= taken;
-    ++run;
-  }
-}
-
 TextSplit split_text(std::shared_ptr<const TokenFile> file, double share, int64_t length, uint64_t seed,
                      const std::string& name) {
-  const auto stream = [&file](std::vector<TokenStream::Run> runs) { return TokenStream(file, std::move(runs)); };
+  const auto stream = [&file](std::vector<TokenRuns::Run> runs) { return TokenRuns(file, std::move(runs)); };
   const int64_t tokens = file->num_tokens();
   TextSplit split{stream({{0, tokens}}), stream({})};
   if (share > 0 && file->num_documents() >= kManyDocuments) {
@@ -96,12 +87,15 @@ TextSplit split_text(std::shared_ptr<const TokenFile> file, double share, int64_
       split.train.num_windows(length) > 0,
       "{}: {} tokens are too few for a window of {} and one more{}; give more text or a smaller data.sequence_length",
       name, tokens, length, share > 0 ? " beside the text held out for validation" : "");
+  CRUMB_CHECK(split.train.has_supervised(), "{}: no token of it is supervised: there is nothing to learn", name);
   return split;
 }
 
 Sampler::Sampler(std::vector<MixedStream> streams, int64_t length, uint64_t seed)
     : streams_(std::move(streams)),
       length_(length),
+      is_masked_(std::any_of(streams_.begin(), streams_.end(),
+                             [](const MixedStream& mixed) { return !mixed.stream.is_all_supervised(); })),
       seed_(seed),
       taken_(streams_.size(), 0),
       orders_(streams_.size()),
@@ -155,31 +149,36 @@ Sampler::Place Sampler::place(int64_t index) {
 }
 
 Batch Sampler::batch(int64_t begin, int64_t count) {
-  return make_batch(count, length_, [&](int64_t i, int64_t* out) {
+  return make_batch(count, length_, is_masked_, [&](int64_t i, int64_t* ids, float* supervised) {
     const Place at = place(begin + i);
-    streams_[static_cast<size_t>(at.stream)].stream.copy(at.window * length_, length_ + 1, out);
+    streams_[static_cast<size_t>(at.stream)].stream.copy(at.window * length_, length_ + 1, ids, supervised);
   });
 }
 
-ValidationSet::ValidationSet(const std::vector<TokenStream>& streams, int64_t length, int64_t windows)
-    : length_(length) {
+ValidationSet::ValidationSet(std::vector<TokenRuns> streams, int64_t length, int64_t windows)
+    : streams_(std::move(streams)),
+      length_(length),
+      is_masked_(std::any_of(streams_.begin(), streams_.end(),
+                             [](const TokenRuns& stream) { return !stream.is_all_supervised(); })) {
   int64_t total = 0;
-  for (const auto& stream : streams) total += stream.num_windows(length);
-  const int64_t chosen = std::min(windows, total);
-  int64_t next = 0, first = 0;  // number of the next chosen window; of the stream's first window
-  for (const auto& stream : streams) {
-    const int64_t here = stream.num_windows(length);
-    for (; next < chosen && next * total / chosen < first + here; ++next) {
-      windows_.emplace_back(static_cast<size_t>(length + 1));
-      stream.copy((next * total / chosen - first) * length, length + 1, windows_.back().data());
-    }
-    first += here;
+  for (const auto& stream : streams_) total += stream.num_windows(length);
+  size_t stream = 0;
+  int64_t first = 0;  // number of the stream's first window
+  for (const int64_t window : text::spread_evenly(total, windows, text::Spread::parts)) {
+    for (; window - first >= streams_[stream].num_windows(length); ++stream)
+      first += streams_[stream].num_windows(length);
+    places_.push_back({stream, window - first});
   }
+  CRUMB_CHECK(!is_masked_ || places_.empty() || batch(0, num_windows()).num_supervised() > 0,
+              "data.valid: no token of the {} windows to validate on is supervised; give another text, or more "
+              "validate.windows",
+              num_windows());
 }
 
 Batch ValidationSet::batch(int64_t begin, int64_t count) const {
-  return make_batch(count, length_, [&](int64_t i, int64_t* out) {
-    std::copy_n(windows_[static_cast<size_t>(begin + i)].data(), length_ + 1, out);
+  return make_batch(count, length_, is_masked_, [&](int64_t i, int64_t* ids, float* supervised) {
+    const Place& at = places_[static_cast<size_t>(begin + i)];
+    streams_[at.stream].copy(at.window * length_, length_ + 1, ids, supervised);
   });
 }
 

@@ -4,46 +4,27 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
+#include "core/text/token_runs.h"
 #include "train/objective.h"
-#include "train/token_file.h"
 
 namespace crumb::train {
 
-/// Some runs of a token file as one stream.
-class TokenStream {
- public:
-  struct Run {
-    int64_t begin = 0, length = 0;
-  };
-  TokenStream(std::shared_ptr<const TokenFile> file, std::vector<Run> runs);
-
-  int64_t size() const { return starts_.back(); }
-  /// Windows of `length` tokens and one more to predict, each beginning where the one before ends.
-  int64_t num_windows(int64_t length) const { return size() > 0 ? (size() - 1) / length : 0; }
-  /// Tokens [begin, begin + count).
-  void copy(int64_t begin, int64_t count, int64_t* out) const;
-
- private:
-  std::shared_ptr<const TokenFile> file_;
-  std::vector<Run> runs_;
-  std::vector<int64_t> starts_;  // of each run in the stream, and the end
-};
-
 /// The tokens trained on and the tokens held out, of one text.
 struct TextSplit {
-  TokenStream train, valid;
+  text::TokenRuns train, valid;
 };
 /// At least 100 documents: a share of them, chosen by the seed, at least one and enough for a window of `length`.
 /// Fewer: the tail of the tokens, at least one window. UserError, naming `name`, when not one window is left to train
-/// on. share = 0: nothing is held out.
-TextSplit split_text(std::shared_ptr<const TokenFile> file, double share, int64_t length, uint64_t seed,
+/// on, or not one supervised token. share = 0: nothing is held out.
+TextSplit split_text(std::shared_ptr<const text::TokenFile> file, double share, int64_t length, uint64_t seed,
                      const std::string& name);
 
 /// A stream and its share of the windows.
 struct MixedStream {
-  TokenStream stream;
+  text::TokenRuns stream;
   double weight = 1;
 };
 
@@ -62,7 +43,8 @@ class Sampler {
     int64_t stream = 0, window = 0;
   };
   Place place(int64_t index);
-  /// Samples [begin, begin + count) as ids and targets [count, length].
+  /// Samples [begin, begin + count) as ids and targets [count, length], with a mask where a stream's text has tokens
+  /// that are not supervised.
   Batch batch(int64_t begin, int64_t count);
 
  private:
@@ -71,6 +53,7 @@ class Sampler {
 
   std::vector<MixedStream> streams_;
   int64_t length_;
+  bool is_masked_;
   uint64_t seed_;
   std::vector<uint32_t> turns_;               // stream of each sample so far
   std::vector<int64_t> turn_numbers_;         // how many of that stream came before
@@ -82,14 +65,21 @@ class Sampler {
 /// Fixed windows to validate on.
 class ValidationSet {
  public:
-  /// At most `windows` of the streams' windows, spread evenly.
-  ValidationSet(const std::vector<TokenStream>& streams, int64_t length, int64_t windows);
-  int64_t num_windows() const { return static_cast<int64_t>(windows_.size()); }
+  /// At most `windows` of the streams' windows: text::Spread::parts. UserError if none of their tokens is supervised.
+  ValidationSet(std::vector<text::TokenRuns> streams, int64_t length, int64_t windows);
+  int64_t num_windows() const { return static_cast<int64_t>(places_.size()); }
+  /// As of Sampler.
   Batch batch(int64_t begin, int64_t count) const;
 
  private:
+  struct Place {
+    size_t stream = 0;
+    int64_t window = 0;
+  };
+  std::vector<text::TokenRuns> streams_;
   int64_t length_;
-  std::vector<std::vector<int64_t>> windows_;  // length + 1 tokens each
+  bool is_masked_;
+  std::vector<Place> places_;
 };
 
 }  // namespace crumb::train

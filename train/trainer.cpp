@@ -145,27 +145,43 @@ class Run {
 
   void one_step(MetricsLog& log) {
     const Stopwatch clock;
+    const Plan& plan = options_.plan;
+    const int64_t step = state_.step + 1;
+    const Batch batch = parts_.sampler.batch(state_.step * plan.batch_windows, plan.batch_windows);
+    const double supervised = batch.num_supervised();
+    Json line{{"step", step}, {"tokens", step * plan.batch_tokens()}};
+    if (batch.mask.defined()) line["supervised"] = static_cast<int64_t>(supervised);
+    if (supervised > 0) {
+      learn(batch, supervised, line);
+    } else {
+      log_warning("step {}: none of its {} tokens is supervised; the model stays as it is", step, plan.batch_tokens());
+      ++state_.idle_steps;
+    }
+    state_.step = step;
+    const double seconds = clock.seconds();
+    pace_.add_step(seconds);
+    line["tokens_per_second"] = static_cast<double>(plan.batch_tokens()) / seconds;
+    if (is_due(options_.validate.every))
+      validate(log, std::move(line));
+    else
+      log.append(line);
+  }
+
+  /// Moves the parameters, and writes down how.
+  void learn(const Batch& batch, double supervised, Json& line) {
     const LearningRates rates = current_rates();
-    const StepResult result = forward_backward();
+    const StepResult result = forward_backward(batch, supervised);
     require_finite(result.loss, state_.step + 1, "the loss");
     require_finite(result.gradient_norm + result.scale_gradient_norm, state_.step + 1, "the gradient");
     const double clip = options_.optimizer.grad_clip;
     optimizer_.step(rates, clip > 0 && result.gradient_norm > clip ? clip / result.gradient_norm : 1.0);
     optimizer_.zero_grad();
-    ++state_.step;
-    Json line{{"step", state_.step}, {"tokens", state_.step * options_.plan.batch_tokens()}, {"loss", result.loss}};
+    line["loss"] = result.loss;
     for (const auto& [name, value] : result.parts) line[name] = value;
     line["lr"] = rates.lr;
     line["scale_lr"] = rates.scale_lr;
     line["gradient_norm"] = result.gradient_norm;
-    const double seconds = clock.seconds();
-    pace_.add_step(seconds);
-    line["tokens_per_second"] = static_cast<double>(options_.plan.batch_tokens()) / seconds;
     note_ = fmt::format("loss {:.4f}", result.loss);
-    if (is_due(options_.validate.every))
-      validate(log, std::move(line));
-    else
-      log.append(line);
   }
 
   LearningRates current_rates() const {
@@ -174,16 +190,16 @@ class Run {
             .scale_lr = factor * options_.optimizer.scale_lr.value_or(0)};
   }
 
-  StepResult forward_backward() {
+  /// `supervised`: of the whole step, so that a token counts the same in whichever micro-batch it is.
+  StepResult forward_backward(const Batch& step, double supervised) {
     const Plan& plan = options_.plan;
-    const int64_t first = state_.step * plan.batch_windows;
-    const auto total = static_cast<double>(plan.batch_tokens());
     StepResult result;
     for (int64_t done = 0; done < plan.batch_windows; done += plan.micro_windows) {
-      const int64_t count = std::min(plan.micro_windows, plan.batch_windows - done);
-      const Batch batch = to_device(parts_.sampler.batch(first + done, count), options_.device);
+      const Batch part = step.windows(done, std::min(plan.micro_windows, plan.batch_windows - done));
+      if (part.num_supervised() == 0) continue;
+      const Batch batch = to_device(part, options_.device);
       const auto output = parts_.decoder.forward(batch.ids, parts_.objective.wanted_layers());
-      const Loss loss = parts_.objective.loss(batch, output, parts_.decoder.head_weight(), total);
+      const Loss loss = parts_.objective.loss(batch, output, parts_.decoder.head_weight(), supervised);
       result.loss += loss.total.item<double>();
       for (const auto& [name, value] : loss.parts) result.parts[name] += value;
       if (!std::isfinite(result.loss)) return result;
@@ -212,8 +228,9 @@ class Run {
     EvaluationSums sums;
     const int64_t windows = parts_.validation.num_windows();
     for (int64_t begin = 0; begin < windows; begin += options_.plan.micro_windows) {
-      const Batch batch = to_device(
-          parts_.validation.batch(begin, std::min(options_.plan.micro_windows, windows - begin)), options_.device);
+      const Batch part = parts_.validation.batch(begin, std::min(options_.plan.micro_windows, windows - begin));
+      if (part.num_supervised() == 0) continue;
+      const Batch batch = to_device(part, options_.device);
       sums += parts_.objective.evaluate(batch, parts_.decoder.forward(batch.ids), parts_.decoder.head_weight());
     }
     return sums;

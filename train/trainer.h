@@ -42,6 +42,10 @@ struct TrainerParts {
   std::function<std::map<std::string, double>()> movement;
 };
 
+/// Losses, in gradients and in the log, are means over the supervised tokens of a step, whatever its micro-batches. A
+/// step without any is passed over with a warning: it takes its tokens and its place in the schedule, and the model and
+/// the optimizer stay.
+///
 /// Runs in `output`: log.jsonl, curves.html, checkpoints/, model/ (the best by validation), last/. Goes on from the
 /// newest whole checkpoint; UserError when options.inputs differ from those it began with. RunError when the loss, the
 /// gradient, the validation or a weight is not finite: says the step, the last checkpoint, and what to try.

@@ -15,8 +15,9 @@ inline uint64_t hash_word(uint64_t h, uint64_t word) {
   return h ^ (h >> 32);
 }
 
-inline uint64_t hash_bytes(uint64_t h, std::string_view bytes) {
-  h = hash_word(h, bytes.size());
+/// Words of eight bytes, the last filled up with zeros. Pieces of a long text, each but the last a multiple of eight
+/// bytes, hash to what the whole does.
+inline uint64_t hash_words(uint64_t h, std::string_view bytes) {
   for (size_t i = 0; i < bytes.size(); i += 8) {
     uint64_t word = 0;
     std::memcpy(&word, bytes.data() + i, std::min<size_t>(8, bytes.size() - i));
@@ -24,6 +25,8 @@ inline uint64_t hash_bytes(uint64_t h, std::string_view bytes) {
   }
   return h;
 }
+
+inline uint64_t hash_bytes(uint64_t h, std::string_view bytes) { return hash_words(hash_word(h, bytes.size()), bytes); }
 
 /// Every byte of a file.
 inline uint64_t hash_file(uint64_t h, const Path& path) {

@@ -28,12 +28,12 @@ using tokenizer::TokenId;
 
 TEST(ScoreStream, CountsATokenForTheTextItBelongsTo) {
   constexpr int64_t kContext = 16;
-  TokenStream stream;
+  text::TokenStream stream;
   stream.ids = random_ids(5 * kContext + 1, 29, 4);
   stream.text_begin = {0, 23, 23, 5 * kContext + 1};  // the second text is empty
   FakeScorer model(29, 1, 0.5), baseline(29, 2, 0.5);
-  const auto got =
-      score_stream(model, &baseline, stream, plan_windows(stream.size(), kContext, kContext, 0), kContext, serial_for);
+  const auto got = score_stream(model, &baseline, stream, text::plan_windows(stream.size(), kContext, kContext, 0),
+                                kContext, serial_for);
 
   double kl[3] = {0, 0, 0}, nll[3] = {0, 0, 0}, tokens[3] = {0, 0, 0};
   for (int64_t t = 1; t < stream.size(); ++t) {
@@ -75,10 +75,10 @@ class BrokenScorer : public FakeScorer {
 };
 
 TEST(ScoreStream, StopsAtValuesThatAreNotFinite) {
-  TokenStream stream;
+  text::TokenStream stream;
   stream.ids = random_ids(17, 29, 4);
   stream.text_begin = {0, 17};
-  const auto windows = plan_windows(17, 16, 16, 0);
+  const auto windows = text::plan_windows(17, 16, 16, 0);
   BrokenScorer broken;
   FakeScorer good(29, 1, 0.5);
   EXPECT_EQ(error_of([&] { score_stream(broken, &good, stream, windows, 16, serial_for); }),

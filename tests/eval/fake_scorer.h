@@ -89,8 +89,9 @@ inline std::vector<TokenScore> score_window(Scorer& model, Scorer* baseline, std
   Scorer* const models[] = {&model};
   return eval::score_window(models, baseline, tokens, first_scored, parallel_for).at(0);
 }
-inline StreamScores score_stream(Scorer& model, Scorer* baseline, const TokenStream& stream,
-                                 const std::vector<Window>& windows, int64_t context, const ParallelFor& parallel_for) {
+inline StreamScores score_stream(Scorer& model, Scorer* baseline, const text::TokenStream& stream,
+                                 const std::vector<text::Window>& windows, int64_t context,
+                                 const ParallelFor& parallel_for) {
   Scorer* const models[] = {&model};
   return eval::score_stream(models, baseline, stream, windows, context, parallel_for).at(0);
 }

@@ -11,9 +11,9 @@
 
 #include "core/formats/gguf.h"
 #include "core/formats/safetensors.h"
-#include "tests/eval/fake_tokenizer.h"
 #include "tests/export/test_models.h"
 #include "tests/quant/toy_grid.h"
+#include "tests/testing/fake_tokenizer.h"
 #include "tests/testing/in_child.h"
 #include "tests/testing/testing.h"
 
@@ -164,7 +164,7 @@ TEST(Export, SaysWhichRowsABlockTypeDoesNotHold) {
 }
 
 /// A tokenizer that writes another vocabulary than it has.
-class LyingTokenizer : public eval::testing::FakeTokenizer {
+class LyingTokenizer : public testing::FakeTokenizer {
  public:
   explicit LyingTokenizer(std::unique_ptr<tokenizer::Tokenizer> truth) : truth_(std::move(truth)) {}
   void set_gguf_metadata(int64_t rows, formats::GgufWriter& writer) const override {

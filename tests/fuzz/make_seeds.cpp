@@ -5,6 +5,7 @@
 
 #include "core/formats/ggml_types.h"
 #include "core/formats/safetensors.h"
+#include "core/text/token_file.h"
 #include "export/export.h"
 #include "tests/export/test_models.h"
 #include "tests/formats/support.h"
@@ -132,6 +133,20 @@ threads: auto
       job + '\0' + "schedule.tokens=1k" + '\0' + "data.train=[a.txt, b.txt]" + '\0' + "optimizer.betas=[0.9, 0.95]");
 }
 
+void add_token_files(const Seeds& seeds) {
+  const testing::TempDir dir;
+  const auto add = [&](const std::string& name, const std::vector<std::vector<text::TokenId>>& documents,
+                       const std::vector<uint8_t>& supervised) {
+    text::TokenFileWriter writer(dir / name, 1, 300);
+    for (const auto& ids : documents) writer.add(ids, supervised);
+    writer.commit();
+    seeds.add("token_file", name, testing::read_file(dir / name));
+  };
+  add("plain", {{1, 2, 3, 299}, {4, 5}}, {});
+  add("masked", {{1, 2, 3}, {4, 5, 299}}, {0, 1, 1});
+  add("empty", {}, {});
+}
+
 }  // namespace
 
 void write_seeds(const path& out) {
@@ -140,6 +155,7 @@ void write_seeds(const path& out) {
   add_models(seeds);
   add_tokenizers(seeds);
   add_texts(seeds);
+  add_token_files(seeds);
   const path source = testing::source_dir();
   seeds.add_files("config", source / "tests/cli/fixtures", ".json");
   seeds.add_files("config", source / "tests/runtime/goldens", ".json");

@@ -1,5 +1,5 @@
 // A text file: what it is by its bytes, and its documents.
-#include "core/tokenizer/text_file.h"
+#include "core/text/text_file.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace crumb::fuzz {
@@ -9,7 +9,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (const char* name : {"text.txt", "text.jsonl"}) {
     testing::write_file(dir / name, std::string(as_text(data, size)));
     survives([&] {
-      const tokenizer::TextFile file(dir / name);
+      const text::TextFile file(dir / name);
       for (const char* separator : {"", "\n\n\n"}) {
         survives([&] {
           file.for_each_document(separator, [&](std::string_view document) {

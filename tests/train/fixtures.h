@@ -7,40 +7,32 @@
 
 #include "core/arch/decoder_spec.h"
 #include "core/common/thread_pool.h"
+#include "core/text/token_cache.h"
 #include "model/decoder.h"
+#include "tests/testing/fake_tokenizer.h"
 #include "tests/testing/testing.h"
 #include "train/sampler.h"
-#include "train/token_file.h"
 
 namespace crumb::train {
 
-/// Byte b is id b; 256 ends a document.
-class ByteTokenizer : public tokenizer::Tokenizer {
+using text::TokenFile;
+using text::TokenRuns;
+
+/// Byte b is id b; 256 ends a document, and is shown as "|".
+class ByteTokenizer : public testing::FakeTokenizer {
  public:
-  ByteTokenizer() { special_.eos = kEos; }
-  std::vector<tokenizer::TokenId> encode(std::string_view text, bool = false, bool = true) const override {
-    std::vector<tokenizer::TokenId> ids;
-    for (const char c : text) ids.push_back(static_cast<unsigned char>(c));
-    return ids;
+  ByteTokenizer() {
+    specials.bos.reset();
+    specials.eos = kEos;
   }
   std::string decode(const std::vector<tokenizer::TokenId>& ids, bool = false) const override {
     std::string out;
-    for (const auto id : ids) out += id < 256 ? std::string(1, static_cast<char>(id)) : "|";
+    for (const auto id : ids) out += id < kEos ? std::string(1, static_cast<char>(id)) : "|";
     return out;
   }
-  std::string token_bytes(tokenizer::TokenId id) const override { return decode({id}); }
-  std::string piece(tokenizer::TokenId id) const override { return decode({id}); }
-  std::optional<tokenizer::TokenId> find_piece(std::string_view) const override { return std::nullopt; }
-  int64_t vocab_size() const override { return 257; }
-  const tokenizer::SpecialIds& special() const override { return special_; }
-  bool is_special(tokenizer::TokenId id) const override { return id == kEos; }
-  void set_gguf_metadata(int64_t, formats::GgufWriter&) const override {}
-  void write_hf_files(const Path&) const override {}
+  int64_t vocab_size() const override { return kEos + 1; }
 
   static constexpr tokenizer::TokenId kEos = 256;
-
- private:
-  tokenizer::SpecialIds special_;
 };
 
 /// The token file of one text, written in `dir`.
@@ -50,11 +42,31 @@ inline std::shared_ptr<const TokenFile> tokens_of(const std::string& text, const
   static int counter = 0;
   const auto path = dir / ("text" + std::to_string(counter++) + ".txt");
   testing::write_file(path, text);
-  return std::make_shared<const TokenFile>(open_token_file({path}, separator, {&tokenizer, 1}, dir.path(), serial_for));
+  return std::make_shared<const TokenFile>(
+      text::open_token_file({path}, separator, {&tokenizer, 1}, dir.path(), serial_for));
 }
 
-inline TokenStream whole(const std::shared_ptr<const TokenFile>& file) {
-  return TokenStream(file, {{0, file->num_tokens()}});
+/// A document of a token file: its bytes, and which of them are supervised ('1'), as many letters.
+struct MarkedDocument {
+  std::string text, marks;
+};
+/// The token file of documents as a reader of chats would write it, without EOS.
+inline std::shared_ptr<const TokenFile> marked_tokens(const std::vector<MarkedDocument>& documents,
+                                                      const testing::TempDir& dir) {
+  static int counter = 0;
+  const auto path = dir / ("marked" + std::to_string(counter++) + ".tokens2");
+  text::TokenFileWriter writer(path, 1, ByteTokenizer::kEos + 1);
+  for (const auto& document : documents) {
+    std::vector<uint8_t> supervised;
+    for (const char mark : document.marks) supervised.push_back(mark == '1' ? 1 : 0);
+    writer.add(ByteTokenizer().encode(document.text), supervised);
+  }
+  writer.commit();
+  return std::make_shared<const TokenFile>(path, 1, ByteTokenizer::kEos + 1);
+}
+
+inline TokenRuns whole(const std::shared_ptr<const TokenFile>& file) {
+  return TokenRuns(file, {{0, file->num_tokens()}});
 }
 
 inline std::string text_of(const torch::Tensor& ids) {

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include <map>
 #include <set>
 
 #include "tests/train/fixtures.h"
@@ -16,35 +17,6 @@ std::vector<MixedStream> streams_of(const std::vector<std::string>& texts, const
   std::vector<MixedStream> streams;
   for (size_t i = 0; i < texts.size(); ++i) streams.push_back({whole(tokens_of(texts[i], dir)), weights[i]});
   return streams;
-}
-
-TEST(TokenFile, PutsEosAfterEachDocument) {
-  const testing::TempDir dir;
-  const auto file = tokens_of("ab\n\n\nc", dir);
-  ASSERT_EQ(file->num_documents(), 2);
-  const std::vector<tokenizer::TokenId> expected = {'a', 'b', 256, 'c', 256};
-  EXPECT_EQ(std::vector<tokenizer::TokenId>(file->ids().begin(), file->ids().end()), expected);
-  EXPECT_EQ(file->document_end(0), 3);
-  EXPECT_EQ(file->document_begin(1), 3);
-}
-
-TEST(TokenFile, IsMadeOncePerTextSeparatorAndTokenizer) {
-  const testing::TempDir dir;
-  const ByteTokenizer tokenizer;
-  const auto files = [&] { return std::distance(std::filesystem::directory_iterator(dir / "cache"), {}); };
-  std::filesystem::create_directory(dir / "cache");
-  testing::write_file(dir / "a.txt", "some text");
-  const auto open = [&](const std::string& separator, uint64_t identity) {
-    return open_token_file({dir / "a.txt"}, separator, {&tokenizer, identity}, dir / "cache", serial_for).num_tokens();
-  };
-  EXPECT_EQ(open("\n", 1), 10);
-  EXPECT_EQ(open("\n", 1), 10);
-  EXPECT_EQ(files(), 1);
-  EXPECT_EQ(open(" ", 1), 10);  // two documents of four letters, EOS after each
-  EXPECT_EQ(open("\n", 2), 10);
-  EXPECT_EQ(files(), 3);
-  testing::write_file(dir / "a.txt", "some texts");
-  EXPECT_EQ(open("\n", 1), 11);
 }
 
 TEST(Sampler, PacksDocumentsIntoWindowsWhoseTargetsAreTheNextTokens) {
@@ -104,7 +76,7 @@ TEST(Sampler, MixesByWeightToWithinOneSampleAtEveryMoment) {
 TEST(Split, HoldsOutWholeDocumentsOfManyAndNeverTrainsOnThem) {
   const testing::TempDir dir;
   const auto split = split_text(tokens_of(many_documents(200), dir), 0.05, 16, 0, "text");
-  const auto documents = [](const TokenStream& stream) {
+  const auto documents = [](const TokenRuns& stream) {
     std::vector<int64_t> ids(static_cast<size_t>(stream.size()));
     stream.copy(0, stream.size(), ids.data());
     std::set<std::string> out;
@@ -159,6 +131,63 @@ TEST(ValidationSet, SpreadsItsWindowsEvenlyOverAllStreams) {
   EXPECT_EQ(std::count(text.begin(), text.end(), 'a'), 40);
   EXPECT_EQ(std::count(text.begin(), text.end(), 'b'), 120);
   EXPECT_EQ(ValidationSet({a}, 10, 1000).num_windows(), 40);
+}
+
+/// The windows that every logged validation was made of: numpy.arange(n) * total // n over all streams' windows.
+TEST(ValidationSet, TakesTheWindowsItAlwaysTook) {
+  const testing::TempDir dir;
+  std::string counted;
+  for (int i = 0; i < 400; ++i) counted += static_cast<char>(i / 4);  // byte i / 4: window w of 4 begins with byte w
+  const auto file = tokens_of(counted, dir, "");
+  const ValidationSet set({TokenRuns(file, {{0, 49}}), TokenRuns(file, {{200, 121}})}, 4, 11);  // 12 and 30 windows
+  std::vector<int64_t> begins;
+  const Batch batch = set.batch(0, set.num_windows());
+  for (int64_t i = 0; i < set.num_windows(); ++i) begins.push_back(batch.ids[i][0].item<int64_t>());
+  EXPECT_EQ(begins, (std::vector<int64_t>{0, 3, 7, 11, 50 + 3, 50 + 7, 50 + 10, 50 + 14, 50 + 18, 50 + 22, 50 + 26}));
+}
+
+TEST(Sampler, MasksTheTargetsThatAreNotSupervised) {
+  const testing::TempDir dir;
+  const auto file = marked_tokens({{"abcde", "00111"}, {"fghij", "10011"}}, dir);
+  Sampler sampler({{whole(file), 1.0}}, 3, 0);
+  const ValidationSet validation({whole(file)}, 3, 3);
+  const std::map<std::string, std::string> expected = {{"abc>bcd", "011"}, {"def>efg", "110"}, {"ghi>hij", "011"}};
+  std::map<std::string, std::string> sampled, validated;
+  const auto add = [](const Batch& batch, std::map<std::string, std::string>& to) {
+    std::string mask;
+    for (int64_t i = 0; i < 3; ++i) mask += batch.mask[0][i].item<float>() == 1.0F ? '1' : '0';
+    to[text_of(batch.ids) + ">" + text_of(batch.targets)] = mask;
+    EXPECT_EQ(batch.mask.scalar_type(), torch::kFloat32);
+  };
+  for (int64_t i = 0; i < 3; ++i) {
+    add(sampler.batch(i, 1), sampled);
+    add(validation.batch(i, 1), validated);
+  }
+  EXPECT_EQ(sampled, expected);
+  EXPECT_EQ(validated, expected);
+}
+
+TEST(Sampler, HasNoMaskWhereEveryTokenIsSupervised) {
+  const testing::TempDir dir;
+  const auto file = marked_tokens({{"abcdefgh", "11111111"}}, dir), plain = tokens_of("abcdefg", dir),
+             masked = marked_tokens({{"abcdefgh", "11111110"}}, dir);
+  EXPECT_FALSE(Sampler({{whole(file), 1.0}}, 3, 0).batch(0, 2).mask.defined());
+  EXPECT_FALSE(ValidationSet({whole(plain)}, 3, 2).batch(0, 2).mask.defined());
+  Sampler mixed({{whole(plain), 1.0}, {whole(masked), 1.0}}, 7, 0);  // two windows, one of each
+  EXPECT_EQ(mixed.batch(0, 2).num_supervised(), 7 + 6);
+}
+
+TEST(Split, ATextWithoutASupervisedTokenIsNamed) {
+  const testing::TempDir dir;
+  const auto file = marked_tokens({{std::string(40, 'a'), std::string(40, '0')}, {"bcd", "111"}}, dir);
+  EXPECT_EQ(testing::error_of([&] { split_text(file, 0.4, 8, 0, "chat.jsonl"); }),
+            "chat.jsonl: no token of it is supervised: there is nothing to learn");  // the end was held out
+  EXPECT_EQ(testing::error_of([&] { split_text(file, 0, 8, 0, "chat.jsonl"); }), "");
+  EXPECT_EQ(testing::error_of([&] {
+              ValidationSet({TokenRuns(file, {{0, 40}})}, 8, 2);
+            }),
+            "data.valid: no token of the 2 windows to validate on is supervised; give another text, or more "
+            "validate.windows");
 }
 
 }  // namespace

@@ -3,7 +3,10 @@
 #include <gmock/gmock.h>
 
 #include <csignal>
+#include <map>
+#include <optional>
 
+#include "core/common/rng.h"
 #include "tests/train/fixtures.h"
 #include "train/metrics.h"
 #include "train/tensor_file.h"
@@ -36,9 +39,11 @@ class Meddling : public Objective {
 /// Trains the tiny decoder in `output`; returns its embedding at the end.
 struct TinyRun {
   testing::TempDir text_dir;
+  TextSplit text = split_text(tokens_of(many_documents(200), text_dir), 0.05, 16, 0, "text");
   Path output;
   TrainerOptions options;
   TrainSummary summary;
+  static constexpr uint64_t kModelSeed = 7, kSamplerSeed = 5;
 
   explicit TinyRun(Path folder) : output(std::move(folder)) {
     std::filesystem::create_directories(output);
@@ -50,13 +55,12 @@ struct TinyRun {
   }
 
   torch::Tensor run(Objective& objective) {
-    model::Decoder decoder(tiny_spec(), model::random_source(tiny_spec(), 7));
+    model::Decoder decoder(tiny_spec(), model::random_source(tiny_spec(), kModelSeed));
     std::vector<TrainedParameter> parameters;
     for (const auto& desc : arch::tensor_table(decoder.spec()))
       parameters.push_back({desc.hf_name, decoder.parameter(desc).set_requires_grad(true), ParameterKind::weight, {}});
-    const auto split = split_text(tokens_of(many_documents(200), text_dir), 0.05, 16, 0, "text");
-    Sampler sampler({{split.train, 1.0}}, 16, 5);
-    const ValidationSet validation({split.valid}, 16, options.validate.windows);
+    Sampler sampler({{text.train, 1.0}}, 16, kSamplerSeed);
+    const ValidationSet validation({text.valid}, 16, options.validate.windows);
     const auto save = [&](const Path& folder) {
       AtomicFolder out(folder);
       write_tensors(out.temporary_path() / "w.safetensors", {{"w", decoder.head_weight()}});
@@ -202,6 +206,158 @@ std::string warnings_of(const std::function<void()>& body) {
   ::testing::internal::CaptureStderr();
   body();
   return ::testing::internal::GetCapturedStderr();
+}
+
+/// Tokens of which capital letters, a share that grows along the text, are supervised.
+TextSplit partly_supervised(const testing::TempDir& dir) {
+  MarkedDocument document;
+  const Rng rng(3);
+  for (uint64_t i = 0; i < 40 * 16 + 1; ++i) {
+    const bool is_capital = rng.uniform(2 * i) < static_cast<double>(i) / 700.0;
+    document.text += static_cast<char>((is_capital ? 'A' : 'a') + static_cast<char>(rng.below(2 * i + 1, 26)));
+    document.marks += is_capital ? '1' : '0';
+  }
+  const auto file = marked_tokens({document}, dir);
+  return {whole(file), whole(file)};
+}
+
+/// Cross-entropy and its gradients by all logits at once: sums over capital targets, divided by `count`, or by their
+/// own number.
+struct Plain {
+  double loss = 0, count = 0;
+  std::map<std::string, torch::Tensor> gradients;
+
+  void add(const Batch& batch, std::optional<double> divisor) {
+    model::Decoder decoder(tiny_spec(), model::random_source(tiny_spec(), TinyRun::kModelSeed));
+    std::map<std::string, torch::Tensor> parameters;
+    for (const auto& desc : arch::tensor_table(decoder.spec()))
+      parameters[desc.hf_name] = decoder.parameter(desc).set_requires_grad(true);
+    const torch::Tensor logits = torch::matmul(decoder.forward(batch.ids).final_hidden, decoder.head_weight().t());
+    const torch::Tensor nll = -logits.log_softmax(-1).gather(-1, batch.targets.unsqueeze(-1)).squeeze(-1);
+    const torch::Tensor is_capital = (batch.targets <= 'Z').to(torch::kFloat32);
+    const double supervised = is_capital.sum().item<double>();
+    const torch::Tensor mean = (nll * is_capital).sum() / divisor.value_or(supervised);
+    mean.backward();
+    loss += mean.item<double>();
+    count += supervised;
+    for (const auto& [name, value] : parameters)
+      gradients[name] = gradients.contains(name) ? gradients[name] + value.grad() : value.grad();
+  }
+};
+
+double relative_distance(const torch::Tensor& a, const torch::Tensor& b) {
+  return ((a - b).norm() / b.norm()).item<double>();
+}
+
+TEST(Trainer, AMaskedStepIsTheMeanOverTheSupervisedTokensOfAllItsMicroBatches) {
+  const testing::TempDir dir;
+  TinyRun tiny(dir / "run");
+  tiny.text = partly_supervised(tiny.text_dir);
+  tiny.options.plan = {.sequence_length = 16, .tokens = 0, .batch_windows = 5, .micro_windows = 3, .steps = 1};
+  tiny.options.optimizer.grad_clip = 0;
+  tiny.options.validate.windows = 40;
+  Meddling objective;
+  tiny.run(objective);
+
+  const Batch step = Sampler({{tiny.text.train, 1.0}}, 16, TinyRun::kSamplerSeed).batch(0, 5);
+  Plain expected, of_means;
+  const double count = (step.targets <= 'Z').sum().item<double>();
+  expected.add(step, count);
+  for (const auto& part : {step.windows(0, 3), step.windows(3, 2)}) of_means.add(part, std::nullopt);
+  ASSERT_GT(count, 20);
+
+  // After one step the first moment is (1 - beta1) times the gradient.
+  const auto moments = read_tensors(tiny.output / "checkpoints/step-000001/optimizer.safetensors");
+  for (const auto& [name, gradient] : expected.gradients) {
+    const torch::Tensor got = moments.at(name + ".m") / (1.0 - tiny.options.optimizer.betas[0]);
+    EXPECT_LT(relative_distance(got, gradient), 1e-5) << name;
+    EXPECT_GT(relative_distance(got, of_means.gradients[name] / 2), 1e-2) << name << ": means of micro-batches pass";
+  }
+  const auto log = read_log(tiny.output / "log.jsonl");
+  EXPECT_NEAR(log.at(1).at("loss").get<double>(), expected.loss, 1e-5);
+  EXPECT_EQ(log.at(1).at("supervised"), static_cast<int64_t>(count));
+  EXPECT_EQ(log.at(1).at("tokens"), 5 * 16);
+
+  Plain validation;
+  validation.add(ValidationSet({tiny.text.valid}, 16, 40).batch(0, 40), std::nullopt);
+  EXPECT_NEAR(log.at(0).at("valid_cross_entropy").get<double>(), validation.loss, 1e-5);
+}
+
+/// Every other window of 16 has no supervised target.
+TextSplit half_idle(const testing::TempDir& dir) {
+  MarkedDocument document;
+  for (int i = 0; i < 40 * 16 + 1; ++i) {
+    document.text += static_cast<char>('a' + i * i % 26);
+    document.marks += (i + 15) / 16 % 2 == 0 ? '1' : '0';  // targets of window w: 16 w + 1 .. 16 w + 16
+  }
+  const auto file = marked_tokens({document}, dir);
+  return {whole(file), whole(file)};
+}
+
+TEST(Trainer, AStepWithoutASupervisedTokenIsPassedOverWithAWarning) {
+  const testing::TempDir dir;
+  TinyRun tiny(dir / "run");
+  tiny.text = half_idle(tiny.text_dir);
+  tiny.options.plan = {.sequence_length = 16, .tokens = 0, .batch_windows = 1, .micro_windows = 1, .steps = 10};
+  tiny.options.checkpoint = {.every = 1, .keep = 20};
+  tiny.options.validate.windows = 40;  // half of them idle, too
+  Meddling objective;
+  const std::string warnings = warnings_of([&] { tiny.run(objective); });
+  const auto masters = [&](int64_t step) {
+    return testing::read_file(tiny.output / fmt::format("checkpoints/step-{:06d}/masters.safetensors", step));
+  };
+  int idle = 0;
+  for (const auto& line : read_log(tiny.output / "log.jsonl")) {
+    const int64_t step = line.at("step");
+    if (step == 0) continue;
+    const bool is_idle = line.at("supervised") == 0;
+    idle += is_idle ? 1 : 0;
+    EXPECT_EQ(line.contains("loss"), !is_idle) << step;
+    const std::string warning =
+        fmt::format("step {}: none of its 16 tokens is supervised; the model stays as it is", step);
+    EXPECT_EQ(warnings.find(warning) != std::string::npos, is_idle) << step;
+    if (step > 1) {
+      EXPECT_EQ(masters(step) == masters(step - 1), is_idle) << step;
+    }
+  }
+  EXPECT_GT(idle, 2);
+  EXPECT_LT(idle, 8);
+  EXPECT_EQ(logged_steps(tiny.output), count_to(10));
+}
+
+TEST(Trainer, GoesOnAfterAStopBitForBitWhereStepsWerePassedOver) {
+  const testing::TempDir dir;
+  TinyRun whole(dir / "whole"), stopped(dir / "stopped");
+  for (TinyRun* run : {&whole, &stopped}) {
+    run->text = half_idle(run->text_dir);
+    run->options.validate.windows = 40;
+    run->options.plan = {.sequence_length = 16, .tokens = 0, .batch_windows = 1, .micro_windows = 1, .steps = 12};
+  }
+  Meddling plain, again, signals([](Loss&, int call) {
+    if (call == 3) std::raise(SIGTERM);
+  });
+  torch::Tensor expected, got;
+  warnings_of([&] {
+    expected = whole.run(plain);
+    stopped.run(signals);
+    ASSERT_TRUE(stopped.summary.is_stopped);
+    ASSERT_GT(stopped.summary.steps, 4) << "none of the steps so far was passed over";
+    got = stopped.run(again);
+  });
+  EXPECT_TRUE(torch::equal(got, expected));
+  for (const char* name : {"optimizer.safetensors", "state.json"})
+    EXPECT_EQ(testing::read_file(stopped.output / "checkpoints/step-000012" / name),
+              testing::read_file(whole.output / "checkpoints/step-000012" / name));
+}
+
+TEST(Trainer, WritesNothingOfMasksWhereEveryTokenIsSupervised) {
+  const testing::TempDir dir;
+  TinyRun tiny(dir / "run");
+  Meddling objective;
+  tiny.run(objective);
+  for (const auto& line : read_log(tiny.output / "log.jsonl")) EXPECT_FALSE(line.contains("supervised"));
+  EXPECT_THAT(testing::read_file(tiny.output / "checkpoints/step-000010/state.json"),
+              ::testing::Not(HasSubstr("idle_steps")));
 }
 
 void flip_bit(const Path& path, size_t place) {

@@ -1,35 +1,36 @@
-#include "eval/token_stream.h"
+#include "core/text/token_stream.h"
 
 #include <algorithm>
-#include <utility>
 
 #include "core/common/error.h"
+#include "core/text/text_file.h"
 
-namespace crumb::eval {
+namespace crumb::text {
 
 int64_t TokenStream::text_of(int64_t index) const {
   return std::upper_bound(text_begin.begin(), text_begin.end(), index) - text_begin.begin() - 1;
 }
 
+TextDocuments read_documents(const Path& path, const std::string& separator) {
+  TextDocuments text{path, {}};
+  TextFile(path).for_each_document(separator,
+                                   [&](std::string_view document) { text.documents.emplace_back(document); });
+  return text;
+}
+
 TokenStream make_token_stream(const tokenizer::Tokenizer& tokenizer, std::span<const TextDocuments> texts, bool bos,
                               const ParallelFor& parallel_for) {
-  const auto& special = tokenizer.special();
-  CRUMB_CHECK(!bos || special.bos, "bos: the tokenizer has no BOS token");
+  const Frame frame = document_frame(tokenizer, bos);
   TokenStream stream;
-  stream.has_bos = bos;
-  stream.has_eos = special.eos.has_value();
+  stream.has_bos = frame.before.has_value();
+  stream.has_eos = frame.after.has_value();
   stream.text_begin.push_back(0);
+  DocumentEncoder encoder(tokenizer, frame, parallel_for, [&](std::span<const TokenId> ids) {
+    stream.ids.insert(stream.ids.end(), ids.begin(), ids.end());
+  });
   for (const auto& text : texts) {
-    std::vector<std::vector<tokenizer::TokenId>> encoded(text.documents.size());
-    parallel_for(static_cast<int64_t>(encoded.size()), 1, [&](int64_t begin, int64_t end) {
-      for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i)
-        encoded[i] = tokenizer.encode(text.documents[i]);
-    });
-    for (const auto& ids : encoded) {
-      if (bos) stream.ids.push_back(*special.bos);
-      stream.ids.insert(stream.ids.end(), ids.begin(), ids.end());
-      if (special.eos) stream.ids.push_back(*special.eos);
-    }
+    for (const auto& document : text.documents) encoder.add(document);
+    encoder.finish();
     stream.text_begin.push_back(stream.size());
   }
   return stream;
@@ -49,4 +50,4 @@ void require_equal_streams(const TokenStream& model, const TokenStream& baseline
       show(a, model.ids.end()), show(b, baseline.ids.end()));
 }
 
-}  // namespace crumb::eval
+}  // namespace crumb::text

@@ -3,7 +3,7 @@
 
 #include "core/tokenizer/tokenizer.h"
 
-namespace crumb::eval::testing {
+namespace crumb::testing {
 
 class FakeTokenizer : public tokenizer::Tokenizer {
  public:
@@ -12,13 +12,13 @@ class FakeTokenizer : public tokenizer::Tokenizer {
     specials.bos = kBos;
     specials.eos = kEos;
   }
-  std::vector<tokenizer::TokenId> encode(std::string_view text, bool, bool) const override {
+  std::vector<tokenizer::TokenId> encode(std::string_view text, bool = false, bool = true) const override {
     std::vector<tokenizer::TokenId> ids;
     for (const char c : text)
       ids.push_back(static_cast<unsigned char>(c) + (static_cast<unsigned char>(c) >= shift ? 1 : 0));
     return ids;
   }
-  std::string decode(const std::vector<tokenizer::TokenId>& ids, bool) const override {
+  std::string decode(const std::vector<tokenizer::TokenId>& ids, bool = false) const override {
     return {ids.begin(), ids.end()};
   }
   std::string token_bytes(tokenizer::TokenId id) const override { return {static_cast<char>(id)}; }
@@ -34,4 +34,4 @@ class FakeTokenizer : public tokenizer::Tokenizer {
   int shift = 1000;
 };
 
-}  // namespace crumb::eval::testing
+}  // namespace crumb::testing

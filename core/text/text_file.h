@@ -7,7 +7,7 @@
 
 #include "core/common/file.h"
 
-namespace crumb::tokenizer {
+namespace crumb::text {
 
 /// The text of `bytes`, without the byte order mark of UTF-8: it says how a file is encoded and is no part of the text
 /// (U+FEFF anywhere else is). UserError for bytes that are another kind of file
@@ -20,7 +20,8 @@ int64_t count_ill_formed(std::string_view text);
 
 /// A file of documents. It is JSON where its name ends in .jsonl, .ndjson or .json, in any case of letters, and where
 /// it begins with an object that has a "text", or with a list of such: one object a line, objects one after the other,
-/// or a list of them; the documents are their "text". Any other file is plain text, cut at a separator.
+/// or a list of them; the documents are their "text". Any other file is plain text, cut at a separator. The file is
+/// mapped, and whatever goes through it gives the pages behind back.
 class TextFile {
  public:
   /// UserError: missing, not a text.
@@ -28,8 +29,8 @@ class TextFile {
 
   const Path& path() const { return file_.path(); }
   bool is_json() const { return is_json_; }
-  /// As checked_text gives it.
-  std::string_view text() const { return text_; }
+  /// Of the text and of how its documents are found.
+  uint64_t hash(uint64_t h) const;
 
   /// Calls `document` for each document, in order; plain text is cut at `separator` (empty: the file is one document).
   /// Documents without a byte are left out; a view lives during its call only. UserError with file, line and column: an
@@ -42,4 +43,4 @@ class TextFile {
   bool is_json_;
 };
 
-}  // namespace crumb::tokenizer
+}  // namespace crumb::text

@@ -1,12 +1,12 @@
-#include "eval/token_stream.h"
+#include "core/text/token_stream.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tests/eval/fake_tokenizer.h"
+#include "tests/testing/fake_tokenizer.h"
 #include "tests/testing/testing.h"
 
-namespace crumb::eval {
+namespace crumb::text {
 namespace {
 
 using crumb::testing::error_of;
@@ -80,4 +80,4 @@ TEST(TokenStream, OfAnotherTokenizerIsRefusedAtTheFirstTokenThatDiffers) {
 }
 
 }  // namespace
-}  // namespace crumb::eval
+}  // namespace crumb::text

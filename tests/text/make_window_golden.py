@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes window_golden.txt: which windows numpy picks. One line: total, wanted, then the indices.
 
-  python tests/eval/make_window_golden.py > tests/eval/window_golden.txt      (numpy 2)
+  python tests/text/make_window_golden.py > tests/text/window_golden.txt      (numpy 2)
 """
 import numpy as np
 

@@ -1,4 +1,4 @@
-// Several texts as one stream of tokens, with the places where each begins.
+// Several texts as one stream of tokens in memory, with the places where each begins.
 #pragma once
 
 #include <span>
@@ -6,18 +6,19 @@
 #include <vector>
 
 #include "core/common/file.h"
-#include "core/common/thread_pool.h"
-#include "core/tokenizer/tokenizer.h"
+#include "core/text/encode.h"
 
-namespace crumb::eval {
+namespace crumb::text {
 
 struct TextDocuments {
   Path path;
   std::vector<std::string> documents;
 };
+/// UserError as TextFile has them.
+TextDocuments read_documents(const Path& path, const std::string& separator);
 
 struct TokenStream {
-  std::vector<tokenizer::TokenId> ids;
+  std::vector<TokenId> ids;
   std::vector<int64_t> text_begin;  // [texts + 1]: text i is ids[text_begin[i] .. text_begin[i + 1])
   bool has_bos = false, has_eos = false;
 
@@ -27,8 +28,7 @@ struct TokenStream {
   int64_t text_of(int64_t index) const;
 };
 
-/// Documents in order, each (BOS,) its ids, EOS. A tokenizer without EOS leaves it out. UserError: BOS asked for and
-/// the tokenizer has none.
+/// Documents in order, each in its document_frame().
 TokenStream make_token_stream(const tokenizer::Tokenizer& tokenizer, std::span<const TextDocuments> texts, bool bos,
                               const ParallelFor& parallel_for);
 
@@ -36,4 +36,4 @@ TokenStream make_token_stream(const tokenizer::Tokenizer& tokenizer, std::span<c
 /// token.
 void require_equal_streams(const TokenStream& model, const TokenStream& baseline, std::span<const TextDocuments> texts);
 
-}  // namespace crumb::eval
+}  // namespace crumb::text

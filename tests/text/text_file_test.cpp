@@ -1,13 +1,14 @@
-#include "core/tokenizer/text_file.h"
+#include "core/text/text_file.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <chrono>
 
+#include "core/common/hash.h"
 #include "tests/testing/testing.h"
 
-namespace crumb::tokenizer {
+namespace crumb::text {
 namespace {
 
 using namespace std::string_literals;
@@ -184,6 +185,43 @@ TEST_F(TextFileTest, AnEmptyTextIsAnError) {
   EXPECT_EQ(error_of([&] { TextFile(dir_.path()); }), "cannot read " + dir_.path().string() + ": not a regular file");
 }
 
+/// Kilobytes of mapped files in memory.
+int64_t mapped_kilobytes() {
+  const std::string status = testing::read_file("/proc/self/status");
+  const size_t at = status.find("RssFile:");
+  return at == std::string::npos ? -1 : std::stoll(status.substr(at + 8));
+}
+
+TEST_F(TextFileTest, ALongTextIsGivenBackBehindTheReader) {
+  const int64_t before = mapped_kilobytes();
+  if (before < 0) GTEST_SKIP() << "this system does not tell how much of a mapped file is in memory";
+  constexpr int kDocuments = 66'000;
+  const std::string letters(900, 'x');
+  std::string lines, plain;
+  for (int i = 0; i < kDocuments; ++i) {
+    lines += fmt::format("{{\"text\": \"{} {}\"}}\n", i, letters);
+    plain += fmt::format("{} {}\n", i, letters);
+  }
+  write_file(dir_ / "a.jsonl", lines);
+  write_file(dir_ / "a.txt", plain);
+  ASSERT_GT(std::min(lines.size(), plain.size()), size_t{56} << 20);
+  for (const char* name : {"a.jsonl", "a.txt"}) {
+    const TextFile file(dir_ / name);
+    const bool is_json = file.is_json();
+    int64_t most = mapped_kilobytes();  // with what the judgement of its bytes left
+    int next = 0;
+    file.for_each_document("\n", [&](std::string_view document) {
+      EXPECT_EQ(document, fmt::format("{} {}", next++, letters));
+      if (next % 3000 == 0) most = std::max(most, mapped_kilobytes());
+    });
+    EXPECT_EQ(next, kDocuments);
+    const std::string& bytes = is_json ? lines : plain;
+    EXPECT_EQ(file.hash(7), hash_bytes(hash_word(7, is_json ? 1 : 0), bytes));
+    most = std::max(most, mapped_kilobytes());
+    EXPECT_LT(most - before, 40 << 10) << name << ": blocks of 16 MB";
+  }
+}
+
 TEST_F(TextFileTest, ManyDocumentsTakeLinearTime) {
   const auto seconds = [&](int count, const char* between) {
     std::string text = "[";
@@ -198,4 +236,4 @@ TEST_F(TextFileTest, ManyDocumentsTakeLinearTime) {
 }
 
 }  // namespace
-}  // namespace crumb::tokenizer
+}  // namespace crumb::text

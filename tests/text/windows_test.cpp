@@ -1,4 +1,4 @@
-#include "eval/windows.h"
+#include "core/text/windows.h"
 
 #include <gtest/gtest.h>
 
@@ -6,11 +6,11 @@
 
 #include "tests/testing/testing.h"
 
-namespace crumb::eval {
+namespace crumb::text {
 namespace {
 
 TEST(Windows, AreTheOnesThatNumpysLinspacePicks) {
-  std::istringstream golden(crumb::testing::read_file(crumb::testing::source_dir() / "tests/eval/window_golden.txt"));
+  std::istringstream golden(crumb::testing::read_file(crumb::testing::source_dir() / "tests/text/window_golden.txt"));
   int cases = 0;
   for (std::string line; std::getline(golden, line); ++cases) {
     std::istringstream in(line);
@@ -22,6 +22,25 @@ TEST(Windows, AreTheOnesThatNumpysLinspacePicks) {
     EXPECT_EQ(got, want) << line;
   }
   EXPECT_EQ(cases, 21);
+}
+
+TEST(SpreadEvenly, PicksTheFirstOfEachEqualPart) {
+  const auto parts = [](int64_t total, int64_t wanted) { return spread_evenly(total, wanted, Spread::parts); };
+  // numpy 2: numpy.arange(n) * total // n
+  EXPECT_EQ(parts(42, 11), (std::vector<int64_t>{0, 3, 7, 11, 15, 19, 22, 26, 30, 34, 38}));
+  EXPECT_EQ(parts(1000, 8), (std::vector<int64_t>{0, 125, 250, 375, 500, 625, 750, 875}));
+  EXPECT_EQ(parts(1000003, 9),
+            (std::vector<int64_t>{0, 111111, 222222, 333334, 444445, 555557, 666668, 777780, 888891}));
+  EXPECT_EQ(parts(5, 100), (std::vector<int64_t>{0, 1, 2, 3, 4}));
+  EXPECT_EQ(parts(7, 1), (std::vector<int64_t>{0}));
+  EXPECT_TRUE(parts(0, 4).empty());
+  EXPECT_TRUE(parts(4, 0).empty());
+}
+
+TEST(SpreadEvenly, PicksFromTheFirstToTheLast) {
+  // numpy 2: numpy.unique(numpy.linspace(0, total - 1, n).astype(int))
+  EXPECT_EQ(spread_evenly(42, 11, Spread::ends), (std::vector<int64_t>{0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 41}));
+  EXPECT_TRUE(spread_evenly(0, 4, Spread::ends).empty());
 }
 
 TEST(Windows, NeedOneTokenMoreThanTheyTakeIn) {
@@ -58,4 +77,4 @@ TEST(Windows, OfAShortStrideScoreOnlyTheirNewTokens) {
 }
 
 }  // namespace
-}  // namespace crumb::eval
+}  // namespace crumb::text

@@ -1,18 +1,23 @@
-#include "core/tokenizer/text_file.h"
+#include "core/text/text_file.h"
 
 #include <algorithm>
 #include <cctype>
 
 #include "core/common/error.h"
+#include "core/common/hash.h"
 #include "core/common/json.h"
 #include "core/common/log.h"
 #include "core/common/quantity.h"
+#include "core/text/release_behind.h"
 #include "core/tokenizer/unicode.h"
 
-namespace crumb::tokenizer {
+namespace crumb::text {
 namespace {
 
 using namespace std::string_view_literals;
+using tokenizer::is_continuation;
+using tokenizer::next_utf8;
+using tokenizer::Utf8Sequence;
 
 constexpr std::string_view kUtf8Mark = "\xEF\xBB\xBF";
 
@@ -65,9 +70,18 @@ struct IllFormed {
   bool has_other = false;  // characters beyond ASCII that are well-formed
 };
 
-IllFormed find_ill_formed(std::string_view text) {
+/// Told how many bytes of a text were gone through.
+using Passed = std::function<void(size_t)>;
+constexpr size_t kBlockBytes = size_t{ReleaseBehind::kBlockBytes};
+
+IllFormed find_ill_formed(std::string_view text, const Passed& passed) {
   IllFormed found;
+  size_t next_block = kBlockBytes;
   for (size_t at = 0; at < text.size();) {
+    if (at >= next_block) {
+      passed(at);
+      next_block = at + kBlockBytes;
+    }
     const auto next = next_utf8(text.substr(at));
     if (next.state != Utf8Sequence::State::valid && found.parts++ == 0) found.first = at;
     found.has_other = found.has_other || (next.state == Utf8Sequence::State::valid && next.size > 1);
@@ -239,13 +253,12 @@ std::string_view characters(const MappedFile& file) {
   return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
 }
 
-}  // namespace
-
-std::string_view checked_text(std::string_view bytes, const std::string& name) {
+/// As checked_text() of the header.
+std::string_view check(std::string_view bytes, const std::string& name, const Passed& passed) {
   for (const Kind& kind : kOtherKinds) CRUMB_CHECK(!is_kind(kind, bytes), "{}: {}", name, kind.name);
   CRUMB_CHECK(!looks_like_utf16(bytes), "{}: UTF-16 text; convert it to UTF-8", name);
   if (bytes.starts_with(kUtf8Mark)) bytes.remove_prefix(kUtf8Mark.size());
-  const IllFormed found = find_ill_formed(bytes);
+  const IllFormed found = find_ill_formed(bytes, passed);
   if (found.parts == 0) return bytes;
   Place place;
   place.pass(bytes.substr(0, found.first));
@@ -260,17 +273,43 @@ std::string_view checked_text(std::string_view bytes, const std::string& name) {
   return bytes;
 }
 
-int64_t count_ill_formed(std::string_view text) { return find_ill_formed(text).parts; }
+/// The same of a mapped file, whose pages are given back.
+std::string_view check(const MappedFile& file) {
+  ReleaseBehind behind(file);
+  const std::string_view bytes = characters(file);
+  return check(bytes, file.path().string(), [&](size_t passed) { behind.pass(bytes.data() + passed); });
+}
+
+}  // namespace
+
+std::string_view checked_text(std::string_view bytes, const std::string& name) {
+  return check(bytes, name, [](size_t) {});
+}
+
+int64_t count_ill_formed(std::string_view text) {
+  return find_ill_formed(text, [](size_t) {}).parts;
+}
 
 TextFile::TextFile(const Path& path)
     : file_(path),
-      text_(checked_text(characters(file_), path.string())),
+      text_(check(file_)),
       is_json_(has_json_ending(path) || begins_with_json_document(text_, path.string())) {}
+
+uint64_t TextFile::hash(uint64_t h) const {
+  ReleaseBehind behind(file_);
+  h = hash_word(hash_word(h, is_json_ ? 1 : 0), text_.size());
+  for (std::string_view rest = text_; !rest.empty(); rest.remove_prefix(std::min(kBlockBytes, rest.size()))) {
+    behind.pass(rest.data());
+    h = hash_words(h, rest.substr(0, kBlockBytes));
+  }
+  return h;
+}
 
 void TextFile::for_each_document(std::string_view separator,
                                  const std::function<void(std::string_view)>& document) const {
   const std::string name = path().string();
   int64_t documents = 0;
+  ReleaseBehind behind(file_);
   const auto give = [&](std::string_view text) {
     if (text.empty()) return;
     ++documents;
@@ -278,10 +317,14 @@ void TextFile::for_each_document(std::string_view separator,
   };
   if (is_json_) {
     ValueReader(text_, name).read([&](std::string_view value, const Place& place) {
+      behind.pass(value.data());
       give(text_of(value, name, place));
     });
   } else {
-    split(text_, separator, give);
+    split(text_, separator, [&](std::string_view piece) {
+      behind.pass(piece.data());
+      give(piece);
+    });
     constexpr size_t kLong = size_t{1} << 20;
     if (documents == 1 && !separator.empty() && text_.size() >= kLong)
       log_warning("{}: the separator of documents does not occur in it (data.separator): one document of {} bytes",
@@ -290,4 +333,4 @@ void TextFile::for_each_document(std::string_view separator,
   CRUMB_CHECK(documents > 0, "{}: the text is empty", name);
 }
 
-}  // namespace crumb::tokenizer
+}  // namespace crumb::text

@@ -1,0 +1,51 @@
+#include "core/text/encode.h"
+
+#include <utility>
+
+#include "core/common/error.h"
+
+namespace crumb::text {
+namespace {
+
+std::vector<TokenId> encode_framed(const tokenizer::Tokenizer& tokenizer, const Frame& frame,
+                                   std::string_view document) {
+  std::vector<TokenId> ids = tokenizer.encode(document);
+  if (frame.before) ids.insert(ids.begin(), *frame.before);
+  if (frame.after) ids.push_back(*frame.after);
+  return ids;
+}
+
+}  // namespace
+
+Frame document_frame(const tokenizer::Tokenizer& tokenizer, bool bos) {
+  const auto& special = tokenizer.special();
+  CRUMB_CHECK(!bos || special.bos, "bos: the tokenizer has no BOS token");
+  return {bos ? special.bos : std::nullopt, special.eos};
+}
+
+DocumentEncoder::DocumentEncoder(const tokenizer::Tokenizer& tokenizer, const Frame& frame, ParallelFor parallel_for,
+                                 Sink sink, size_t batch_bytes)
+    : tokenizer_(tokenizer),
+      frame_(frame),
+      parallel_for_(std::move(parallel_for)),
+      sink_(std::move(sink)),
+      batch_bytes_(batch_bytes) {}
+
+void DocumentEncoder::add(std::string_view document) {
+  batch_.emplace_back(document);
+  held_bytes_ += document.size();
+  if (held_bytes_ >= batch_bytes_) finish();
+}
+
+void DocumentEncoder::finish() {
+  std::vector<std::vector<TokenId>> encoded(batch_.size());
+  parallel_for_(static_cast<int64_t>(batch_.size()), 1, [&](int64_t begin, int64_t end) {
+    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i)
+      encoded[i] = encode_framed(tokenizer_, frame_, batch_[i]);
+  });
+  for (const auto& ids : encoded) sink_(ids);
+  batch_.clear();
+  held_bytes_ = 0;
+}
+
+}  // namespace crumb::text
