@@ -15,6 +15,9 @@ using text::TextDocuments;
 using text::TokenStream;
 using text::Window;
 
+/// Windows are scored together up to this many tokens: short ones alone would leave the matrix products small.
+constexpr int64_t kBatchTokens = 2048;
+
 struct Judged {
   ModelFacts facts;
   std::unique_ptr<tokenizer::Tokenizer> tokenizer;
@@ -171,13 +174,11 @@ bool EvalResult::exceeded() const {
   return std::any_of(checks.begin(), checks.end(), [](const DropCheck& c) { return c.exceeded(); });
 }
 
-std::vector<DropCheck> check_drops(const std::map<std::string, double>& max_drop, const Comparison& comparison) {
+std::vector<DropCheck> check_drops(const std::map<std::string, double>& max_drop, const Scores& scores) {
   std::vector<DropCheck> checks;
-  for (const auto& [measure, limit] : max_drop) {
-    const double drop = measure == "kl"     ? comparison.kl.value
-                        : measure == "top1" ? 1.0 - comparison.top1.value
-                                            : comparison.perplexity_change.value;
-    checks.push_back({measure, drop, limit});
+  for (const auto& [name, limit] : max_drop) {
+    const Measure* measure = scores.find(name);
+    if (measure != nullptr && measure->drop) checks.push_back({name, *measure->drop, limit});
   }
   return checks;
 }
@@ -187,15 +188,24 @@ std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* 
                                        const ParallelFor& parallel_for) {
   std::vector<ModelSums> sums(models.size(), ModelSums(static_cast<size_t>(stream.num_texts())));
   Progress progress("eval", static_cast<int64_t>(windows.size()) * context, "tokens");
-  for (const auto& window : windows) {
-    const auto tokens =
-        std::span(stream.ids).subspan(static_cast<size_t>(window.begin), static_cast<size_t>(context + 1));
-    const auto scores = score_window(models, baseline, tokens, window.first_scored, parallel_for);
-    for (size_t m = 0; m < models.size(); ++m) {
-      check_finite(scores[m], window);
-      sums[m].add(scores[m], window, stream);
+  const std::span ids(stream.ids);
+  const auto batch = static_cast<size_t>(std::max<int64_t>(1, kBatchTokens / context));
+  for (size_t first = 0; first < windows.size(); first += batch) {
+    const auto some = std::span(windows).subspan(first, std::min(batch, windows.size() - first));
+    std::vector<ScoreRequest> requests;
+    for (const Window& window : some) {
+      const auto tokens = ids.subspan(static_cast<size_t>(window.begin), static_cast<size_t>(context + 1));
+      const auto given = static_cast<size_t>(window.first_scored + 1);
+      requests.push_back({tokens.first(given), tokens.subspan(given)});
     }
-    progress.add(context);
+    const auto scores = score_requests(models, baseline, requests, parallel_for);
+    for (size_t m = 0; m < models.size(); ++m) {
+      for (size_t w = 0; w < some.size(); ++w) {
+        check_finite(scores[m][w], some[w]);
+        sums[m].add(scores[m][w], some[w], stream);
+      }
+    }
+    progress.add(std::ssize(some) * context);
   }
   progress.finish();
   std::vector<StreamScores> out;
@@ -245,7 +255,7 @@ std::vector<EvalResult> evaluate_all(const EvalOptions& options, const std::vect
     result.protocol = protocol;
     result.texts = describe_texts(texts, stream, std::move(scores[i].texts));
     result.pooled = std::move(scores[i].pooled);
-    if (result.pooled.comparison) result.checks = check_drops(options.max_drop, *result.pooled.comparison);
+    result.checks = check_drops(options.max_drop, result.pooled);
     result.seconds = watch.seconds();
   }
   return results;

@@ -109,7 +109,7 @@ std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* 
                                        const text::TokenStream& stream, const std::vector<text::Window>& windows,
                                        int64_t context, const ParallelFor& parallel_for);
 
-/// Each limit of max_drop (perplexity, kl, top1) beside the drop found.
-std::vector<DropCheck> check_drops(const std::map<std::string, double>& max_drop, const Comparison& comparison);
+/// Each limit of max_drop beside the drop found; none for measures without one.
+std::vector<DropCheck> check_drops(const std::map<std::string, double>& max_drop, const Scores& scores);
 
 }  // namespace crumb::eval

@@ -10,43 +10,42 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Cells = std::vector<std::string>;
 
-std::string with_error(const Estimate& e, double unit, int digits, bool sign = false) {
-  const double value = e.value * unit;
-  std::string text = sign ? fmt::format("{:+.{}f}", value, digits) : fmt::format("{:.{}f}", value, digits);
-  if (e.standard_error) text += fmt::format(" ± {:.{}f}", *e.standard_error * unit, digits);
+std::string cell_of(const Measure& measure) {
+  const auto& [title, unit, digits, is_signed] = measure.shown;
+  const double value = measure.estimate.value * unit;
+  std::string text = is_signed ? fmt::format("{:+.{}f}", value, digits) : fmt::format("{:.{}f}", value, digits);
+  if (measure.estimate.standard_error)
+    text += fmt::format(" ± {:.{}f}", *measure.estimate.standard_error * unit, digits);
   return text;
 }
 
 Cells header(const EvalResult& result) {
-  if (!result.baseline) return {"text", "tokens", "perplexity"};
-  return {"text", "tokens", "perplexity", "baseline", "change %", "KL, nats/token", "same top-1 %"};
+  Cells cells = {"text", "tokens"};
+  for (const Measure& measure : result.pooled.measures) {
+    if (!measure.shown.title.empty()) cells.push_back(measure.shown.title);
+  }
+  return cells;
 }
 
-Cells row(const std::string& name, const Scores& scores, bool with_baseline) {
+/// `columns`: of the header.
+Cells row(const std::string& name, const Scores& scores, size_t columns) {
   Cells cells{name, format_count(scores.tokens)};
-  if (scores.tokens == 0) {
-    cells.resize(with_baseline ? 7 : 3, "-");
-    return cells;
+  for (const Measure& measure : scores.measures) {
+    if (!measure.shown.title.empty()) cells.push_back(cell_of(measure));
   }
-  cells.push_back(with_error(scores.perplexity, 1, 3));
-  if (!scores.comparison) return cells;
-  const Comparison& c = *scores.comparison;
-  cells.push_back(with_error(c.baseline_perplexity, 1, 3));
-  cells.push_back(with_error(c.perplexity_change, 100, 2, true));
-  cells.push_back(with_error(c.kl, 1, 4));
-  cells.push_back(with_error(c.top1, 100, 2));
+  cells.resize(columns, "-");  // nothing was measured: no token of this text was scored
   return cells;
 }
 
 /// A row a model: size, then the numbers of all texts together.
 std::vector<Cells> model_table(const std::vector<EvalResult>& results) {
-  const bool with_baseline = results.front().baseline.has_value();
   std::vector<Cells> rows{header(results.front())};
+  const size_t columns = rows[0].size();
   rows[0][0] = "model";
   rows[0].insert(rows[0].begin() + 1, {"size", "bits a weight", "without embeddings"});
   for (const auto& result : results) {
     const auto& facts = result.model;
-    auto& cells = rows.emplace_back(row(facts.path.string(), result.pooled, with_baseline));
+    auto& cells = rows.emplace_back(row(facts.path.string(), result.pooled, columns));
     cells.insert(cells.begin() + 1, {format_bytes(facts.file_bytes), fmt::format("{:.3f}", facts.bits_per_weight),
                                      fmt::format("{:.3f}", facts.bits_per_weight_without_embeddings)});
   }
@@ -55,11 +54,11 @@ std::vector<Cells> model_table(const std::vector<EvalResult>& results) {
 
 std::vector<Cells> table(const EvalResult& result) {
   std::vector<Cells> rows{header(result)};
-  const bool with_baseline = result.baseline.has_value();
+  const size_t columns = rows[0].size();
   rows.push_back(
-      row(result.texts.size() > 1 ? "all" : result.texts[0].path.filename().string(), result.pooled, with_baseline));
+      row(result.texts.size() > 1 ? "all" : result.texts[0].path.filename().string(), result.pooled, columns));
   for (const auto& text : result.texts) {
-    if (result.texts.size() > 1) rows.push_back(row(text.path.filename().string(), text.scores, with_baseline));
+    if (result.texts.size() > 1) rows.push_back(row(text.path.filename().string(), text.scores, columns));
   }
   return rows;
 }
@@ -176,16 +175,7 @@ Json estimate_json(const Estimate& e) {
 
 Json scores_json(const Scores& scores) {
   Json json{{"tokens", scores.tokens}, {"windows", scores.windows}};
-  if (scores.tokens == 0) return json;
-  json["cross_entropy"] = estimate_json(scores.cross_entropy);
-  json["perplexity"] = estimate_json(scores.perplexity);
-  if (!scores.comparison) return json;
-  const Comparison& c = *scores.comparison;
-  json["baseline_perplexity"] = estimate_json(c.baseline_perplexity);
-  json["perplexity_change"] = estimate_json(c.perplexity_change);
-  json["perplexity_increase"] = estimate_json(c.perplexity_increase);
-  json["kl"] = estimate_json(c.kl);
-  json["top1"] = estimate_json(c.top1);
+  for (const Measure& measure : scores.measures) json[measure.name] = estimate_json(measure.estimate);
   return json;
 }
 

@@ -3,22 +3,15 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cmath>
 #include <functional>
 #include <sstream>
 
+#include "core/common/chart.h"
 #include "core/common/error.h"
 #include "core/common/log.h"
 
 namespace crumb::train {
 namespace {
-
-struct Curve {
-  std::string name, color;
-  std::vector<std::pair<double, double>> points;
-};
-
-constexpr double kWidth = 860, kHeight = 240, kLeft = 70, kBottom = 30, kTop = 12, kRight = 12;
 
 /// Calls `line` for the text and the object of each line that is whole.
 void for_each_line(const Path& path, const std::function<void(const std::string&, const nlohmann::json&)>& line) {
@@ -55,75 +48,6 @@ Curve curve_of(const std::vector<nlohmann::json>& log, const std::string& key, c
   return curve;
 }
 
-/// The mean of each run of points, so that a long log stays a small page.
-Curve thinned(const Curve& curve, size_t most) {
-  const size_t run = std::max<size_t>(1, (curve.points.size() + most - 1) / most);
-  Curve out{curve.name, curve.color, {}};
-  for (size_t begin = 0; begin < curve.points.size(); begin += run) {
-    const size_t end = std::min(begin + run, curve.points.size());
-    double sum = 0;
-    for (size_t i = begin; i < end; ++i) sum += curve.points[i].second;
-    out.points.emplace_back(curve.points[end - 1].first, sum / static_cast<double>(end - begin));
-  }
-  return out;
-}
-
-struct Range {
-  double low = INFINITY, high = -INFINITY;
-  void add(double x) { low = std::min(low, x), high = std::max(high, x); }
-  double share(double x) const { return high > low ? (x - low) / (high - low) : 0.5; }
-};
-
-double to_x(const Range& range, double step) { return kLeft + range.share(step) * (kWidth - kLeft - kRight); }
-double to_y(const Range& range, double value) {
-  return kHeight - kBottom - range.share(value) * (kHeight - kBottom - kTop);
-}
-
-std::string axes(const Range& steps, const Range& values) {
-  std::string out;
-  for (int i = 0; i <= 4; ++i) {
-    const double value = values.low + (values.high - values.low) * i / 4.0, y = to_y(values, value);
-    out += fmt::format(
-        "<line x1='{}' x2='{}' y1='{:.1f}' y2='{:.1f}' class='grid'/><text x='{}' y='{:.1f}' class='y'>{:.4g}</text>\n",
-        kLeft, kWidth - kRight, y, y, kLeft - 6, y + 4, value);
-  }
-  for (int i = 0; i <= 4; ++i) {
-    const double step = steps.low + (steps.high - steps.low) * i / 4.0;
-    out += fmt::format("<text x='{:.1f}' y='{}' class='x'>{:.0f}</text>\n", to_x(steps, step), kHeight - 8, step);
-  }
-  return out;
-}
-
-std::string polyline(const Curve& curve, const Range& steps, const Range& values) {
-  std::string points;
-  for (const auto& [step, value] : curve.points)
-    points += fmt::format("{:.1f},{:.1f} ", to_x(steps, step), to_y(values, value));
-  return fmt::format("<polyline points='{}' stroke='{}'/>\n", points, curve.color);
-}
-
-std::string chart(const std::string& title, const std::vector<Curve>& curves) {
-  Range steps, values;
-  std::string legend, lines;
-  for (const auto& curve : curves) {
-    for (const auto& [step, value] : curve.points) steps.add(step), values.add(value);
-  }
-  for (const auto& curve : curves) {
-    if (curve.points.empty()) continue;
-    lines += polyline(curve, steps, values);
-    legend += fmt::format(" <span style='color:{}'>&#9632; {} ({:.5g})</span>", curve.color, curve.name,
-                          curve.points.back().second);
-  }
-  if (lines.empty()) return "";
-  return fmt::format("<h2>{}<small>{}</small></h2>\n<svg viewBox='0 0 {} {}'>\n{}{}</svg>\n", title, legend, kWidth,
-                     kHeight, axes(steps, values), lines);
-}
-
-std::string escaped(const std::string& text) {
-  std::string out;
-  for (const char c : text) out += c == '<' ? "&lt;" : c == '&' ? "&amp;" : std::string(1, c);
-  return out;
-}
-
 }  // namespace
 
 MetricsLog::MetricsLog(const Path& path, int64_t last_step) : path_(path) {
@@ -154,25 +78,17 @@ std::string curves_page(const std::vector<nlohmann::json>& log, const std::strin
   const auto curve = [&](const char* key, const char* name, const char* color) {
     return thinned(curve_of(log, key, name, color), 400);
   };
-  std::string body = chart("Loss", {curve("loss", "training loss", "#3b6fb6")});
-  body += chart("Divergence from the teacher, nats a token",
-                {curve("kl", "training", "#9db7dd"), curve("valid_kl", "validation", "#b63b3b")});
-  body += chart("Cross-entropy, nats a token", {curve("valid_cross_entropy", "validation", "#b63b3b")});
-  body += chart("Same first choice as the teacher", {curve("valid_top1", "validation", "#3b8f4e")});
-  body += chart("Learning rate", {curve("lr", "weights", "#3b6fb6")});
-  body += chart("Gradient norm", {curve("gradient_norm", "before clipping", "#7a5ba6")});
-  body += chart("Codes that differ from the start", {curve("flipped_share", "share", "#b6803b")});
-  body += chart("Distance from the start", {curve("weight_distance", "weights, relative", "#b6803b"),
-                                            curve("scale_distance", "logarithms of the scales", "#3b6fb6")});
-  return fmt::format(
-      "<!doctype html>\n<html><head><meta charset='utf-8'><title>{0}</title><style>\nbody{{font:15px "
-      "sans-serif;max-width:900px;margin:2em auto;"
-      "color:#222}}\nh2{{font-size:1em;margin:1.5em 0 0}} "
-      "small{{font-weight:normal;margin-left:1em}}\nsvg{{width:100%}} polyline{{fill:none;"
-      "stroke-width:1.5}}\n.grid{{stroke:#ddd}} text{{font-size:11px;fill:#666}} .y{{text-anchor:end}} "
-      ".x{{text-anchor:middle}}\n</style></head>"
-      "<body>\n<h1>{0}</h1>\n{1}</body></html>\n",
-      escaped(title), body);
+  std::string body = line_chart("Loss", {curve("loss", "training loss", "#3b6fb6")});
+  body += line_chart("Divergence from the teacher, nats a token",
+                     {curve("kl", "training", "#9db7dd"), curve("valid_kl", "validation", "#b63b3b")});
+  body += line_chart("Cross-entropy, nats a token", {curve("valid_cross_entropy", "validation", "#b63b3b")});
+  body += line_chart("Same first choice as the teacher", {curve("valid_top1", "validation", "#3b8f4e")});
+  body += line_chart("Learning rate", {curve("lr", "weights", "#3b6fb6")});
+  body += line_chart("Gradient norm", {curve("gradient_norm", "before clipping", "#7a5ba6")});
+  body += line_chart("Codes that differ from the start", {curve("flipped_share", "share", "#b6803b")});
+  body += line_chart("Distance from the start", {curve("weight_distance", "weights, relative", "#b6803b"),
+                                                 curve("scale_distance", "logarithms of the scales", "#3b6fb6")});
+  return chart_page(title, body);
 }
 
 }  // namespace crumb::train

@@ -1,6 +1,8 @@
 // A Scorer whose logits are a fixed function of the tokens seen, so that a plain reference can compute them again.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <functional>
 #include <utility>
@@ -32,27 +34,35 @@ class FakeScorer : public Scorer {
   FakeScorer(int64_t vocab, uint64_t seed, double noise) : vocab_(vocab), seed_(seed), noise_(noise) {}
   int64_t vocab_size() const override { return vocab_; }
   int64_t context_length() const override { return 1 << 20; }
-  void restart() override {
-    seen_.clear();
-    ++restarts;
+  void begin(std::span<const ScoreRequest> requests) override {
+    requests_.assign(requests.begin(), requests.end());
+    done_.assign(requests.size(), 0);
+    ++begins;
   }
-  void append(std::span<const TokenId> tokens, const RowSink& row) override {
-    pieces.emplace_back(static_cast<int64_t>(tokens.size()), static_cast<bool>(row));
-    for (const TokenId t : tokens) {
-      seen_.push_back(t);
-      if (row) row(fake_logits(seen_, vocab_, seed_, noise_));
+  void score(std::span<const ScorePiece> some, const RowSink& row) override {
+    for (const ScorePiece& piece : some) {
+      pieces.push_back(piece);
+      auto& done = done_[static_cast<size_t>(piece.request)];
+      EXPECT_EQ(piece.first, done) << "pieces of a request come one after the other";
+      const auto& request = requests_[static_cast<size_t>(piece.request)];
+      for (int64_t i = piece.first; i < piece.first + piece.count; ++i) {
+        std::vector<TokenId> seen(request.context.begin(), request.context.end());
+        seen.insert(seen.end(), request.continuation.begin(), request.continuation.begin() + i);
+        row(piece.request, i, fake_logits(seen, vocab_, seed_, noise_));
+      }
+      done += piece.count;
     }
   }
 
-  int restarts = 0;
-  std::vector<std::pair<int64_t, bool>>
-      pieces;  // how many tokens came at once, and whether their logits were asked for
+  int begins = 0;
+  std::vector<ScorePiece> pieces;  // that were asked for
 
  private:
   int64_t vocab_;
   uint64_t seed_;
   double noise_;
-  std::vector<TokenId> seen_;
+  std::vector<ScoreRequest> requests_;
+  std::vector<int64_t> done_;
 };
 
 inline std::vector<TokenId> random_ids(int64_t count, int64_t vocab, uint64_t seed) {
@@ -83,12 +93,16 @@ inline PlainScore plain_score(const std::vector<float>& model, const std::vector
   return s;
 }
 
-/// score_window() and score_stream() of a single model.
+/// Scores one window: `tokens` are its inputs and one more; the first `first_scored` predictions do not count.
 inline std::vector<TokenScore> score_window(Scorer& model, Scorer* baseline, std::span<const TokenId> tokens,
                                             int64_t first_scored, const ParallelFor& parallel_for) {
   Scorer* const models[] = {&model};
-  return eval::score_window(models, baseline, tokens, first_scored, parallel_for).at(0);
+  const auto given = static_cast<size_t>(first_scored + 1);
+  const ScoreRequest request{tokens.first(given), tokens.subspan(given)};
+  return score_requests(models, baseline, {&request, 1}, parallel_for).at(0).at(0);
 }
+
+/// score_stream() of a single model.
 inline StreamScores score_stream(Scorer& model, Scorer* baseline, const text::TokenStream& stream,
                                  const std::vector<text::Window>& windows, int64_t context,
                                  const ParallelFor& parallel_for) {

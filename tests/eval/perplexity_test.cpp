@@ -76,26 +76,27 @@ TEST(ScoreWindow, PredictsEveryTokenFromAllBeforeIt) {
   FakeScorer model(29, 1, 0.5), baseline(29, 2, 0.5);
   const auto ids = random_ids(41, 29, 0);
   expect_plain_scores(score_window(model, &baseline, ids, 0, serial_for), ids, 0, 29);
-  EXPECT_EQ(model.restarts, 1);
+  EXPECT_EQ(model.begins, 1);
 }
 
 TEST(ScoreWindow, OfSeveralModelsRunsTheBaselineOnceAndGivesEachItsOwnScores) {
   FakeScorer first(29, 1, 0.5), second(29, 3, 0.5), baseline(29, 2, 0.5);
   const auto ids = random_ids(41, 29, 0);
   Scorer* const models[] = {&first, &second};
-  const auto together = eval::score_window(models, &baseline, ids, 20, serial_for);
-  EXPECT_EQ(baseline.restarts, 1);
+  const ScoreRequest request{std::span(ids).first(21), std::span(ids).subspan(21)};
+  const auto together = score_requests(models, &baseline, {&request, 1}, serial_for);
+  EXPECT_EQ(baseline.begins, 1);
   ASSERT_EQ(together.size(), 2u);
   const std::vector<TokenScore> alone[] = {score_window(first, &baseline, ids, 20, serial_for),
                                            score_window(second, &baseline, ids, 20, serial_for)};
   for (size_t m = 0; m < 2; ++m) {
-    ASSERT_EQ(together[m].size(), 20u);
+    ASSERT_EQ(together[m][0].size(), 20u);
     for (size_t i = 0; i < 20; ++i) {
-      EXPECT_EQ(together[m][i].nll, alone[m][i].nll);
-      EXPECT_EQ(together[m][i].kl, alone[m][i].kl);
+      EXPECT_EQ(together[m][0][i].nll, alone[m][i].nll);
+      EXPECT_EQ(together[m][0][i].kl, alone[m][i].kl);
     }
   }
-  EXPECT_NE(together[0][0].kl, together[1][0].kl);
+  EXPECT_NE(together[0][0][0].kl, together[1][0][0].kl);
 }
 
 TEST(ScoreWindow, BeginsAnewEachTime) {
@@ -109,9 +110,34 @@ TEST(ScoreWindow, AsksForNoLogitsOfPositionsThatAreContextOnly) {
   FakeScorer model(29, 1, 0.5), baseline(29, 2, 0.5);
   const auto ids = random_ids(41, 29, 0);
   expect_plain_scores(score_window(model, &baseline, ids, 25, serial_for), ids, 25, 29);
-  const std::vector<std::pair<int64_t, bool>> pieces{{25, false}, {15, true}};
+  const std::vector<ScorePiece> pieces{{0, 0, 15}};
   EXPECT_EQ(model.pieces, pieces);
   EXPECT_EQ(baseline.pieces, pieces);
+}
+
+TEST(ScoreRequests, OfABatchAreThoseOfEachAlone) {
+  FakeScorer model(29, 1, 0.5), baseline(29, 2, 0.5);
+  const auto ids = random_ids(200, 29, 0);
+  std::vector<ScoreRequest> requests;
+  for (const auto& [begin, given, judged] :
+       {std::tuple<size_t, size_t, size_t>{0, 1, 40}, {41, 30, 3}, {90, 7, 1}, {100, 2, 90}})
+    requests.push_back({std::span(ids).subspan(begin, given), std::span(ids).subspan(begin + given, judged)});
+  Scorer* const models[] = {&model};
+  const auto together = score_requests(models, &baseline, requests, serial_for).at(0);
+  EXPECT_EQ(model.begins, 1);
+  for (size_t r = 0; r < requests.size(); ++r) {
+    const auto alone = score_requests(models, &baseline, {&requests[r], 1}, serial_for).at(0).at(0);
+    ASSERT_EQ(together[r].size(), requests[r].continuation.size());
+    for (size_t i = 0; i < alone.size(); ++i) {
+      EXPECT_EQ(together[r][i].nll, alone[i].nll);
+      EXPECT_EQ(together[r][i].kl, alone[i].kl);
+      const std::vector<TokenId> seen(requests[r].context.begin(),
+                                      requests[r].continuation.begin() + static_cast<std::ptrdiff_t>(i));
+      const auto want =
+          plain_score(fake_logits(seen, 29, 1, 0.5), fake_logits(seen, 29, 2, 0.5), requests[r].continuation[i]);
+      EXPECT_NEAR(together[r][i].nll, want.nll, 1e-11);
+    }
+  }
 }
 
 // Rows of a large vocabulary with one high logit each; cheap enough for half a million entries.
@@ -120,19 +146,26 @@ class SpikeScorer : public Scorer {
   explicit SpikeScorer(int64_t vocab) : row_(static_cast<size_t>(vocab), 0.0f) {}
   int64_t vocab_size() const override { return static_cast<int64_t>(row_.size()); }
   int64_t context_length() const override { return 1 << 20; }
-  void restart() override {}
-  void append(std::span<const TokenId> tokens, const RowSink& row) override {
-    largest_piece = std::max(largest_piece, tokens.size());
-    for (const TokenId t : tokens) {
-      row_[static_cast<size_t>(t)] = 10.0f;
-      row(row_);
-      row_[static_cast<size_t>(t)] = 0.0f;
+  void begin(std::span<const ScoreRequest> requests) override { requests_.assign(requests.begin(), requests.end()); }
+  void score(std::span<const ScorePiece> pieces, const RowSink& row) override {
+    int64_t rows = 0;
+    for (const auto& [request, first, count] : pieces) {
+      rows += count;
+      const auto& [context, continuation] = requests_[static_cast<size_t>(request)];
+      for (int64_t i = first; i < first + count; ++i) {
+        const TokenId last = i == 0 ? context.back() : continuation[static_cast<size_t>(i - 1)];
+        row_[static_cast<size_t>(last)] = 10.0f;
+        row(request, i, row_);
+        row_[static_cast<size_t>(last)] = 0.0f;
+      }
     }
+    most_rows = std::max(most_rows, rows);
   }
-  size_t largest_piece = 0;
+  int64_t most_rows = 0;
 
  private:
   std::vector<float> row_;
+  std::vector<ScoreRequest> requests_;
 };
 
 TEST(ScoreWindow, HoldsLogitsOfAChunkOfPositionsOnly) {
@@ -142,7 +175,7 @@ TEST(ScoreWindow, HoldsLogitsOfAChunkOfPositionsOnly) {
   std::vector<TokenId> window;
   for (int i = 0; i < 10; ++i) window.insert(window.end(), ids.begin(), ids.end());
   const auto scores = score_window(model, nullptr, window, 0, serial_for);
-  EXPECT_EQ(model.largest_piece, size_t{(16 << 20) / kVocab});  // 41 rows, of a window of 99
+  EXPECT_EQ(model.most_rows, (16 << 20) / kVocab);  // 41 rows, of a window of 99
   const double log_sum = std::log(std::exp(10.0) + kVocab - 1);
   ASSERT_EQ(scores.size(), window.size() - 1);
   for (size_t i = 0; i < scores.size(); ++i)
@@ -201,14 +234,15 @@ TEST(Summarize, GivesTheMeansOverTokensNotOverWindows) {
   const Scores s = summarize(windows, true);
   EXPECT_EQ(s.tokens, static_cast<int64_t>(tokens));
   EXPECT_EQ(s.windows, 20);
-  EXPECT_DOUBLE_EQ(s.cross_entropy.value, nll / tokens);
-  EXPECT_DOUBLE_EQ(s.perplexity.value, std::exp(nll / tokens));
-  EXPECT_DOUBLE_EQ(s.comparison->baseline_perplexity.value, std::exp(baseline / tokens));
-  EXPECT_NEAR(s.comparison->perplexity_change.value, std::exp(nll / tokens) / std::exp(baseline / tokens) - 1, 1e-12);
-  EXPECT_NEAR(s.comparison->perplexity_increase.value, std::exp(nll / tokens) - std::exp(baseline / tokens), 1e-10);
-  EXPECT_DOUBLE_EQ(s.comparison->kl.value, kl / tokens);
-  EXPECT_DOUBLE_EQ(s.comparison->top1.value, top / tokens);
-  EXPECT_FALSE(summarize(windows, false).comparison);
+  EXPECT_DOUBLE_EQ(s.at("cross_entropy").value, nll / tokens);
+  EXPECT_DOUBLE_EQ(s.at("perplexity").value, std::exp(nll / tokens));
+  EXPECT_DOUBLE_EQ(s.at("baseline_perplexity").value, std::exp(baseline / tokens));
+  EXPECT_NEAR(s.at("perplexity_change").value, std::exp(nll / tokens) / std::exp(baseline / tokens) - 1, 1e-12);
+  EXPECT_NEAR(s.at("perplexity_increase").value, std::exp(nll / tokens) - std::exp(baseline / tokens), 1e-10);
+  EXPECT_DOUBLE_EQ(s.at("kl").value, kl / tokens);
+  EXPECT_DOUBLE_EQ(s.at("top1").value, top / tokens);
+  EXPECT_EQ(summarize(windows, false).find("kl"), nullptr);
+  EXPECT_FALSE(summarize(windows, false).find("perplexity")->drop) << "nothing to drop from";
 }
 
 TEST(Summarize, HasTheStandardErrorsOfABootstrapOverWindows) {
@@ -220,36 +254,37 @@ TEST(Summarize, HasTheStandardErrorsOfABootstrapOverWindows) {
     std::vector<WindowSums> sample;
     for (size_t i = 0; i < windows.size(); ++i) sample.push_back(windows[rng.below(at++, windows.size())]);
     const Scores s = summarize(sample, true);
-    nll.push_back(s.cross_entropy.value);
-    perplexity.push_back(s.perplexity.value);
-    baseline.push_back(s.comparison->baseline_perplexity.value);
-    change.push_back(s.comparison->perplexity_change.value);
-    increase.push_back(s.comparison->perplexity_increase.value);
-    kl.push_back(s.comparison->kl.value);
-    top1.push_back(s.comparison->top1.value);
+    nll.push_back(s.at("cross_entropy").value);
+    perplexity.push_back(s.at("perplexity").value);
+    baseline.push_back(s.at("baseline_perplexity").value);
+    change.push_back(s.at("perplexity_change").value);
+    increase.push_back(s.at("perplexity_increase").value);
+    kl.push_back(s.at("kl").value);
+    top1.push_back(s.at("top1").value);
   }
   const Scores s = summarize(windows, true);
   // 2000 resamples know a standard deviation to 1.6 %; linearising the exponential costs about as much at 400 windows.
   const auto near = [](const Estimate& e, const std::vector<double>& x) {
     EXPECT_NEAR(*e.standard_error / spread(x), 1.0, 0.07);
   };
-  near(s.cross_entropy, nll);
-  near(s.perplexity, perplexity);
-  near(s.comparison->baseline_perplexity, baseline);
-  near(s.comparison->perplexity_change, change);
-  near(s.comparison->perplexity_increase, increase);
-  near(s.comparison->kl, kl);
-  near(s.comparison->top1, top1);
+  near(s.at("cross_entropy"), nll);
+  near(s.at("perplexity"), perplexity);
+  near(s.at("baseline_perplexity"), baseline);
+  near(s.at("perplexity_change"), change);
+  near(s.at("perplexity_increase"), increase);
+  near(s.at("kl"), kl);
+  near(s.at("top1"), top1);
   // Pairing: model and baseline share the level of a window, their ratio does not.
-  EXPECT_LT(*s.comparison->perplexity_change.standard_error, 0.25 * *s.perplexity.standard_error / s.perplexity.value);
+  EXPECT_LT(*s.at("perplexity_change").standard_error,
+            0.25 * *s.at("perplexity").standard_error / s.at("perplexity").value);
 }
 
 TEST(Summarize, KnowsNoErrorOfASingleWindow) {
   const Scores s = summarize(synthetic_windows(1), true);
-  EXPECT_GT(s.perplexity.value, 1.0);
-  EXPECT_FALSE(s.perplexity.standard_error);
-  EXPECT_FALSE(s.comparison->kl.standard_error);
-  EXPECT_FALSE(s.comparison->perplexity_increase.standard_error);
+  EXPECT_GT(s.at("perplexity").value, 1.0);
+  EXPECT_FALSE(s.at("perplexity").standard_error);
+  EXPECT_FALSE(s.at("kl").standard_error);
+  EXPECT_FALSE(s.at("perplexity_increase").standard_error);
 }
 
 TEST(Summarize, LeavesOutWindowsWithoutTokens) {
@@ -258,7 +293,7 @@ TEST(Summarize, LeavesOutWindowsWithoutTokens) {
   windows.insert(windows.begin() + 4, WindowSums{});
   const Scores after = summarize(windows, true);
   EXPECT_EQ(after.windows, 10);
-  EXPECT_EQ(*after.comparison->kl.standard_error, *before.comparison->kl.standard_error);
+  EXPECT_EQ(*after.at("kl").standard_error, *before.at("kl").standard_error);
   EXPECT_EQ(summarize(std::vector<WindowSums>(3), true).tokens, 0);
 }
 

@@ -14,11 +14,16 @@ Scores make_scores(int64_t tokens, double perplexity, bool compared, bool known 
   const auto estimate = [&](double value, double error) {
     return known ? Estimate{value, error} : Estimate{value, std::nullopt};
   };
-  Scores s{tokens, tokens / 512, estimate(std::log(perplexity), 0.01), estimate(perplexity, 0.5), std::nullopt};
-  if (compared) {
-    s.comparison = Comparison{estimate(40.0, 0.25), estimate(perplexity / 40 - 1, 0.002),
-                              estimate(perplexity - 40, 0.1), estimate(0.125, 0.001), estimate(0.75, 0.004)};
-  }
+  Scores s{tokens, tokens / 512, {}};
+  if (tokens == 0) return s;
+  s.measures = {{"cross_entropy", estimate(std::log(perplexity), 0.01)},
+                {"perplexity", estimate(perplexity, 0.5), {"perplexity", 1, 3}}};
+  if (!compared) return s;
+  s.measures.push_back({"baseline_perplexity", estimate(40.0, 0.25), {"baseline", 1, 3}});
+  s.measures.push_back({"perplexity_change", estimate(perplexity / 40 - 1, 0.002), {"change %", 100, 2, true}});
+  s.measures.push_back({"perplexity_increase", estimate(perplexity - 40, 0.1)});
+  s.measures.push_back({"kl", estimate(0.125, 0.001), {"KL, nats/token", 1, 4}});
+  s.measures.push_back({"top1", estimate(0.75, 0.004), {"same top-1 %", 100, 2}});
   return s;
 }
 

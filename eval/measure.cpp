@@ -1,0 +1,20 @@
+#include "eval/measure.h"
+
+#include <algorithm>
+
+#include "core/common/error.h"
+
+namespace crumb::eval {
+
+const Measure* Scores::find(std::string_view name) const {
+  const auto found = std::ranges::find(measures, name, &Measure::name);
+  return found == measures.end() ? nullptr : &*found;
+}
+
+const Estimate& Scores::at(std::string_view name) const {
+  const Measure* measure = find(name);
+  CRUMB_ASSERT(measure != nullptr);
+  return measure->estimate;
+}
+
+}  // namespace crumb::eval

@@ -1,0 +1,31 @@
+// Scores of predicted tokens, of models beside a baseline.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "core/common/thread_pool.h"
+#include "eval/scorer.h"
+
+namespace crumb::eval {
+
+/// One predicted token. Without a baseline only `nll` is set.
+struct TokenScore {
+  double nll = 0;  // -log P(token), nats
+  double baseline_nll = 0;
+  double kl = 0;          // KL(baseline || model) of the whole distribution, nats
+  bool same_top = false;  // both put the same token first (the lowest id among equals)
+};
+
+/// Compares two rows of logits; `baseline` may be empty. Not finite logits give not finite scores.
+TokenScore score_row(std::span<const float> model, std::span<const float> baseline, tokenizer::TokenId target);
+
+/// scores[request][position of its continuation]
+using RequestScores = std::vector<std::vector<TokenScore>>;
+
+/// Scores a batch of requests, for each model. `baseline` may be null; it runs once, however many models there are.
+/// Logits are held for some positions at a time, about 64 MB for the model at work and 64 MB for the baseline.
+std::vector<RequestScores> score_requests(std::span<Scorer* const> models, Scorer* baseline,
+                                          std::span<const ScoreRequest> requests, const ParallelFor& parallel_for);
+
+}  // namespace crumb::eval
