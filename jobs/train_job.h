@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "core/arch/decoder_spec.h"
+#include "core/arch/tensor_table.h"
 #include "core/common/config.h"
 #include "core/common/thread_pool.h"
 #include "distill/options.h"

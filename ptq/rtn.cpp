@@ -95,7 +95,7 @@ class RtnWalk {
   }
 
   void read(const TensorDesc& desc, int64_t begin, int64_t end, float* out) const {
-    const StoredTensor& tensor = model_.tensor(desc.hf_name);
+    const StoredTensor& tensor = model_.tensor(desc.id);
     model_.read_rows(tensor, begin, end, out);
     model_.release_rows(tensor, begin, end);
   }
@@ -138,7 +138,7 @@ class RtnWalk {
   TensorError& entry_of(const TensorDesc& desc) {
     auto& tensors = report_.tensors;
     if (tensors.empty() || tensors.back().module != desc.module_name())
-      tensors.push_back({.module = desc.module_name(), .layer = desc.layer, .error = {}});
+      tensors.push_back({.module = desc.module_name(), .layer = desc.id.layer, .error = {}});
     return tensors.back();
   }
 
