@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cli/verbs.h"
+#include "core/arch/spec_compare.h"
 #include "core/common/json.h"
 #include "core/common/quantity.h"
 #include "jobs/inspect.h"
@@ -26,13 +27,31 @@ struct Options {
   bool tensors = false;
 };
 
+/// What layers have, by the keys of the JSON: one number where all have the same, else one for each layer.
+struct LayerValues {
+  explicit LayerValues(const arch::DecoderSpec& spec)
+      : heads(values_of_layers(spec, [](const auto& layer) { return layer.gqa().heads; })),
+        kv_heads(values_of_layers(spec, [](const auto& layer) { return layer.gqa().kv_heads; })),
+        head_dim(values_of_layers(spec, [](const auto& layer) { return layer.gqa().head_dim; })),
+        intermediate(values_of_layers(spec, [](const auto& layer) { return layer.mlp().intermediate; })),
+        rope_base(values_of_layers(spec, [](const auto& layer) { return layer.rope.base; })) {}
+  std::vector<int64_t> heads, kv_heads, head_dim, intermediate;
+  std::vector<double> rope_base;
+};
+
 json spec_json(const arch::DecoderSpec& spec) {
-  const auto& layer = spec.layers.front();
-  return {{"layers", spec.num_layers()},      {"hidden_size", spec.hidden_size},
-          {"heads", layer.gqa().heads},       {"kv_heads", layer.gqa().kv_heads},
-          {"head_dim", layer.gqa().head_dim}, {"intermediate_size", layer.mlp().intermediate},
-          {"vocab_size", spec.vocab_size},    {"context_length", spec.context_length},
-          {"tied_head", spec.tied_head},      {"rope_base", layer.rope.base}};
+  const LayerValues layers(spec);
+  const auto one_or_all = [](const auto& values) { return values.size() == 1 ? json(values[0]) : json(values); };
+  return {{"layers", spec.num_layers()},
+          {"hidden_size", spec.hidden_size},
+          {"heads", one_or_all(layers.heads)},
+          {"kv_heads", one_or_all(layers.kv_heads)},
+          {"head_dim", one_or_all(layers.head_dim)},
+          {"intermediate_size", one_or_all(layers.intermediate)},
+          {"vocab_size", spec.vocab_size},
+          {"context_length", spec.context_length},
+          {"tied_head", spec.tied_head},
+          {"rope_base", one_or_all(layers.rope_base)}};
 }
 
 /// What stands around a text, and what ends a generation.
@@ -100,10 +119,11 @@ void print_summary(const Contents& contents) {
   const auto all = total_of(contents, true), inner = total_of(contents, false);
   if (contents.spec) {
     const auto& spec = *contents.spec;
-    const auto& layer = spec.layers.front();
+    const LayerValues layers(spec);
+    const auto text = [](const auto& values) { return fmt::format("{}", fmt::join(values, " ")); };
     fmt::print("  {} layers, hidden {}, {}/{} heads of {}, feed-forward {}, vocabulary {} ({} head), context {}\n",
-               spec.num_layers(), spec.hidden_size, layer.gqa().heads, layer.gqa().kv_heads, layer.gqa().head_dim,
-               layer.mlp().intermediate, format_count(spec.vocab_size), spec.tied_head ? "tied" : "own",
+               spec.num_layers(), spec.hidden_size, text(layers.heads), text(layers.kv_heads), text(layers.head_dim),
+               text(layers.intermediate), format_count(spec.vocab_size), spec.tied_head ? "tied" : "own",
                format_count(spec.context_length));
   }
   if (!contents.note.empty()) fmt::print("  not a model that Crumb runs: {}\n", contents.note);

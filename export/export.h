@@ -25,7 +25,7 @@ struct ExportOptions {
 
 /// What one tensor becomes.
 struct PlannedTensor {
-  arch::TensorDesc desc;                     // rope_freqs.weight of a GGUF has no hf_name
+  arch::TensorDesc desc;                     // of the table, or Slot::rope_freqs of a GGUF
   std::optional<quant::QuantFormat> format;  // of a quantized linear
   formats::TensorType type = formats::TensorType::f32;
   int64_t bytes = 0;

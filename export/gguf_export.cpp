@@ -61,7 +61,7 @@ void set_metadata(const ExportJob& job, formats::GgufWriter& writer) {
 }
 
 void write_tensor(ExportJob& job, const PlannedTensor& planned, formats::GgufWriter& writer) {
-  if (planned.desc.hf_name.empty()) {
+  if (planned.desc.id.slot == arch::Slot::rope_freqs) {
     const auto freqs = arch::rope_freqs(job.checkpoint.spec());
     writer.write(freqs.data(), planned.bytes);
     return;
@@ -77,14 +77,14 @@ void write_tensor(ExportJob& job, const PlannedTensor& planned, formats::GgufWri
 }
 
 void check_tensor(ExportJob& job, const PlannedTensor& planned, const formats::GgufReader& file) {
-  const auto& tensor = file.tensor(planned.desc.gguf_name);
+  const auto& tensor = file.tensor(planned.desc.gguf.name);
   if (tensor.type != planned.type || tensor.shape != planned.desc.shape || tensor.bytes != planned.bytes)
-    run_error("read-back of {}: type or shape differs from what was written", planned.desc.gguf_name);
+    run_error("read-back of {}: type or shape differs from what was written", planned.desc.gguf.name);
   const auto bytes = file.bytes(tensor);
-  if (planned.desc.hf_name.empty()) {
+  if (planned.desc.id.slot == arch::Slot::rope_freqs) {
     const auto freqs = arch::rope_freqs(job.checkpoint.spec());
     if (!std::equal(bytes.begin(), bytes.end(), reinterpret_cast<const uint8_t*>(freqs.data())))
-      run_error("read-back of {}: values differ from what was written", planned.desc.gguf_name);
+      run_error("read-back of {}: values differ from what was written", planned.desc.gguf.name);
     return;
   }
   TensorRows rows(job.checkpoint, planned, RowOrder::gguf, job.pool);
@@ -104,14 +104,6 @@ void check_tokens(const tokenizer::Tokenizer& source, const tokenizer::Tokenizer
   }
 }
 
-/// What the metadata say must be the model and the vocabulary that were written.
-void check_metadata(const ExportJob& job, const Path& file) {
-  const auto written = quant::open_checkpoint(file);
-  if (arch::parameter_count(written->spec()) != arch::parameter_count(job.checkpoint.spec()))
-    run_error("read-back: the metadata describe another model than the one written");
-  check_tokens(*job.checkpoint.load_tokenizer(), *written->load_tokenizer());
-}
-
 }  // namespace
 
 void check_gguf_vocabulary(const arch::DecoderSpec& spec, const tokenizer::Tokenizer& tokenizer) {
@@ -127,7 +119,7 @@ void check_gguf_vocabulary(const arch::DecoderSpec& spec, const tokenizer::Token
 void write_gguf(ExportJob& job) {
   formats::GgufWriter writer;
   set_metadata(job, writer);
-  for (const auto& planned : job.plan.tensors) writer.declare(planned.desc.gguf_name, planned.type, planned.desc.shape);
+  for (const auto& planned : job.plan.tensors) writer.declare(planned.desc.gguf.name, planned.type, planned.desc.shape);
   writer.begin(job.output, job.overwrite);
   for (const auto& planned : job.plan.tensors) write_tensor(job, planned, writer);
   writer.finish();
@@ -136,10 +128,12 @@ void write_gguf(ExportJob& job) {
     const formats::GgufReader file(writer.temporary_path());
     if (file.tensors().size() != job.plan.tensors.size()) run_error("read-back: the number of tensors differs");
     for (const auto& planned : job.plan.tensors) check_tensor(job, planned, file);
+    arch::check_read_back(file, job.checkpoint.spec());
     job.checked_tensors = static_cast<int64_t>(file.tensors().size());
     job.file_bytes = file.file_bytes();
   }
-  check_metadata(job, writer.temporary_path());
+  const auto written = quant::open_checkpoint(writer.temporary_path());
+  check_tokens(*job.checkpoint.load_tokenizer(), *written->load_tokenizer());
   writer.commit();
 }
 

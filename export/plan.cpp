@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 #include <string_view>
+#include <utility>
 
 #include "core/arch/gguf_metadata.h"
 #include "core/common/error.h"
@@ -217,21 +218,19 @@ Choice choose(const Target& target, const TensorDesc& desc, const FormatMap& for
 /// File order of the published 2-bit files: rope_freqs (as the stock converter), output_norm, token_embd, output, then
 /// the layers, each by name.
 std::pair<int, std::string> gguf_order(const PlannedTensor& tensor) {
-  static constexpr std::array<std::string_view, 4> kFirst = {"rope_freqs.weight", "output_norm.weight",
-                                                             "token_embd.weight", "output.weight"};
-  const auto it = std::ranges::find(kFirst, tensor.desc.gguf_name);
+  using arch::Slot;
+  static constexpr std::array kFirst = {Slot::rope_freqs, Slot::final_norm, Slot::embedding, Slot::head};
+  const auto it = std::ranges::find(kFirst, tensor.desc.id.slot);
   const auto rank = static_cast<int>(it - kFirst.begin());
-  return {it == kFirst.end() ? rank + tensor.desc.layer : rank, tensor.desc.gguf_name};
+  return {it == kFirst.end() ? rank + tensor.desc.id.layer : rank, tensor.desc.gguf.name};
 }
 
 void add_rope_freqs(const arch::DecoderSpec& spec, ExportPlan& plan) {
-  const auto freqs = static_cast<int64_t>(arch::rope_freqs(spec).size());
-  if (freqs == 0) return;
+  const auto desc = arch::rope_freqs_tensor(spec);
+  if (!desc) return;
   PlannedTensor tensor;
-  tensor.desc.gguf_name = "rope_freqs.weight";
-  tensor.desc.role = TensorRole::norm;
-  tensor.desc.shape = {freqs};
-  plan.tensors.push_back(tensor);
+  tensor.desc = *desc;
+  plan.tensors.push_back(std::move(tensor));
 }
 
 void warn_about_window(const arch::DecoderSpec& spec, ExportPlan& plan) {
@@ -343,6 +342,10 @@ ExportPlan plan_export(const arch::DecoderSpec& spec, const FormatMap& formats, 
   const Target& target = find_target(options.target);
   if (target.is_gguf()) arch::check_llama_cpp_loads(spec);
   const auto table = arch::tensor_table(spec);
+  if (target.is_gguf())
+    arch::check_stored_alone(table, &TensorDesc::gguf, "GGUF");
+  else
+    arch::check_stored_alone(table, &TensorDesc::hf, "an HF folder");
   check_formats(spec, table, formats, options);
   ExportPlan plan;
   plan.target = target.name;

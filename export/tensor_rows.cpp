@@ -31,7 +31,7 @@ TensorRows::TensorRows(const quant::Checkpoint& checkpoint, const PlannedTensor&
                        ThreadPool& pool)
     : checkpoint_(checkpoint),
       planned_(planned),
-      stored_(checkpoint.tensor(planned.desc.hf_name)),
+      stored_(checkpoint.tensor(planned.desc.id)),
       pool_(pool),
       cols_(planned.desc.cols()),
       head_dim_(order == RowOrder::gguf ? planned.desc.permuted_head_dim : 0),

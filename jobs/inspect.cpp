@@ -18,7 +18,8 @@ namespace {
 
 StoredEntry gguf_entry(const formats::GgufTensor& tensor) {
   StoredEntry entry{tensor.name, "", tensor.shape, tensor.bytes, false, tensor.readable, {}};
-  entry.is_vocabulary = tensor.name == "token_embd.weight" || tensor.name == "output.weight";
+  entry.is_vocabulary =
+      tensor.name == arch::gguf_name(arch::Slot::embedding) || tensor.name == arch::gguf_name(arch::Slot::head);
   entry.type = tensor.type_name;
   return entry;
 }
@@ -26,7 +27,7 @@ StoredEntry gguf_entry(const formats::GgufTensor& tensor) {
 /// Of a matrix that is codes and scales; empty otherwise.
 std::vector<int64_t> histogram(const formats::GgufReader& gguf, const formats::GgufTensor& tensor) {
   if (!tensor.readable || tensor.shape.size() != 2) return {};
-  const auto format = quant::find_codes(gguf, tensor);
+  const auto format = quant::find_codes(gguf, tensor, 0, tensor.rows());
   if (!format) return {};
   const quant::RowsOfCodes rows(gguf, tensor, *format);
   std::vector<uint8_t> codes(static_cast<size_t>(tensor.cols()));

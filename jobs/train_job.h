@@ -7,7 +7,7 @@
 #include <variant>
 #include <vector>
 
-#include "core/arch/decoder_spec.h"
+#include "core/arch/tensor_table.h"
 #include "core/common/config.h"
 #include "core/common/thread_pool.h"
 #include "distill/options.h"

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include "core/arch/decoder_spec.h"
+#include "core/arch/tensor_table.h"
 #include "jobs/train_job.h"
 #include "train/schedule.h"
 

@@ -1,5 +1,7 @@
 #include "model/block.h"
 
+#include <algorithm>
+
 #include "core/common/error.h"
 #include "model/module_tree.h"
 #include "model/ops.h"
@@ -27,39 +29,46 @@ torch::Tensor make_window_mask(int64_t window, int64_t tokens, torch::Device dev
       .masked_fill_((age < 0).logical_or(age >= window), -std::numeric_limits<float>::infinity());
 }
 
-Block::Block(const arch::LayerSpec& spec, double rms_norm_eps, const std::string& prefix,
-             const std::vector<arch::TensorDesc>& tensors, const TensorSource& source, const LinearFactory& make_linear)
+Block::Block(const arch::LayerSpec& spec, double rms_norm_eps, int layer, const std::vector<arch::TensorDesc>& tensors,
+             const TensorSource& source, const LinearFactory& make_linear)
     : spec_(spec), eps_(rms_norm_eps) {
-  std::map<std::string, const arch::TensorDesc*> mine;
-  for (const auto& desc : tensors) {
-    if (desc.hf_name.starts_with(prefix)) mine[desc.hf_name.substr(prefix.size())] = &desc;
-  }
-  const auto add_norm = [&](torch::Tensor& weight, const std::string& path) {
-    const auto found = mine.find(path + ".weight");
-    if (found == mine.end()) return;
-    weight = add_parameter(*this, path, "weight", source(*found->second));
-    parameters_by_name_[found->second->hf_name] = weight;
+  using arch::Slot;
+  const auto find = [&](Slot slot) {
+    const auto found = std::ranges::find(tensors, arch::TensorId{slot, layer}, &arch::TensorDesc::id);
+    return found == tensors.end() ? nullptr : &*found;
   };
-  const auto add_linear = [&](std::shared_ptr<LinearModule>& linear, const std::string& path) {
-    const auto bias = mine.find(path + ".bias");
-    linear = make_linear(prefix + path, source(*mine.at(path + ".weight")),
-                         bias == mine.end() ? torch::Tensor() : source(*bias->second));
-    add_module(*this, path, linear);
-    linears_.emplace_back(prefix + path, linear);
-    parameters_by_name_[prefix + path + ".weight"] = linear->weight;
-    if (bias != mine.end()) parameters_by_name_[prefix + path + ".bias"] = linear->bias;
+  const auto path_in_block = [&](const arch::TensorDesc& desc) {
+    return desc.module_name().substr(arch::layer_module(layer).size() + 1);
   };
-  add_norm(input_norm_, "input_layernorm");
-  add_norm(post_norm_, "post_attention_layernorm");
-  for (const char* name : {"self_attn.q_norm", "self_attn.query_layernorm"}) add_norm(q_norm_, name);
-  for (const char* name : {"self_attn.k_norm", "self_attn.key_layernorm"}) add_norm(k_norm_, name);
-  add_linear(q_, "self_attn.q_proj");
-  add_linear(k_, "self_attn.k_proj");
-  add_linear(v_, "self_attn.v_proj");
-  add_linear(o_, "self_attn.o_proj");
-  add_linear(gate_, "mlp.gate_proj");
-  add_linear(up_, "mlp.up_proj");
-  add_linear(down_, "mlp.down_proj");
+  const auto add_norm = [&](torch::Tensor& weight, Slot slot) {
+    const auto* desc = find(slot);
+    if (desc == nullptr) return;
+    weight = add_parameter(*this, path_in_block(*desc), "weight", source(*desc));
+    parameters_by_id_[desc->id] = weight;
+  };
+  const auto add_linear = [&](std::shared_ptr<LinearModule>& linear, Slot slot) {
+    const auto* desc = find(slot);
+    const auto* bias = find(*arch::bias_slot(slot));
+    CRUMB_ASSERT(desc != nullptr);
+    const std::string name = desc->module_name();
+    linear = make_linear(name, source(*desc), bias == nullptr ? torch::Tensor() : source(*bias));
+    add_module(*this, path_in_block(*desc), linear);
+    linears_.emplace_back(name, linear);
+    linears_by_id_[desc->id] = linear;
+    parameters_by_id_[desc->id] = linear->weight;
+    if (bias != nullptr) parameters_by_id_[bias->id] = linear->bias;
+  };
+  add_norm(input_norm_, Slot::attention_norm);
+  add_norm(post_norm_, Slot::ffn_norm);
+  add_norm(q_norm_, Slot::q_norm);
+  add_norm(k_norm_, Slot::k_norm);
+  add_linear(q_, Slot::q);
+  add_linear(k_, Slot::k);
+  add_linear(v_, Slot::v);
+  add_linear(o_, Slot::o);
+  add_linear(gate_, Slot::gate);
+  add_linear(up_, Slot::up);
+  add_linear(down_, Slot::down);
 }
 
 torch::Tensor Block::forward(const torch::Tensor& x, const BlockContext& context) {

@@ -25,18 +25,18 @@ struct BlockContext {
 
 class Block : public torch::nn::Module {
  public:
-  /// `prefix` is "model.layers.N."; reads the tensors of `tensors` that begin with it.
-  Block(const arch::LayerSpec& spec, double rms_norm_eps, const std::string& prefix,
-        const std::vector<arch::TensorDesc>& tensors, const TensorSource& source, const LinearFactory& make_linear);
+  /// Reads the tensors of `tensors` that are of layer `layer`.
+  Block(const arch::LayerSpec& spec, double rms_norm_eps, int layer, const std::vector<arch::TensorDesc>& tensors,
+        const TensorSource& source, const LinearFactory& make_linear);
 
   /// x [batch, tokens, hidden] float32, the residual stream -> the same after this block.
   torch::Tensor forward(const torch::Tensor& x, const BlockContext& context);
 
   const arch::LayerSpec& spec() const { return spec_; }
-  /// By module name, in tensor_table order.
-  const std::vector<std::pair<std::string, std::shared_ptr<LinearModule>>>& linears() const { return linears_; }
-  /// By hf_name.
-  const std::map<std::string, torch::Tensor>& parameters_by_name() const { return parameters_by_name_; }
+  /// In tensor_table order.
+  const std::vector<NamedLinear>& linears() const { return linears_; }
+  const std::map<arch::TensorId, std::shared_ptr<LinearModule>>& linears_by_id() const { return linears_by_id_; }
+  const std::map<arch::TensorId, torch::Tensor>& parameters_by_id() const { return parameters_by_id_; }
 
  private:
   /// Rotary embedding, with the norm of queries or keys before or after it where the model has one.
@@ -47,8 +47,9 @@ class Block : public torch::nn::Module {
 
   arch::LayerSpec spec_;
   double eps_;
-  std::vector<std::pair<std::string, std::shared_ptr<LinearModule>>> linears_;
-  std::map<std::string, torch::Tensor> parameters_by_name_;
+  std::vector<NamedLinear> linears_;
+  std::map<arch::TensorId, std::shared_ptr<LinearModule>> linears_by_id_;
+  std::map<arch::TensorId, torch::Tensor> parameters_by_id_;
   std::shared_ptr<LinearModule> q_, k_, v_, o_, gate_, up_, down_;
   torch::Tensor input_norm_, post_norm_, q_norm_, k_norm_;  // q_norm_ and k_norm_ may be undefined
 };

@@ -1,5 +1,6 @@
 #include "model/decoder.h"
 
+#include <algorithm>
 #include <set>
 
 #include "core/common/error.h"
@@ -39,9 +40,7 @@ std::vector<BlockContext> make_contexts(const std::vector<arch::LayerSpec>& laye
   for (size_t i = 0; i < layers.size(); ++i) {
     const arch::RopeSpec& rope = layers[i].rope;
     size_t same_rope = 0, same_window = 0;  // first layers with the same settings
-    while (layers[same_rope].rope.dim != rope.dim || layers[same_rope].rope.base != rope.base ||
-           layers[same_rope].rope.divisors != rope.divisors)
-      ++same_rope;
+    while (layers[same_rope].rope != rope) ++same_rope;
     while (layers[same_window].window != layers[i].window) ++same_window;
     contexts[i].rotary = same_rope < i ? contexts[same_rope].rotary : make_rotary_table(rope, tokens, device);
     contexts[i].mask =
@@ -66,28 +65,27 @@ std::shared_ptr<LinearModule> make_float_linear(const std::string& /*name*/, tor
 Decoder::Decoder(arch::DecoderSpec spec, const TensorSource& source, const LinearFactory& make_linear)
     : spec_(std::move(spec)) {
   const std::vector<arch::TensorDesc> tensors = arch::tensor_table(spec_);
-  const auto add_weight = [&](const arch::TensorDesc& desc) {
-    const torch::Tensor weight = add_parameter(*this, desc.module_name(), "weight", source(desc));
-    parameters_by_name_[desc.hf_name] = weight;
+  using arch::Slot;
+  const auto add_weight = [&](Slot slot) {
+    const auto desc = std::ranges::find(tensors, arch::TensorId{slot}, &arch::TensorDesc::id);
+    CRUMB_ASSERT(desc != tensors.end());
+    const torch::Tensor weight = add_parameter(*this, desc->module_name(), "weight", source(*desc));
+    parameters_by_id_[desc->id] = weight;
     return weight;
   };
-  for (const auto& desc : tensors) {
-    if (desc.role == arch::TensorRole::embedding) embedding_ = add_weight(desc);
-  }
-  for (size_t i = 0; i < spec_.layers.size(); ++i) {
-    const std::string path = "model.layers." + std::to_string(i);
-    auto block = std::make_shared<Block>(spec_.layers[i], spec_.rms_norm_eps, path + ".", tensors, source, make_linear);
-    add_module(*this, path, block);
+  embedding_ = add_weight(Slot::embedding);
+  for (int i = 0; i < static_cast<int>(spec_.num_layers()); ++i) {
+    const auto& layer = spec_.layers[static_cast<size_t>(i)];
+    auto block = std::make_shared<Block>(layer, spec_.rms_norm_eps, i, tensors, source, make_linear);
+    add_module(*this, arch::layer_module(i), block);
     linears_.insert(linears_.end(), block->linears().begin(), block->linears().end());
-    parameters_by_name_.insert(block->parameters_by_name().begin(), block->parameters_by_name().end());
+    linears_by_id_.insert(block->linears_by_id().begin(), block->linears_by_id().end());
+    parameters_by_id_.insert(block->parameters_by_id().begin(), block->parameters_by_id().end());
     blocks_.push_back(std::move(block));
   }
-  for (const auto& desc : tensors) {
-    if (desc.layer < 0 && desc.role == arch::TensorRole::norm) final_norm_ = add_weight(desc);
-    if (desc.role == arch::TensorRole::head) head_ = add_weight(desc);
-  }
-  if (spec_.tied_head) head_ = embedding_;
-  for (const auto& desc : tensors) CRUMB_ASSERT(parameters_by_name_.contains(desc.hf_name));
+  final_norm_ = add_weight(Slot::final_norm);
+  head_ = spec_.tied_head ? embedding_ : add_weight(Slot::head);
+  for (const auto& desc : tensors) CRUMB_ASSERT(parameters_by_id_.contains(desc.id));
 }
 
 torch::Tensor Decoder::small(const torch::Tensor& parameter) const {
@@ -113,8 +111,8 @@ DecoderOutput Decoder::forward(const torch::Tensor& ids, const std::vector<int>&
 torch::Tensor Decoder::head_weight() { return head_; }
 
 torch::Tensor Decoder::parameter(const arch::TensorDesc& desc) {
-  const auto found = parameters_by_name_.find(desc.hf_name);
-  CRUMB_ASSERT(found != parameters_by_name_.end());
+  const auto found = parameters_by_id_.find(desc.id);
+  CRUMB_ASSERT(found != parameters_by_id_.end());
   return found->second;
 }
 
@@ -124,10 +122,7 @@ torch::Tensor Decoder::value(const arch::TensorDesc& desc) {
   const bool is_small = desc.role == arch::TensorRole::norm || desc.role == arch::TensorRole::bias;
   if (is_small) return small(stored);
   if (desc.role != arch::TensorRole::linear) return stored;
-  for (const auto& [name, linear] : linears_) {
-    if (name == desc.module_name()) return linear->effective_weight();
-  }
-  return stored;
+  return linear(desc.id)->effective_weight();
 }
 
 }  // namespace crumb::model

@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "core/arch/decoder_spec.h"
+#include "core/arch/tensor_table.h"
 #include "quant/checkpoint.h"
 
 namespace crumb::model {
@@ -51,13 +51,15 @@ struct DecoderOutput {
   torch::ScalarType compute = torch::kFloat32;  // of the decoder, for the head's matrix products
 };
 
-/// Where the first values come from: hf_name -> float32 tensor of the described shape.
+/// Where the first values come from: a float32 tensor of the described shape.
 using TensorSource = std::function<torch::Tensor(const arch::TensorDesc&)>;
 /// Reads a checkpoint (codes are dequantized), which must outlive the source.
 TensorSource checkpoint_source(const quant::Checkpoint& checkpoint);
 /// Random initialisation: linears and embedding normal(0, 0.02), the projections back to the residual stream divided by
 /// sqrt(2 * layers), norms 1, biases 0; a function of seed and tensor name only.
 TensorSource random_source(const arch::DecoderSpec& spec, uint64_t seed);
+
+using NamedLinear = std::pair<std::string, std::shared_ptr<LinearModule>>;  // by module name
 
 class Block;
 
@@ -74,7 +76,9 @@ class Decoder : public torch::nn::Module {
 
   const arch::DecoderSpec& spec() const { return spec_; }
   /// Quantizable linears by module name, in tensor_table order.
-  const std::vector<std::pair<std::string, std::shared_ptr<LinearModule>>>& linears() const { return linears_; }
+  const std::vector<NamedLinear>& linears() const { return linears_; }
+  /// The module behind a linear's weight.
+  const std::shared_ptr<LinearModule>& linear(const arch::TensorId& id) const { return linears_by_id_.at(id); }
   const std::vector<std::shared_ptr<Block>>& blocks() const { return blocks_; }
   /// Current value of any tensor of tensor_table(), float32, as a forward pass uses it (norms and biases rounded to
   /// bf16 if so set; linears: effective_weight()).
@@ -89,9 +93,10 @@ class Decoder : public torch::nn::Module {
   torch::Tensor small(const torch::Tensor& parameter) const;
 
   arch::DecoderSpec spec_;
-  std::vector<std::pair<std::string, std::shared_ptr<LinearModule>>> linears_;
+  std::vector<NamedLinear> linears_;
+  std::map<arch::TensorId, std::shared_ptr<LinearModule>> linears_by_id_;
   std::vector<std::shared_ptr<Block>> blocks_;
-  std::map<std::string, torch::Tensor> parameters_by_name_;
+  std::map<arch::TensorId, torch::Tensor> parameters_by_id_;
   torch::Tensor embedding_, final_norm_, head_;  // head_ is the embedding when tied
 };
 

@@ -25,6 +25,7 @@ void save_float_model(const Path& folder, Decoder& decoder, const nlohmann::json
   AtomicFolder out(folder);
   formats::SafetensorsWriter writer;
   const auto tensors = arch::tensor_table(decoder.spec());
+  arch::check_stored_alone(tensors, &arch::TensorDesc::hf, "an HF folder");
   for (const auto& desc : tensors) writer.declare(desc.hf_name, dtype, desc.shape);
   writer.begin_folder(out.temporary_path(), kShardBytes);
   std::vector<uint8_t> bytes;

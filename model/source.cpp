@@ -13,9 +13,7 @@ constexpr double kInitialDeviation = 0.02;
 constexpr int64_t kRowsAtOnce = 4096;
 
 /// The two linears whose output is added to the residual stream.
-bool feeds_residual(const std::string& name) {
-  return name.ends_with(".o_proj.weight") || name.ends_with(".down_proj.weight");
-}
+bool feeds_residual(arch::Slot slot) { return slot == arch::Slot::o || slot == arch::Slot::down; }
 
 torch::Tensor normal_values(const std::vector<int64_t>& shape, double deviation, const Rng& rng) {
   torch::Tensor values = torch::empty(shape);
@@ -30,7 +28,7 @@ torch::Tensor normal_values(const std::vector<int64_t>& shape, double deviation,
 
 TensorSource checkpoint_source(const quant::Checkpoint& checkpoint) {
   return [&checkpoint](const arch::TensorDesc& desc) {
-    const quant::StoredTensor& stored = checkpoint.tensor(desc.hf_name);
+    const quant::StoredTensor& stored = checkpoint.tensor(desc.id);
     torch::Tensor values = torch::empty(desc.shape);
     float* out = values.data_ptr<float>();
     for (int64_t begin = 0; begin < desc.rows(); begin += kRowsAtOnce) {
@@ -47,7 +45,7 @@ TensorSource random_source(const arch::DecoderSpec& spec, uint64_t seed) {
   return [residual_share, seed](const arch::TensorDesc& desc) {
     if (desc.role == arch::TensorRole::norm) return torch::ones(desc.shape);
     if (desc.role == arch::TensorRole::bias) return torch::zeros(desc.shape);
-    const double deviation = kInitialDeviation * (feeds_residual(desc.hf_name) ? residual_share : 1.0);
+    const double deviation = kInitialDeviation * (feeds_residual(desc.id.slot) ? residual_share : 1.0);
     return normal_values(desc.shape, deviation, Rng(seed, hash_name(desc.hf_name)));
   };
 }

@@ -87,7 +87,7 @@ class RowWalk {
       report_.tensors.push_back(from_note(folder_.note(desc)));
       return;
     }
-    TensorError error{.module = desc.module_name(), .layer = desc.layer, .error = {}};
+    TensorError error{.module = desc.module_name(), .layer = desc.id.layer, .error = {}};
     quant::for_each_row_block(desc.rows(), desc.cols(), [&](int64_t begin, int64_t end) {
       quantize_rows(desc, begin, end, read(tensor, begin, end), error);
       progress.add((end - begin) * desc.cols());

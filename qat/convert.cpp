@@ -1,8 +1,6 @@
 #include "qat/convert.h"
 
 #include <algorithm>
-#include <map>
-#include <string>
 
 #include "core/common/error.h"
 #include "qat/quant_linear.h"
@@ -30,16 +28,16 @@ void warn_about_clamped_scales(const model::Decoder& decoder) {
 void save_model(const Path& folder, model::Decoder& decoder, const quant::Checkpoint& base,
                 const std::vector<std::string>& exclude) {
   const torch::NoGradGuard no_grad;
-  std::map<std::string, std::shared_ptr<QuantLinear>> linears;
-  for (const auto& [name, linear] : quant_linears(decoder)) linears[name] = linear;
+  const auto quant_linear = [&](const arch::TensorDesc& desc) {
+    return std::dynamic_pointer_cast<QuantLinear>(decoder.linear(desc.id));
+  };
   quant::CodesSource source;
   for (const auto& stored : base.tensors()) {
-    const auto found = linears.find(stored.desc.module_name());
-    if (stored.desc.role == arch::TensorRole::linear && found != linears.end())
-      source.formats[stored.desc.hf_name] = found->second->format();
+    if (stored.desc.role != arch::TensorRole::linear) continue;
+    if (const auto linear = quant_linear(stored.desc)) source.formats[stored.desc.hf_name] = linear->format();
   }
   source.codes = [&](const arch::TensorDesc& desc, int64_t begin, int64_t end) {
-    return linears.at(desc.module_name())->quantized(begin, end);
+    return quant_linear(desc)->quantized(begin, end);
   };
   source.rows = [&](const arch::TensorDesc& desc, int64_t begin, int64_t end, float* out) {
     copy_rows(decoder.value(desc), desc, begin, end, out);

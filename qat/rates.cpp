@@ -33,7 +33,7 @@ void set_row_factors(std::vector<train::TrainedParameter>& parameters, const mod
                      double median_scale) {
   for (const auto& [name, linear] : quant_linears(decoder)) {
     for (auto& p : parameters) {
-      if (p.name == name + ".weight") p.row_factor = (row_scales(*linear) / median_scale).contiguous();
+      if (p.value.is_same(linear->weight)) p.row_factor = (row_scales(*linear) / median_scale).contiguous();
     }
   }
 }

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <functional>
+#include <numeric>
 #include <set>
 
 #include "core/common/error.h"
@@ -36,18 +38,32 @@ void copy_companions(const Path& from, const Path& to) {
   }
 }
 
-const StoredTensor& Checkpoint::tensor(const std::string& hf_name) const {
-  const StoredTensor* found = find(hf_name);
-  CRUMB_CHECK(found != nullptr, "{}: there is no tensor {}", path().string(), hf_name);
+void Checkpoint::make_index() const {
+  std::call_once(is_indexed_, [this] {
+    for (size_t i = 0; i < tensors().size(); ++i) {
+      index_.emplace(tensors()[i].desc.id, i);
+      index_by_name_.emplace(tensors()[i].desc.hf_name, i);
+    }
+  });
+}
+
+const StoredTensor& Checkpoint::tensor(const arch::TensorId& id) const {
+  const StoredTensor* found = find(id);
+  CRUMB_ASSERT(found != nullptr);
   return *found;
 }
 
-const StoredTensor* Checkpoint::find(const std::string& hf_name) const {
-  std::call_once(is_indexed_, [this] {
-    for (const auto& tensor : tensors()) index_.emplace(tensor.desc.hf_name, index_.size());
-  });
-  const auto found = index_.find(hf_name);
+const StoredTensor* Checkpoint::find(const arch::TensorId& id) const {
+  make_index();
+  const auto found = index_.find(id);
   return found == index_.end() ? nullptr : &tensors()[found->second];
+}
+
+const StoredTensor& Checkpoint::tensor(const std::string& hf_name) const {
+  make_index();
+  const auto found = index_by_name_.find(hf_name);
+  CRUMB_CHECK(found != index_by_name_.end(), "{}: there is no tensor {}", path().string(), hf_name);
+  return tensors()[found->second];
 }
 
 int64_t Checkpoint::stored_bytes() const {
@@ -107,6 +123,19 @@ void check_finite(const float* values, int64_t count, const Path& path, const st
   bool bad = false;
   for (int64_t i = 0; i < count; ++i) bad |= (std::bit_cast<uint32_t>(values[i]) & kExponent) == kExponent;
   CRUMB_CHECK(!bad, "{}: tensor {} holds NaN or infinite values", path.string(), name);
+}
+
+void UsedParts::check_whole(const Path& path, const std::string& stored_name, int64_t elements) const {
+  int64_t used = 0;
+  for (const auto& [first_row, part] : parts_.at(stored_name)) used += part;
+  CRUMB_CHECK(used == elements, "{}: tensor {} holds {} numbers, the tensors of the model within it {}", path.string(),
+              stored_name, elements, used);
+}
+
+int64_t share_of_bytes(const arch::TensorDesc& desc, const arch::StoredSlice& slice, int64_t bytes) {
+  const int64_t whole = std::accumulate(slice.shape.begin(), slice.shape.end(), int64_t{1}, std::multiplies<>());
+  const int64_t unit = desc.shape.size() == 1 ? 1 : desc.cols();  // what a slice is counted in
+  return bytes / (whole / unit) * (desc.elements() / unit);
 }
 
 void check_shape(const Path& path, const std::string& name, const std::vector<int64_t>& actual,

@@ -2,6 +2,7 @@
 // Tensors are read by blocks of rows, under their HF names and in HF's row order, whatever the file holds.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -11,9 +12,11 @@
 #include <vector>
 
 #include "core/arch/decoder_spec.h"
+#include "core/arch/tensor_table.h"
 #include "core/common/file.h"
 #include "core/tokenizer/tokenizer.h"
 #include "quant/quantized_tensor.h"
+#include "quant/stored_rows.h"
 
 namespace crumb::quant {
 
@@ -36,13 +39,16 @@ class Checkpoint {
   virtual const arch::DecoderSpec& spec() const = 0;
   /// Every tensor of tensor_table(spec()), in its order; opening fails if one is missing or has another shape.
   virtual const std::vector<StoredTensor>& tensors() const = 0;
+  const StoredTensor& tensor(const arch::TensorId& id) const;    // the model has one
+  const StoredTensor* find(const arch::TensorId& id) const;      // null where it has none
   const StoredTensor& tensor(const std::string& hf_name) const;  // UserError if absent
-  const StoredTensor* find(const std::string& hf_name) const;
 
   /// Rows [begin, end) as float32. Throws UserError naming the tensor if a value is NaN or infinite.
   virtual void read_rows(const StoredTensor& tensor, int64_t begin, int64_t end, float* out) const = 0;
   /// Rows [begin, end) as codes and scales; needs tensor.format.
   virtual QuantizedTensor read_codes(const StoredTensor& tensor, int64_t begin, int64_t end) const = 0;
+  /// A matrix in the form the file holds it.
+  virtual StoredRows stored_rows(const StoredTensor& tensor) const = 0;
   /// Mapped pages of these rows are no longer needed.
   virtual void release_rows(const StoredTensor& tensor, int64_t begin, int64_t end) const = 0;
 
@@ -60,7 +66,9 @@ class Checkpoint {
 
  private:
   mutable std::once_flag is_indexed_;
-  mutable std::unordered_map<std::string, size_t> index_;  // of tensors(), by hf_name; made at the first find()
+  void make_index() const;
+  mutable std::map<arch::TensorId, size_t> index_;  // of tensors(); both made at the first search
+  mutable std::unordered_map<std::string, size_t> index_by_name_;
 };
 
 /// UserError: missing, not a model, unknown architecture, tensors that do not fit the configuration.

@@ -1,7 +1,6 @@
 // HF folders: config.json, *.safetensors, tokenizer files; the linears plain or as codes and scales (docs/formats.md).
 #include <algorithm>
 #include <cmath>
-#include <set>
 #include <utility>
 
 #include "core/arch/hf_config.h"
@@ -16,11 +15,10 @@
 namespace crumb::quant {
 namespace {
 
+using arch::Slot;
 using formats::DType;
 using formats::TensorInfo;
 using nlohmann::json;
-
-const std::string kEmbedding = "model.embed_tokens.weight", kHead = "lm_head.weight";
 
 json read_config(const Path& folder) {
   const Path path = folder / "config.json";
@@ -46,14 +44,16 @@ bool is_float(DType dtype) {
 
 class FolderCheckpoint : public Checkpoint {
  public:
-  FolderCheckpoint(const Path& path, json config)
+  FolderCheckpoint(const Path& path, json config, TableMaker make_table)
       : path_(path),
         config_(std::move(config)),
+        make_table_(std::move(make_table)),
         is_codes_(is_codes_config(config_, (path / "config.json").string())),
         spec_(arch::spec_from_hf_config(config_, (path / "config.json").string())),
+        head_name_(arch::hf_name(spec_.architecture, Slot::head)),
         reader_(path) {
-    if (spec_.tied_head && is_stored(kHead)) settle_head();
-    for (const auto& desc : arch::tensor_table(spec_)) tensors_.push_back(find_stored(desc));
+    if (spec_.tied_head && is_stored(head_name_)) settle_head();
+    for (const auto& desc : make_table_(spec_)) tensors_.push_back(find_stored(desc));
     check_nothing_left();
   }
 
@@ -68,9 +68,12 @@ class FolderCheckpoint : public Checkpoint {
       read_codes(tensor, begin, end).dequantize(out);
       return;
     }
-    const auto name = stored_name(tensor.desc);
-    reader_.read_rows(reader_.at(name), begin, end, out);
-    check_finite(out, (end - begin) * tensor.desc.cols(), path_, name);
+    const auto slice = place(tensor.desc);
+    if (tensor.desc.shape.size() == 1)
+      read_vector(slice, tensor.desc.elements(), out);
+    else
+      reader_.read_rows(reader_.at(slice.name), slice.first_row + begin, slice.first_row + end, out);
+    check_finite(out, (end - begin) * tensor.desc.cols(), path_, tensor.desc.hf_name);
   }
 
   QuantizedTensor read_codes(const StoredTensor& tensor, int64_t begin, int64_t end) const override {
@@ -88,9 +91,26 @@ class FolderCheckpoint : public Checkpoint {
     return result;
   }
 
+  StoredRows stored_rows(const StoredTensor& tensor) const override {
+    CRUMB_ASSERT(tensor.desc.shape.size() == 2);
+    const int64_t rows = tensor.desc.rows(), cols = tensor.desc.cols();
+    if (!tensor.format) {
+      const auto slice = place(tensor.desc);
+      const auto& info = reader_.at(slice.name);
+      const int64_t row_bytes = cols * formats::dtype_bytes(info.dtype);
+      return {info.dtype, reader_.bytes(info).data() + slice.first_row * row_bytes, rows, cols, row_bytes, 0};
+    }
+    PackedCodes codes{*tensor.format, tensor.format->groups(cols), reader_.bytes(scale_info(tensor)).data(), nullptr};
+    if (tensor.format->has_zero_points()) codes.zero_points = reader_.bytes(zero_point_info(tensor)).data();
+    const int64_t row_bytes = packed_row_bytes(cols, tensor.format->bits);
+    return {codes, reader_.bytes(codes_info(tensor)).data(), rows, cols, row_bytes, 0};
+  }
+
   void release_rows(const StoredTensor& tensor, int64_t begin, int64_t end) const override {
     if (!tensor.format) {
-      reader_.release_rows(reader_.at(stored_name(tensor.desc)), begin, end);
+      const auto slice = place(tensor.desc);
+      const int64_t first = tensor.desc.shape.size() == 1 ? 0 : slice.first_row;
+      reader_.release_rows(reader_.at(slice.name), first + begin, first + end);
       return;
     }
     reader_.release_rows(codes_info(tensor), begin, end);
@@ -105,34 +125,53 @@ class FolderCheckpoint : public Checkpoint {
 
  private:
   const TensorInfo& codes_info(const StoredTensor& tensor) const {
-    return reader_.at(stored_name(tensor.desc) + "_codes");
+    return reader_.at(own_name(tensor.desc) + "_codes");
   }
   const TensorInfo& scale_info(const StoredTensor& tensor) const {
-    return reader_.at(stored_name(tensor.desc) + "_scale");
+    return reader_.at(own_name(tensor.desc) + "_scale");
+  }
+  const TensorInfo& zero_point_info(const StoredTensor& tensor) const {
+    return reader_.at(own_name(tensor.desc) + "_zero_point");
   }
 
   bool is_stored(const std::string& name) const {
     return reader_.find(name) != nullptr || (is_codes_ && reader_.find(name + "_codes") != nullptr);
   }
-  /// The name in the file: a tied model may hold its one matrix as the head.
-  const std::string& stored_name(const arch::TensorDesc& desc) const {
-    return is_head_the_embedding_ && desc.hf_name == kEmbedding ? kHead : desc.hf_name;
+  /// The name of a tensor that is stored alone: a tied model may hold its one matrix as the head.
+  const std::string& own_name(const arch::TensorDesc& desc) const {
+    return is_head_the_embedding_ && desc.id.slot == Slot::embedding ? head_name_ : desc.hf_name;
+  }
+  /// Codes folders hold every tensor alone, others as the architecture's files do.
+  arch::StoredSlice place(const arch::TensorDesc& desc) const {
+    const auto& name = own_name(desc);
+    if (reader_.find(name) != nullptr) return {name, 0, desc.shape};
+    return desc.hf;
+  }
+
+  void read_vector(const arch::StoredSlice& slice, int64_t elements, float* out) const {
+    std::vector<float> stored(static_cast<size_t>(slice.shape.front()));
+    reader_.read_rows(reader_.at(slice.name), 0, 1, stored.data());
+    std::copy_n(stored.begin() + slice.first_row, elements, out);
   }
 
   /// A tied model that stores a head, judged as transformers does (PreTrainedModel.tie_weights): the head alone is the
   /// embedding, too; beside an embedding of other values it stays what it is, whatever config.json says.
   void settle_head() {
-    is_head_the_embedding_ = !is_stored(kEmbedding);
+    const auto embedding = arch::hf_name(spec_.architecture, Slot::embedding);
+    is_head_the_embedding_ = !is_stored(embedding);
     if (is_head_the_embedding_) return;
     arch::DecoderSpec untied = spec_;
     untied.tied_head = false;
-    const auto table = arch::tensor_table(untied);
-    if (have_equal_values(find_stored(table.front()), find_stored(table.back()))) return;
+    const auto table = make_table_(untied);
+    const auto find = [&](Slot slot) {
+      return find_stored(*std::ranges::find(table, arch::TensorId{slot}, &arch::TensorDesc::id));
+    };
+    if (have_equal_values(find(Slot::embedding), find(Slot::head))) return;
     spec_ = untied;
     config_["tie_word_embeddings"] = false;
     log_warning_once(
         "{}: config.json says tie_word_embeddings: true, but {} is stored and differs from {}: the stored head is used",
-        path_.string(), kHead, kEmbedding);
+        path_.string(), head_name_, embedding);
   }
 
   bool have_equal_values(const StoredTensor& a, const StoredTensor& b) const {
@@ -150,17 +189,20 @@ class FolderCheckpoint : public Checkpoint {
   }
 
   StoredTensor find_stored(const arch::TensorDesc& desc) {
-    const auto& name = stored_name(desc);
-    if (is_codes_ && reader_.find(name + "_codes") != nullptr) return find_quantized(desc);
-    const auto* info = reader_.find(name);
+    if (is_codes_ && reader_.find(own_name(desc) + "_codes") != nullptr) return find_quantized(desc);
+    const auto slice = place(desc);
+    const auto* info = reader_.find(slice.name);
     CRUMB_CHECK(info != nullptr, "{}: tensor {} is missing, which a {} model of this configuration has{}",
-                path_.string(), name, arch::architecture_name(spec_.architecture),
-                name == kHead ? "; if its head is its embedding, config.json must say tie_word_embeddings: true" : "");
+                path_.string(), slice.name, arch::architecture_name(spec_.architecture),
+                desc.id.slot == Slot::head
+                    ? "; if its head is its embedding, config.json must say tie_word_embeddings: true"
+                    : "");
     CRUMB_CHECK(is_float(info->dtype), "{}: tensor {} is {}: quantized by another program; give the unquantized model",
-                path_.string(), name, formats::dtype_name(info->dtype));
-    check_shape(path_, name, info->shape, desc.shape, desc.shape_keys());
-    known_.insert(name);
-    return {desc, std::string(formats::dtype_name(info->dtype)), info->bytes, std::nullopt};
+                path_.string(), slice.name, formats::dtype_name(info->dtype));
+    check_shape(path_, slice.name, info->shape, slice.shape, slice.shape == desc.shape ? desc.shape_keys() : "");
+    used_.add(slice.name, slice.first_row, desc.elements());
+    return {desc, std::string(formats::dtype_name(info->dtype)), share_of_bytes(desc, slice, info->bytes),
+            std::nullopt};
   }
 
   StoredTensor find_quantized(const arch::TensorDesc& desc) {
@@ -172,38 +214,39 @@ class FolderCheckpoint : public Checkpoint {
     int64_t bytes = part(desc, "_codes", DType::u8, {rows, packed_row_bytes(cols, format.bits)});
     bytes += part(desc, "_scale", DType::f32, {rows, groups});
     if (format.has_zero_points()) bytes += part(desc, "_zero_point", DType::i32, {rows, groups});
-    if (reader_.find(stored_name(desc) + "_shape") != nullptr) check_stored_shape(desc);
+    if (reader_.find(own_name(desc) + "_shape") != nullptr) check_stored_shape(desc);
     return {desc, format.type_name(), bytes, format};
   }
 
   /// Checks one of the tensors a quantized linear consists of; returns its size.
   int64_t part(const arch::TensorDesc& desc, const char* suffix, DType dtype, const std::vector<int64_t>& shape) {
-    const auto name = stored_name(desc) + suffix;
+    const auto name = own_name(desc) + suffix;
     const auto* info = reader_.find(name);
     CRUMB_CHECK(info != nullptr, "{}: tensor {} is missing, though there is {}_codes", path_.string(), name,
-                stored_name(desc));
+                own_name(desc));
     CRUMB_CHECK(info->dtype == dtype, "{}: tensor {} is {}, not {}", path_.string(), name,
                 formats::dtype_name(info->dtype), formats::dtype_name(dtype));
     check_shape(path_, name, info->shape, shape);
-    known_.insert(name);
+    used_.add(name, 0, info->elements());
     return info->bytes;
   }
 
   void check_stored_shape(const arch::TensorDesc& desc) {
-    const auto name = stored_name(desc) + "_shape";
+    const auto name = own_name(desc) + "_shape";
     part(desc, "_shape", DType::i64, {static_cast<int64_t>(desc.shape.size())});
     std::vector<int64_t> shape(desc.shape.size());
     const auto bytes = reader_.bytes(reader_.at(name));
     std::copy(bytes.begin(), bytes.end(), reinterpret_cast<uint8_t*>(shape.data()));
-    check_shape(path_, stored_name(desc) + " (as " + name + " says)", shape, desc.shape);
+    check_shape(path_, own_name(desc) + " (as " + name + " says)", shape, desc.shape);
   }
 
   /// A tensor nothing reads means that the model computes something else than the configuration says.
   void check_nothing_left() const {
     for (const auto& info : reader_.tensors()) {
-      if (known_.contains(info.name) || info.name.ends_with("rotary_emb.inv_freq")) continue;
-      user_error("{}: tensor {} is not part of a {} model of this configuration", path_.string(), info.name,
-                 arch::architecture_name(spec_.architecture));
+      if (info.name.ends_with("rotary_emb.inv_freq")) continue;
+      CRUMB_CHECK(used_.knows(info.name), "{}: tensor {} is not part of a {} model of this configuration",
+                  path_.string(), info.name, arch::architecture_name(spec_.architecture));
+      used_.check_whole(path_, info.name, info.elements());
     }
   }
 
@@ -227,7 +270,7 @@ class FolderCheckpoint : public Checkpoint {
                   scale);
     }
     if (!result.format.has_zero_points()) return;
-    const auto bytes = reader_.bytes(reader_.at(stored_name(tensor.desc) + "_zero_point"));
+    const auto bytes = reader_.bytes(zero_point_info(tensor));
     result.zero_points.resize(result.scales.size());
     const auto first = bytes.begin() + begin * groups * 4;
     std::copy(first, first + result.rows * groups * 4, reinterpret_cast<uint8_t*>(result.zero_points.data()));
@@ -235,17 +278,19 @@ class FolderCheckpoint : public Checkpoint {
 
   Path path_;
   json config_;
+  TableMaker make_table_;
   bool is_codes_, is_head_the_embedding_ = false;
   arch::DecoderSpec spec_;
+  std::string head_name_;
   formats::SafetensorsReader reader_;
   std::vector<StoredTensor> tensors_;
-  std::set<std::string> known_;
+  UsedParts used_;
 };
 
 }  // namespace
 
-std::unique_ptr<Checkpoint> open_folder_checkpoint(const Path& path) {
-  return std::make_unique<FolderCheckpoint>(path, read_config(path));
+std::unique_ptr<Checkpoint> open_folder_checkpoint(const Path& path, TableMaker make_table) {
+  return std::make_unique<FolderCheckpoint>(path, read_config(path), std::move(make_table));
 }
 
 }  // namespace crumb::quant

@@ -1,5 +1,4 @@
 // GGUF files under HF names and in HF's row order: arch "llama" holds the rows of q and k permuted per head.
-#include <set>
 #include <utility>
 
 #include "core/arch/gguf_metadata.h"
@@ -14,15 +13,17 @@ namespace {
 
 class GgufCheckpoint : public Checkpoint {
  public:
-  explicit GgufCheckpoint(const Path& path) : reader_(path), spec_(arch::spec_from_gguf(reader_)) {
-    std::set<std::string> known{"rope_freqs.weight"};
-    for (const auto& desc : arch::tensor_table(spec_)) {
+  GgufCheckpoint(const Path& path, const TableMaker& make_table) : reader_(path), spec_(arch::spec_from_gguf(reader_)) {
+    UsedParts used;
+    for (const auto& desc : make_table(spec_)) {
       tensors_.push_back(find_stored(desc));
-      known.insert(desc.gguf_name);
+      used.add(desc.gguf.name, desc.gguf.first_row, desc.elements());
     }
     for (const auto& tensor : reader_.tensors()) {
-      CRUMB_CHECK(known.contains(tensor.name), "{}: tensor {} is not part of a {} model that Crumb knows",
-                  path.string(), tensor.name, arch::gguf_architecture_name(spec_.architecture));
+      if (tensor.name == arch::gguf_name(arch::Slot::rope_freqs)) continue;
+      CRUMB_CHECK(used.knows(tensor.name), "{}: tensor {} is not part of a {} model that Crumb knows", path.string(),
+                  tensor.name, arch::gguf_architecture_name(spec_.architecture));
+      used.check_whole(path, tensor.name, tensor.rows() * tensor.cols());
     }
   }
 
@@ -33,20 +34,20 @@ class GgufCheckpoint : public Checkpoint {
   int64_t file_bytes() const override { return reader_.file_bytes(); }
 
   void read_rows(const StoredTensor& tensor, int64_t begin, int64_t end, float* out) const override {
-    const auto& source = reader_.tensor(tensor.desc.gguf_name);
-    if (tensor.desc.permuted_head_dim == 0) {
-      reader_.read_rows(source, begin, end, out);
-    } else if (tensor.desc.shape.size() == 1) {
-      read_permuted_vector(tensor, source, out);
-    } else {
-      read_permuted_rows(tensor, source, begin, end, out);
-    }
-    check_finite(out, (end - begin) * tensor.desc.cols(), path(), tensor.desc.gguf_name);
+    const auto& desc = tensor.desc;
+    const auto& source = reader_.tensor(desc.gguf.name);
+    if (desc.shape.size() == 1)
+      read_vector(desc, source, out);
+    else if (desc.permuted_head_dim == 0)
+      reader_.read_rows(source, desc.gguf.first_row + begin, desc.gguf.first_row + end, out);
+    else
+      read_permuted_rows(desc, source, begin, end, out);
+    check_finite(out, (end - begin) * desc.cols(), path(), desc.gguf.name);
   }
 
   QuantizedTensor read_codes(const StoredTensor& tensor, int64_t begin, int64_t end) const override {
     CRUMB_ASSERT(tensor.format.has_value());
-    const auto& source = reader_.tensor(tensor.desc.gguf_name);
+    const auto& source = reader_.tensor(tensor.desc.gguf.name);
     const int64_t cols = tensor.desc.cols(), groups = tensor.format->groups(cols);
     QuantizedTensor out{*tensor.format, end - begin, cols, {}, {}, {}};
     out.codes.resize(static_cast<size_t>(out.rows * cols));
@@ -54,8 +55,8 @@ class GgufCheckpoint : public Checkpoint {
     std::vector<float> of_blocks(static_cast<size_t>(rows.blocks_a_row()));
     for (int64_t row = begin; row < end; ++row) {
       const bool same =
-          rows.take_apart(stored_row(tensor.desc, row), out.codes.data() + (row - begin) * cols, of_blocks.data());
-      if (!same) run_error("{}: tensor {} has changed while it was read", path().string(), tensor.desc.gguf_name);
+          rows.take_apart(tensor.desc.gguf_row(row), out.codes.data() + (row - begin) * cols, of_blocks.data());
+      if (!same) run_error("{}: tensor {} has changed while it was read", path().string(), tensor.desc.gguf.name);
       for (int64_t group = 0; group < groups; ++group)
         out.scales.push_back(of_blocks[static_cast<size_t>(group * rows.blocks_a_row() / groups)]);
     }
@@ -63,13 +64,23 @@ class GgufCheckpoint : public Checkpoint {
   }
 
   void release_rows(const StoredTensor& tensor, int64_t begin, int64_t end) const override {
-    const auto& source = reader_.tensor(tensor.desc.gguf_name);
-    const int64_t head_dim = tensor.desc.permuted_head_dim;
-    if (head_dim > 0 && tensor.desc.shape.size() == 2) {  // the rows of a block lie all over their heads
+    const auto& source = reader_.tensor(tensor.desc.gguf.name);
+    if (tensor.desc.shape.size() == 1) return reader_.release_rows(source, 0, 1);
+    const int64_t head_dim = tensor.desc.permuted_head_dim, first = tensor.desc.gguf.first_row;
+    if (head_dim > 0) {  // the rows of a block lie all over their heads
       begin = begin / head_dim * head_dim;
       end = (end + head_dim - 1) / head_dim * head_dim;
     }
-    reader_.release_rows(source, begin, end);
+    reader_.release_rows(source, first + begin, first + end);
+  }
+
+  StoredRows stored_rows(const StoredTensor& tensor) const override {
+    const auto& desc = tensor.desc;
+    CRUMB_ASSERT(desc.shape.size() == 2);
+    const auto& source = reader_.tensor(desc.gguf.name);
+    const int64_t row_bytes = formats::row_bytes(source.type, desc.cols());
+    const uint8_t* first = reader_.bytes(source).data() + desc.gguf.first_row * row_bytes;
+    return {encoding_of(source.type), first, desc.rows(), desc.cols(), row_bytes, desc.permuted_head_dim};
   }
 
   nlohmann::json hf_config() const override {
@@ -91,40 +102,45 @@ class GgufCheckpoint : public Checkpoint {
 
  private:
   StoredTensor find_stored(const arch::TensorDesc& desc) const {
-    const auto* tensor = reader_.find_tensor(desc.gguf_name);
+    const auto& slice = desc.gguf;
+    const auto* tensor = reader_.find_tensor(slice.name);
     CRUMB_CHECK(tensor != nullptr, "{}: tensor {} is missing, which a {} model of this configuration has",
-                path().string(), desc.gguf_name, arch::gguf_architecture_name(spec_.architecture));
+                path().string(), slice.name, arch::gguf_architecture_name(spec_.architecture));
     CRUMB_CHECK(tensor->readable, "{}: tensor {} has ggml type {}, which Crumb cannot read", path().string(),
-                desc.gguf_name, tensor->type_name);
-    check_shape(path(), desc.gguf_name, tensor->shape, desc.shape);
+                slice.name, tensor->type_name);
+    check_shape(path(), slice.name, tensor->shape, slice.shape);
     const bool may_be_codes = desc.role == arch::TensorRole::linear && desc.shape.size() == 2;
-    return {desc, std::string(formats::type_name(tensor->type)), tensor->bytes,
-            may_be_codes ? find_codes(reader_, *tensor) : std::nullopt};
+    return {desc, std::string(formats::type_name(tensor->type)), share_of_bytes(desc, slice, tensor->bytes),
+            may_be_codes ? find_codes(reader_, *tensor, slice.first_row, slice.first_row + desc.rows()) : std::nullopt};
   }
 
-  void read_permuted_rows(const StoredTensor& tensor, const formats::GgufTensor& source, int64_t begin, int64_t end,
+  /// Plain numbers are the same thing in every file.
+  static RowEncoding encoding_of(formats::TensorType type) {
+    switch (type) {
+      case formats::TensorType::f32:
+        return formats::DType::f32;
+      case formats::TensorType::f16:
+        return formats::DType::f16;
+      case formats::TensorType::bf16:
+        return formats::DType::bf16;
+      default:
+        return type;
+    }
+  }
+
+  void read_permuted_rows(const arch::TensorDesc& desc, const formats::GgufTensor& source, int64_t begin, int64_t end,
                           float* out) const {
     for (int64_t row = begin; row < end; ++row) {
-      const int64_t from = stored_row(tensor.desc, row);
-      reader_.read_rows(source, from, from + 1, out + (row - begin) * tensor.desc.cols());
+      const int64_t from = desc.gguf_row(row);
+      reader_.read_rows(source, from, from + 1, out + (row - begin) * desc.cols());
     }
   }
 
-  /// A bias: its elements are permuted as the rows of its matrix are.
-  void read_permuted_vector(const StoredTensor& tensor, const formats::GgufTensor& source, float* out) const {
-    std::vector<float> stored(static_cast<size_t>(tensor.desc.elements()));
+  /// Elements of a bias are permuted as the rows of its matrix are.
+  void read_vector(const arch::TensorDesc& desc, const formats::GgufTensor& source, float* out) const {
+    std::vector<float> stored(static_cast<size_t>(source.cols()));
     reader_.read_rows(source, 0, 1, stored.data());
-    for (int64_t i = 0; i < tensor.desc.elements(); ++i) {
-      out[arch::hf_row_of_gguf_row(i, tensor.desc.permuted_head_dim)] = stored[static_cast<size_t>(i)];
-    }
-  }
-
-  /// The inverse of arch::hf_row_of_gguf_row.
-  static int64_t stored_row(const arch::TensorDesc& desc, int64_t hf_row) {
-    const int64_t head_dim = desc.permuted_head_dim;
-    if (head_dim == 0) return hf_row;
-    const int64_t in_head = hf_row % head_dim, half = head_dim / 2;
-    return hf_row - in_head + in_head % half * 2 + in_head / half;
+    for (int64_t i = 0; i < desc.elements(); ++i) out[i] = stored[static_cast<size_t>(desc.gguf_row(i))];
   }
 
   formats::GgufReader reader_;
@@ -134,6 +150,8 @@ class GgufCheckpoint : public Checkpoint {
 
 }  // namespace
 
-std::unique_ptr<Checkpoint> open_gguf_checkpoint(const Path& path) { return std::make_unique<GgufCheckpoint>(path); }
+std::unique_ptr<Checkpoint> open_gguf_checkpoint(const Path& path, const TableMaker& make_table) {
+  return std::make_unique<GgufCheckpoint>(path, make_table);
+}
 
 }  // namespace crumb::quant

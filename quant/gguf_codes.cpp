@@ -23,24 +23,25 @@ bool RowsOfCodes::take_apart(int64_t row, uint8_t* codes, float* scales) const {
   return std::all_of(scales, scales + blocks_, [](float s) { return kernels::round_scale(s) == s; });
 }
 
-std::optional<QuantFormat> find_codes(const formats::GgufReader& reader, const formats::GgufTensor& tensor) {
+std::optional<QuantFormat> find_codes(const formats::GgufReader& reader, const formats::GgufTensor& tensor,
+                                      int64_t begin, int64_t end) {
   QuantFormat format{.grid = Grid::seq};
   if (!formats::level_factor(tensor.type, format.levels())) return std::nullopt;
   const RowsOfCodes rows(reader, tensor, format);
-  const int64_t count = tensor.shape.front(), cols = tensor.shape.back(), step = rows_per_block(cols);
+  const int64_t cols = tensor.cols(), step = rows_per_block(cols);
   std::vector<uint8_t> codes(static_cast<size_t>(cols));
   std::vector<float> scales(static_cast<size_t>(rows.blocks_a_row()));
   int64_t shared = rows.blocks_a_row();  // blocks with one scale: divides every place where the scale changes
-  for (int64_t begin = 0; begin < count; begin += step) {
-    const int64_t end = std::min(begin + step, count);
-    for (int64_t row = begin; row < end; ++row) {
+  for (; begin < end; begin += step) {
+    const int64_t last = std::min(begin + step, end);
+    for (int64_t row = begin; row < last; ++row) {
       if (!rows.take_apart(row, codes.data(), scales.data())) return std::nullopt;
       for (int64_t block = 1; block < rows.blocks_a_row(); ++block) {
         if (scales[static_cast<size_t>(block)] != scales[static_cast<size_t>(block - 1)])
           shared = std::gcd(shared, block);
       }
     }
-    reader.release_rows(tensor, begin, end);
+    reader.release_rows(tensor, begin, last);
   }
   if (shared < rows.blocks_a_row()) format.group_size = shared * formats::block_size(tensor.type);
   return format;

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "core/arch/decoder_spec.h"
+#include "core/arch/tensor_table.h"
 #include "core/common/config.h"
 #include "quant/quantized_tensor.h"
 

@@ -1,6 +1,7 @@
 #include "runtime/decoder.h"
 
 #include <algorithm>
+#include <initializer_list>
 #include <utility>
 
 #include "core/common/error.h"
@@ -14,13 +15,15 @@
 namespace crumb::runtime {
 namespace {
 
+using arch::Slot;
+
 constexpr int64_t kTokensPerPass = 512;             // bounds the activations; more tokens at once are not faster
 constexpr int64_t kLogitFloats = int64_t{8} << 20;  // bounds the logits that exist at once
 constexpr int64_t kTokenGrain = 4;                  // tokens a thread takes of elementwise work
 
 struct Layer {
   std::vector<float> attention_norm, mlp_norm, query_norm, key_norm;
-  std::unique_ptr<Linear> query, key, value, output, gate, up, down;
+  std::unique_ptr<LinearGroup> query_key_value, output, gate_up, down;
   std::shared_ptr<RopeTable> rope;
 };
 
@@ -53,17 +56,10 @@ class FloatDecoder : public Decoder {
  public:
   FloatDecoder(const quant::Checkpoint& checkpoint, std::shared_ptr<Executor> executor, LinearMaker make_linear)
       : spec_(checkpoint.spec()), executor_(std::move(executor)), make_linear_(std::move(make_linear)) {
-    const auto& embedding = checkpoint.tensor("model.embed_tokens.weight");
-    embedding_ = quant::read_all(checkpoint, embedding);
-    for (int64_t i = 0; i < spec_.num_layers(); ++i) layers_.push_back(load_layer(checkpoint, i));
-    final_norm_ = quant::read_all(checkpoint, checkpoint.tensor("model.norm.weight"));
-    if (!spec_.tied_head) {
-      head_ = make(checkpoint, "lm_head");
-    } else if (make_linear_) {
-      head_ = make_linear_(checkpoint, embedding, nullptr);
-    } else {
-      head_ = make_dense_linear_view(embedding_.data(), spec_.vocab_size, spec_.hidden_size);
-    }
+    embedding_ = quant::read_all(checkpoint, checkpoint.tensor({Slot::embedding}));
+    for (int i = 0; i < static_cast<int>(spec_.num_layers()); ++i) layers_.push_back(load_layer(checkpoint, i));
+    final_norm_ = quant::read_all(checkpoint, checkpoint.tensor({Slot::final_norm}));
+    head_ = load_head(checkpoint);
   }
 
   const arch::DecoderSpec& spec() const override { return spec_; }
@@ -75,48 +71,46 @@ class FloatDecoder : public Decoder {
   }
 
  private:
-  std::unique_ptr<Linear> make(const quant::Checkpoint& checkpoint, const std::string& module) const {
-    const auto& weight = checkpoint.tensor(module + ".weight");
-    const auto* bias = checkpoint.find(module + ".bias");
-    if (make_linear_) return make_linear_(checkpoint, weight, bias);
-    return make_dense_linear(quant::read_all(checkpoint, weight), weight.desc.rows(), weight.desc.cols(),
-                             bias != nullptr ? quant::read_all(checkpoint, *bias) : std::vector<float>());
-  }
-
-  Layer load_layer(const quant::Checkpoint& checkpoint, int64_t index) const {
-    const auto prefix = "model.layers." + std::to_string(index) + ".";
-    const auto& spec = spec_.layers[static_cast<size_t>(index)];
-    Layer layer;
-    for (const auto& tensor : checkpoint.tensors()) {
-      if (tensor.desc.layer != index || tensor.desc.role != arch::TensorRole::norm) continue;
-      norm_of(layer, tensor.desc.gguf_name) = quant::read_all(checkpoint, tensor);
+  std::unique_ptr<LinearGroup> make(const quant::Checkpoint& checkpoint, int layer,
+                                    std::initializer_list<Slot> slots) const {
+    std::vector<LinearTensors> members;
+    for (const Slot slot : slots) {
+      const auto bias = arch::bias_slot(slot);
+      members.push_back({&checkpoint.tensor({slot, layer}), bias ? checkpoint.find({*bias, layer}) : nullptr});
     }
-    layer.query = make(checkpoint, prefix + "self_attn.q_proj");
-    layer.key = make(checkpoint, prefix + "self_attn.k_proj");
-    layer.value = make(checkpoint, prefix + "self_attn.v_proj");
-    layer.output = make(checkpoint, prefix + "self_attn.o_proj");
-    layer.gate = make(checkpoint, prefix + "mlp.gate_proj");
-    layer.up = make(checkpoint, prefix + "mlp.up_proj");
-    layer.down = make(checkpoint, prefix + "mlp.down_proj");
-    layer.rope = rope_table(index, spec.rope);
-    return layer;
+    auto group = make_linear_ ? make_linear_(checkpoint, members) : nullptr;
+    return group != nullptr ? std::move(group) : make_linears(checkpoint, members);
   }
 
-  /// GGUF's names of the norms are the same for every architecture.
-  static std::vector<float>& norm_of(Layer& layer, const std::string& gguf_name) {
-    if (gguf_name.ends_with("attn_q_norm.weight")) return layer.query_norm;
-    if (gguf_name.ends_with("attn_k_norm.weight")) return layer.key_norm;
-    if (gguf_name.ends_with("attn_norm.weight")) return layer.attention_norm;
-    CRUMB_ASSERT(gguf_name.ends_with("ffn_norm.weight"));
-    return layer.mlp_norm;
+  /// A tied head that no backend asks for is the embedding that is there already.
+  std::unique_ptr<LinearGroup> load_head(const quant::Checkpoint& checkpoint) const {
+    if (!spec_.tied_head) return make(checkpoint, -1, {Slot::head});
+    const LinearTensors embedding{&checkpoint.tensor({Slot::embedding}), nullptr};
+    auto head = make_linear_ ? make_linear_(checkpoint, {&embedding, 1}) : nullptr;
+    return head != nullptr ? std::move(head) : make_dense_view(embedding_.data(), spec_.vocab_size, spec_.hidden_size);
+  }
+
+  Layer load_layer(const quant::Checkpoint& checkpoint, int index) const {
+    const auto norm = [&](Slot slot) {
+      const auto* tensor = checkpoint.find({slot, index});
+      return tensor != nullptr ? quant::read_all(checkpoint, *tensor) : std::vector<float>();
+    };
+    Layer layer;
+    layer.attention_norm = norm(Slot::attention_norm);
+    layer.mlp_norm = norm(Slot::ffn_norm);
+    layer.query_norm = norm(Slot::q_norm);
+    layer.key_norm = norm(Slot::k_norm);
+    layer.query_key_value = make(checkpoint, index, {Slot::q, Slot::k, Slot::v});
+    layer.output = make(checkpoint, index, {Slot::o});
+    layer.gate_up = make(checkpoint, index, {Slot::gate, Slot::up});
+    layer.down = make(checkpoint, index, {Slot::down});
+    layer.rope = rope_table(index, spec_.layers[static_cast<size_t>(index)].rope);
+    return layer;
   }
 
   /// Neighbours with the same rotary embedding share a table.
   std::shared_ptr<RopeTable> rope_table(int64_t index, const arch::RopeSpec& rope) const {
-    if (index > 0) {
-      const auto& last = spec_.layers[static_cast<size_t>(index - 1)].rope;
-      if (last.dim == rope.dim && last.base == rope.base && last.divisors == rope.divisors) return layers_.back().rope;
-    }
+    if (index > 0 && spec_.layers[static_cast<size_t>(index - 1)].rope == rope) return layers_.back().rope;
     return std::make_shared<RopeTable>(rope);
   }
 
@@ -136,7 +130,7 @@ class FloatDecoder : public Decoder {
     start_pass(inputs, slices);
     for (size_t i = 0; i < layers_.size(); ++i) {
       run_attention(static_cast<int64_t>(i));
-      run_mlp(layers_[i]);
+      run_mlp(layers_[i], spec_.layers[i].mlp().intermediate);
     }
     for (const auto& segment : segments_) segment.cache->set_length(segment.position + segment.count);
     give_logits(inputs, slices, which, logits);
@@ -178,16 +172,14 @@ class FloatDecoder : public Decoder {
     value_.resize(key_.size());
 
     normalize(layer.attention_norm);
-    layer.query->forward(normed_.data(), tokens_, query_.data(), *executor_);
-    layer.key->forward(normed_.data(), tokens_, key_.data(), *executor_);
-    layer.value->forward(normed_.data(), tokens_, value_.data(), *executor_);
+    multiply(*layer.query_key_value, normed_, {query_.data(), key_.data(), value_.data()});
     for_tokens([&](int64_t token) {
       prepare_heads(layer, gqa, gqa.heads, layer.query_norm, token, query_.data() + token * q_cols);
       prepare_heads(layer, gqa, gqa.kv_heads, layer.key_norm, token, key_.data() + token * kv_cols);
       store(index, gqa, token);
     });
     attend(attention_items(segments_, gqa), index, spec, query_.data(), attended_.data(), *executor_);
-    layer.output->forward(attended_.data(), tokens_, normed_.data(), *executor_);
+    multiply(*layer.output, attended_, {normed_.data()});
     add_residual();
   }
 
@@ -215,15 +207,13 @@ class FloatDecoder : public Decoder {
     }
   }
 
-  void run_mlp(const Layer& layer) {
-    const int64_t cols = layer.gate->rows();
+  void run_mlp(const Layer& layer, int64_t cols) {
     gate_.resize(static_cast<size_t>(tokens_ * cols));
     up_.resize(gate_.size());
     normalize(layer.mlp_norm);
-    layer.gate->forward(normed_.data(), tokens_, gate_.data(), *executor_);
-    layer.up->forward(normed_.data(), tokens_, up_.data(), *executor_);
+    multiply(*layer.gate_up, normed_, {gate_.data(), up_.data()});
     kernels::swiglu_forward(gate_.data(), up_.data(), tokens_ * cols, gate_.data(), *executor_);
-    layer.down->forward(gate_.data(), tokens_, normed_.data(), *executor_);
+    multiply(*layer.down, gate_, {normed_.data()});
     add_residual();
   }
 
@@ -254,12 +244,17 @@ class FloatDecoder : public Decoder {
       head_input_.insert(head_input_.end(), row, row + static_cast<int64_t>(hidden));
     }
     logits_.resize((end - begin) * vocab);
-    head_->forward(head_input_.data(), static_cast<int64_t>(end - begin), logits_.data(), *executor_);
+    float* const output = logits_.data();
+    head_->forward(head_input_.data(), static_cast<int64_t>(end - begin), {&output, 1}, *executor_);
     for (size_t i = begin; i < end; ++i) {
       logits(wanted_[i].sequence, wanted_[i].position, {logits_.data() + (i - begin) * vocab, vocab});
     }
   }
 
+  /// All tokens of the pass.
+  void multiply(const LinearGroup& group, const std::vector<float>& x, std::initializer_list<float*> outputs) {
+    group.forward(x.data(), tokens_, {outputs.begin(), outputs.size()}, *executor_);
+  }
   /// normed = norm(hidden)
   void normalize(const std::vector<float>& weight) {
     kernels::rms_norm_forward(hidden_.data(), weight.data(), epsilon(), tokens_, spec_.hidden_size, normed_.data(),
@@ -286,7 +281,7 @@ class FloatDecoder : public Decoder {
   LinearMaker make_linear_;
   std::vector<float> embedding_, final_norm_;
   std::vector<Layer> layers_;
-  std::unique_ptr<Linear> head_;
+  std::unique_ptr<LinearGroup> head_;
 
   // Of the pass that runs. The activations are [tokens, ...].
   int64_t tokens_ = 0;

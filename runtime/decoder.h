@@ -17,12 +17,16 @@ namespace crumb::runtime {
 
 using tokenizer::TokenId;
 
-/// Keys and values of one sequence, per layer. Grows as needed.
+/// What the model remembers of one sequence. Belongs to the decoder that made it.
 class SequenceState {
  public:
   virtual ~SequenceState() = default;
   virtual int64_t length() const = 0;  // positions seen
-  virtual void clear() = 0;
+  /// Forgets positions from `length` on, 0 <= length <= length(): what follows is computed as if they had not been.
+  virtual void truncate(int64_t length) = 0;
+  void clear() { truncate(0); }
+  /// A copy that goes on by itself: candidates of a speculation, prompts that begin alike, several continuations.
+  virtual std::unique_ptr<SequenceState> fork() const = 0;
 };
 
 /// Tokens to append to one sequence, and which of their positions need logits.
@@ -32,10 +36,6 @@ struct SequenceInput {
 };
 
 enum class LogitsFor { all, last };
-
-/// Makes a Linear out of a stored tensor; the hook by which packed kernels slot in.
-using LinearMaker = std::function<std::unique_ptr<Linear>(const quant::Checkpoint&, const quant::StoredTensor& weight,
-                                                          const quant::StoredTensor* bias)>;
 
 class Decoder {
  public:
@@ -50,7 +50,8 @@ class Decoder {
   virtual void forward(std::span<const SequenceInput> inputs, LogitsFor which, const LogitsSink& logits) = 0;
 };
 
-/// UserError: vocabulary, shapes or values that do not fit.
+/// UserError: vocabulary, shapes or values that do not fit. `make_linear` is asked first for each group of linears, the
+/// head among them; those it does not take are made by make_linears().
 std::unique_ptr<Decoder> load_decoder(const quant::Checkpoint& checkpoint, std::shared_ptr<Executor> executor,
                                       const LinearMaker& make_linear = nullptr);
 

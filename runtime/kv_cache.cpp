@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/common/error.h"
+
 namespace crumb::runtime {
 namespace {
 
@@ -22,6 +24,13 @@ std::vector<float> enlarged(const std::vector<float>& old, int64_t heads, int64_
 KvCache::KvCache(const arch::DecoderSpec& spec) : limit_(spec.context_length) {
   for (const auto& layer : spec.layers) layers_.push_back({layer.gqa().kv_heads, layer.gqa().head_dim, {}, {}});
 }
+
+void KvCache::truncate(int64_t length) {
+  CRUMB_ASSERT(0 <= length && length <= length_);
+  length_ = length;
+}
+
+std::unique_ptr<SequenceState> KvCache::fork() const { return std::make_unique<KvCache>(*this); }
 
 void KvCache::reserve(int64_t length) {
   if (length <= capacity_) return;

@@ -1,6 +1,7 @@
 // Keys and values of one sequence in float32.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "core/arch/decoder_spec.h"
@@ -13,7 +14,9 @@ class KvCache : public SequenceState {
   explicit KvCache(const arch::DecoderSpec& spec);
 
   int64_t length() const override { return length_; }
-  void clear() override { length_ = 0; }
+  /// Windows do not matter: keys that no query sees any more are kept, too.
+  void truncate(int64_t length) override;
+  std::unique_ptr<SequenceState> fork() const override;
 
   /// Makes room for `length` positions; what is there stays.
   void reserve(int64_t length);

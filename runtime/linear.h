@@ -1,27 +1,49 @@
-// A linear layer behind a backend: dense floats today, packed codes later.
+// Linear layers behind a backend: dense floats today, packed codes later. A backend is a file with a LinearMaker; which
+// tensors go to which, make_linears() decides.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "core/common/executor.h"
+#include "quant/checkpoint.h"
 
 namespace crumb::runtime {
 
-class Linear {
+/// Linears that read the same input (q, k and v; gate and up), or one alone: a backend that quantizes its input does so
+/// once, and may take them for one matrix.
+class LinearGroup {
  public:
-  virtual ~Linear() = default;
-  /// y[tokens, rows] = x[tokens, cols] * W^T (+ bias), row-major. A token's row does not depend on the other tokens.
-  virtual void forward(const float* x, int64_t tokens, float* y, Executor& executor) const = 0;
-  virtual int64_t rows() const = 0;
-  virtual int64_t cols() const = 0;
+  virtual ~LinearGroup() = default;
+  /// outputs[i][tokens, rows of i] = x[tokens, cols] * W_i^T (+ bias_i), row-major. A token's row does not depend on
+  /// the other tokens.
+  virtual void forward(const float* x, int64_t tokens, std::span<float* const> outputs, Executor& executor) const = 0;
 };
 
-/// Float weights (kernels/matmul.h). `bias` may be empty.
-std::unique_ptr<Linear> make_dense_linear(std::vector<float> weight, int64_t rows, int64_t cols,
-                                          std::vector<float> bias);
-/// The same over weights somebody else owns (a head tied to the embedding); `weight` must outlive it.
-std::unique_ptr<Linear> make_dense_linear_view(const float* weight, int64_t rows, int64_t cols);
+/// A member of a group.
+struct LinearTensors {
+  const quant::StoredTensor* weight = nullptr;
+  const quant::StoredTensor* bias = nullptr;  // null without one
+};
+
+/// Makes a group of tensors with the same number of columns; null for tensors that the backend does not take.
+using LinearMaker = std::function<std::unique_ptr<LinearGroup>(const quant::Checkpoint& checkpoint,
+                                                               std::span<const LinearTensors> members)>;
+
+/// By the backend for these tensors, which is the dense one: it takes every tensor.
+std::unique_ptr<LinearGroup> make_linears(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members);
+
+/// Float weights [rows, cols] (kernels/matmul.h) and a bias [rows] or none.
+struct DenseWeights {
+  std::vector<float> weight;
+  int64_t rows = 0, cols = 0;
+  std::vector<float> bias = {};
+};
+std::unique_ptr<LinearGroup> make_dense_linears(std::vector<DenseWeights> members);
+/// One linear over weights somebody else owns (a head tied to the embedding); `weight` must outlive it.
+std::unique_ptr<LinearGroup> make_dense_view(const float* weight, int64_t rows, int64_t cols);
 
 }  // namespace crumb::runtime

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "core/arch/decoder_spec.h"
+#include "core/arch/tensor_table.h"
 #include "train/optimizer.h"
 
 namespace crumb::model {

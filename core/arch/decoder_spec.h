@@ -7,7 +7,7 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -25,6 +25,7 @@ struct RopeSpec {
   int64_t dim = 0;
   double base = 10000.0;
   std::vector<double> divisors;  // dim / 2, all 1 without scaling
+  bool operator==(const RopeSpec&) const = default;
 };
 
 enum class QkNorm { none, before_rope, after_rope };
@@ -61,36 +62,6 @@ struct DecoderSpec {
 
   int64_t num_layers() const { return static_cast<int64_t>(layers.size()); }
 };
-
-/// What a tensor is for; decides how it may be quantized, trained and stored.
-enum class TensorRole { embedding, head, linear, norm, bias };
-
-struct TensorDesc {
-  std::string hf_name;    // "model.layers.0.self_attn.q_proj.weight"
-  std::string gguf_name;  // "blk.0.attn_q.weight"
-  TensorRole role = TensorRole::linear;
-  std::vector<int64_t> shape;     // [rows, cols] or [cols]
-  int layer = -1;                 // -1: outside the layers
-  int64_t permuted_head_dim = 0;  // > 0: GGUF holds the rows permuted per head of this size (q and k of arch "llama")
-
-  int64_t elements() const;
-  int64_t rows() const { return shape.size() == 2 ? shape[0] : 1; }
-  int64_t cols() const { return shape.back(); }
-  /// hf_name without ".weight": the name of the module, as exclude patterns and quantization_config see it.
-  std::string module_name() const;
-  /// The keys of config.json that its shape comes from: "num_attention_heads x head_dim, hidden_size".
-  std::string shape_keys() const;
-};
-
-/// Every tensor of the model, in the order: embedding, layers (norms, attention, feed-forward), final norm, head
-/// (absent when tied).
-std::vector<TensorDesc> tensor_table(const DecoderSpec& spec);
-
-int64_t parameter_count(const DecoderSpec& spec);
-
-/// Row of the HF matrix that GGUF's row `row` holds, for a tensor with permuted_head_dim = h: head*h + 2i + t  <-
-/// head*h + t*h/2 + i.
-int64_t hf_row_of_gguf_row(int64_t row, int64_t head_dim);
 
 std::string_view architecture_name(Architecture architecture);  // HF model_type
 std::string_view gguf_architecture_name(

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/arch/rope_scaling.h"
+#include "core/arch/spec_compare.h"
 #include "core/common/error.h"
 #include "core/common/log.h"
 
@@ -16,6 +17,8 @@ namespace {
 
 using formats::GgufReader;
 using formats::GgufWriter;
+
+constexpr std::string_view kHolder = "GGUF";
 
 constexpr Architecture kReadable[] = {Architecture::llama, Architecture::qwen2, Architecture::qwen3,
                                       Architecture::hunyuan_v1_dense};
@@ -69,7 +72,7 @@ class Keys {
   std::string prefix_;
 };
 
-GqaSpec read_gqa(const GgufReader& gguf, const Keys& keys, Architecture architecture, int64_t hidden_size) {
+GqaSpec read_gqa(const Keys& keys, Architecture architecture, int64_t hidden_size) {
   GqaSpec gqa;
   gqa.heads = keys.size("attention.head_count");
   gqa.kv_heads = keys.size_or("attention.head_count_kv", gqa.heads);
@@ -83,11 +86,17 @@ GqaSpec read_gqa(const GgufReader& gguf, const Keys& keys, Architecture architec
               "{}: values of another length than keys are not supported", keys.where());
   CRUMB_CHECK(keys.size_or("rope.dimension_count", gqa.head_dim) == gqa.head_dim,
               "{}: a rotary embedding of a part of the head is not supported", keys.where());
-  gqa.qkv_bias = gguf.find_tensor("blk.0.attn_q.bias") != nullptr;
-  gqa.output_bias = gguf.find_tensor("blk.0.attn_output.bias") != nullptr;
   if (architecture == Architecture::qwen3) gqa.qk_norm = QkNorm::before_rope;
   if (architecture == Architecture::hunyuan_v1_dense) gqa.qk_norm = QkNorm::after_rope;
   return gqa;
+}
+
+/// The metadata do not tell biases: a layer has those whose tensors are there.
+void read_biases(const GgufReader& gguf, int index, LayerSpec& layer) {
+  const auto has = [&](Slot slot) { return gguf.find_tensor(gguf_name(slot, index)) != nullptr; };
+  std::get<GqaSpec>(layer.attention).qkv_bias = has(Slot::q_bias);
+  std::get<GqaSpec>(layer.attention).output_bias = has(Slot::o_bias);
+  std::get<MlpSpec>(layer.feed_forward).bias = has(Slot::gate_bias);
 }
 
 /// Linear scaling. The old key counts where the new one is absent, as in stock llama.cpp.
@@ -111,7 +120,7 @@ RopeSpec read_rope(const GgufReader& gguf, const Keys& keys, Architecture archit
   CRUMB_CHECK(type == "linear" || type == "none", "{}: rope scaling '{}' is not supported; known ones: none, linear",
               keys.where(), type);
   if (type == "linear") rope.divisors.assign(rope.divisors.size(), read_linear_factor(keys));
-  const auto* factors = gguf.find_tensor("rope_freqs.weight");
+  const auto* factors = gguf.find_tensor(gguf_name(Slot::rope_freqs));
   if (factors == nullptr) return rope;
   std::vector<float> values(rope.divisors.size());
   CRUMB_CHECK(factors->readable && factors->rows() == 1 && factors->cols() == dim / 2,
@@ -215,15 +224,20 @@ void check_other_keys(const GgufReader& gguf, const Keys& keys, Architecture arc
   }
 }
 
+/// The layer for which the metadata speak. Biases are told by their tensors.
+const LayerSpec& described_layer(const DecoderSpec& spec) {
+  return common_layer(spec, kHolder, {"window", "attention.qkv_bias", "attention.output_bias", "feed_forward.bias"});
+}
+
 void check_rope(const DecoderSpec& spec) {
   const auto name = gguf_architecture_name(spec.architecture);
-  CRUMB_CHECK(name == "llama" || uniform_divisor(spec.layers.front().rope),
+  CRUMB_CHECK(name == "llama" || uniform_divisor(described_layer(spec).rope),
               "llama.cpp reads llama3 rope scaling for architecture llama only, not for {}", name);
 }
 
 void set_rope(const DecoderSpec& spec, const std::string& prefix, GgufWriter& writer) {
   check_rope(spec);
-  const auto& rope = spec.layers.front().rope;
+  const auto& rope = described_layer(spec).rope;
   writer.set_u32(prefix + "rope.dimension_count", static_cast<uint32_t>(rope.dim));
   writer.set_f32(prefix + "rope.freq_base", static_cast<float>(rope.base));
   const auto uniform = uniform_divisor(rope);
@@ -237,19 +251,8 @@ void set_rope(const DecoderSpec& spec, const std::string& prefix, GgufWriter& wr
   }
 }
 
-/// The window of the layers that have one; 0: none has.
-int64_t common_window(const DecoderSpec& spec) {
-  int64_t window = 0;
-  for (const auto& layer : spec.layers) {
-    CRUMB_CHECK(window == 0 || layer.window == 0 || layer.window == window,
-                "GGUF holds one sliding window; this model has {} and {}", window, layer.window);
-    window = std::max(window, layer.window);
-  }
-  return window;
-}
-
 void set_windows(const DecoderSpec& spec, const std::string& prefix, GgufWriter& writer) {
-  const int64_t window = common_window(spec);
+  const int64_t window = common_window(spec, kHolder);
   if (window == 0) return;
   std::vector<bool> pattern;
   for (const auto& layer : spec.layers) pattern.push_back(layer.window > 0);
@@ -268,7 +271,7 @@ DecoderSpec spec_from_gguf(const GgufReader& gguf) {
   spec.hidden_size = keys.size("embedding_length");
   spec.context_length = keys.size("context_length");
   spec.rms_norm_eps = keys.positive("attention.layer_norm_rms_epsilon");
-  const auto& embedding = gguf.tensor("token_embd.weight");
+  const auto& embedding = gguf.tensor(gguf_name(Slot::embedding));
   spec.vocab_size = embedding.rows();
   CRUMB_CHECK(embedding.cols() == spec.hidden_size, "{}: token_embd.weight has rows of {}, embedding_length is {}",
               keys.where(), embedding.cols(), spec.hidden_size);
@@ -276,37 +279,38 @@ DecoderSpec spec_from_gguf(const GgufReader& gguf) {
   if (vocab_size != spec.vocab_size)
     log_warning_once("{}: {} is {}, but token_embd.weight has {} rows: the rows count", keys.where(),
                      keys.name("vocab_size"), vocab_size, spec.vocab_size);
-  spec.tied_head = gguf.find_tensor("output.weight") == nullptr;
+  spec.tied_head = gguf.find_tensor(gguf_name(Slot::head)) == nullptr;
   check_other_keys(gguf, keys, spec.architecture);
   const int64_t num_layers = keys.size("block_count");
   CRUMB_CHECK(num_layers <= kMostLayers, "{}: block_count is {}, which no model has", keys.where(), num_layers);
 
   LayerSpec layer;
-  const auto gqa = read_gqa(gguf, keys, spec.architecture, spec.hidden_size);
+  const auto gqa = read_gqa(keys, spec.architecture, spec.hidden_size);
   layer.attention = gqa;
-  layer.feed_forward = MlpSpec{keys.size("feed_forward_length"), gguf.find_tensor("blk.0.ffn_gate.bias") != nullptr};
+  layer.feed_forward = MlpSpec{keys.size("feed_forward_length")};
   layer.rope = read_rope(gguf, keys, spec.architecture, gqa.head_dim);
   const int64_t window = keys.size_or("attention.sliding_window", 0, 0);
   for (const bool slides : read_window_pattern(gguf, keys, num_layers)) {
     layer.window = slides ? window : 0;
     spec.layers.push_back(layer);
   }
+  for (int i = 0; i < static_cast<int>(num_layers); ++i) read_biases(gguf, i, spec.layers[static_cast<size_t>(i)]);
   return spec;
 }
 
 // Which tensors stock llama.cpp creates for each architecture, found by loading files (build 11549): a file with
 // another one, or one of another shape, is refused.
 void check_llama_cpp_loads(const DecoderSpec& spec) {
-  CRUMB_ASSERT(!spec.layers.empty());
-  const auto& layer = spec.layers.front();
-  const auto& gqa = layer.gqa();
+  const auto& gqa = described_layer(spec).gqa();
   const auto name = gguf_architecture_name(spec.architecture);
   const bool is_llama = name == "llama";
-  CRUMB_CHECK(is_llama || !gqa.output_bias,
+  const auto has_output_bias = [](const LayerSpec& layer) { return layer.gqa().output_bias; };
+  const auto has_mlp_bias = [](const LayerSpec& layer) { return layer.mlp().bias; };
+  CRUMB_CHECK(is_llama || std::ranges::none_of(spec.layers, has_output_bias),
               "llama.cpp knows no bias of attention's output (o_proj.bias) in a {} model and would refuse the file; "
               "hf-bf16 holds it",
               name);
-  CRUMB_CHECK(is_llama || !layer.mlp().bias,
+  CRUMB_CHECK(is_llama || std::ranges::none_of(spec.layers, has_mlp_bias),
               "llama.cpp knows no biases of the feed-forward network in a {} model and would refuse the file; hf-bf16 "
               "holds it",
               name);
@@ -315,12 +319,12 @@ void check_llama_cpp_loads(const DecoderSpec& spec) {
               "holds it",
               gqa.heads, spec.hidden_size / gqa.heads, spec.hidden_size, gqa.head_dim);
   check_rope(spec);
-  common_window(spec);
+  common_window(spec, kHolder);
 }
 
 void set_gguf_metadata(const DecoderSpec& spec, GgufWriter& writer) {
-  CRUMB_ASSERT(!spec.layers.empty());
-  const auto& gqa = spec.layers.front().gqa();
+  const auto& layer = described_layer(spec);
+  const auto& gqa = layer.gqa();
   const std::string name(gguf_architecture_name(spec.architecture));
   const std::string prefix = name + ".";
   const auto set = [&](const std::string& key, int64_t value) {
@@ -331,7 +335,7 @@ void set_gguf_metadata(const DecoderSpec& spec, GgufWriter& writer) {
   set("context_length", spec.context_length);
   set("embedding_length", spec.hidden_size);
   set("block_count", spec.num_layers());
-  set("feed_forward_length", spec.layers.front().mlp().intermediate);
+  set("feed_forward_length", layer.mlp().intermediate);
   set("attention.head_count", gqa.heads);
   set("attention.head_count_kv", gqa.kv_heads);
   set("attention.key_length", gqa.head_dim);
@@ -341,10 +345,32 @@ void set_gguf_metadata(const DecoderSpec& spec, GgufWriter& writer) {
   set_windows(spec, prefix, writer);
 }
 
+void check_read_back(const GgufReader& gguf, const DecoderSpec& spec) {
+  constexpr double kFloat32 = 0x1p-23;  // half a unit when it was written, half when read as the shortest decimal
+  auto read = spec_from_gguf(gguf);
+  if (gguf_architecture_name(read.architecture) == gguf_architecture_name(spec.architecture))
+    read.architecture = spec.architecture;  // llama for mistral
+  const auto found = differences(read, spec, {kFloat32, kFloat32});
+  if (found.empty()) return;
+  run_error("read-back: {} is {} in the metadata that were written, {} in the model", found.front().field,
+            found.front().first, found.front().second);
+}
+
 std::vector<float> rope_freqs(const DecoderSpec& spec) {
-  const auto& rope = spec.layers.front().rope;
+  const auto& rope = described_layer(spec).rope;
   if (uniform_divisor(rope)) return {};
   return {rope.divisors.begin(), rope.divisors.end()};
+}
+
+std::optional<TensorDesc> rope_freqs_tensor(const DecoderSpec& spec) {
+  const auto count = static_cast<int64_t>(rope_freqs(spec).size());
+  if (count == 0) return std::nullopt;
+  TensorDesc desc;
+  desc.id = {Slot::rope_freqs};
+  desc.role = TensorRole::norm;
+  desc.shape = {count};
+  desc.gguf = {gguf_name(Slot::rope_freqs), 0, desc.shape};
+  return desc;
 }
 
 }  // namespace crumb::arch

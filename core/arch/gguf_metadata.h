@@ -1,7 +1,10 @@
 // GGUF metadata <-> DecoderSpec.
 #pragma once
 
-#include "core/arch/decoder_spec.h"
+#include <optional>
+#include <vector>
+
+#include "core/arch/tensor_table.h"
 #include "core/formats/gguf.h"
 
 namespace crumb::arch {
@@ -11,13 +14,19 @@ namespace crumb::arch {
 /// there.
 DecoderSpec spec_from_gguf(const formats::GgufReader& gguf);
 /// UserError for a model of which stock llama.cpp would refuse the file, or that GGUF has no keys for: biases and
-/// lengths of heads that its architecture does not have there, scaled frequencies, two sizes of windows.
+/// lengths of heads that its architecture does not have there, scaled frequencies, two sizes of windows, layers that
+/// differ in what GGUF says once.
 void check_llama_cpp_loads(const DecoderSpec& spec);
-/// Sets general.architecture and every <arch>.* key that stock llama.cpp wants. rope_freqs.weight is a tensor: see
-/// rope_freqs().
+/// Sets general.architecture and every <arch>.* key that stock llama.cpp wants. Frequencies that differ are a tensor:
+/// see rope_freqs().
 void set_gguf_metadata(const DecoderSpec& spec, formats::GgufWriter& writer);
-/// The F32 tensor "rope_freqs.weight" [dim/2]; empty when all divisors are the same (linear scaling is in the
+/// RunError naming the first fact in which the file's metadata, parsed, differ from the model it was written from (up
+/// to float32), and both values.
+void check_read_back(const formats::GgufReader& gguf, const DecoderSpec& spec);
+/// The F32 tensor Slot::rope_freqs [dim/2]; empty when all divisors are the same (linear scaling is in the
 /// metadata).
 std::vector<float> rope_freqs(const DecoderSpec& spec);
+/// What it is in the file; nothing when it is empty. It has no hf_name.
+std::optional<TensorDesc> rope_freqs_tensor(const DecoderSpec& spec);
 
 }  // namespace crumb::arch

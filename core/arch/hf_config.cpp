@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/arch/rope_scaling.h"
+#include "core/arch/spec_compare.h"
 #include "core/common/error.h"
 #include "core/common/json.h"
 #include "core/common/log.h"
@@ -15,6 +16,7 @@ namespace {
 
 using nlohmann::json;
 
+constexpr std::string_view kHolder = "config.json";
 constexpr int64_t kLargest = int64_t{1} << 31;  // of any one size; keeps products of two inside 64 bits
 
 /// What every size of a model is held to.
@@ -309,21 +311,10 @@ void refuse_other_biases(Architecture architecture, const LayerSpec& layer) {
               architecture_name(architecture));
 }
 
-/// The window of the layers that have one; 0: none has.
-int64_t common_window(const DecoderSpec& spec) {
-  int64_t window = 0;
-  for (const auto& layer : spec.layers) {
-    CRUMB_CHECK(window == 0 || !has_window(layer) || layer.window == window,
-                "config.json holds one sliding window; this model has {} and {}", window, layer.window);
-    window = std::max(window, layer.window);
-  }
-  return window;
-}
-
 /// Mistral says one window for all layers, or lists the layers' types as Qwen does: transformers' AutoModel takes such
 /// a model for its Ministral, which is Mistral with mixed layers.
 void write_windows(const DecoderSpec& spec, Architecture architecture, json& config) {
-  const int64_t window = common_window(spec);
+  const int64_t window = common_window(spec, kHolder);
   json types = json::array();
   for (const auto& layer : spec.layers) types.push_back(has_window(layer) ? "sliding_attention" : "full_attention");
   if (architecture == Architecture::mistral) {
@@ -382,8 +373,7 @@ DecoderSpec load_hf_spec(const Path& path) {
 }
 
 json hf_config_from_spec(const DecoderSpec& spec) {
-  CRUMB_ASSERT(!spec.layers.empty());
-  const auto& layer = spec.layers.front();
+  const auto& layer = common_layer(spec, kHolder, {"window"});
   const auto& gqa = layer.gqa();
   auto architecture = spec.architecture;
   // transformers' Llama has no window; its Mistral is the same model with one.

@@ -29,7 +29,7 @@ void write_tensors(const DecoderSpec& spec, GgufWriter& writer, const Path& path
   const auto freqs = rope_freqs(spec);
   const auto count = static_cast<int64_t>(freqs.size());
   if (count > 0) writer.declare("rope_freqs.weight", TensorType::f32, {count});
-  for (const auto& desc : tensor_table(spec)) writer.declare(desc.gguf_name, TensorType::f32, desc.shape);
+  for (const auto& desc : tensor_table(spec)) writer.declare(desc.gguf.name, TensorType::f32, desc.shape);
   writer.begin(path);
   if (count > 0) writer.write(freqs.data(), count * 4);
   for (const auto& desc : tensor_table(spec)) {
@@ -253,6 +253,79 @@ TEST(GgufMetadata, NamesTheModelsOfWhichLlamaCppLoadsNoFile) {
   EXPECT_THAT(error_of([&] { check_llama_cpp_loads(wide); }), HasSubstr("heads of"));
   for (const char* name : {"llama", "llama_bias", "llama3", "mistral", "qwen2", "qwen3", "hunyuan"})
     EXPECT_EQ(error_of([&] { check_llama_cpp_loads(golden_spec(name)); }), "") << name;
+}
+
+TEST(GgufMetadata, NamesTheLayerThatDiffersInWhatItSaysOnce) {
+  const auto complaint = [](const std::function<void(LayerSpec&)>& change) {
+    auto spec = golden_spec("llama");
+    change(spec.layers.back());
+    GgufWriter writer;
+    const auto message = error_of([&] { set_gguf_metadata(spec, writer); });
+    EXPECT_EQ(error_of([&] { check_llama_cpp_loads(spec); }), message);
+    return message;
+  };
+  EXPECT_EQ(complaint([](auto& layer) { std::get<MlpSpec>(layer.feed_forward).intermediate = 64; }),
+            "GGUF holds one feed_forward.intermediate for all layers; layer 0 of this model has 48, layer 1 has 64");
+  EXPECT_EQ(complaint([](auto& layer) { std::get<GqaSpec>(layer.attention).kv_heads = 4; }),
+            "GGUF holds one attention.kv_heads for all layers; layer 0 of this model has 2, layer 1 has 4");
+  EXPECT_EQ(complaint([](auto& layer) { layer.rope.base = 500; }),
+            "GGUF holds one rope.base for all layers; layer 0 of this model has 10000, layer 1 has 500");
+}
+
+TEST(GgufMetadata, ABiasOfTheLastLayerAloneKeepsAFileFromLlamaCpp) {
+  auto spec = golden_spec("qwen3");
+  std::get<GqaSpec>(spec.layers.back().attention).output_bias = true;
+  EXPECT_THAT(error_of([&] { check_llama_cpp_loads(spec); }), HasSubstr("o_proj.bias) in a qwen3 model"));
+}
+
+TEST(GgufMetadata, BiasesAreThoseOfEachLayer) {
+  auto spec = golden_spec("llama");
+  std::get<GqaSpec>(spec.layers.back().attention).qkv_bias = true;
+  std::get<MlpSpec>(spec.layers.back().feed_forward).bias = true;
+  const TempDir dir;
+  GgufWriter writer;
+  set_gguf_metadata(spec, writer);
+  write_tensors(spec, writer, dir / "model.gguf");
+  expect_same_spec(spec_from_gguf(GgufReader(dir / "model.gguf")), spec, 1e-6);
+}
+
+/// What the read-back of the model "llama" says when the model was another.
+std::string read_back(const std::function<void(DecoderSpec&, LayerSpec&)>& change) {
+  const auto spec = golden_spec("llama3");
+  const TempDir dir;
+  GgufWriter writer;
+  set_gguf_metadata(spec, writer);
+  write_tensors(spec, writer, dir / "model.gguf");
+  auto other = spec;
+  change(other, other.layers.back());
+  std::string message;
+  try {
+    check_read_back(GgufReader(dir / "model.gguf"), other);
+  } catch (const RunError& error) {
+    message = error.what();
+  }
+  return message;
+}
+
+TEST(GgufMetadata, ReadBackNamesTheFactThatDiffersAndBothValues) {
+  EXPECT_EQ(read_back([](auto&, auto&) {}), "");
+  EXPECT_EQ(read_back([](auto& spec, auto&) { spec.architecture = Architecture::mistral; }), "");  // one name in GGUF
+  EXPECT_EQ(read_back([](auto& spec, auto&) { spec.rms_norm_eps *= 1 + 1e-12; }), "");             // one float32
+  const auto message = [](const std::string& field, const std::string& written, const std::string& model) {
+    return "read-back: " + field + " is " + written + " in the metadata that were written, " + model + " in the model";
+  };
+  EXPECT_EQ(read_back([](auto& spec, auto&) { spec.context_length = 64; }), message("context_length", "128", "64"));
+  EXPECT_EQ(read_back([](auto& spec, auto&) { spec.tied_head = true; }), message("tied_head", "false", "true"));
+  EXPECT_EQ(read_back([](auto& spec, auto&) { spec.layers.pop_back(); }), message("number of layers", "2", "1"));
+  EXPECT_EQ(read_back([](auto&, auto& layer) { std::get<GqaSpec>(layer.attention).heads = 2; }),
+            message("layer 1: attention.heads", "4", "2"));
+  EXPECT_EQ(read_back([](auto&, auto& layer) { layer.window = 5; }), message("layer 1: window", "0", "5"));
+  EXPECT_EQ(read_back([](auto&, auto& layer) { layer.rope.base = 20000; }),
+            message("layer 1: rope.base", "10000", "20000"));
+  EXPECT_EQ(read_back([](auto&, auto& layer) { layer.rope.divisors[3] = 2; }),
+            message("layer 1: rope.divisors[3]", "8", "2"));
+  EXPECT_EQ(read_back([](auto&, auto& layer) { std::get<GqaSpec>(layer.attention).qk_norm = QkNorm::after_rope; }),
+            message("layer 1: attention.qk_norm", "none", "after the rotation"));
 }
 
 }  // namespace

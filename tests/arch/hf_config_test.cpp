@@ -1,4 +1,5 @@
 #include "core/arch/hf_config.h"
+#include "core/arch/tensor_table.h"
 
 #include <gmock/gmock.h>
 
@@ -298,6 +299,21 @@ TEST(HfConfig, WindowsOfSomeLayersOnlyComeBack) {
   }
 }
 
+TEST(HfConfig, NamesTheLayerThatDiffersInWhatItSaysOnce) {
+  const auto complaint = [](const std::function<void(LayerSpec&)>& change) {
+    auto spec = golden_spec("llama");
+    change(spec.layers.back());
+    return error_of([&] { hf_config_from_spec(spec); });
+  };
+  EXPECT_EQ(complaint([](auto& layer) { std::get<GqaSpec>(layer.attention).heads = 8; }),
+            "config.json holds one attention.heads for all layers; layer 0 of this model has 4, layer 1 has 8");
+  EXPECT_EQ(complaint([](auto& layer) { std::get<GqaSpec>(layer.attention).qkv_bias = true; }),
+            "config.json holds one attention.qkv_bias for all layers; layer 0 of this model has false, layer 1 has "
+            "true");
+  EXPECT_EQ(complaint([](auto& layer) { layer.rope.divisors.back() = 4; }),
+            "config.json holds one rope.divisors[3] for all layers; layer 0 of this model has 1, layer 1 has 4");
+}
+
 TEST(HfConfig, RefusesToWriteWhatItCannotSay) {
   const auto written = [](const std::string& name, const std::function<void(LayerSpec&, GqaSpec&)>& change) {
     auto spec = golden_spec(name);
@@ -324,7 +340,7 @@ TEST(HfConfig, RefusesToWriteWhatItCannotSay) {
             "config.json has no way to say this model's rotary divisors");
   int64_t window = 16;
   EXPECT_EQ(written("mistral", [&](auto& layer, auto&) { layer.window = window++; }),
-            "config.json holds one sliding window; this model has 16 and 17");
+            "config.json holds one sliding window; layer 0 of this model has 16, layer 1 has 17");
 }
 
 TEST(HfConfig, DescribesTheTensorsOfModelsThatOthersMade) {

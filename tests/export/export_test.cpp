@@ -218,7 +218,7 @@ TEST(Export, OfRopeScalingIsReadBack) {
   testing::write_file(dir / "plain" / "config.json", config.dump());
   const auto result = run(dir / "plain", dir / "out.gguf", "gguf-bf16");
   const auto expected = quant::open_checkpoint(dir / "plain")->spec().layers.front().rope.divisors;
-  EXPECT_EQ(result.plan.tensors.front().desc.gguf_name, "rope_freqs.weight");
+  EXPECT_EQ(result.plan.tensors.front().desc.gguf.name, "rope_freqs.weight");
   const auto actual = quant::open_checkpoint(dir / "out.gguf")->spec().layers.front().rope.divisors;
   EXPECT_GT(expected.back(), 1.0);
   EXPECT_THAT(actual, ::testing::Pointwise(::testing::FloatEq(), expected));

@@ -76,7 +76,7 @@ TEST(Plan, OrdersTensorsAsThePublishedFiles) {
   auto spec = small_spec(arch::Architecture::qwen3, 256);
   const auto p = plan(spec, kSeqRow, "gguf-q2_k");
   std::vector<std::string> names;
-  for (const auto& tensor : p.tensors) names.push_back(tensor.desc.gguf_name);
+  for (const auto& tensor : p.tensors) names.push_back(tensor.desc.gguf.name);
   names.resize(15);
   EXPECT_THAT(names, ElementsAre("output_norm.weight", "token_embd.weight", "output.weight", "blk.0.attn_k.weight",
                                  "blk.0.attn_k_norm.weight", "blk.0.attn_norm.weight", "blk.0.attn_output.weight",
@@ -89,16 +89,16 @@ TEST(Plan, OrdersLayersByNumberNotByName) {
   auto spec = small_spec(arch::Architecture::llama, 256);
   spec.layers.resize(12, spec.layers.front());
   const auto p = plan(spec, kSeqRow, "gguf-q2_k");
-  EXPECT_TRUE(p.tensors.back().desc.gguf_name.starts_with("blk.11."));
+  EXPECT_TRUE(p.tensors.back().desc.gguf.name.starts_with("blk.11."));
 }
 
 TEST(Plan, PutsTheRopeDivisorsFirst) {
   auto spec = small_spec(arch::Architecture::llama, 256);
   for (auto& layer : spec.layers) layer.rope.divisors.back() = 8.0;
   const auto p = plan(spec, kSeqRow, "gguf-q2_k");
-  EXPECT_EQ(p.tensors.front().desc.gguf_name, "rope_freqs.weight");
+  EXPECT_EQ(p.tensors.front().desc.gguf.name, "rope_freqs.weight");
   EXPECT_EQ(p.tensors.front().bytes, 4 * spec.layers.front().rope.dim / 2);
-  EXPECT_NE(plan(spec, kSeqRow, "hf-bf16").tensors.front().desc.gguf_name, "rope_freqs.weight");
+  EXPECT_NE(plan(spec, kSeqRow, "hf-bf16").tensors.front().desc.gguf.name, "rope_freqs.weight");
 }
 
 TEST(Plan, CountsThePaddingOfGguf) {

@@ -23,7 +23,7 @@ TEST_P(TensorRowsTest, CheckNoticesOneFlippedBitInAnyTensor) {
   const auto plan = plan_export(spec, testing::all_linears(spec, {Grid::seq, 2, true, 0}), {GetParam(), "", ""});
   ThreadPool pool(2);
   for (const auto& planned : plan.tensors) {
-    if (planned.desc.layer > 0) continue;
+    if (planned.desc.id.layer > 0) continue;
     TensorRows rows(*checkpoint, planned, RowOrder::gguf, pool);
     const auto encoded = rows.encode(0, rows.rows());
     std::vector<uint8_t> bytes(encoded.begin(), encoded.end());

@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "core/arch/decoder_spec.h"
+#include "core/arch/tensor_table.h"
 #include "core/formats/dtype.h"
 #include "quant/checkpoint.h"
 #include "quant/quantized_tensor.h"

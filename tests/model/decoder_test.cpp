@@ -165,8 +165,7 @@ TEST(Decoder, ABlockRunsAlone) {
   const auto spec = small_spec(1);
   Decoder decoder(spec, lively_source(1));
   const Block& reference = *decoder.blocks()[0];
-  Block block(spec.layers[0], spec.rms_norm_eps, "model.layers.0.", arch::tensor_table(spec), lively_source(1),
-              make_float_linear);
+  Block block(spec.layers[0], spec.rms_norm_eps, 0, arch::tensor_table(spec), lively_source(1), make_float_linear);
   const torch::Tensor ids = random_ids(2, 9, 61);
   const torch::Tensor x = torch::embedding(decoder.named_parameters()["model.embed_tokens.weight"], ids);
   const BlockContext context{.rotary = make_rotary_table(reference.spec().rope, 9), .mask = {}};

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "core/arch/decoder_spec.h"
+#include "core/arch/tensor_table.h"
 #include "model/decoder.h"
 #include "quant/checkpoint.h"
 #include "tests/testing/testing.h"

@@ -496,7 +496,7 @@ Path write_in_type(const TempDir& dir, formats::TensorType type) {
     const bool fits = t.desc.shape.size() == 2 && t.desc.cols() % formats::block_size(type) == 0;
     return fits ? type : formats::TensorType::f32;
   };
-  for (const auto& t : hf->tensors()) writer.declare(t.desc.gguf_name, type_of(t), t.desc.shape);
+  for (const auto& t : hf->tensors()) writer.declare(t.desc.gguf.name, type_of(t), t.desc.shape);
   writer.begin(dir / "model.gguf");
   for (const auto& t : hf->tensors()) {
     const Rng rng(5, hash_name(t.desc.hf_name));
@@ -518,7 +518,7 @@ TEST(GgufCheckpoint, ReadsTheBlockTypesOfStockFiles) {
     const auto model = open_checkpoint(path);
     const formats::GgufReader file(path);
     for (const auto& t : model->tensors()) {
-      const auto& stored = file.tensor(t.desc.gguf_name);
+      const auto& stored = file.tensor(t.desc.gguf.name);
       EXPECT_EQ(t.dtype, stored.type_name);
       std::vector<float> expected(static_cast<size_t>(t.desc.elements()));
       const int64_t cols = t.desc.cols(), head_dim = t.desc.permuted_head_dim;
@@ -526,7 +526,7 @@ TEST(GgufCheckpoint, ReadsTheBlockTypesOfStockFiles) {
         const int64_t to = head_dim > 0 ? arch::hf_row_of_gguf_row(row, head_dim) : row;
         file.read_rows(stored, row, row + 1, expected.data() + to * cols);
       }
-      EXPECT_EQ(read_all(*model, t), expected) << t.desc.gguf_name;
+      EXPECT_EQ(read_all(*model, t), expected) << t.desc.gguf.name;
     }
   }
 }

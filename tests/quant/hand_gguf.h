@@ -18,7 +18,7 @@ inline void write_f32_gguf(const quant::Checkpoint& checkpoint, const Path& path
     writer.declare("rope_freqs.weight", formats::TensorType::f32, {static_cast<int64_t>(freqs.size())});
   }
   for (const auto& tensor : checkpoint.tensors()) {
-    writer.declare(tensor.desc.gguf_name, formats::TensorType::f32, tensor.desc.shape);
+    writer.declare(tensor.desc.gguf.name, formats::TensorType::f32, tensor.desc.shape);
   }
   writer.begin(path);
   if (!freqs.empty()) writer.write(freqs.data(), static_cast<int64_t>(freqs.size() * sizeof(float)));

@@ -225,6 +225,60 @@ TEST(Decoder, AClearedStateStartsAnew) {
   }
 }
 
+/// Appends tokens and adds the logits of each to `logits`.
+void append(Decoder& decoder, SequenceState& state, std::span<const TokenId> ids, std::vector<float>& logits) {
+  const SequenceInput input{&state, ids};
+  decoder.forward({&input, 1}, LogitsFor::all,
+                  [&](int64_t, int64_t, auto row) { logits.insert(logits.end(), row.begin(), row.end()); });
+}
+
+TEST(Decoder, AStateCutShortGoesOnAsIfItHadNeverGoneFurther) {
+  for (const auto& name : testing::golden_names()) {  // with and without windows, of layers and of models
+    const auto golden = read_golden(name);
+    const auto decoder = load(golden_folder(name));
+    const std::span<const TokenId> ids(golden.ids);
+    const std::vector<TokenId> others(100, golden.ids.front());  // more than the first capacity of the cache
+    for (const size_t kept : {size_t{0}, size_t{1}, size_t{17}, ids.size()}) {
+      const auto state = decoder->new_state(), straight = decoder->new_state();
+      std::vector<float> ignored, after_cut, expected;
+      append(*decoder, *state, ids.first(kept), ignored);
+      append(*decoder, *state, std::span(others).first(128 - ids.size()), ignored);
+      state->truncate(static_cast<int64_t>(kept));
+      EXPECT_EQ(state->length(), static_cast<int64_t>(kept));
+      append(*decoder, *state, ids, after_cut);
+      append(*decoder, *straight, ids.first(kept), ignored);
+      append(*decoder, *straight, ids, expected);
+      EXPECT_EQ(after_cut, expected) << name << ", " << kept << " kept";
+    }
+  }
+}
+
+TEST(Decoder, AForkAndItsOriginGoOnWithoutSeeingEachOther) {
+  for (const auto& name : testing::golden_names()) {
+    const auto golden = read_golden(name);
+    const auto decoder = load(golden_folder(name));
+    const std::span<const TokenId> ids(golden.ids);
+    const std::vector<TokenId> others(golden.ids.rbegin(), golden.ids.rend());
+    const auto origin = decoder->new_state();
+    std::vector<float> by_origin, by_fork, prompt, straight_origin, straight_fork;
+    append(*decoder, *origin, ids.first(20), prompt);
+    const auto fork = origin->fork();
+    EXPECT_EQ(fork->length(), 20);
+    for (size_t begin = 0; begin < ids.size(); begin += 10) {  // in turns
+      append(*decoder, *origin, ids.subspan(begin, std::min<size_t>(10, ids.size() - begin)), by_origin);
+      append(*decoder, *fork, std::span(others).subspan(begin, std::min<size_t>(10, ids.size() - begin)), by_fork);
+    }
+    const auto first = decoder->new_state(), second = decoder->new_state();
+    append(*decoder, *first, ids.first(20), prompt);
+    append(*decoder, *first, ids, straight_origin);
+    append(*decoder, *second, ids.first(20), prompt);
+    append(*decoder, *second, others, straight_fork);
+    EXPECT_EQ(by_origin, straight_origin) << name;
+    EXPECT_EQ(by_fork, straight_fork) << name;
+    EXPECT_NE(by_origin, by_fork) << name;
+  }
+}
+
 TEST(Decoder, RefusesTokensThatTheModelDoesNotHave) {
   const auto decoder = load(golden_folder("llama"));
   const auto state = decoder->new_state();
@@ -243,20 +297,46 @@ TEST(Decoder, RefusesATextLongerThanTheContext) {
   EXPECT_EQ(message, "a text of 129 tokens is longer than the model's context of 128");
 }
 
-TEST(Decoder, ALinearMakerReplacesEveryLinearAndTheHead) {
+TEST(Decoder, ALinearMakerIsAskedForTheLinearsThatShareAnInputTogether) {
   const auto checkpoint = quant::open_checkpoint(golden_folder("llama_bias"));
-  std::vector<std::string> made;
-  const auto maker = [&](const quant::Checkpoint& from, const quant::StoredTensor& weight,
-                         const quant::StoredTensor* bias) {
-    made.push_back(weight.desc.module_name());
-    EXPECT_EQ(bias != nullptr, weight.desc.role == arch::TensorRole::linear);
-    return make_dense_linear(quant::read_all(from, weight), weight.desc.rows(), weight.desc.cols(),
-                             bias != nullptr ? quant::read_all(from, *bias) : std::vector<float>());
+  std::vector<std::string> asked;
+  // Takes the groups of two; the others are made as without a maker.
+  const LinearMaker maker = [&](const quant::Checkpoint& from, std::span<const LinearTensors> members) {
+    std::string names;
+    for (const auto& member : members) {
+      EXPECT_EQ(member.bias != nullptr, member.weight->desc.role == arch::TensorRole::linear);
+      names += (names.empty() ? "" : " ") + member.weight->desc.module_name();
+    }
+    asked.push_back(names);
+    return members.size() == 2 ? make_linears(from, members) : nullptr;
   };
   const auto decoder = load_decoder(*checkpoint, testing::two_threads(), maker);
-  EXPECT_EQ(made.size(), 2u * 7u + 1u);
+  std::vector<std::string> expected;
+  for (const std::string layer : {"model.layers.0.", "model.layers.1."}) {
+    const std::string attention = layer + "self_attn.", mlp = layer + "mlp.";
+    expected.push_back(attention + "q_proj " + attention + "k_proj " + attention + "v_proj");
+    expected.push_back(attention + "o_proj");
+    expected.push_back(mlp + "gate_proj " + mlp + "up_proj");
+    expected.push_back(mlp + "down_proj");
+  }
+  expected.push_back("lm_head");
+  EXPECT_EQ(asked, expected);
   const auto golden = read_golden("llama_bias");
-  EXPECT_LE(relative_difference(all_logits(*decoder, golden.ids), golden.logits), kTolerance);
+  EXPECT_EQ(all_logits(*decoder, golden.ids), all_logits(*load(golden_folder("llama_bias")), golden.ids));
+}
+
+TEST(Decoder, ATiedHeadIsAGroupOfItsOwnOverTheEmbedding) {
+  const auto checkpoint = quant::open_checkpoint(golden_folder("llama_tied"));
+  int heads = 0;
+  const LinearMaker maker = [&](const quant::Checkpoint& from, std::span<const LinearTensors> members) {
+    if (members.front().weight->desc.role != arch::TensorRole::embedding) return std::unique_ptr<LinearGroup>();
+    ++heads;
+    return make_linears(from, members);
+  };
+  const auto decoder = load_decoder(*checkpoint, testing::two_threads(), maker);
+  EXPECT_EQ(heads, 1);
+  const auto ids = read_golden("llama_tied").ids;
+  EXPECT_EQ(all_logits(*decoder, ids), all_logits(*load(golden_folder("llama_tied")), ids));
 }
 
 TEST(Decoder, RunsACodesFolderAsItsDequantizedWeights) {

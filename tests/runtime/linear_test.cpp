@@ -21,13 +21,20 @@ std::vector<float> random_values(int64_t count, uint64_t stream) {
   return values;
 }
 
+void multiply(const LinearGroup& group, const std::vector<float>& x, int64_t tokens,
+              const std::vector<std::vector<float>*>& outputs, Executor& executor) {
+  std::vector<float*> pointers;
+  for (auto* output : outputs) pointers.push_back(output->data());
+  group.forward(x.data(), tokens, pointers, executor);
+}
+
 /// |y - reference| <= cols * eps * sum |x||w|, the bound of a float sum in any order.
 void expect_product(int64_t tokens, int64_t rows, int64_t cols, bool has_bias, Executor& executor) {
   const auto weight = random_values(rows * cols, 1), x = random_values(tokens * cols, 2);
   const auto bias = has_bias ? random_values(rows, 3) : std::vector<float>();
-  const auto linear = make_dense_linear(weight, rows, cols, bias);
+  const auto linear = make_dense_linears({{weight, rows, cols, bias}});
   std::vector<float> y(static_cast<size_t>(tokens * rows), NAN);
-  linear->forward(x.data(), tokens, y.data(), executor);
+  multiply(*linear, x, tokens, {&y}, executor);
   for (int64_t t = 0; t < tokens; ++t) {
     for (int64_t r = 0; r < rows; ++r) {
       double sum = has_bias ? bias[static_cast<size_t>(r)] : 0.0, magnitude = std::abs(sum);
@@ -94,13 +101,35 @@ TEST(DenseLinear, ASmallMatrixWakesNoThread) {
   EXPECT_EQ(watched.threads_that_ran(), 1u);
 }
 
+TEST(DenseLinear, AMemberOfAGroupGivesWhatItGivesAloneToTheLastBit) {
+  const int64_t cols = 200, sizes[] = {96, 5, 130};
+  std::vector<DenseWeights> members;
+  for (const int64_t rows : sizes) {
+    const auto stream = static_cast<uint64_t>(rows);
+    members.push_back({random_values(rows * cols, stream), rows, cols});
+    if (rows == 5) members.back().bias = random_values(rows, stream + 1);
+  }
+  const auto group = make_dense_linears(members);
+  ThreadPool pool(2);
+  for (const int64_t tokens : {1, 7, 64}) {
+    const auto x = random_values(tokens * cols, 9);
+    std::vector<std::vector<float>> together;
+    for (const int64_t rows : sizes) together.emplace_back(static_cast<size_t>(tokens * rows), NAN);
+    multiply(*group, x, tokens, {&together[0], &together[1], &together[2]}, pool);
+    for (size_t i = 0; i < members.size(); ++i) {
+      std::vector<float> alone(together[i].size(), NAN);
+      multiply(*make_dense_linears({members[i]}), x, tokens, {&alone}, pool);
+      EXPECT_EQ(together[i], alone) << tokens << " tokens, member " << i;
+    }
+  }
+}
+
 TEST(DenseLinear, AViewUsesTheWeightsInPlace) {
   std::vector<float> weight{1, 2, 3, 4};
-  const auto linear = make_dense_linear_view(weight.data(), 2, 2);
+  const auto linear = make_dense_view(weight.data(), 2, 2);
   weight[0] = 10;
-  const float x[] = {1, 1};
-  float y[2];
-  linear->forward(x, 1, y, serial_executor());
+  std::vector<float> y(2);
+  multiply(*linear, {1, 1}, 1, {&y}, serial_executor());
   EXPECT_EQ(y[0], 12.0f);
   EXPECT_EQ(y[1], 7.0f);
 }

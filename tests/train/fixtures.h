@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "core/arch/decoder_spec.h"
+#include "core/arch/tensor_table.h"
 #include "core/common/thread_pool.h"
 #include "core/text/token_cache.h"
 #include "model/decoder.h"
