@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "core/common/error.h"
-#include "kernels/kl.h"
+#include "kernels/divergence.h"
 
 namespace crumb::eval {
 namespace {
