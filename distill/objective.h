@@ -1,9 +1,10 @@
 // The classic distillation loss: a weighted sum of the divergence from a teacher, the distance of hidden states, and
 // cross-entropy.
 //
-//   loss = kl * T^2 * KL(teacher_T || student_T) + hidden_mse * H + cross_entropy * CE,     T = temperature
+//   loss = kl * KL + reverse_kl * RKL + jsd * JSD + cakld * CAKLD + cross_entropy * CE + hidden_mse * H
 //
-// KL and CE are means over the supervised tokens of the optimizer step, in nats. Hinton et al., arXiv:1503.02531.
+// The terms of the logits are defined in kernels/divergence.h; they are means over the supervised tokens of the
+// optimizer step, in nats.
 // H with normalisation: the mean over the chosen layers and over tokens of mean((h_s - h_t)^2) / mean(h_t^2), both
 // means taken over the supervised tokens of one window, so that a window counts alike in any micro-batch. Without: the
 // sum over layers of ||h_s - h_t||^2 a token.

@@ -22,7 +22,23 @@ int parse_layer(std::string_view text, const std::string& pair, const char* whos
 
 }  // namespace
 
-bool needs_teacher(const ObjectiveOptions& options) { return options.kl != 0 || options.hidden_mse != 0; }
+kernels::LogitLossSpec logit_loss_spec(const ObjectiveOptions& o) {
+  return {.weights = {.kl = o.kl,
+                      .reverse_kl = o.reverse_kl,
+                      .jsd = o.jsd,
+                      .cakld = o.cakld,
+                      .cross_entropy = o.cross_entropy},
+          .temperature = o.temperature,
+          .jsd_beta = o.jsd_beta};
+}
+
+bool uses_logits(const ObjectiveOptions& options) {
+  return options.cross_entropy != 0 || kernels::needs_teacher(logit_loss_spec(options).weights);
+}
+
+bool needs_teacher(const ObjectiveOptions& options) {
+  return options.hidden_mse != 0 || kernels::needs_teacher(logit_loss_spec(options).weights);
+}
 
 std::vector<std::pair<int, int>> hidden_layer_map(const ObjectiveOptions& options, int64_t student_layers,
                                                   int64_t teacher_layers) {

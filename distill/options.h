@@ -7,14 +7,19 @@
 #include <vector>
 
 #include "core/common/config.h"
+#include "kernels/divergence.h"
 
 namespace crumb::distill {
 
 struct ObjectiveOptions {
   double kl = 1.0;
+  double reverse_kl = 0.0;
+  double jsd = 0.0;
+  double cakld = 0.0;
   double hidden_mse = 0.0;
   double cross_entropy = 0.0;
   double temperature = 1.0;
+  double jsd_beta = 0.5;
   std::vector<std::string> hidden_layers = {};  // "student:teacher", counted from 0
   bool hidden_normalize = true;
   int64_t chunk_tokens = 0;
@@ -22,11 +27,20 @@ struct ObjectiveOptions {
   template <class Visitor>
   void visit(Visitor& v) {
     v.field("kl", kl, "weight of KL(teacher || student)", {.min = 0});
+    v.field("reverse_kl", reverse_kl, "weight of KL(student || teacher), which seeks the teacher's peaks", {.min = 0});
+    v.field("jsd", jsd, "weight of the Jensen-Shannon divergence, which is bounded", {.min = 0});
+    v.field("cakld", cakld,
+            "weight of a mix of reverse_kl and kl by the teacher's confidence in each token (BitDistiller)",
+            {.min = 0});
     v.field("hidden_mse", hidden_mse, "weight of the squared distance of hidden states; 4 is a good first try",
             {.min = 0});
     v.field("cross_entropy", cross_entropy, "weight of the next-token cross-entropy", {.min = 0});
-    v.field("temperature", temperature, "softens student and teacher in kl, which is multiplied by its square",
+    v.field("temperature", temperature,
+            "softens student and teacher in the divergences, which are multiplied by its square",
             {.min = 0.01, .max = 100});
+    v.field("jsd_beta", jsd_beta,
+            "share of the teacher in the mixture that jsd compares with; near 0 it is like kl, near 1 like reverse_kl",
+            {.min = 0.01, .max = 0.99});
     v.field("hidden_layers", hidden_layers,
             "pairs \"student:teacher\" of layers for hidden_mse, from 0; empty: every layer of the student, spread "
             "evenly over the teacher's");
@@ -35,7 +49,12 @@ struct ObjectiveOptions {
   }
 };
 
-/// Whether the loss needs a teacher (kl or hidden_mse is not 0).
+/// The terms that compare logits, by their weights.
+kernels::LogitLossSpec logit_loss_spec(const ObjectiveOptions& options);
+
+/// Whether a term of the logits has a weight.
+bool uses_logits(const ObjectiveOptions& options);
+/// Whether the loss needs a teacher: anything but cross_entropy has a weight.
 bool needs_teacher(const ObjectiveOptions& options);
 
 /// Pairs (student layer, teacher layer) of hidden_mse, by student layer. UserError for text that is not "a:b" or layers

@@ -1,37 +1,31 @@
-// The model a student learns from.
+// Who a student learns from, as an objective sees it.
 #pragma once
 
 #include <torch/torch.h>
 
-#include <memory>
+#include <map>
 #include <vector>
 
 #include "core/arch/decoder_spec.h"
 #include "core/tokenizer/tokenizer.h"
-#include "model/decoder.h"
 
 namespace crumb::distill {
 
-/// A frozen float decoder: the student's own checkpoint ("self") or another one with the same vocabulary.
+/// What a teacher says of a batch, without gradients, on the device of its ids.
+struct TeacherOutput {
+  torch::Tensor final_hidden;           // [batch, tokens, hidden] float32; the logits are final_hidden * head^T
+  torch::Tensor head;                   // [vocab, hidden] float32
+  std::map<int, torch::Tensor> hidden;  // states after the layers asked for, [batch, tokens, hidden] float32
+};
+
+/// A model that runs (distill/model_teacher.h), or anything that knows what one said. It never changes: the same ids
+/// get the same answer.
 class Teacher {
  public:
-  explicit Teacher(std::shared_ptr<model::Decoder> decoder);
-  /// Builds the decoder with plain float linears.
-  Teacher(const arch::DecoderSpec& spec, const model::TensorSource& source);
-
-  /// Computes on `device` in `compute` from now on. Its weights never change, so they are cast here, once: in bfloat16
-  /// they take half the memory.
-  void prepare(torch::Device device, torch::ScalarType compute);
-
-  /// No gradients. ids [batch, tokens].
-  model::DecoderOutput forward(const torch::Tensor& ids, const std::vector<int>& wanted_layers = {});
-  /// [vocab, hidden] in float32.
-  torch::Tensor head_weight();
-  const arch::DecoderSpec& spec() const { return decoder_->spec(); }
-  const model::Decoder& decoder() const { return *decoder_; }
-
- private:
-  std::shared_ptr<model::Decoder> decoder_;
+  virtual ~Teacher() = default;
+  /// ids [batch, tokens] int64; layers from 0.
+  virtual TeacherOutput outputs(const torch::Tensor& ids, const std::vector<int>& layers = {}) = 0;
+  virtual const arch::DecoderSpec& spec() const = 0;
 };
 
 /// UserError when the models predict over different numbers of ids.

@@ -1,5 +1,6 @@
 #include "distill/teachers.h"
 
+#include "distill/model_teacher.h"
 #include "quant/checkpoint.h"
 
 namespace crumb::distill {
@@ -7,7 +8,7 @@ namespace crumb::distill {
 Teachers make_teachers(const ObjectiveOptions& objective, const Student& student, const Path& other, bool has_baseline,
                        torch::Device device, torch::ScalarType compute) {
   const auto make = [&](const arch::DecoderSpec& spec, const model::TensorSource& source) {
-    auto teacher = std::make_shared<Teacher>(spec, source);
+    auto teacher = std::make_shared<ModelTeacher>(spec, source);
     teacher->prepare(device, compute);
     return teacher;
   };

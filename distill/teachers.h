@@ -6,6 +6,7 @@
 #include "core/tokenizer/tokenizer.h"
 #include "distill/options.h"
 #include "distill/teacher.h"
+#include "model/decoder.h"
 
 namespace crumb::distill {
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "core/common/error.h"
-#include "kernels/kl.h"
+#include "kernels/divergence.h"
 
 namespace crumb::eval {
 namespace {

@@ -81,7 +81,7 @@ struct TrainJob {
     v.section("train", train, "What is trained");
     v.section("data", data, "What it is trained on");
     v.section("objective", objective, "What is minimised");
-    v.field("teacher", teacher, "the model that kl and hidden_mse compare with; self: the model the run starts from");
+    v.field("teacher", teacher, "the model that the objective compares with; self: the model the run starts from");
     v.section("optimizer", optimizer, "AdamW");
     v.section("schedule", schedule, "How long, in what steps");
     v.section("validate", validate, "Held-out text; the best model by it is kept in OUTPUT/model");

@@ -3,8 +3,10 @@
 #include <algorithm>
 
 #include "core/common/error.h"
+#include "kernels/torch/rms_norm.h"
+#include "kernels/torch/rope.h"
+#include "kernels/torch/swiglu.h"
 #include "model/module_tree.h"
-#include "model/ops.h"
 
 namespace crumb::model {
 
@@ -74,7 +76,8 @@ Block::Block(const arch::LayerSpec& spec, double rms_norm_eps, int layer, const 
 torch::Tensor Block::forward(const torch::Tensor& x, const BlockContext& context) {
   for (auto& [name, linear] : linears_) linear->round_bias = context.round_small_tensors;
   const auto norm = [&](const torch::Tensor& input, const torch::Tensor& weight) {
-    return rms_norm(input, context.round_small_tensors ? round_to_bf16(weight) : weight, eps_, context.compute);
+    return kernels::rms_norm(input, context.round_small_tensors ? round_to_bf16(weight) : weight, eps_,
+                             context.compute);
   };
   const torch::Tensor after_attention = x + attention(norm(x, input_norm_), context);
   return after_attention + feed_forward(norm(after_attention, post_norm_));
@@ -83,17 +86,18 @@ torch::Tensor Block::forward(const torch::Tensor& x, const BlockContext& context
 torch::Tensor Block::rotated(const torch::Tensor& heads, const torch::Tensor& norm_weight,
                              const BlockContext& context) const {
   const auto norm = [&](const torch::Tensor& x) {
-    return rms_norm(x, context.round_small_tensors ? round_to_bf16(norm_weight) : norm_weight, eps_, context.compute);
+    return kernels::rms_norm(x, context.round_small_tensors ? round_to_bf16(norm_weight) : norm_weight, eps_,
+                             context.compute);
   };
   switch (spec_.gqa().qk_norm) {
     case arch::QkNorm::before_rope:
-      return rope(norm(heads), context.rotary.cos, context.rotary.sin);
+      return kernels::rope(norm(heads), context.rotary.cos, context.rotary.sin);
     case arch::QkNorm::after_rope:
-      return norm(rope(heads, context.rotary.cos, context.rotary.sin));
+      return norm(kernels::rope(heads, context.rotary.cos, context.rotary.sin));
     case arch::QkNorm::none:
       break;
   }
-  return rope(heads, context.rotary.cos, context.rotary.sin);
+  return kernels::rope(heads, context.rotary.cos, context.rotary.sin);
 }
 
 torch::Tensor Block::attention(const torch::Tensor& x, const BlockContext& context) {
@@ -122,7 +126,7 @@ torch::Tensor Block::attention(const torch::Tensor& x, const BlockContext& conte
 }
 
 torch::Tensor Block::feed_forward(const torch::Tensor& x) {
-  return down_->forward(swiglu(gate_->forward(x), up_->forward(x)));
+  return down_->forward(kernels::swiglu(gate_->forward(x), up_->forward(x)));
 }
 
 }  // namespace crumb::model

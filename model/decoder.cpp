@@ -4,9 +4,9 @@
 #include <set>
 
 #include "core/common/error.h"
+#include "kernels/torch/rms_norm.h"
 #include "model/block.h"
 #include "model/module_tree.h"
-#include "model/ops.h"
 
 namespace crumb::model {
 namespace {
@@ -104,7 +104,7 @@ DecoderOutput Decoder::forward(const torch::Tensor& ids, const std::vector<int>&
     x = blocks_[i]->forward(x, contexts[i]);
     if (wanted.contains(static_cast<int>(i))) out.hidden[static_cast<int>(i)] = x;
   }
-  out.final_hidden = rms_norm(x, small(final_norm_), spec_.rms_norm_eps, x.scalar_type());
+  out.final_hidden = kernels::rms_norm(x, small(final_norm_), spec_.rms_norm_eps, x.scalar_type());
   return out;
 }
 

@@ -1,11 +1,9 @@
-// Losses of the logits hidden * head^T, made for a few tokens at a time: the logits of all tokens never exist. The
-// gradient is computed with the loss, while a chunk's logits are at hand: two matrix products a chunk for the logits of
-// student and teacher, one for the gradient of the hidden states, one for that of the head if it is trained.
+// The losses of a decoder's final hidden states: kernels/torch/head_loss.h for the positions that are supervised.
 #pragma once
 
 #include <torch/torch.h>
 
-#include "kernels/kl.h"
+#include "kernels/divergence.h"
 
 namespace crumb::model {
 
@@ -21,14 +19,13 @@ struct HeadLossInput {
 };
 
 struct HeadLoss {
-  torch::Tensor total;  // scalar, with gradient
-  double kl = 0;        // unweighted terms, divided like total
-  double cross_entropy = 0;
+  torch::Tensor total;       // scalar, with gradient
+  kernels::LossTerms terms;  // without their weights, divided like total
 };
 
-/// total = sum over positions of mask * (weights.kl * T^2 * KL + weights.cross_entropy * CE) / total_supervised.
-/// chunk_tokens: positions whose logits exist at once; 0: as many as fit 4 M logits, at least 256.
-HeadLoss head_loss(const HeadLossInput& input, const kernels::LogitLossWeights& weights, double total_supervised,
+/// total = sum over positions of mask * loss by `spec` / total_supervised. chunk_tokens: positions whose logits exist
+/// at once; 0: as many as fit 4 M logits, at least 256.
+HeadLoss head_loss(const HeadLossInput& input, const kernels::LogitLossSpec& spec, double total_supervised,
                    int64_t chunk_tokens = 0);
 
 /// Sums over positions with mask > 0, without gradient, at temperature 1, matrix products in float32.

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "model/decoder.h"
+#include "model/head_loss.h"
 
 namespace crumb::train {
 
@@ -37,7 +38,7 @@ struct Batch {
 struct Loss {
   torch::Tensor total;  // scalar with gradient: sum over supervised positions / total_supervised
   std::map<std::string, double>
-      parts;  // unweighted terms by their keys ("kl", "hidden_mse", "cross_entropy"), divided alike
+      parts;  // unweighted terms by their keys in a job ("kl", "hidden_mse", "cross_entropy"), divided alike
 };
 
 /// Sums over supervised positions, to be added over batches and divided by `tokens` once.
@@ -74,6 +75,9 @@ class Objective {
   virtual EvaluationSums evaluate(const Batch& batch, const model::DecoderOutput& output,
                                   const torch::Tensor& head) = 0;
 };
+
+/// The student's side of a loss of logits.
+model::HeadLossInput head_loss_input(const Batch& batch, const model::DecoderOutput& output, const torch::Tensor& head);
 
 /// Plain next-token cross-entropy.
 std::unique_ptr<Objective> make_cross_entropy();

@@ -77,11 +77,11 @@ void swiglu_backward(const T* gate, const T* up, const T* grad_y, int64_t n, T* 
 }
 
 void logit_loss(float* student, float* teacher, int64_t target, float row_weight, int64_t vocab,
-                const LogitLossWeights& weights, LogitLossRow* loss) {
+                const LogitLossSpec& spec, LossTerms* terms) {
   std::vector<double> gradient(student, student + vocab), other;
-  if (weights.kl != 0) other.assign(teacher, teacher + vocab);
+  if (teacher != nullptr) other.assign(teacher, teacher + vocab);
   const double weight = row_weight;
-  reference::logit_loss(gradient.data(), other.data(), &target, &weight, 1, vocab, weights, loss);
+  reference::logit_loss(gradient.data(), other.data(), &target, &weight, 1, vocab, spec, terms);
   std::transform(gradient.begin(), gradient.end(), student, [](double g) { return static_cast<float>(g); });
 }
 
@@ -157,6 +157,10 @@ void exp_values(const T* x, int64_t n, T* y) {
   for (int64_t i = 0; i < n; ++i) y[i] = static_cast<T>(std::exp(static_cast<double>(x[i])));
 }
 
+void log_values(const float* x, int64_t n, float* y) {
+  for (int64_t i = 0; i < n; ++i) y[i] = static_cast<float>(std::log(static_cast<double>(x[i])));
+}
+
 }  // namespace
 
 const KernelTable kReferenceTable = {
@@ -174,6 +178,7 @@ const KernelTable kReferenceTable = {
     .attend = attend_queries,
     .exp = exp_values<float>,
     .exp_double = exp_values<double>,
+    .log = log_values,
 };
 
 }  // namespace crumb::kernels

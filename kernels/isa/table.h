@@ -7,7 +7,7 @@
 #include "kernels/attention.h"
 #include "kernels/bf16.h"
 #include "kernels/cpu_features.h"
-#include "kernels/kl.h"
+#include "kernels/divergence.h"
 #include "kernels/matmul.h"
 #include "kernels/seq_group.h"
 
@@ -46,9 +46,9 @@ struct KernelTable {
     else
       return elementwise;
   }
-  /// One row each.
+  /// One row each; logit_loss: teacher is null when !needs_teacher, *terms are 0, row_weight is not.
   void (*logit_loss)(float* student, float* teacher, int64_t target, float row_weight, int64_t vocab,
-                     const LogitLossWeights& weights, LogitLossRow* loss);
+                     const LogitLossSpec& spec, LossTerms* terms);
   void (*logit_score)(const float* student, const float* teacher, int64_t target, int64_t vocab, LogitScoreRow* score);
   void (*seq_forward)(const SeqGroup& group, float* y, uint8_t* codes);
   float (*seq_backward)(const SeqGroup& group, const float* grad_y, OutsideGradient outside, float* grad_w);
@@ -58,9 +58,10 @@ struct KernelTable {
   void (*pack_weights)(const float* w, int64_t rows, int64_t cols, float* packed);
   /// scratch: attention_scratch(arguments) floats.
   void (*attend)(const AttentionArguments& arguments, float* scratch);
-  /// y = e^x, x in double only where that is the name: what the functions above use, for tests.
+  /// y = e^x and ln x, x in double only where that is the name: what the functions above use, for tests.
   void (*exp)(const float* x, int64_t n, float* y);
   void (*exp_double)(const double* x, int64_t n, double* y);
+  void (*log)(const float* x, int64_t n, float* y);
 };
 
 /// `isa` must be one of available_isas().

@@ -141,6 +141,25 @@ inline Vec exp(Vec x) {
   return e * __builtin_bit_cast(Vec, exponent << 23);
 }
 
+/// ln x within two units in the last place for normal x > 0, exactly 0 at 1; NaN stays NaN. Cephes' logf: x = 2^n (1 +
+/// f) with 1 + f between sqrt(1/2) and sqrt(2), a polynomial of degree 9 in f.
+inline Vec log(Vec x) {
+  constexpr int32_t kRootOfHalf = 0x3F3504F3;  // its bits
+  const VecInt offset = __builtin_bit_cast(VecInt, x) - kRootOfHalf;
+  const Vec n = __builtin_convertvector(offset >> 23, Vec);
+  const Vec f = __builtin_bit_cast(Vec, (offset & 0x7FFFFF) + kRootOfHalf) - 1.0f;
+  Vec p = f * 7.0376836292e-2f - 1.1514610310e-1f;
+  p = p * f + 1.1676998740e-1f;
+  p = p * f - 1.2420140846e-1f;
+  p = p * f + 1.4249322787e-1f;
+  p = p * f - 1.6668057665e-1f;
+  p = p * f + 2.0000714765e-1f;
+  p = p * f - 2.4999993993e-1f;
+  p = p * f + 3.3333331174e-1f;
+  const Vec square = f * f, tail = p * f * square - n * 2.12194440e-4f - square * 0.5f;
+  return x == x ? (f + tail) + n * 0.693359375f : x;
+}
+
 /// e^x in double precision for x <= 0, within 2 units in the last place; 0 below -708; NaN stays NaN. Taylor's series
 /// to degree 13 around multiples of ln 2, which it needs within ln 2 / 2: its error there is 5e-18.
 inline VecDouble exp_double(VecDouble x) {

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "kernels/isa/attention.h"
+#include "kernels/isa/divergence.h"
 #include "kernels/isa/elementwise.h"
-#include "kernels/isa/logits.h"
 #include "kernels/isa/matmul.h"
 #include "kernels/isa/table.h"
 
@@ -12,6 +12,10 @@ namespace {
 
 inline void exp_values(const float* x, int64_t n, float* y) {
   for_each_vector(n, [&](int64_t i, int64_t count) { store(y + i, exp(load(x + i, count, 0)), count); });
+}
+
+inline void log_values(const float* x, int64_t n, float* y) {
+  for_each_vector(n, [&](int64_t i, int64_t count) { store(y + i, log(load(x + i, count, 1)), count); });
 }
 
 inline void exp_double_values(const double* x, int64_t n, double* y) {
@@ -33,7 +37,8 @@ constexpr KernelTable vector_table(void (*seq_forward)(const SeqGroup&, float*, 
           .pack_weights = pack_weight_rows,
           .attend = attend_queries,
           .exp = exp_values,
-          .exp_double = exp_double_values};
+          .exp_double = exp_double_values,
+          .log = log_values};
 }
 
 }  // namespace

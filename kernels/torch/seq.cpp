@@ -1,7 +1,6 @@
 #include "kernels/torch/seq.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/add.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -16,6 +15,7 @@
 
 #include "core/common/error.h"
 #include "kernels/torch/executor.h"
+#include "kernels/torch/op.h"
 
 namespace crumb::kernels {
 namespace {
@@ -154,11 +154,6 @@ struct SeqFakeQuantize : torch::autograd::Function<SeqFakeQuantize> {
 
 Tensor fake_quantize_op(const Tensor& weight, const Tensor& log_scale, int64_t group_size, c10::string_view outside) {
   return seq_fake_quantize(weight, log_scale, group_size, outside_gradient_from_name(outside));
-}
-
-template <class Signature>
-c10::TypedOperatorHandle<Signature> find_op(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
 }
 
 }  // namespace

@@ -190,6 +190,21 @@ TEST_F(TrainVerb, ValidationComparesWithTheModelItselfWhoeverTeaches) {
   EXPECT_NE(log_of(dir / "taught").at(1).at("kl"), log_of(dir / "self").at(1).at("kl"));
 }
 
+TEST_F(TrainVerb, EveryDivergenceTeaches) {
+  const TempDir dir;
+  for (const std::string name : {"kl", "reverse_kl", "jsd", "cakld"}) {
+    const auto run = run_qat(dir / name, {"objective={kl: 0, " + name + ": 1}", "schedule.tokens=3840"});
+    ASSERT_EQ(run.exit_code, 0) << run.err;
+    const auto log = log_of(dir / name);
+    EXPECT_EQ(log.back().at("loss").get<double>(), static_cast<float>(log.back().at(name).get<double>())) << name;
+    EXPECT_LT(log.back().at(name), log.at(1).at(name)) << name;
+    EXPECT_LT(log.back().at("valid_kl"), log.front().at("valid_kl")) << name;
+  }
+  const auto unsure = run_qat(dir / "unsure", {"objective={kl: 0, jsd: 1, jsd_beta: 1}"});
+  EXPECT_EQ(unsure.exit_code, 2);
+  EXPECT_THAT(unsure.err, HasSubstr("objective.jsd_beta"));
+}
+
 TEST_F(TrainVerb, BadTextsAreNamed) {
   const TempDir dir;
   const auto error_with = [&](const std::string& name, const std::string& content,

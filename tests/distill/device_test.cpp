@@ -1,4 +1,5 @@
 // The objective of distillation on other devices equals that on the CPU.
+#include "distill/model_teacher.h"
 #include "distill/objective.h"
 #include "tests/model/models.h"
 #include "tests/testing/devices.h"
@@ -22,12 +23,13 @@ struct Result {
 };
 
 Result compute(torch::Device device, bool normalize) {
-  const auto teacher = std::make_shared<Teacher>(small_spec(), lively_source(2));
+  const auto teacher = std::make_shared<ModelTeacher>(small_spec(), lively_source(2));
   teacher->prepare(device, torch::kFloat32);
   model::Decoder student(small_spec(), lively_source(1));
   student.to(device);
-  const auto objective = distill_objective(
-      {.kl = 0.7, .hidden_mse = 2, .cross_entropy = 0.4, .hidden_normalize = normalize}, student.spec(), teacher);
+  const auto objective =
+      distill_objective({.kl = 0.7, .jsd = 0.3, .hidden_mse = 2, .cross_entropy = 0.4, .hidden_normalize = normalize},
+                        student.spec(), teacher);
   const train::Batch batch{.ids = random_ids(2, 13, kVocab, 1).to(device),
                            .targets = random_ids(2, 13, kVocab, 2).to(device),
                            .mask = (random_ids(2, 13, 3, 3) > 0).to(torch::kFloat32).to(device)};
@@ -45,7 +47,7 @@ TEST_P(DistillOnDevice, LossesGradientsAndSumsEqualTheCpus) {
   CRUMB_NEED_DEVICE(device);
   for (const bool normalize : {true, false}) {
     const Result expected = compute(torch::kCPU, normalize), actual = compute(device, normalize);
-    EXPECT_EQ(actual.loss.parts.size(), 3U);
+    EXPECT_EQ(actual.loss.parts.size(), 4U);
     for (const auto& [name, value] : expected.loss.parts)
       EXPECT_NEAR(actual.loss.parts.at(name), value, 1e-4 * value) << name;
     EXPECT_LT(testing::relative_distance(actual.gradient, expected.gradient), 1e-4);

@@ -2,6 +2,8 @@
 
 #include "core/common/config.h"
 #include "distill/hidden_mse.h"
+#include "distill/model_teacher.h"
+#include "distill/remembering_teacher.h"
 #include "tests/model/models.h"
 
 namespace crumb::distill {
@@ -15,8 +17,8 @@ using testing::small_spec;
 
 constexpr int64_t kVocab = 61;
 
-std::shared_ptr<Teacher> make_teacher(uint64_t seed = 2, int64_t layers = 2) {
-  return std::make_shared<Teacher>(small_spec(layers), lively_source(seed));
+std::shared_ptr<ModelTeacher> make_teacher(uint64_t seed = 2, int64_t layers = 2) {
+  return std::make_shared<ModelTeacher>(small_spec(layers), lively_source(seed));
 }
 
 train::Batch random_batch(int64_t rows, int64_t tokens, bool with_mask) {
@@ -46,15 +48,20 @@ torch::Tensor gradient_vector(model::Decoder& decoder) {
 torch::Tensor plain_loss(const ObjectiveOptions& o, model::Decoder& student, Teacher& teacher,
                          const train::Batch& batch) {
   const auto mine = student.forward(batch.ids, {0, 1});
-  const auto taught = teacher.forward(batch.ids, {0, 1});
+  const auto taught = teacher.outputs(batch.ids, {0, 1});
   const torch::Tensor mask = batch.mask.defined() ? batch.mask : torch::ones(batch.ids.sizes());
   const torch::Tensor logits = torch::matmul(mine.final_hidden, student.head_weight().t());
-  const torch::Tensor log_p =
-      (torch::matmul(taught.final_hidden, teacher.head_weight().t()) / o.temperature).log_softmax(-1);
+  const torch::Tensor log_p = (torch::matmul(taught.final_hidden, taught.head.t()) / o.temperature).log_softmax(-1);
   const torch::Tensor log_q = (logits / o.temperature).log_softmax(-1);
-  const torch::Tensor kl = (log_p.exp() * (log_p - log_q)).sum(-1) * o.temperature * o.temperature;
+  const torch::Tensor p = log_p.exp(), q = log_q.exp(), log_m = (o.jsd_beta * p + (1 - o.jsd_beta) * q).log();
+  const torch::Tensor confidence = p.gather(2, batch.targets.unsqueeze(2)).squeeze(2);
+  const torch::Tensor forward = (p * (log_p - log_q)).sum(-1), reverse = (q * (log_q - log_p)).sum(-1);
+  const torch::Tensor jsd =
+      o.jsd_beta * (p * (log_p - log_m)).sum(-1) + (1 - o.jsd_beta) * (q * (log_q - log_m)).sum(-1);
+  const torch::Tensor divergences = o.kl * forward + o.reverse_kl * reverse + o.jsd * jsd +
+                                    o.cakld * (confidence * reverse + (1 - confidence) * forward);
   const torch::Tensor ce = -logits.log_softmax(-1).gather(2, batch.targets.unsqueeze(2)).squeeze(2);
-  torch::Tensor loss = ((o.kl * kl + o.cross_entropy * ce) * mask).sum();
+  torch::Tensor loss = ((divergences * (o.temperature * o.temperature) + o.cross_entropy * ce) * mask).sum();
   const torch::Tensor count = mask.sum(1);
   for (int layer = 0; layer < 2; ++layer) {
     const torch::Tensor weight = mask.unsqueeze(2), h = taught.hidden.at(layer);
@@ -87,6 +94,116 @@ TEST(DistillObjective, EqualsItsDefinition) {
       EXPECT_NEAR(loss.total.item<double>(), sum, 2e-6 * sum);
     }
   }
+}
+
+TEST(DistillObjective, EveryDivergenceIsWeightedAndReportedByItsKey) {
+  const auto teacher = make_teacher();
+  const train::Batch batch = random_batch(3, 11, true);
+  ObjectiveOptions all{.kl = 0.2, .reverse_kl = 0.3, .jsd = 0.4, .cakld = 0.5, .temperature = 1.7, .jsd_beta = 0.2};
+  for (const ObjectiveOptions& options :
+       {ObjectiveOptions{.kl = 0, .reverse_kl = 1}, ObjectiveOptions{.kl = 0, .jsd = 1},
+        ObjectiveOptions{.kl = 0, .cakld = 1}, all}) {
+    model::Decoder student(small_spec(), lively_source(1));
+    const train::Loss loss =
+        compute(*distill_objective(options, student.spec(), teacher), student, batch, batch.num_supervised());
+    loss.total.backward();
+    const torch::Tensor gradient = gradient_vector(student);
+    student.zero_grad();
+    const torch::Tensor expected = plain_loss(options, student, *teacher, batch);
+    expected.backward();
+    EXPECT_NEAR(loss.total.item<double>(), expected.item<double>(), 2e-6 * expected.item<double>());
+    EXPECT_LT(relative_distance(gradient, gradient_vector(student)), 1e-5);
+    double sum = 0;
+    for (const auto& [name, weight] : {std::pair("kl", options.kl), std::pair("reverse_kl", options.reverse_kl),
+                                       std::pair("jsd", options.jsd), std::pair("cakld", options.cakld)}) {
+      EXPECT_EQ(loss.parts.contains(name), weight != 0) << name;
+      if (weight != 0) sum += weight * loss.parts.at(name);
+    }
+    EXPECT_NEAR(loss.total.item<double>(), sum, 2e-6 * sum);
+  }
+}
+
+/// What a model said of some batches, played back.
+class RecordedTeacher : public Teacher {
+ public:
+  RecordedTeacher(arch::DecoderSpec spec, std::vector<std::pair<torch::Tensor, TeacherOutput>> record)
+      : spec_(std::move(spec)), record_(std::move(record)) {}
+  TeacherOutput outputs(const torch::Tensor& ids, const std::vector<int>& layers) override {
+    for (const auto& [recorded, output] : record_) {
+      if (!torch::equal(recorded, ids)) continue;
+      for (const int layer : layers) EXPECT_TRUE(output.hidden.contains(layer));
+      return output;
+    }
+    ADD_FAILURE() << "ids that were not recorded";
+    return {};
+  }
+  const arch::DecoderSpec& spec() const override { return spec_; }
+
+ private:
+  arch::DecoderSpec spec_;
+  std::vector<std::pair<torch::Tensor, TeacherOutput>> record_;
+};
+
+TEST(DistillObjective, ARecordedTeacherTeachesAsTheModelDoes) {
+  const ObjectiveOptions options{.kl = 1, .jsd = 0.5, .hidden_mse = 4, .cross_entropy = 0.1};
+  const train::Batch batch = random_batch(3, 11, true);
+  const auto teacher = make_teacher();
+  const auto copied = [](TeacherOutput output) {  // through memory that the model does not share
+    output.final_hidden = output.final_hidden.clone();
+    output.head = output.head.clone();
+    for (auto& [layer, states] : output.hidden) states = states.clone();
+    return output;
+  };
+  const auto recorded = std::make_shared<RecordedTeacher>(
+      teacher->spec(), std::vector{std::pair(batch.ids, copied(teacher->outputs(batch.ids, {0, 1})))});
+  const auto step = [&](const std::shared_ptr<Teacher>& source) {
+    model::Decoder student(small_spec(), lively_source(1));
+    const auto objective = distill_objective(options, student.spec(), source);
+    const auto before = objective->evaluate(batch, student.forward(batch.ids), student.head_weight());
+    compute(*objective, student, batch, batch.num_supervised()).total.backward();
+    torch::optim::AdamW optimizer(student.parameters());
+    optimizer.step();
+    std::vector<torch::Tensor> values;
+    for (const auto& parameter : student.parameters()) values.push_back(parameter.detach().flatten());
+    return std::pair(torch::cat(values), before.kl);
+  };
+  const auto [expected, expected_kl] = step(teacher);
+  const auto [actual, actual_kl] = step(recorded);
+  EXPECT_TRUE(torch::equal(actual, expected));
+  EXPECT_EQ(actual_kl, expected_kl);
+}
+
+/// Counts how often it is asked.
+class CountingTeacher : public Teacher {
+ public:
+  explicit CountingTeacher(std::shared_ptr<Teacher> asked) : asked_(std::move(asked)) {}
+  TeacherOutput outputs(const torch::Tensor& ids, const std::vector<int>& layers) override {
+    ++questions;
+    return asked_->outputs(ids, layers);
+  }
+  const arch::DecoderSpec& spec() const override { return asked_->spec(); }
+  int questions = 0;
+
+ private:
+  std::shared_ptr<Teacher> asked_;
+};
+
+TEST(RememberingTeacher, AsksOnceForWhatFitsAndGivesTheSameAnswer) {
+  const auto counting = std::make_shared<CountingTeacher>(make_teacher());
+  const int64_t bytes_of_a_window = 11 * small_spec().hidden_size * static_cast<int64_t>(sizeof(float));
+  RememberingTeacher teacher(counting, 3 * bytes_of_a_window);
+  const torch::Tensor ids = random_ids(1, 11, kVocab, 1), others = random_ids(1, 11, kVocab, 2);
+  const TeacherOutput first = teacher.outputs(ids);
+  EXPECT_TRUE(torch::equal(teacher.outputs(ids).final_hidden, first.final_hidden));
+  EXPECT_EQ(counting->questions, 1);
+  EXPECT_TRUE(torch::equal(teacher.outputs(ids, {1}).hidden.at(1), make_teacher()->outputs(ids, {1}).hidden.at(1)));
+  EXPECT_EQ(counting->questions, 2);  // other layers are another question
+  teacher.outputs(ids, {1});
+  EXPECT_EQ(counting->questions, 2);
+  for (int i = 0; i < 2; ++i) teacher.outputs(others);  // the three windows that fit are taken
+  EXPECT_EQ(counting->questions, 4);
+  teacher.outputs(ids.view({11, 1}));  // the same ids as other windows
+  EXPECT_EQ(counting->questions, 5);
 }
 
 TEST(DistillObjective, MicroBatchesAddUpToTheBatch) {
@@ -142,7 +259,7 @@ TEST(DistillObjective, EvaluationGivesSumsAtTemperatureOne) {
     return torch::matmul(hidden, head.t()).argmax(-1);
   };
   const torch::Tensor same = top(output.final_hidden, student.head_weight()) ==
-                             top(teacher->forward(batch.ids).final_hidden, teacher->head_weight());
+                             top(teacher->outputs(batch.ids).final_hidden, teacher->outputs(batch.ids).head);
   EXPECT_EQ(sums.top1, (same.to(torch::kFloat32) * batch.mask).sum().item<double>());
 }
 
@@ -185,10 +302,10 @@ TEST(DistillObjective, ATeacherCastOnceTeachesAsOneCastEachTime) {
   teacher->prepare(torch::kCPU, torch::kBFloat16);
   for (const auto& [name, linear] : teacher->decoder().linears())
     EXPECT_EQ(linear->weight.scalar_type(), torch::kBFloat16) << name;
-  EXPECT_EQ(teacher->head_weight().scalar_type(), torch::kFloat32);
+  EXPECT_EQ(teacher->outputs(random_ids(1, 2, kVocab, 1)).head.scalar_type(), torch::kFloat32);
   const torch::NoGradGuard no_grad;
   const torch::Tensor ids = random_batch(2, 9, false).ids;
-  EXPECT_TRUE(torch::equal(teacher->forward(ids).final_hidden, each_time.forward(ids).final_hidden));
+  EXPECT_TRUE(torch::equal(teacher->outputs(ids).final_hidden, each_time.forward(ids).final_hidden));
 }
 
 TEST(DistillObjective, WithoutATeacherItIsCrossEntropy) {
@@ -215,21 +332,25 @@ TEST(DistillObjective, TheTeacherStaysAsItIs) {
   const auto teacher = make_teacher();
   model::Decoder student(small_spec(), lively_source(1));
   const train::Batch batch = random_batch(2, 9, false);
-  const torch::Tensor before = teacher->forward(batch.ids).final_hidden;
+  const torch::Tensor before = teacher->outputs(batch.ids).final_hidden;
   compute(*distill_objective({.kl = 1, .hidden_mse = 1}, student.spec(), teacher), student, batch, 18).total.backward();
   for (const auto& parameter : teacher->decoder().parameters()) EXPECT_FALSE(parameter.grad().defined());
-  EXPECT_TRUE(torch::equal(teacher->forward(batch.ids).final_hidden, before));
+  EXPECT_TRUE(torch::equal(teacher->outputs(batch.ids).final_hidden, before));
 }
 
 TEST(DistillObjective, WrongOptionsSaySo) {
   const auto spec = small_spec();
-  EXPECT_NE(error_of([&] { distill_objective({.kl = 0}, spec, make_teacher()); }).find("all weights are 0"),
-            std::string::npos);
+  EXPECT_EQ(error_of([&] { distill_objective({.kl = 0}, spec, make_teacher()); }),
+            "objective: all weights are 0; give at least one of kl, reverse_kl, jsd, cakld, hidden_mse, cross_entropy");
+  for (const ObjectiveOptions& options :
+       {ObjectiveOptions{.kl = 0, .reverse_kl = 1}, ObjectiveOptions{.kl = 0, .jsd = 1},
+        ObjectiveOptions{.kl = 0, .cakld = 1, .cross_entropy = 1}})
+    EXPECT_NE(error_of([&] { distill_objective(options, spec, nullptr); }).find("need a teacher"), std::string::npos);
   EXPECT_NE(error_of([&] { distill_objective({.kl = 1}, spec, nullptr); }).find("need a teacher"), std::string::npos);
-  const auto other = std::make_shared<Teacher>(small_spec(2, 62), lively_source(1));
+  const auto other = std::make_shared<ModelTeacher>(small_spec(2, 62), lively_source(1));
   EXPECT_EQ(error_of([&] { distill_objective({.kl = 1}, spec, other); }),
             "teacher: its vocabulary has 62 ids, the model's 61; a teacher must share the model's vocabulary");
-  const auto wide = std::make_shared<Teacher>(small_spec(2, kVocab, 26), lively_source(1));
+  const auto wide = std::make_shared<ModelTeacher>(small_spec(2, kVocab, 26), lively_source(1));
   EXPECT_NE(error_of([&] {
               distill_objective({.kl = 1, .hidden_mse = 1}, spec, wide);
             }).find("hidden size is 26, the model's 24"),

@@ -73,11 +73,12 @@ TEST_P(ModelOnDevice, LossesOfTheHeadEqualTheCpus) {
   for (const auto compute : {torch::kFloat32, torch::kBFloat16}) {
     HeadLossInput here = random_input(torch::kCPU), there = random_input(device);
     here.compute = there.compute = compute;
-    const kernels::LogitLossWeights weights{.kl = 0.7, .cross_entropy = 0.4, .temperature = 2.0};
-    const HeadLoss expected = head_loss(here, weights, 24.0, 10), actual = head_loss(there, weights, 24.0, 10);
+    const kernels::LogitLossSpec spec{
+        {.kl = 0.7, .reverse_kl = 0.3, .jsd = 0.5, .cakld = 0.2, .cross_entropy = 0.4}, 2.0, 0.3};
+    const HeadLoss expected = head_loss(here, spec, 24.0, 10), actual = head_loss(there, spec, 24.0, 10);
     const double allowed = compute == torch::kBFloat16 ? 0.01 : 1e-5;
-    EXPECT_NEAR(actual.kl, expected.kl, allowed * expected.kl);
-    EXPECT_NEAR(actual.cross_entropy, expected.cross_entropy, allowed * expected.cross_entropy);
+    for (const auto& [name, value] : kernels::kLossTerms)
+      EXPECT_NEAR(actual.terms.*value, expected.terms.*value, allowed * expected.terms.*value) << name;
     expected.total.backward();
     actual.total.backward();
     EXPECT_LT(relative_distance(there.hidden.grad().cpu(), here.hidden.grad()), allowed);

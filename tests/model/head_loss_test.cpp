@@ -8,10 +8,14 @@
 namespace crumb::model {
 namespace {
 
-using kernels::LogitLossWeights;
+using kernels::LogitLossSpec;
 using testing::relative_distance;
 
 constexpr int64_t kTokens = 37, kVocab = 53;
+
+LogitLossSpec spec(double kl, double cross_entropy, double temperature) {
+  return {.weights = {.kl = kl, .cross_entropy = cross_entropy}, .temperature = temperature};
+}
 
 HeadLossInput random_input(torch::ScalarType dtype, bool with_mask) {
   torch::manual_seed(1);
@@ -26,16 +30,27 @@ HeadLossInput random_input(torch::ScalarType dtype, bool with_mask) {
   return in;
 }
 
+/// sum of p (log p - log q) over the last dimension.
+torch::Tensor divergence(const torch::Tensor& log_p, const torch::Tensor& log_q) {
+  return (log_p.exp() * (log_p - log_q)).sum(-1);
+}
+
 /// The same loss on all logits at once, by Torch's operations and autograd.
-torch::Tensor plain_loss(const HeadLossInput& in, const LogitLossWeights& w, double total) {
+torch::Tensor plain_loss(const HeadLossInput& in, const LogitLossSpec& o, double total) {
   const torch::Tensor student = torch::mm(in.hidden, in.head.t()),
                       teacher = torch::mm(in.teacher_hidden, in.teacher_head.t());
-  const torch::Tensor log_p = (teacher / w.temperature).log_softmax(-1),
-                      log_q = (student / w.temperature).log_softmax(-1);
-  const torch::Tensor kl = (log_p.exp() * (log_p - log_q)).sum(-1) * (w.temperature * w.temperature);
+  const torch::Tensor log_p = (teacher / o.temperature).log_softmax(-1),
+                      log_q = (student / o.temperature).log_softmax(-1);
+  const torch::Tensor log_m = (o.jsd_beta * log_p.exp() + (1 - o.jsd_beta) * log_q.exp()).log();
+  const torch::Tensor confidence = log_p.exp().gather(1, in.targets.unsqueeze(1)).squeeze(1);
+  const torch::Tensor kl = divergence(log_p, log_q), reverse = divergence(log_q, log_p);
+  const torch::Tensor jsd = o.jsd_beta * divergence(log_p, log_m) + (1 - o.jsd_beta) * divergence(log_q, log_m);
+  const torch::Tensor cakld = confidence * reverse + (1 - confidence) * kl;
   const torch::Tensor ce = torch::nll_loss(student.log_softmax(-1), in.targets, {}, at::Reduction::None);
   const torch::Tensor mask = in.mask.defined() ? in.mask.to(kl.scalar_type()) : torch::ones_like(kl);
-  return ((w.kl * kl + w.cross_entropy * ce) * mask).sum() / total;
+  const auto& w = o.weights;
+  const torch::Tensor divergences = w.kl * kl + w.reverse_kl * reverse + w.jsd * jsd + w.cakld * cakld;
+  return ((divergences * (o.temperature * o.temperature) + w.cross_entropy * ce) * mask).sum() / total;
 }
 
 struct Result {
@@ -53,10 +68,15 @@ void expect_near(const Result& actual, const Result& expected, double tolerance)
   EXPECT_LT(relative_distance(actual.head, expected.head), tolerance);
 }
 
-const std::vector<LogitLossWeights> kWeights{{1, 0, 1}, {0, 1, 1}, {0.7, 0.4, 1}, {1, 0, 2}, {0.7, 0.4, 2}};
+const std::vector<LogitLossSpec> kSpecs{
+    spec(1, 0, 1),     spec(0, 1, 1),
+    spec(0.7, 0.4, 1), spec(1, 0, 2),
+    spec(0.7, 0.4, 2), {{.reverse_kl = 1}},
+    {{.jsd = 1}},      {{.jsd = 0.5, .cross_entropy = 0.2}, 1.5, 0.2},
+    {{.cakld = 1}},    {{.kl = 0.3, .reverse_kl = 0.4, .jsd = 0.5, .cakld = 0.6, .cross_entropy = 0.7}, 2, 0.7}};
 
 TEST(HeadLoss, EqualsAutogradOnAllLogits) {
-  for (const auto& weights : kWeights) {
+  for (const LogitLossSpec& weights : kSpecs) {
     for (const bool with_mask : {false, true}) {
       const HeadLossInput exact = random_input(torch::kFloat64, with_mask),
                           in = random_input(torch::kFloat32, with_mask);
@@ -68,7 +88,7 @@ TEST(HeadLoss, EqualsAutogradOnAllLogits) {
 }
 
 TEST(HeadLoss, GradientsMatchFiniteDifferences) {
-  const LogitLossWeights weights{0.7, 0.4, 2.0};
+  const LogitLossSpec weights = spec(0.7, 0.4, 2.0);
   const HeadLossInput in = random_input(torch::kFloat64, true);
   const Result analytic = differentiate(in, head_loss(in, weights, 20.0, 8).total);
   for (const bool by_head : {false, true}) {
@@ -86,48 +106,52 @@ TEST(HeadLoss, GradientsMatchFiniteDifferences) {
 }
 
 TEST(HeadLoss, PartsAddUpToTheTotal) {
-  const LogitLossWeights weights{0.7, 0.4, 2.0};
-  const HeadLoss loss = head_loss(random_input(torch::kFloat32, true), weights, 20.0);
-  EXPECT_GT(loss.kl, 0.1);
-  EXPECT_GT(loss.cross_entropy, 0.1);
-  EXPECT_NEAR(loss.total.item<double>(), 0.7 * loss.kl + 0.4 * loss.cross_entropy, 1e-6);
+  for (const LogitLossSpec& weights : kSpecs) {
+    const HeadLoss loss = head_loss(random_input(torch::kFloat32, true), weights, 20.0);
+    double sum = 0;
+    for (const auto& [name, value] : kernels::kLossTerms) {
+      EXPECT_EQ(loss.terms.*value > 0.1, weights.weights.*value > 0) << name << " " << loss.terms.*value;
+      sum += weights.weights.*value * loss.terms.*value;
+    }
+    EXPECT_NEAR(loss.total.item<double>(), sum, 1e-6 * sum);
+  }
 }
 
 TEST(HeadLoss, ChunkSizeDoesNotMatter) {
   const HeadLossInput in = random_input(torch::kFloat32, true);
-  const Result whole = differentiate(in, head_loss(in, {0.7, 0.4, 1}, 20.0).total);
+  const Result whole = differentiate(in, head_loss(in, spec(0.7, 0.4, 1), 20.0).total);
   for (const int64_t chunk : {1, 5, 16, 1000})
-    expect_near(differentiate(in, head_loss(in, {0.7, 0.4, 1}, 20.0, chunk).total), whole, 1e-6);
+    expect_near(differentiate(in, head_loss(in, spec(0.7, 0.4, 1), 20.0, chunk).total), whole, 1e-6);
 }
 
 TEST(HeadLoss, MaskedPositionsTakeNoPart) {
   const HeadLossInput in = random_input(torch::kFloat32, true);
-  const Result result = differentiate(in, head_loss(in, {1, 1, 1}, 20.0).total);
+  const Result result = differentiate(in, head_loss(in, spec(1, 1, 1), 20.0).total);
   const torch::Tensor masked = in.mask == 0;
   EXPECT_EQ(result.hidden.index({masked}).abs().max().item<double>(), 0.0);
   EXPECT_GT(result.hidden.index({masked.logical_not()}).abs().amax(1).min().item<double>(), 0.0);
   HeadLossInput other = in;
   other.targets = torch::where(masked, 0, in.targets);
-  EXPECT_EQ(head_loss(other, {1, 1, 1}, 20.0).total.item<double>(), result.loss);
+  EXPECT_EQ(head_loss(other, spec(1, 1, 1), 20.0).total.item<double>(), result.loss);
 }
 
 TEST(HeadLoss, NoSupervisedPositionGivesZero) {
   HeadLossInput in = random_input(torch::kFloat32, true);
   in.mask.zero_();
-  const Result result = differentiate(in, head_loss(in, {1, 1, 1}, 20.0).total);
+  const Result result = differentiate(in, head_loss(in, spec(1, 1, 1), 20.0).total);
   EXPECT_EQ(result.loss, 0.0);
   EXPECT_EQ(result.hidden.abs().max().item<double>(), 0.0);
 }
 
 TEST(HeadLoss, PartsOfABatchAddUpToTheWhole) {
   const HeadLossInput in = random_input(torch::kFloat32, true);
-  const Result whole = differentiate(in, head_loss(in, {0.7, 0.4, 1}, 20.0).total);
+  const Result whole = differentiate(in, head_loss(in, spec(0.7, 0.4, 1), 20.0).total);
   torch::Tensor sum;
   for (const auto& [begin, count] : {std::pair{0, 11}, std::pair{11, 26}}) {
     HeadLossInput part = in;
     for (torch::Tensor* t : {&part.hidden, &part.teacher_hidden, &part.targets, &part.mask})
       *t = t->narrow(0, begin, count);
-    const torch::Tensor loss = head_loss(part, {0.7, 0.4, 1}, 20.0).total;
+    const torch::Tensor loss = head_loss(part, spec(0.7, 0.4, 1), 20.0).total;
     sum = sum.defined() ? sum + loss : loss;
   }
   expect_near(differentiate(in, sum), whole, 1e-6);
@@ -135,8 +159,8 @@ TEST(HeadLoss, PartsOfABatchAddUpToTheWhole) {
 
 TEST(HeadLoss, IsScaledByWhatFollows) {
   const HeadLossInput in = random_input(torch::kFloat32, false);
-  const Result plain = differentiate(in, head_loss(in, {1, 0, 1}, 37.0).total);
-  const Result tripled = differentiate(in, 3 * head_loss(in, {1, 0, 1}, 37.0).total);
+  const Result plain = differentiate(in, head_loss(in, spec(1, 0, 1), 37.0).total);
+  const Result tripled = differentiate(in, 3 * head_loss(in, spec(1, 0, 1), 37.0).total);
   EXPECT_LT(relative_distance(tripled.hidden, 3 * plain.hidden), 1e-6);
   EXPECT_LT(relative_distance(tripled.head, 3 * plain.head), 1e-6);
 }
@@ -144,17 +168,17 @@ TEST(HeadLoss, IsScaledByWhatFollows) {
 TEST(HeadLoss, AFrozenHeadGetsNoGradient) {
   HeadLossInput in = random_input(torch::kFloat32, false);
   in.head = in.head.detach();
-  head_loss(in, {1, 0, 1}, 37.0).total.backward();
+  head_loss(in, spec(1, 0, 1), 37.0).total.backward();
   EXPECT_TRUE(in.hidden.grad().defined());
   EXPECT_FALSE(in.head.grad().defined());
 }
 
 TEST(HeadLoss, Bfloat16ProductsStayNear) {
   const HeadLossInput exact = random_input(torch::kFloat32, false);
-  const Result expected = differentiate(exact, head_loss(exact, {1, 0.5, 1}, 37.0).total);
+  const Result expected = differentiate(exact, head_loss(exact, spec(1, 0.5, 1), 37.0).total);
   HeadLossInput in = exact;
   in.compute = torch::kBFloat16;
-  const Result coarse = differentiate(in, head_loss(in, {1, 0.5, 1}, 37.0).total);
+  const Result coarse = differentiate(in, head_loss(in, spec(1, 0.5, 1), 37.0).total);
   expect_near(coarse, expected, 0.03);
   EXPECT_FALSE(torch::equal(coarse.hidden, expected.hidden));
   EXPECT_EQ(coarse.hidden.scalar_type(), torch::kFloat32);
@@ -173,8 +197,8 @@ TEST(HeadLoss, Bfloat16KeepsTheDirectionOfASmallDivergence) {
   in.targets = torch::zeros({kRows}, torch::kInt64);
   const auto gradient = [&](torch::ScalarType compute) {
     in.compute = compute;
-    const HeadLoss loss = head_loss(in, {1, 0, 1}, kRows, 0);
-    EXPECT_NEAR(loss.kl, 0.02, 0.004);
+    const HeadLoss loss = head_loss(in, spec(1, 0, 1), kRows, 0);
+    EXPECT_NEAR(loss.terms.kl, 0.02, 0.004);
     return torch::autograd::grad({loss.total}, {in.hidden})[0].flatten().to(torch::kFloat64);
   };
   const torch::Tensor exact = gradient(torch::kFloat32), near = gradient(torch::kBFloat16);
@@ -191,8 +215,8 @@ TEST(HeadScores, EqualPlainSums) {
   const torch::Tensor targets = in.targets.index_select(0, rows);
   const HeadScores scores = head_scores(in, 7);
   EXPECT_EQ(scores.tokens, static_cast<double>(rows.numel()));
-  EXPECT_NEAR(scores.kl, plain_loss(in, {1, 0, 1}, 1.0).item<double>(), 1e-5 * scores.kl);
-  EXPECT_NEAR(scores.cross_entropy, plain_loss(in, {0, 1, 1}, 1.0).item<double>(), 1e-5 * scores.cross_entropy);
+  EXPECT_NEAR(scores.kl, plain_loss(in, spec(1, 0, 1), 1.0).item<double>(), 1e-5 * scores.kl);
+  EXPECT_NEAR(scores.cross_entropy, plain_loss(in, spec(0, 1, 1), 1.0).item<double>(), 1e-5 * scores.cross_entropy);
   EXPECT_EQ(scores.same_top, (student.argmax(1) == teacher.argmax(1)).sum().item<double>());
   EXPECT_EQ(scores.top_is_target, (student.argmax(1) == targets).sum().item<double>());
 }
@@ -222,7 +246,7 @@ TEST(HeadLoss, LogitsOfAllTokensNeverExist) {
   const auto meter = std::make_shared<AllocationMeter>();
   {
     const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, meter);
-    head_loss(in, {1, 1, 1}, tokens, chunk).total.backward();
+    head_loss(in, spec(1, 1, 1), tokens, chunk).total.backward();
   }
   const int64_t chunks_logits = 2 * chunk * vocab * 4;  // student and teacher
   EXPECT_GE(meter->peak(), chunks_logits);              // the meter works

@@ -1,13 +1,36 @@
-#include "model/ops.h"
-
+// The operators of a decoder block (kernels/torch) beside automatic differentiation of what they stand for.
+#include "kernels/torch/rms_norm.h"
+#include "kernels/torch/rope.h"
+#include "kernels/torch/swiglu.h"
 #include "model/block.h"
 #include "tests/model/models.h"
+#include "tests/testing/devices.h"
 
 namespace crumb::model {
 namespace {
 
+using kernels::rms_norm;
+using kernels::rope;
+using kernels::swiglu;
 using testing::relative_distance;
 using Op = std::function<torch::Tensor(const std::vector<torch::Tensor>&)>;
+
+namespace plain {
+
+torch::Tensor rms_norm(const torch::Tensor& x, const torch::Tensor& weight, double eps) {
+  return x * (x.square().mean(-1, true) + eps).rsqrt() * weight;
+}
+
+torch::Tensor rope(const torch::Tensor& x, const RotaryTable& table) {
+  const int64_t half = table.cos.size(1);
+  const torch::Tensor c = table.cos.unsqueeze(1), s = table.sin.unsqueeze(1);
+  const torch::Tensor a = x.slice(-1, 0, half), b = x.slice(-1, half, 2 * half);
+  return torch::cat({a * c - b * s, b * c + a * s, x.slice(-1, 2 * half)}, -1);
+}
+
+torch::Tensor swiglu(const torch::Tensor& gate, const torch::Tensor& up) { return gate * torch::sigmoid(gate) * up; }
+
+}  // namespace plain
 
 /// Value and gradients (of a random projection) of an operation.
 std::vector<torch::Tensor> value_and_gradients(const Op& op, const std::vector<torch::Tensor>& inputs) {
@@ -21,7 +44,7 @@ std::vector<torch::Tensor> value_and_gradients(const Op& op, const std::vector<t
   return out;
 }
 
-/// `fused` in float and bf16 against `plain` in double on the same numbers.
+/// `fused` on the inputs as they are against `plain` in double on the same numbers.
 void expect_equal(const Op& fused, const Op& plain, const std::vector<torch::Tensor>& inputs, double tolerance) {
   std::vector<torch::Tensor> doubles;
   for (const auto& x : inputs) doubles.push_back(x.to(torch::kFloat64));
@@ -30,32 +53,38 @@ void expect_equal(const Op& fused, const Op& plain, const std::vector<torch::Ten
     EXPECT_LT(relative_distance(actual[i], expected[i]), tolerance) << (i == 0 ? "value" : "gradient ") << i;
 }
 
-constexpr double kFloatTolerance = 1e-6,
+constexpr double kDoubleTolerance = 1e-14, kFloatTolerance = 1e-6,
                  kBf16Tolerance = 6e-3;  // a few units in the last place, as a norm over all values
 
 class Ops : public ::testing::TestWithParam<int64_t> {
 };  // the size of a row: vectors of 8, ragged tails, less than one vector
 INSTANTIATE_TEST_SUITE_P(RowSizes, Ops, ::testing::Values(1, 7, 8, 24, 100, 512));
 
+// float32 and bfloat16 run the kernels, float64 what other devices run.
+
 TEST_P(Ops, RmsNormMatchesDouble) {
   torch::manual_seed(1);
   const torch::Tensor x = 3 * torch::randn({5, 30, GetParam()}), weight = torch::randn(GetParam());
-  const Op plain = [](const auto& in) { return composite::rms_norm(in[0], in[1], 1e-3, torch::kFloat64); };
-  expect_equal([](const auto& in) { return rms_norm(in[0], in[1], 1e-3, torch::kFloat32); }, plain, {x, weight},
-               kFloatTolerance);
-  expect_equal([](const auto& in) { return rms_norm(in[0], in[1], 1e-3, torch::kBFloat16); }, plain, {x, weight},
-               kBf16Tolerance);
-  expect_equal([](const auto& in) { return rms_norm(in[0], in[1], 1e-3, torch::kBFloat16); }, plain,
-               {x.to(torch::kBFloat16), weight}, kBf16Tolerance);
+  const Op plain = [](const auto& in) { return plain::rms_norm(in[0], in[1], 1e-3); };
+  const auto to = [](torch::ScalarType type) {
+    return Op([type](const auto& in) { return rms_norm(in[0], in[1], 1e-3, type); });
+  };
+  expect_equal(to(torch::kFloat64), plain, {x.to(torch::kFloat64), weight.to(torch::kFloat64)}, kDoubleTolerance);
+  expect_equal(to(torch::kFloat32), plain, {x, weight}, kFloatTolerance);
+  expect_equal(to(torch::kBFloat16), plain, {x, weight}, kBf16Tolerance);
+  expect_equal(to(torch::kBFloat16), plain, {x.to(torch::kBFloat16), weight}, kBf16Tolerance);
+  expect_equal(to(torch::kFloat32), plain, {x.to(torch::kBFloat16), weight}, kBf16Tolerance);  // has no kernel
 }
 
 TEST_P(Ops, SwigluMatchesDouble) {
   torch::manual_seed(2);
   const torch::Tensor gate = 4 * torch::randn({37, GetParam()}), up = torch::randn({37, GetParam()});
-  const Op plain = [](const auto& in) { return composite::swiglu(in[0], in[1]); };
-  expect_equal([](const auto& in) { return swiglu(in[0], in[1]); }, plain, {gate, up}, kFloatTolerance);
-  expect_equal([](const auto& in) { return swiglu(in[0], in[1]); }, plain,
-               {gate.to(torch::kBFloat16), up.to(torch::kBFloat16)}, kBf16Tolerance);
+  const Op plain = [](const auto& in) { return plain::swiglu(in[0], in[1]); };
+  const Op fused = [](const auto& in) { return swiglu(in[0], in[1]); };
+  for (const auto& [type, tolerance] :
+       {std::pair(torch::kFloat64, kDoubleTolerance), std::pair(torch::kFloat32, kFloatTolerance),
+        std::pair(torch::kBFloat16, kBf16Tolerance)})
+    expect_equal(fused, plain, {gate.to(type), up.to(type)}, tolerance);
 }
 
 TEST_P(Ops, RopeMatchesDouble) {
@@ -64,19 +93,90 @@ TEST_P(Ops, RopeMatchesDouble) {
   const RotaryTable table = make_rotary_table(
       {.dim = 2 * half, .base = 100.0, .divisors = std::vector<double>(static_cast<size_t>(half), 1.0)}, 13);
   const torch::Tensor x = torch::randn({2, 13, 3, 2 * half + rest});
-  const Op plain = [&](const auto& in) { return composite::rope(in[0], table.cos, table.sin); };
+  const Op plain = [&](const auto& in) { return plain::rope(in[0], table); };
   const Op fused = [&](const auto& in) { return rope(in[0], table.cos, table.sin); };
-  expect_equal(fused, plain, {x}, kFloatTolerance);
-  expect_equal(fused, plain, {x.to(torch::kBFloat16)}, kBf16Tolerance);
+  for (const auto& [type, tolerance] :
+       {std::pair(torch::kFloat64, kDoubleTolerance), std::pair(torch::kFloat32, kFloatTolerance),
+        std::pair(torch::kBFloat16, kBf16Tolerance)})
+    expect_equal(fused, plain, {x.to(type)}, tolerance);
+  EXPECT_LT(relative_distance(rope(fused({x}), table.cos, table.sin, true), x), kFloatTolerance);
+}
+
+class OpsOnDevice : public testing::OnDevice {};
+INSTANTIATE_TEST_SUITE_P(Devices, OpsOnDevice, testing::all_devices());
+
+/// Without autograd, which the stand-in lacks: the operators that autograd calls.
+TEST_P(OpsOnDevice, EqualTheCpus) {
+  CRUMB_NEED_DEVICE(device);
+  torch::manual_seed(6);
+  const torch::NoGradGuard no_grad;
+  const RotaryTable table = make_rotary_table({.dim = 8, .base = 100.0, .divisors = std::vector<double>(4, 1.0)}, 5);
+  for (const auto type : {torch::kFloat32, torch::kBFloat16}) {
+    const torch::Tensor x = torch::randn({2, 5, 3, 9}).to(type), grad = torch::randn({2, 5, 3, 9}).to(type),
+                        weight = torch::randn(9);
+    const auto values = [&](torch::Device at) {
+      const auto there = [&](const torch::Tensor& here) { return here.to(at); };
+      std::vector<torch::Tensor> out{rms_norm(there(x), there(weight), 1e-5, type), swiglu(there(x), there(grad)),
+                                     rope(there(x), there(table.cos), there(table.sin)),
+                                     rope(there(x), there(table.cos), there(table.sin), true)};
+      for (const bool weight_gradient : {true, false}) {
+        const auto [by_x, by_weight] =
+            kernels::rms_norm_backward(there(grad), there(x), there(weight), 1e-5, weight_gradient);
+        EXPECT_EQ(by_weight.numel(), weight_gradient ? 9 : 0);
+        out.push_back(by_x);
+        if (weight_gradient) out.push_back(by_weight);
+      }
+      const auto [by_gate, by_up] = kernels::swiglu_backward(there(grad), there(x), there(grad));
+      out.push_back(by_gate);
+      out.push_back(by_up);
+      for (auto& value : out) {
+        EXPECT_EQ(value.device().type(), at.type());
+        value = value.cpu();
+      }
+      return out;
+    };
+    const auto expected = values(torch::kCPU), actual = values(device);
+    for (size_t i = 0; i < expected.size(); ++i) {
+      EXPECT_EQ(actual[i].scalar_type(), expected[i].scalar_type()) << "value " << i;
+      EXPECT_LT(relative_distance(actual[i], expected[i]), type == torch::kFloat32 ? 1e-6 : kBf16Tolerance)
+          << "value " << i;
+    }
+  }
 }
 
 TEST(Ops, NonContiguousInputsAreTakenAsTheyAre) {
   torch::manual_seed(4);
   const torch::Tensor x = torch::randn({16, 12}).t(), y = torch::randn({16, 12}).t(), weight = torch::randn(16);
-  EXPECT_LT(relative_distance(swiglu(x, y), composite::swiglu(x, y)), kFloatTolerance);
-  EXPECT_LT(relative_distance(rms_norm(x, weight, 1e-5, torch::kFloat32),
-                              composite::rms_norm(x, weight, 1e-5, torch::kFloat32)),
-            kFloatTolerance);
+  const Op norm = [](const auto& in) { return rms_norm(in[0].t(), in[1], 1e-5, torch::kFloat32); };
+  const Op gate = [](const auto& in) { return swiglu(in[0].t(), in[1].t()); };
+  expect_equal(
+      gate, [](const auto& in) { return plain::swiglu(in[0].t(), in[1].t()); }, {x.t(), y.t()}, kFloatTolerance);
+  expect_equal(
+      norm, [](const auto& in) { return plain::rms_norm(in[0].t(), in[1], 1e-5); }, {x.t(), weight}, kFloatTolerance);
+}
+
+TEST(Ops, WrongShapesSaySo) {
+  const auto message = [](const std::function<void()>& call) {
+    try {
+      call();
+    } catch (const c10::Error& error) {
+      return std::string(error.what_without_backtrace());
+    }
+    return std::string();
+  };
+  const torch::Tensor x = torch::ones({2, 3, 2, 8});
+  for (const auto type : {torch::kFloat32, torch::kFloat64}) {
+    EXPECT_EQ(message([&] { rms_norm(x.to(type), torch::ones(7), 1e-5, type); }),
+              "rms_norm: weight must be [8], the last size of x, got [7]");
+    EXPECT_EQ(message([&] {
+                swiglu(x.to(type), torch::ones({2, 3, 2, 7}).to(type));
+              }).substr(0, 35),
+              "swiglu: gate and up must be alike, ");
+    EXPECT_EQ(message([&] {
+                rope(x.to(type), torch::ones({4, 4}), torch::ones({4, 4}));
+              }),
+              "rope: cos and sin must be [3, at most 4], got [4, 4] and [4, 4]");
+  }
 }
 
 TEST(Ops, SwigluOfHugeGatesIsFinite) {

@@ -44,7 +44,8 @@ void step(const Options& o, crumb::model::Decoder& student, crumb::model::Decode
     in.teacher_head = teacher->head_weight();
   }
   const bool kl = teacher != nullptr;
-  crumb::model::head_loss(in, {kl ? 1.0 : 0.0, kl ? 0.0 : 1.0, 1.0}, static_cast<double>(o.windows * o.tokens))
+  crumb::model::head_loss(in, {{.kl = kl ? 1.0 : 0.0, .cross_entropy = kl ? 0.0 : 1.0}},
+                          static_cast<double>(o.windows * o.tokens))
       .total.backward();
   student.zero_grad();
 }

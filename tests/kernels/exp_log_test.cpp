@@ -1,4 +1,4 @@
-// The exponential that the other kernels use, over its whole range.
+// The exponential and the logarithm that the other kernels use, over their whole range.
 #include <gtest/gtest.h>
 
 #include <limits>
@@ -11,6 +11,8 @@ namespace {
 
 class Exp : public ::testing::TestWithParam<Isa> {};
 INSTANTIATE_TEST_SUITE_P(Paths, Exp, ::testing::ValuesIn(testing::isas()), testing::isa_label);
+class Log : public ::testing::TestWithParam<Isa> {};
+INSTANTIATE_TEST_SUITE_P(Paths, Log, ::testing::ValuesIn(testing::isas()), testing::isa_label);
 
 /// Every `step`-th float of [low, high], by their bits.
 std::vector<float> floats_between(float low, float high, uint32_t step) {
@@ -26,11 +28,11 @@ std::vector<float> floats_between(float low, float high, uint32_t step) {
   return out;
 }
 
-/// The largest |actual - e^x| in units of the last place of e^x.
-double largest_error(const std::vector<float>& x, const std::vector<float>& actual) {
+/// The largest |actual - f(x)| in units of the last place of f(x).
+double largest_error(const std::vector<float>& x, const std::vector<float>& actual, double (*f)(double)) {
   double largest = 0;
   for (size_t i = 0; i < x.size(); ++i) {
-    const double expected = std::exp(static_cast<double>(x[i]));
+    const double expected = f(x[i]);
     const double unit = std::ldexp(1.0, std::ilogb(expected) - 23);
     largest = std::max(largest, std::abs(actual[i] - expected) / unit);
   }
@@ -43,7 +45,7 @@ TEST_P(Exp, IsWithinOneUnitInTheLastPlaceOverItsWholeRange) {
   for (double at = -87.0; at <= 88.0; at += 1.0 / 8192) x.push_back(static_cast<float>(at));
   std::vector<float> y(x.size());
   kernel_table(GetParam()).exp(x.data(), static_cast<int64_t>(x.size()), y.data());
-  EXPECT_LE(largest_error(x, y), 1.0);
+  EXPECT_LE(largest_error(x, y, std::exp), 1.0);
 }
 
 TEST_P(Exp, KeepsNaNAndStaysFiniteBeyondItsRange) {
@@ -58,6 +60,24 @@ TEST_P(Exp, KeepsNaNAndStaysFiniteBeyondItsRange) {
   EXPECT_NEAR(y[1], 1.6458115e-38f, 1e-44);  // e^-87
   EXPECT_EQ(y[2], y[4]);
   EXPECT_NEAR(y[2], 1.6516363e38f, 1e32);  // e^88
+}
+
+TEST_P(Log, IsWithinTwoUnitsInTheLastPlaceOfNormalNumbers) {
+  auto x = floats_between(std::numeric_limits<float>::min(), std::numeric_limits<float>::max(), 1009);
+  for (double at = 0.5; at <= 2.0; at += 1.0 / 65536) {
+    if (at != 1.0) x.push_back(static_cast<float>(at));
+  }
+  std::vector<float> y(x.size());
+  kernel_table(GetParam()).log(x.data(), static_cast<int64_t>(x.size()), y.data());
+  EXPECT_LE(largest_error(x, y, std::log), 2.0);
+}
+
+TEST_P(Log, IsExactAtOneAndKeepsNaN) {
+  const std::vector<float> x{1.0f, NAN};
+  std::vector<float> y(2);
+  kernel_table(GetParam()).log(x.data(), 2, y.data());
+  EXPECT_EQ(y[0], 0.0f);
+  EXPECT_TRUE(std::isnan(y[1]));
 }
 
 TEST_P(Exp, OfDoublesIsWithinTwoUnitsInTheLastPlace) {
