@@ -257,14 +257,15 @@ bool is_word(const ConfigValue& value, std::string_view word) {
   return value.kind == ConfigValue::Kind::scalar && !value.quoted && value.text == word;
 }
 
-/// The value of `short_key` alone where everything else is as usual.
+/// The value of `short_key` alone where everything else is as usual; nothing where that is absent, too.
 ConfigValue short_or_whole(ConfigValue whole, const ConfigValue& usual, std::string_view short_key) {
   for (const auto& [key, value] : whole.entries) {
     if (key == short_key) continue;
     const ConfigValue* other = usual.find(key);
     if (other == nullptr || flow_text(*other) != flow_text(value)) return whole;
   }
-  return std::move(*whole.find(short_key));
+  ConfigValue* value = whole.find(short_key);
+  return value != nullptr ? std::move(*value) : ConfigValue();
 }
 
 bool read_scalar(const ConfigValue& value, bool& out) {

@@ -424,10 +424,9 @@ class ConfigWriter {
  public:
   template <class T>
   void field(const char* name, T& value, const char* /*help*/, const FieldLimits& /*limits*/ = {}) {
-    if constexpr (config_detail::is_optional<T>::value) {
-      if (!value) return;
-    }
-    map_.entries.emplace_back(name, config_detail::write_value(value));
+    ConfigValue written = config_detail::write_value(value);
+    if (written.kind == ConfigValue::Kind::null) return;  // absent
+    map_.entries.emplace_back(name, std::move(written));
   }
   template <class T>
   void section(const char* name, T& options, const char* help) {

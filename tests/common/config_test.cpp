@@ -378,6 +378,17 @@ struct Source {
   }
 };
 
+struct Choice {
+  static constexpr const char* kShort = "path";
+  std::optional<Path> path, config;
+  template <class V>
+  void visit(V& v) {
+    v.field("path", path, "what is there");
+    v.field("config", config, "what is to be made");
+    v.check("path", path && config ? "either this or config" : "");
+  }
+};
+
 struct Change {
   std::optional<int64_t> bits = std::nullopt;
   template <class V>
@@ -431,6 +442,7 @@ struct Range {
 };
 
 struct Rich {
+  Choice choice;
   std::vector<Source> mix;
   NamedList<Change> overrides;
   WordOr<Path, "self"> teacher;
@@ -440,6 +452,7 @@ struct Rich {
   std::vector<std::variant<Rtn, Gptq>> stages;
   template <class V>
   void visit(V& v) {
+    v.field("choice", choice, "one of two");
     v.field("mix", mix, "texts");
     v.field("overrides", overrides, "by glob");
     v.field("teacher", teacher, "who teaches");
@@ -470,6 +483,15 @@ TEST(ConfigValues, AListOfStructsTakesTheShortFormToo) {
             "job.yaml:1:31: mix[1].weight: -1 is out of range, expected at least 0\n"
             "job.yaml:1:15: mix[1].pth: unknown key; did you mean \"path\"?; known: path, weight, format");
   EXPECT_EQ(rich_error("mix: [[a]]\n"), "job.yaml:1:7: mix[0].path: expected path, got a list");
+}
+
+TEST(ConfigValues, TheShortFormMayStandForAKeyThatMayBeAbsent) {
+  EXPECT_EQ(rich("choice: a\n").choice.path, "/jobs/a");
+  EXPECT_EQ(rich("choice: {config: c}\n").choice.config, "/jobs/c");
+  EXPECT_EQ(rich_error("choice: {path: a, config: c}\n"), "job.yaml:1:16: choice.path: either this or config");
+  EXPECT_THAT(to_yaml(write_config(rich("choice: a\n"))), HasSubstr("choice: \"/jobs/a\"\n"));
+  EXPECT_THAT(to_yaml(write_config(rich("choice: {config: c}\n"))), HasSubstr("choice:\n  config: \"/jobs/c\"\n"));
+  EXPECT_THAT(to_yaml(write_config(Rich())), StartsWith("mix: []\n"));
 }
 
 TEST(ConfigValues, AMapOfStructsKeepsItsOrder) {
@@ -542,11 +564,13 @@ TEST(ConfigValues, AListMayHoldStepsOfSeveralKinds) {
 
 TEST(ConfigValues, AreWrittenAsTheyAreRead) {
   const std::string text =
-      "mix: [a.txt, {path: b.txt, weight: 0.3}]\noverrides: {\"z*\": {bits: 4}, a: {}}\nteacher: big\nvalid: v.txt\n"
+      "choice: a\nmix: [a.txt, {path: b.txt, weight: 0.3}]\noverrides: {\"z*\": {bits: 4}, a: {}}\nteacher: "
+      "big\nvalid: v.txt\n"
       "part: {from: 0.5, to: 2}\nmethod: {name: gptq, bits: 4}\nstages: [{name: rtn}, {name: gptq, damping: 1}]\n";
   const std::string written = to_yaml(write_config(rich(text)));
   EXPECT_EQ(written,
-            "mix:\n  - \"/jobs/a.txt\"\n  -\n    path: \"/jobs/b.txt\"\n    weight: 0.3\n    format: \"text\"\n"
+            "choice: \"/jobs/a\"\nmix:\n  - \"/jobs/a.txt\"\n  -\n    path: \"/jobs/b.txt\"\n    weight: 0.3\n    "
+            "format: \"text\"\n"
             "overrides:\n  \"z*\":\n    bits: 4\n  a: {}\n"
             "teacher: \"/jobs/big\"\nvalid: \"/jobs/v.txt\"\npart:\n  from: 0.5\n  to: 2\n"
             "method:\n  name: gptq\n  bits: 4\n  damping: 0.01\n"

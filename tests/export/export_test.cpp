@@ -32,6 +32,7 @@ namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
+using testing::names_in;
 using testing::quantized_model;
 using testing::small_spec;
 using testing::TempDir;
