@@ -31,6 +31,7 @@ using testing::error_of;
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using testing::names_in;
 using ::testing::Not;
 using testing::quantized_model;
 using testing::small_spec;
