@@ -73,7 +73,7 @@ class FolderCheckpoint : public Checkpoint {
       read_vector(slice, tensor.desc.elements(), out);
     else
       reader_.read_rows(reader_.at(slice.name), slice.first_row + begin, slice.first_row + end, out);
-    check_finite(out, (end - begin) * tensor.desc.cols(), path_, tensor.desc.hf_name);
+    check_finite(out, (end - begin) * tensor.desc.cols(), path_, slice.name);
   }
 
   QuantizedTensor read_codes(const StoredTensor& tensor, int64_t begin, int64_t end) const override {

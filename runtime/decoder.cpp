@@ -78,8 +78,7 @@ class FloatDecoder : public Decoder {
       const auto bias = arch::bias_slot(slot);
       members.push_back({&checkpoint.tensor({slot, layer}), bias ? checkpoint.find({*bias, layer}) : nullptr});
     }
-    auto group = make_linear_ ? make_linear_(checkpoint, members) : nullptr;
-    return group != nullptr ? std::move(group) : make_linears(checkpoint, members);
+    return make_linears(checkpoint, members, make_linear_);
   }
 
   /// A tied head that no backend asks for is the embedding that is there already.

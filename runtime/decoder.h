@@ -50,8 +50,8 @@ class Decoder {
   virtual void forward(std::span<const SequenceInput> inputs, LogitsFor which, const LogitsSink& logits) = 0;
 };
 
-/// UserError: vocabulary, shapes or values that do not fit. `make_linear` is asked first for each group of linears, the
-/// head among them; those it does not take are made by make_linears().
+/// UserError: vocabulary, shapes or values that do not fit. `make_linear`: asked for the groups of each layer and for
+/// the head (make_linears()).
 std::unique_ptr<Decoder> load_decoder(const quant::Checkpoint& checkpoint, std::shared_ptr<Executor> executor,
                                       const LinearMaker& make_linear = nullptr);
 

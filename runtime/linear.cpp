@@ -8,21 +8,22 @@
 namespace crumb::runtime {
 namespace {
 
-/// y = x W^T + bias; the weights packed, or somebody else's as they are.
-class DenseMatrix {
+/// The weights packed, or somebody else's as they are.
+class DenseLinear : public LinearGroup {
  public:
-  explicit DenseMatrix(DenseWeights from) : bias_(std::move(from.bias)), rows_(from.rows), cols_(from.cols) {
+  explicit DenseLinear(DenseWeights from) : bias_(std::move(from.bias)), rows_(from.rows), cols_(from.cols) {
     CRUMB_ASSERT(static_cast<int64_t>(from.weight.size()) == rows_ * cols_);
     CRUMB_ASSERT(bias_.empty() || static_cast<int64_t>(bias_.size()) == rows_);
     packed_.resize(static_cast<size_t>(kernels::packed_size(rows_, cols_)));
     kernels::pack_weights(from.weight.data(), rows_, cols_, packed_.data());
   }
-  DenseMatrix(const float* view, int64_t rows, int64_t cols) : view_(view), rows_(rows), cols_(cols) {}
+  DenseLinear(const float* view, int64_t rows, int64_t cols) : view_(view), rows_(rows), cols_(cols) {}
 
-  void multiply(const float* x, int64_t tokens, float* y, Executor& executor) const {
+  void forward(const float* x, int64_t tokens, std::span<float* const> outputs, Executor& executor) const override {
+    CRUMB_ASSERT(outputs.size() == 1);
     const float* bias = bias_.empty() ? nullptr : bias_.data();
     const bool packed = view_ == nullptr;
-    kernels::matmul({x, cols_, tokens, packed ? packed_.data() : view_, bias, rows_, cols_, y, rows_, packed},
+    kernels::matmul({x, cols_, tokens, packed ? packed_.data() : view_, bias, rows_, cols_, outputs[0], rows_, packed},
                     executor);
   }
 
@@ -32,18 +33,18 @@ class DenseMatrix {
   int64_t rows_, cols_;
 };
 
-/// Each member stays a matrix of its own: stacked into one they take the same time, to a few hundredths.
-class DenseLinears : public LinearGroup {
+/// Members that share nothing but their input.
+class JoinedLinears : public LinearGroup {
  public:
-  explicit DenseLinears(std::vector<DenseMatrix> members) : members_(std::move(members)) {}
+  explicit JoinedLinears(std::vector<std::unique_ptr<LinearGroup>> members) : members_(std::move(members)) {}
 
   void forward(const float* x, int64_t tokens, std::span<float* const> outputs, Executor& executor) const override {
     CRUMB_ASSERT(outputs.size() == members_.size());
-    for (size_t i = 0; i < members_.size(); ++i) members_[i].multiply(x, tokens, outputs[i], executor);
+    for (size_t i = 0; i < members_.size(); ++i) members_[i]->forward(x, tokens, outputs.subspan(i, 1), executor);
   }
 
  private:
-  std::vector<DenseMatrix> members_;
+  std::vector<std::unique_ptr<LinearGroup>> members_;
 };
 
 DenseWeights read_weights(const quant::Checkpoint& checkpoint, const LinearTensors& tensors) {
@@ -55,22 +56,22 @@ DenseWeights read_weights(const quant::Checkpoint& checkpoint, const LinearTenso
 
 }  // namespace
 
-std::unique_ptr<LinearGroup> make_linears(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members) {
-  std::vector<DenseMatrix> matrices;
-  for (const auto& member : members) matrices.emplace_back(read_weights(checkpoint, member));
-  return std::make_unique<DenseLinears>(std::move(matrices));
-}
-
-std::unique_ptr<LinearGroup> make_dense_linears(std::vector<DenseWeights> members) {
-  std::vector<DenseMatrix> matrices;
-  for (auto& member : members) matrices.emplace_back(std::move(member));
-  return std::make_unique<DenseLinears>(std::move(matrices));
+std::unique_ptr<LinearGroup> make_dense_linear(DenseWeights weights) {
+  return std::make_unique<DenseLinear>(std::move(weights));
 }
 
 std::unique_ptr<LinearGroup> make_dense_view(const float* weight, int64_t rows, int64_t cols) {
-  std::vector<DenseMatrix> matrices;
-  matrices.emplace_back(weight, rows, cols);
-  return std::make_unique<DenseLinears>(std::move(matrices));
+  return std::make_unique<DenseLinear>(weight, rows, cols);
+}
+
+// Dense members are not stacked into one matrix: that takes the same time, to a few hundredths.
+std::unique_ptr<LinearGroup> make_linears(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members,
+                                          const LinearMaker& maker) {
+  if (auto group = maker ? maker(checkpoint, members) : nullptr) return group;
+  if (members.size() == 1) return make_dense_linear(read_weights(checkpoint, members.front()));
+  std::vector<std::unique_ptr<LinearGroup>> alone;
+  for (size_t i = 0; i < members.size(); ++i) alone.push_back(make_linears(checkpoint, members.subspan(i, 1), maker));
+  return std::make_unique<JoinedLinears>(std::move(alone));
 }
 
 }  // namespace crumb::runtime

@@ -1,5 +1,5 @@
-// Linear layers behind a backend: dense floats today, packed codes later. A backend is a file with a LinearMaker; which
-// tensors go to which, make_linears() decides.
+// Linear layers behind a backend: dense floats today, packed codes later. A backend is a file with a LinearMaker, which
+// looks at the tensors and takes them or not.
 #pragma once
 
 #include <cstdint>
@@ -29,12 +29,13 @@ struct LinearTensors {
   const quant::StoredTensor* bias = nullptr;  // null without one
 };
 
-/// Makes a group of tensors with the same number of columns; null for tensors that the backend does not take.
+/// Makes a group of tensors with the same number of columns; null for those that the backend does not take.
 using LinearMaker = std::function<std::unique_ptr<LinearGroup>(const quant::Checkpoint& checkpoint,
                                                                std::span<const LinearTensors> members)>;
 
-/// By the backend for these tensors, which is the dense one: it takes every tensor.
-std::unique_ptr<LinearGroup> make_linears(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members);
+/// By `maker` (or null) together, else each alone by it, else as dense floats: members may be of different types.
+std::unique_ptr<LinearGroup> make_linears(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members,
+                                          const LinearMaker& maker = nullptr);
 
 /// Float weights [rows, cols] (kernels/matmul.h) and a bias [rows] or none.
 struct DenseWeights {
@@ -42,8 +43,8 @@ struct DenseWeights {
   int64_t rows = 0, cols = 0;
   std::vector<float> bias = {};
 };
-std::unique_ptr<LinearGroup> make_dense_linears(std::vector<DenseWeights> members);
-/// One linear over weights somebody else owns (a head tied to the embedding); `weight` must outlive it.
+std::unique_ptr<LinearGroup> make_dense_linear(DenseWeights weights);
+/// The same over weights somebody else owns (a head tied to the embedding); `weight` must outlive it.
 std::unique_ptr<LinearGroup> make_dense_view(const float* weight, int64_t rows, int64_t cols);
 
 }  // namespace crumb::runtime

@@ -31,6 +31,7 @@ using testing::error_of;
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using testing::names_in;
 using ::testing::Not;
 using testing::names_in;
 using testing::quantized_model;
@@ -203,6 +204,54 @@ TEST(Export, StoresEmbeddingAndHeadAsAsked) {
     EXPECT_EQ(formats::type_name(file.tensor("token_embd.weight").type), type);
     EXPECT_EQ(formats::type_name(file.tensor("output.weight").type), "q6_k");
   }
+}
+
+/// A checkpoint whose layers norm queries and keys behind the rotation, which a GGUF of a qwen3 model cannot say.
+class NormsElsewhere : public quant::Checkpoint {
+ public:
+  explicit NormsElsewhere(const fs::path& path) : inner_(quant::open_checkpoint(path)), spec_(inner_->spec()) {
+    for (auto& layer : spec_.layers) std::get<arch::GqaSpec>(layer.attention).qk_norm = arch::QkNorm::after_rope;
+  }
+  quant::CheckpointKind kind() const override { return inner_->kind(); }
+  const Path& path() const override { return inner_->path(); }
+  const arch::DecoderSpec& spec() const override { return spec_; }
+  const std::vector<quant::StoredTensor>& tensors() const override { return inner_->tensors(); }
+  void read_rows(const quant::StoredTensor& tensor, int64_t begin, int64_t end, float* out) const override {
+    inner_->read_rows(tensor, begin, end, out);
+  }
+  quant::QuantizedTensor read_codes(const quant::StoredTensor& tensor, int64_t begin, int64_t end) const override {
+    return inner_->read_codes(tensor, begin, end);
+  }
+  quant::StoredRows stored_rows(const quant::StoredTensor& tensor) const override {
+    return inner_->stored_rows(tensor);
+  }
+  void release_rows(const quant::StoredTensor& tensor, int64_t begin, int64_t end) const override {
+    inner_->release_rows(tensor, begin, end);
+  }
+  nlohmann::json hf_config() const override { return inner_->hf_config(); }
+  std::unique_ptr<tokenizer::Tokenizer> load_tokenizer() const override { return inner_->load_tokenizer(); }
+  bool has_tokenizer() const override { return inner_->has_tokenizer(); }
+  void write_companions(const Path& folder) const override { inner_->write_companions(folder); }
+  int64_t file_bytes() const override { return inner_->file_bytes(); }
+
+ private:
+  std::unique_ptr<quant::Checkpoint> inner_;
+  arch::DecoderSpec spec_;
+};
+
+TEST(Export, MetadataThatDescribeAnotherModelAreAFailureAndLeaveNothingBehind) {
+  const TempDir dir;
+  write_model(dir / "plain", small_spec(Architecture::qwen3, 64));
+  std::string message;
+  try {
+    export_checkpoint(NormsElsewhere(dir / "plain"), dir / "out.gguf", {"gguf-bf16", "", "", false, 2});
+  } catch (const RunError& error) {
+    message = error.what();
+  }
+  EXPECT_EQ(message,
+            "read-back: layer 0: attention.qk_norm is before the rotation in the metadata that were written, after the "
+            "rotation in the model");
+  EXPECT_THAT(names_in(dir.path()), ElementsAre("plain"));
 }
 
 TEST(Export, OfRopeScalingIsReadBack) {

@@ -193,7 +193,7 @@ TEST(Plan, RefusesIntegerGridsItCannotHoldExactly) {
 
 // Two bits are no promise: what counts is whether the type holds the levels.
 TEST(Plan, LinearsWithMoreBitsThanTheOthersTakeATypeOfTheirOwn) {
-  const auto spec = small_spec();
+  const auto spec = small_spec(arch::Architecture::llama, 256);
   auto formats = all_linears(spec, kSeqRow);
   for (auto& [name, format] : formats) {
     if (name.find("down_proj") != std::string::npos) format = kInt4;

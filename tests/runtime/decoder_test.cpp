@@ -297,10 +297,10 @@ TEST(Decoder, RefusesATextLongerThanTheContext) {
   EXPECT_EQ(message, "a text of 129 tokens is longer than the model's context of 128");
 }
 
-TEST(Decoder, ALinearMakerIsAskedForTheLinearsThatShareAnInputTogether) {
+TEST(Decoder, ALinearMakerIsAskedForLinearsThatShareAnInputTogetherThenForEachAlone) {
   const auto checkpoint = quant::open_checkpoint(golden_folder("llama_bias"));
   std::vector<std::string> asked;
-  // Takes the groups of two; the others are made as without a maker.
+  // Takes q, and the group of two; the others are made as without a maker.
   const LinearMaker maker = [&](const quant::Checkpoint& from, std::span<const LinearTensors> members) {
     std::string names;
     for (const auto& member : members) {
@@ -308,13 +308,14 @@ TEST(Decoder, ALinearMakerIsAskedForTheLinearsThatShareAnInputTogether) {
       names += (names.empty() ? "" : " ") + member.weight->desc.module_name();
     }
     asked.push_back(names);
-    return members.size() == 2 ? make_linears(from, members) : nullptr;
+    return members.size() == 2 || names.ends_with("q_proj") ? make_linears(from, members) : nullptr;
   };
   const auto decoder = load_decoder(*checkpoint, testing::two_threads(), maker);
   std::vector<std::string> expected;
   for (const std::string layer : {"model.layers.0.", "model.layers.1."}) {
     const std::string attention = layer + "self_attn.", mlp = layer + "mlp.";
     expected.push_back(attention + "q_proj " + attention + "k_proj " + attention + "v_proj");
+    for (const char* alone : {"q_proj", "k_proj", "v_proj"}) expected.push_back(attention + alone);
     expected.push_back(attention + "o_proj");
     expected.push_back(mlp + "gate_proj " + mlp + "up_proj");
     expected.push_back(mlp + "down_proj");

@@ -32,7 +32,7 @@ void multiply(const LinearGroup& group, const std::vector<float>& x, int64_t tok
 void expect_product(int64_t tokens, int64_t rows, int64_t cols, bool has_bias, Executor& executor) {
   const auto weight = random_values(rows * cols, 1), x = random_values(tokens * cols, 2);
   const auto bias = has_bias ? random_values(rows, 3) : std::vector<float>();
-  const auto linear = make_dense_linears({{weight, rows, cols, bias}});
+  const auto linear = make_dense_linear({weight, rows, cols, bias});
   std::vector<float> y(static_cast<size_t>(tokens * rows), NAN);
   multiply(*linear, x, tokens, {&y}, executor);
   for (int64_t t = 0; t < tokens; ++t) {
@@ -99,29 +99,6 @@ TEST(DenseLinear, ASmallMatrixWakesNoThread) {
   Watched watched(pool);
   expect_product(1, 64, 16, false, watched);
   EXPECT_EQ(watched.threads_that_ran(), 1u);
-}
-
-TEST(DenseLinear, AMemberOfAGroupGivesWhatItGivesAloneToTheLastBit) {
-  const int64_t cols = 200, sizes[] = {96, 5, 130};
-  std::vector<DenseWeights> members;
-  for (const int64_t rows : sizes) {
-    const auto stream = static_cast<uint64_t>(rows);
-    members.push_back({random_values(rows * cols, stream), rows, cols});
-    if (rows == 5) members.back().bias = random_values(rows, stream + 1);
-  }
-  const auto group = make_dense_linears(members);
-  ThreadPool pool(2);
-  for (const int64_t tokens : {1, 7, 64}) {
-    const auto x = random_values(tokens * cols, 9);
-    std::vector<std::vector<float>> together;
-    for (const int64_t rows : sizes) together.emplace_back(static_cast<size_t>(tokens * rows), NAN);
-    multiply(*group, x, tokens, {&together[0], &together[1], &together[2]}, pool);
-    for (size_t i = 0; i < members.size(); ++i) {
-      std::vector<float> alone(together[i].size(), NAN);
-      multiply(*make_dense_linears({members[i]}), x, tokens, {&alone}, pool);
-      EXPECT_EQ(together[i], alone) << tokens << " tokens, member " << i;
-    }
-  }
 }
 
 TEST(DenseLinear, AViewUsesTheWeightsInPlace) {
