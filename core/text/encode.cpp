@@ -7,6 +7,8 @@
 namespace crumb::text {
 namespace {
 
+constexpr size_t kDocumentBytes = 128;  // what a document takes beside its bytes: a batch of short ones is small, too
+
 std::vector<TokenId> encode_framed(const tokenizer::Tokenizer& tokenizer, const Frame& frame,
                                    std::string_view document) {
   std::vector<TokenId> ids = tokenizer.encode(document);
@@ -33,7 +35,7 @@ DocumentEncoder::DocumentEncoder(const tokenizer::Tokenizer& tokenizer, const Fr
 
 void DocumentEncoder::add(std::string_view document) {
   batch_.emplace_back(document);
-  held_bytes_ += document.size();
+  held_bytes_ += document.size() + kDocumentBytes;
   if (held_bytes_ >= batch_bytes_) finish();
 }
 

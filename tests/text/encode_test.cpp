@@ -50,18 +50,21 @@ TEST(DocumentEncoder, GivesDocumentsInOrderWhateverTheBatchAndTheThreads) {
 
 TEST(DocumentEncoder, HoldsABatchHoweverManyDocumentsCome) {
   const FakeTokenizer tokenizer;
-  constexpr size_t kBatch = 10'000, kDocument = 7;
-  size_t given = 0, taken = 0, most = 0;
-  DocumentEncoder encoder(
-      tokenizer, {}, serial_for, [&](std::span<const TokenId> ids) { taken += ids.size(); }, kBatch);
-  for (int i = 0; i < 1'000'000; ++i) {
-    encoder.add("letters");
-    given += kDocument;
-    most = std::max(most, given - taken);
+  constexpr size_t kBatch = 100'000, kOverhead = sizeof(std::string) + sizeof(std::vector<TokenId>);
+  for (const std::string& document : {std::string("a"), std::string(700, 'a')}) {
+    size_t given = 0, taken = 0, most = 0;
+    DocumentEncoder encoder(
+        tokenizer, {}, serial_for, [&](std::span<const TokenId> ids) { taken += ids.size(); }, kBatch);
+    for (int i = 0; i < 100'000; ++i) {
+      encoder.add(document);
+      given += document.size();
+      most = std::max(most, (given - taken) / document.size());
+    }
+    encoder.finish();
+    EXPECT_EQ(taken, given);
+    EXPECT_LT(most * (document.size() + kOverhead), kBatch);
+    EXPECT_GT(most, 50U);
   }
-  encoder.finish();
-  EXPECT_EQ(taken, given);
-  EXPECT_LT(most, kBatch);
 }
 
 }  // namespace
