@@ -10,7 +10,6 @@
 #include "kernels/seq.h"
 #include "qat/convert.h"
 #include "qat/movement.h"
-#include "qat/trainable.h"
 #include "quant/scale_search.h"
 #include "tests/quant/toy_grid.h"
 #include "tests/testing/testing.h"
