@@ -33,7 +33,6 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::names_in;
 using ::testing::Not;
-using testing::names_in;
 using testing::quantized_model;
 using testing::small_spec;
 using testing::TempDir;
