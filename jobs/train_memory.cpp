@@ -5,13 +5,13 @@
 #include <algorithm>
 
 #include "jobs/train_device.h"
+#include "kernels/torch/head_loss.h"
 #include "train/parameters.h"
 
 namespace crumb::jobs {
 namespace {
 
 constexpr int64_t kFloat = 4;
-constexpr int64_t kLogitsAtOnce = int64_t{4} << 20;  // chunk of the losses
 constexpr double kUsableShare = 0.8;  // of a GPU's memory: the rest is the driver's, and lies between pieces
 
 /// Floats that the backward pass of one layer keeps for each token.
@@ -43,7 +43,7 @@ MemoryEstimate estimate_memory(const TrainJob& job, const arch::DecoderSpec& spe
   const int64_t tokens = plan.micro_windows * plan.sequence_length;
   memory.activations = tokens * activation_bytes(spec);
   memory.logits = (has_teacher(job) ? 3 : 2) * kFloat *
-                  std::min(std::max(kLogitsAtOnce, 256 * spec.vocab_size), tokens * spec.vocab_size);
+                  std::min(kernels::logit_chunk(job.objective.chunk_tokens, spec.vocab_size), tokens) * spec.vocab_size;
   return memory;
 }
 

@@ -26,10 +26,6 @@ using torch::autograd::variable_list;
 constexpr int64_t kLogitsAtOnce = int64_t{1} << 22;
 constexpr int64_t kMinChunk = 256;  // fewer rows would read the head too often for the work done
 
-int64_t chunk_size(int64_t asked, int64_t vocab) {
-  return asked > 0 ? asked : std::max(kMinChunk, kLogitsAtOnce / vocab);
-}
-
 /// The type of the operands of products that may be rounded.
 at::ScalarType operand_type(const Tensor& hidden, at::ScalarType compute) {
   return hidden.scalar_type() == at::kFloat ? compute : hidden.scalar_type();
@@ -101,7 +97,7 @@ std::tuple<Tensor, Tensor, Tensor> gradients_composite(const Tensor& hidden, con
                                                        bool head_gradient) {
   const LogitLossSpec spec = loss_spec(weights, temperature, jsd_beta);
   const auto type = operand_type(hidden, compute);
-  const int64_t n = hidden.size(0), chunk = chunk_size(chunk_tokens, head.size(0));
+  const int64_t n = hidden.size(0), chunk = logit_chunk(chunk_tokens, head.size(0));
   LogitMaker student(hidden, head, compute);
   optional<LogitMaker> teacher;
   if (needs_teacher(spec.weights)) teacher = teacher_logits(teacher_hidden, teacher_head, compute);
@@ -208,7 +204,7 @@ Tensor scores_composite(const Tensor& hidden, const Tensor& head, const optional
                         const optional<Tensor>& teacher_head, const Tensor& targets, int64_t chunk_tokens) {
   LogitMaker student(hidden, head, hidden.scalar_type());
   optional<LogitMaker> teacher = teacher_logits(teacher_hidden, teacher_head, hidden.scalar_type());
-  const int64_t n = hidden.size(0), chunk = chunk_size(chunk_tokens, head.size(0));
+  const int64_t n = hidden.size(0), chunk = logit_chunk(chunk_tokens, head.size(0));
   Tensor sums = at::zeros({4}, hidden.options().dtype(at::kDouble));
   for (int64_t begin = 0; begin < n; begin += chunk) {
     const int64_t count = std::min(chunk, n - begin);
@@ -219,6 +215,10 @@ Tensor scores_composite(const Tensor& hidden, const Tensor& head, const optional
 }
 
 }  // namespace
+
+int64_t logit_chunk(int64_t asked, int64_t vocab) {
+  return asked > 0 ? asked : std::max(kMinChunk, kLogitsAtOnce / vocab);
+}
 
 std::tuple<Tensor, Tensor> head_loss(const HeadLossArguments& a) {
   static const auto op = find_op<decltype(loss_autograd)>("crumb::head_loss");

@@ -184,6 +184,17 @@ TEST_F(DryRun, OfOtherRecipesNeedsTheirConfigurationOnly) {
   EXPECT_EQ(qwen.at("parameters"), 1720574976);
 }
 
+TEST_F(DryRun, MemoryOfTheLogitsIsThatOfTheChunkAskedFor) {
+  const auto memory = [](const std::string& chunk) {
+    return plan("qat/hy_1.8b_seq_w2.yaml", "hy_1.8b.json", {"objective.chunk_tokens=" + chunk})
+        .at("memory_bytes")
+        .get<int64_t>();
+  };
+  constexpr int64_t kRowOfLogits = 3 * 4 * 120818;  // student's, teacher's and their gradient in float32
+  EXPECT_EQ(memory("100") - memory("1"), 99 * kRowOfLogits);
+  EXPECT_EQ(memory("0"), memory("256"));
+}
+
 TEST_F(DryRun, WithoutTextAutoTokensAreUnknown) {
   const Json json = plan("qat/seq_w2.yaml", "llama_3.2_1b.json");
   EXPECT_TRUE(json.at("plan").is_null());
