@@ -48,6 +48,10 @@ void for_each_leaf(const ConfigValue* stored, ConfigValue& now, const std::strin
 
 }  // namespace
 
+bool ModelChoice::is_gguf() const {
+  return !is_random() && source().extension() != ".json" && is_file(source());  // --dry-run takes a config.json alone
+}
+
 Path ModelChoice::config_folder() const {
   const Path from = source();
   return from.extension() == ".json" ? from.parent_path() : from;

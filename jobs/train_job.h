@@ -38,7 +38,7 @@ struct ModelChoice {
   bool is_random() const { return config.has_value(); }
   /// Folder with config.json, or a GGUF (random: that folder, or config.json itself).
   Path source() const { return path.value_or(config.value_or(Path())); }
-  bool is_gguf() const { return !is_random() && is_file(source()); }
+  bool is_gguf() const;
   Path config_folder() const;  // where config.json lies; the file itself of a GGUF
   Path tokenizer_folder() const { return tokenizer.value_or(config_folder()); }
 };
