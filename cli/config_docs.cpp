@@ -35,7 +35,7 @@ int main() {
   text += page_of<crumb::jobs::TrainJob>("crumb train",
                                          "Examples: `configs/qat/`, `configs/distill/`, `configs/pretrain/`.");
   text += page_of<crumb::ptq::QuantizeJob>("crumb quantize",
-                                           "Examples: `configs/ptq/`. The same `method` section as in training.");
+                                           "Examples: `configs/ptq/`. What a method does without training.");
   std::fputs(text.c_str(), stdout);
   return 0;
 }

@@ -92,9 +92,7 @@ class DistillObjective : public train::Objective {
 std::unique_ptr<train::Objective> distill_objective(const ObjectiveOptions& options, const arch::DecoderSpec& student,
                                                     std::shared_ptr<Teacher> teacher,
                                                     std::shared_ptr<Teacher> baseline) {
-  CRUMB_CHECK(uses_logits(options) || options.hidden_mse != 0,
-              "objective: all weights are 0; give at least one of kl, reverse_kl, jsd, cakld, hidden_mse, "
-              "cross_entropy");
+  check_weights(options);
   CRUMB_CHECK(
       !needs_teacher(options) || teacher != nullptr,
       "objective: all but cross_entropy need a teacher; set teacher: self or a folder, or use cross_entropy: 1 with "

@@ -36,6 +36,12 @@ bool uses_logits(const ObjectiveOptions& options) {
   return options.cross_entropy != 0 || kernels::needs_teacher(logit_loss_spec(options).weights);
 }
 
+void check_weights(const ObjectiveOptions& options) {
+  CRUMB_CHECK(uses_logits(options) || options.hidden_mse != 0,
+              "objective: all weights are 0; give at least one of kl, reverse_kl, jsd, cakld, hidden_mse, "
+              "cross_entropy");
+}
+
 bool needs_teacher(const ObjectiveOptions& options) {
   return options.hidden_mse != 0 || kernels::needs_teacher(logit_loss_spec(options).weights);
 }

@@ -26,7 +26,7 @@ struct ObjectiveOptions {
 
   template <class Visitor>
   void visit(Visitor& v) {
-    v.field("kl", kl, "weight of KL(teacher || student)", {.min = 0});
+    v.field("kl", kl, "weight of KL(teacher || student); 1 unless it is given, also beside other terms", {.min = 0});
     v.field("reverse_kl", reverse_kl, "weight of KL(student || teacher), which seeks the teacher's peaks", {.min = 0});
     v.field("jsd", jsd, "weight of the Jensen-Shannon divergence, which is bounded", {.min = 0});
     v.field("cakld", cakld,
@@ -39,7 +39,9 @@ struct ObjectiveOptions {
             "softens student and teacher in the divergences, which are multiplied by its square",
             {.min = 0.01, .max = 100});
     v.field("jsd_beta", jsd_beta,
-            "share of the teacher in the mixture that jsd compares with; near 0 it is like kl, near 1 like reverse_kl",
+            "share of the teacher in the mixture that jsd compares with; near 0 jsd / jsd_beta is like kl, near 1 jsd "
+            "/ (1 - "
+            "jsd_beta) like reverse_kl",
             {.min = 0.01, .max = 0.99});
     v.field("hidden_layers", hidden_layers,
             "pairs \"student:teacher\" of layers for hidden_mse, from 0; empty: every layer of the student, spread "
@@ -51,6 +53,9 @@ struct ObjectiveOptions {
 
 /// The terms that compare logits, by their weights.
 kernels::LogitLossSpec logit_loss_spec(const ObjectiveOptions& options);
+
+/// UserError when all weights are 0.
+void check_weights(const ObjectiveOptions& options);
 
 /// Whether a term of the logits has a weight.
 bool uses_logits(const ObjectiveOptions& options);

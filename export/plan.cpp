@@ -108,7 +108,8 @@ std::string bf16_obstacle(const QuantFormat& format) {
   int bits = 0;
   for (const float level : format.levels()) bits = std::max(bits, significant_bits(level));
   bits += kScaleBits;
-  return bits <= kBf16Bits ? "" : fmt::format("bf16 has {} significant bits, its values up to {}", kBf16Bits, bits);
+  return bits <= kBf16Bits ? ""
+                           : fmt::format("bf16 has {} significant bits, its values need up to {}", kBf16Bits, bits);
 }
 
 /// Why the type does not hold the levels; empty if it does.
@@ -127,10 +128,10 @@ std::string obstacle(TensorType type, const QuantFormat& format, int64_t cols) {
   return levels.empty() ? size_obstacle(type, format, cols) : levels;
 }
 
-std::string targets_that_hold(const QuantFormat& format, int64_t cols) {
+std::string targets_that_hold(const QuantFormat& format, int64_t cols, const FormatMap& formats) {
   std::vector<std::string> names;
   for (const Target& target : targets()) {
-    const auto types = target.types_for(format, {});
+    const auto types = target.types_for(format, formats);
     if (std::ranges::any_of(types, [&](auto type) { return obstacle(type, format, cols).empty(); }))
       names.push_back(target.name);
   }
@@ -151,7 +152,7 @@ Choice choose_quantized(const Target& target, const TensorDesc& desc, const Quan
     reasons.push_back(reason);
   }
   user_error("{} cannot hold {} ({}) exactly: {}; {}", target.name, desc.hf_name, grid_text(format),
-             join(reasons, "; "), targets_that_hold(format, desc.cols()));
+             join(reasons, "; "), targets_that_hold(format, desc.cols(), formats));
 }
 
 Choice choose_plain(const Target& target, const TensorDesc& desc, bool model_is_quantized) {
@@ -266,11 +267,12 @@ void warn_about_fallbacks(const Target& target, ExportPlan& plan) {
   }
   for (const auto& [other, count] : others) {
     const auto& [type, reason] = other;
+    if (reason == kKeptInFloat && others.size() > 1) continue;  // as the job asked
     if (fitting == 0) {
       plan.warnings.push_back(fmt::format("no linear is {}: {}", formats::type_name(target.type()), reason));
       return;
     }
-    if (reason == kKeptInFloat) continue;  // as the job asked
+    if (reason == kKeptInFloat) continue;
     plan.warnings.push_back(fmt::format("{} of {} linears become {}, not {}: {}", count, linears,
                                         formats::type_name(type), formats::type_name(target.type()), reason));
   }

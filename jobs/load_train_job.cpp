@@ -25,6 +25,7 @@ void make_paths_absolute(TrainJob& job) {
 
 void check(const TrainJob& job) {
   if (job.quantizes()) job.qat()->check();
+  distill::check_weights(job.objective);
   CRUMB_CHECK(job.optimizer.betas.size() == 2, "optimizer.betas: expected two numbers, got {}",
               job.optimizer.betas.size());
   CRUMB_CHECK(!job.quantizes() || !job.model.is_random(),

@@ -18,13 +18,6 @@ bool is_same(const ConfigValue& a, const ConfigValue& b) {
          std::ranges::equal(a.entries, b.entries, same_entry);
 }
 
-std::string text_of(const ConfigValue& value) {
-  std::string text = to_yaml(value);
-  for (char& c : text) c = c == '\n' ? ' ' : c;
-  const size_t begin = text.find_first_not_of(' '), end = text.find_last_not_of(' ');
-  return begin == std::string::npos ? "" : text.substr(begin, end - begin + 1);
-}
-
 bool is_auto(const ConfigValue& value) {
   return value.kind == ConfigValue::Kind::scalar && !value.quoted && value.text == "auto";
 }
@@ -69,7 +62,8 @@ std::vector<std::string> changes_not_allowed(const ConfigValue& stored, const Co
     if (is_auto_word(key, value) || allowed.contains(key)) return;
     if (old == nullptr && defaults.contains(key)) old = &defaults.at(key);
     if (old != nullptr && is_same(*old, value)) return;
-    changes.push_back(fmt::format("{}: {}, now {}", key, old != nullptr ? text_of(*old) : "nothing", text_of(value)));
+    changes.push_back(
+        fmt::format("{}: {}, now {}", key, old != nullptr ? to_yaml_line(*old) : "nothing", to_yaml_line(value)));
   });
   return changes;
 }

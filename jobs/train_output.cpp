@@ -6,6 +6,7 @@
 
 #include "core/common/error.h"
 #include "core/common/file.h"
+#include "train/checkpoint.h"
 
 namespace crumb::jobs {
 namespace {
@@ -71,6 +72,11 @@ void check_train_output(TrainJob& job, bool force) {
     const auto changes = changes_not_allowed(stored, now);
     CRUMB_CHECK(changes.empty(), "{} holds a run of another job ({}); choose another output, or --force to start again",
                 job.output.string(), fmt::join(changes, "; "));
+    CRUMB_CHECK(
+        !is_there(job.output / "last") || train::newest_checkpoint(job.output).has_value(),
+        "{} holds a finished run without a checkpoint to go on from; choose another output, or --force to start "
+        "again",
+        job.output.string());
     job = read_config<TrainJob>(with_stored_autos(stored, now));
     return;
   }

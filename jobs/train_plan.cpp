@@ -138,6 +138,7 @@ DryRun plan_train_job(TrainJob job, bool force) {
   check_texts(job);
   const arch::DecoderSpec spec = read_spec(job, run);
   const auto formats = planned_formats(job, spec);
+  if (job.quantizes()) job.qat()->linears.warn_unmatched(spec);
   run.architecture = arch::architecture_name(spec.architecture);
   run.parameters = arch::parameter_count(spec);
   run.trained = train::count_trained(spec, job.train);

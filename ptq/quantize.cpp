@@ -1,5 +1,7 @@
 #include "ptq/quantize.h"
 
+#include <optional>
+
 #include "core/common/error.h"
 #include "core/common/log.h"
 #include "quant/checkpoint.h"
@@ -19,8 +21,13 @@ void check_source(const quant::Checkpoint& model) {
 std::string fingerprint_of(const QuantizeJob& job) {
   QuantizeJob copy = job;
   copy.model = copy.output = Path();
-  return fmt::format("crumb {}\n{}model: {} {}\n", CRUMB_VERSION, to_yaml(write_config(copy)),
-                     quant::weights_fingerprint(job.model), quant::config_fingerprint(job.model));
+  std::string times;  // the fingerprint is of a sample of the bytes: an edit in place would be missed
+  for (const Path& file : quant::weight_files(job.model)) {
+    std::error_code error;
+    times += fmt::format(" {}", std::filesystem::last_write_time(file, error).time_since_epoch().count());
+  }
+  return fmt::format("crumb {}\n{}model: {} {}{}\n", CRUMB_VERSION, to_yaml(write_config(copy)),
+                     quant::weights_fingerprint(job.model), quant::config_fingerprint(job.model), times);
 }
 
 void warn_about_clamped_scales(const QuantizeReport& report) {
@@ -41,22 +48,31 @@ QuantizeReport run(const QuantizeJob& job, const Method& method, bool force, Thr
   const auto formats = method.linears.formats_of(model->spec());
   CRUMB_CHECK(!formats.empty(), "method.exclude: leaves no linear of {} to quantize", model->path().string());
 
+  require_apart(AtomicFolder::partial_path(job.output), {job.model});
   AtomicFolder output(job.output, Overwrite{force}, Unfinished::kept);
   const std::string fingerprint = fingerprint_of(job);
-  if (force && output.is_resumed() && !quant::CodesFolder::holds(output.temporary_path(), fingerprint)) {
-    log_warning("{}: unfinished work of another job is thrown away", output.temporary_path().string());
+  const Path& partial = output.temporary_path();
+  if (force && quant::CodesFolder::is_unfinished_work(partial) && !quant::CodesFolder::holds(partial, fingerprint)) {
+    log_warning("{}: unfinished work of another job is thrown away", partial.string());
     output.clear();
   }
-  quant::CodesFolder folder(output.temporary_path(), *model, formats, method.linears.exclude, fingerprint);
   QuantizeReport report;
+  std::optional<quant::CodesFolder> folder;
   try {
-    report = walk_rows(*model, folder, *method.make(), pool);
-    folder.complete();
+    folder.emplace(output.temporary_path(), *model, formats, method.linears.exclude, fingerprint);
+    report = walk_rows(*model, *folder, *method.make(), pool);
+    folder->complete();
   } catch (const RunError& e) {
+    // What is done is of use later, unless it is the model that has changed.
+    const bool has_work = folder ? folder->num_finished() > 0 : output.is_resumed();
+    if (!has_work || fingerprint_of(job) != fingerprint) {
+      output.discard();
+      throw;
+    }
     run_error("{}; what is done stays in {}, and the same job goes on from it", e.what(),
               output.temporary_path().string());
   } catch (const UserError&) {
-    output.discard();
+    if (folder) output.discard();  // without it, what lies there is another job's
     throw;
   }
   output.discard();                                                      // its record is gone

@@ -21,12 +21,13 @@ struct Trainable {
 };
 const std::array kTrainable = {Trainable{quant::Grid::seq, seq_linear_maker}};
 
-const Trainable& find_trainable(quant::Grid grid) {
+/// `key`: of the job, that names the grid.
+const Trainable& find_trainable(quant::Grid grid, const std::string& key) {
   const auto found = std::ranges::find(kTrainable, grid, &Trainable::grid);
   if (found != kTrainable.end()) return *found;
   std::vector<std::string_view> names;
   for (const auto& entry : kTrainable) names.push_back(entry.grid.facts().name);
-  user_error("method.grid: training knows {} only, got {}", fmt::join(names, ", "), grid.facts().name);
+  user_error("{}: training knows {} only, got {}", key, fmt::join(names, ", "), grid.facts().name);
 }
 
 }  // namespace
@@ -50,14 +51,15 @@ std::vector<std::pair<std::string, std::shared_ptr<QuantLinear>>> quant_linears(
 QuantLinearMaker quant_linear_maker(const QatMethod& method) {
   method.check();
   std::map<std::string_view, QuantLinearMaker> makers;  // by grid
-  for (const quant::Grid grid : method.linears.grids()) makers[grid.facts().name] = find_trainable(grid).make(method);
+  for (const auto& [grid, key] : method.linears.grids())
+    makers[grid.facts().name] = find_trainable(grid, key).make(method);
   return [makers](const quant::QuantFormat& format, torch::Tensor weight, torch::Tensor bias) {
     return makers.at(format.grid.facts().name)(format, std::move(weight), std::move(bias));
   };
 }
 
 void QatMethod::check() const {
-  for (const quant::Grid grid : linears.grids()) find_trainable(grid);
+  for (const auto& [grid, key] : linears.grids()) find_trainable(grid, key);
   linears.check(quant::scale_init_from_name(init));
 }
 

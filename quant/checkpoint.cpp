@@ -101,14 +101,20 @@ void require_model_output(const Path& output, bool force, const Path& source) {
 void warn_about_dequantization(const Checkpoint& checkpoint, bool takes_codes) {
   if (checkpoint.kind() != CheckpointKind::gguf) return;
   std::set<std::string> types;
+  int64_t linears = 0, dequantized = 0;
   for (const auto& tensor : checkpoint.tensors()) {
-    if (takes_codes && tensor.format) continue;
+    if (tensor.desc.role != arch::TensorRole::linear) continue;
+    ++linears;
     const bool is_float = tensor.dtype == "f32" || tensor.dtype == "f16" || tensor.dtype == "bf16";
-    if (tensor.desc.role == arch::TensorRole::linear && !is_float) types.insert(tensor.dtype);
+    if (is_float || (takes_codes && tensor.format)) continue;
+    ++dequantized;
+    types.insert(tensor.dtype);
   }
   if (types.empty()) return;
-  log_warning("{}: its linears are stored as {}; their dequantized values are taken for the full-precision model",
-              checkpoint.path().string(), fmt::join(types, ", "));
+  const std::string which =
+      dequantized < linears ? fmt::format("{} of {} linears", dequantized, linears) : "its linears";
+  log_warning("{}: {} are stored as {}; their dequantized values are taken for the full-precision model",
+              checkpoint.path().string(), which, fmt::join(types, ", "));
 }
 
 std::vector<float> read_all(const Checkpoint& checkpoint, const StoredTensor& tensor) {

@@ -38,6 +38,9 @@ DType plain_dtype(const StoredTensor& tensor) {
 
 nlohmann::json record_head(const std::string& job) { return {{"format", kRecordFormat}, {"job", job}}; }
 
+/// A checksum of a line without its "check".
+std::string check_of(const nlohmann::json& line) { return fmt::format("{:016x}", hash_bytes(0, dump_json(line))); }
+
 /// The record's lines; one that a killed process left half written, and what follows it, is dropped.
 std::vector<nlohmann::json> read_record(const Path& path) {
   std::vector<nlohmann::json> lines;
@@ -118,10 +121,14 @@ void CodesFolder::open_files() {
   }
 }
 
-bool CodesFolder::holds(const Path& folder, const std::string& job) {
-  if (!is_there(folder / kRecordName)) return false;
+bool CodesFolder::is_unfinished_work(const Path& folder) {
+  if (!is_file(folder / kRecordName)) return false;
   const auto lines = read_record(folder / kRecordName);
-  return !lines.empty() && lines[0] == record_head(job);
+  return !lines.empty() && lines[0].value("format", nlohmann::json()) == kRecordFormat;
+}
+
+bool CodesFolder::holds(const Path& folder, const std::string& job) {
+  return is_unfinished_work(folder) && read_record(folder / kRecordName)[0] == record_head(job);
 }
 
 void CodesFolder::open_record(const std::string& job) {
@@ -131,6 +138,8 @@ void CodesFolder::open_record(const std::string& job) {
     write_text(path, record_);
     return;
   }
+  CRUMB_CHECK(is_unfinished_work(folder_),
+              "{} holds no unfinished work of this program; remove it, or choose another output", folder_.string());
   CRUMB_CHECK(
       holds(folder_, job),
       "{} holds unfinished work of another job, or of this one with other settings or another model; remove it, "
@@ -138,8 +147,10 @@ void CodesFolder::open_record(const std::string& job) {
       folder_.string());
   const auto lines = read_record(path);
   for (size_t i = 1; i < lines.size(); ++i) {
-    if (lines[i].contains("tensor") && lines[i].contains("hash") && lines[i].contains("note"))
-      notes_[lines[i].value("tensor", "")] = lines[i];
+    auto line = lines[i];
+    const nlohmann::json check = line.value("check", nlohmann::json());
+    line.erase("check");
+    if (check == check_of(line)) notes_[line.at("tensor")] = lines[i];  // else it is damaged: the tensor is made again
   }
 }
 
@@ -206,7 +217,8 @@ void CodesFolder::finish(const TensorDesc& desc, const nlohmann::json& note) {
     write(desc.hf_name + "_shape", 0, desc.shape.data(), static_cast<int64_t>(desc.shape.size() * sizeof(int64_t)));
   notes_[desc.hf_name] = note;
   if (record_.empty()) return;
-  const nlohmann::json entry = {{"tensor", desc.hf_name}, {"hash", hash_of(desc)}, {"note", note}};
+  nlohmann::json entry = {{"tensor", desc.hf_name}, {"hash", hash_of(desc)}, {"note", note}};
+  entry["check"] = check_of(entry);
   const std::string line = dump_json(entry) + "\n";
   const auto size = static_cast<int64_t>(record_.size());
   record_ += line;

@@ -34,6 +34,8 @@ class CodesFolder {
 
   /// Whether `folder` holds unfinished work of this job.
   static bool holds(const Path& folder, const std::string& job);
+  /// Of this job or any other.
+  static bool is_unfinished_work(const Path& folder);
 
   const Path& path() const { return folder_; }
   /// Null: stored in floats.
@@ -48,6 +50,7 @@ class CodesFolder {
   void finish(const arch::TensorDesc& desc, const nlohmann::json& note = nullptr);
 
   bool is_finished(const arch::TensorDesc& desc) const { return notes_.contains(desc.hf_name); }
+  int64_t num_finished() const { return std::ssize(notes_); }
   /// Of a finished tensor.
   const nlohmann::json& note(const arch::TensorDesc& desc) const { return notes_.at(desc.hf_name); }
 

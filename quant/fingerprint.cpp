@@ -9,15 +9,19 @@
 
 namespace crumb::quant {
 
-std::string weights_fingerprint(const Path& path) {
-  uint64_t h = hash_name("model");
+std::vector<Path> weight_files(const Path& path) {
   std::vector<Path> files;
   if (is_folder(path)) {
     for (const Path& file : paths_in(path))
       if (file.extension() == ".safetensors") files.push_back(file);
   }
   if (is_file(path)) files = path.extension() == ".json" ? std::vector{path} : formats::GgufReader(path).files();
-  for (const auto& file : files) {
+  return files;
+}
+
+std::string weights_fingerprint(const Path& path) {
+  uint64_t h = hash_name("model");
+  for (const auto& file : weight_files(path)) {
     if (is_file(file)) h = hash_file_sample(hash_word(h, hash_name(file.filename().string())), file);
   }
   return fmt::format("{:016x}", h);

@@ -2,10 +2,14 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "core/common/file.h"
 
 namespace crumb::quant {
+
+/// The files that hold the weights of a model: safetensors of a folder, a GGUF in all parts, or the config.json named.
+std::vector<Path> weight_files(const Path& path);
 
 /// Of the weights of a model: its safetensors files, its GGUF in all parts, or the config.json that was named. 16 hex
 /// digits of a sample of their bytes.

@@ -23,10 +23,24 @@ bool RowsOfCodes::take_apart(int64_t row, uint8_t* codes, float* scales) const {
   return std::all_of(scales, scales + blocks_, [](float s) { return kernels::round_scale(s) == s; });
 }
 
-std::optional<QuantFormat> find_codes(const formats::GgufReader& reader, const formats::GgufTensor& tensor,
-                                      int64_t begin, int64_t end) {
-  QuantFormat format{.grid = Grid::seq};
-  if (!formats::level_factor(tensor.type, format.levels())) return std::nullopt;
+namespace {
+
+/// Every format whose levels the type can hold, the fewest bits first.
+std::vector<QuantFormat> candidates(formats::TensorType type) {
+  std::vector<QuantFormat> formats;
+  for (const Grid grid : known_grids()) {
+    for (int bits = grid.facts().least_bits; bits <= grid.facts().most_bits; ++bits) {
+      const QuantFormat format{.grid = grid, .bits = bits};
+      if (formats::level_factor(type, format.levels())) formats.push_back(format);
+    }
+  }
+  std::ranges::stable_sort(formats, {}, &QuantFormat::bits);
+  return formats;
+}
+
+/// `format` with its group size, if every row of the tensor is codes of it.
+std::optional<QuantFormat> matched(const formats::GgufReader& reader, const formats::GgufTensor& tensor, int64_t begin,
+                                   int64_t end, QuantFormat format) {
   const RowsOfCodes rows(reader, tensor, format);
   const int64_t cols = tensor.cols(), step = rows_per_block(cols);
   std::vector<uint8_t> codes(static_cast<size_t>(cols));
@@ -45,6 +59,16 @@ std::optional<QuantFormat> find_codes(const formats::GgufReader& reader, const f
   }
   if (shared < rows.blocks_a_row()) format.group_size = shared * formats::block_size(tensor.type);
   return format;
+}
+
+}  // namespace
+
+std::optional<QuantFormat> find_codes(const formats::GgufReader& reader, const formats::GgufTensor& tensor,
+                                      int64_t begin, int64_t end) {
+  for (const QuantFormat& format : candidates(tensor.type)) {
+    if (const auto found = matched(reader, tensor, begin, end, format)) return found;
+  }
+  return std::nullopt;
 }
 
 }  // namespace crumb::quant

@@ -147,10 +147,13 @@ void LinearFormats::check(ScaleInit init) const {
   }
 }
 
-std::vector<Grid> LinearFormats::grids() const {
+std::vector<std::pair<Grid, std::string>> LinearFormats::grids() const {
   const Chosen usual = usual_format(*this);
-  std::vector<Grid> out = {usual.format.grid};
-  for (const auto& [pattern, changes] : overrides) out.push_back(overridden(usual, pattern, changes).format.grid);
+  std::vector<std::pair<Grid, std::string>> out = {{usual.format.grid, usual.key + ".grid"}};
+  for (const auto& [pattern, changes] : overrides) {
+    const Chosen chosen = overridden(usual, pattern, changes);
+    out.emplace_back(chosen.format.grid, chosen.key + ".grid");
+  }
   return out;
 }
 

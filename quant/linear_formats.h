@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/arch/tensor_table.h"
@@ -57,8 +58,10 @@ struct LinearFormats {
     v.field("exclude", exclude,
             "globs on full module names that stay in float; a bare word matches one path component");
     v.field("overrides", overrides,
-            "other formats by glob, as in exclude: {\"*.down_proj\": {group_size: 64}}; where several match a linear, "
-            "the last one holds");
+            "other formats by glob, as in exclude: {\"*.down_proj\": {group_size: 64}}; keys left out are those above; "
+            "where "
+            "several match a linear, the last one holds. On the command line, a name with dots needs the whole map in "
+            "braces, which replaces that of the file");
   }
 
   /// Of linears that no override matches.
@@ -70,8 +73,8 @@ struct LinearFormats {
   std::map<std::string, QuantFormat> formats_of(const arch::DecoderSpec& spec) const;
   /// UserError for combinations that do not exist (seq with 4 bits, ...), naming the key or the override.
   void check(ScaleInit init) const;
-  /// Every grid that a linear may get.
-  std::vector<Grid> grids() const;
+  /// Every grid that a linear may get, with the key that says so: "method.grid", "method.overrides.PATTERN.grid".
+  std::vector<std::pair<Grid, std::string>> grids() const;
   /// Warns of patterns that match nothing: a mistyped one would leave a matrix quantized, or in a format, that it
   /// should not have.
   void warn_unmatched(const arch::DecoderSpec& spec) const;

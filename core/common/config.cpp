@@ -43,27 +43,11 @@ std::string quote(const std::string& text) {
 
 // Names of options stand as they are; whatever else a map may hold as a key is quoted.
 std::string key_text(const std::string& key) {
-  const bool plain = !key.empty() && std::all_of(key.begin(), key.end(), [](char c) {
+  const bool is_null = key == "null" || key == "Null" || key == "NULL";
+  const bool plain = !key.empty() && !is_null && std::all_of(key.begin(), key.end(), [](char c) {
     return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '.';
   });
   return plain ? key : quote(key);
-}
-
-// One line: [a, b], {a: 1}.
-std::string flow_text(const ConfigValue& value) {
-  std::vector<std::string> parts;
-  switch (value.kind) {
-    case ConfigValue::Kind::null:
-      return "null";
-    case ConfigValue::Kind::scalar:
-      return value.quoted ? quote(value.text) : value.text;
-    case ConfigValue::Kind::list:
-      for (const auto& item : value.items) parts.push_back(flow_text(item));
-      return fmt::format("[{}]", fmt::join(parts, ", "));
-    default:
-      for (const auto& [key, item] : value.entries) parts.push_back(key_text(key) + ": " + flow_text(item));
-      return fmt::format("{{{}}}", fmt::join(parts, ", "));
-  }
 }
 
 void write_yaml(const ConfigValue& value, int indent, std::string& out) {
@@ -220,6 +204,22 @@ void apply_overrides(ConfigValue& root, const std::vector<std::string>& assignme
   if (!mistakes.empty()) throw UserError(std::move(mistakes));
 }
 
+std::string to_yaml_line(const ConfigValue& value) {
+  std::vector<std::string> parts;
+  switch (value.kind) {
+    case ConfigValue::Kind::null:
+      return "null";
+    case ConfigValue::Kind::scalar:
+      return value.quoted ? quote(value.text) : value.text;
+    case ConfigValue::Kind::list:
+      for (const auto& item : value.items) parts.push_back(to_yaml_line(item));
+      return fmt::format("[{}]", fmt::join(parts, ", "));
+    default:
+      for (const auto& [key, item] : value.entries) parts.push_back(key_text(key) + ": " + to_yaml_line(item));
+      return fmt::format("{{{}}}", fmt::join(parts, ", "));
+  }
+}
+
 std::string to_yaml(const ConfigValue& value) {
   std::string out;
   write_yaml(value, 0, out);
@@ -262,7 +262,7 @@ ConfigValue short_or_whole(ConfigValue whole, const ConfigValue& usual, std::str
   for (const auto& [key, value] : whole.entries) {
     if (key == short_key) continue;
     const ConfigValue* other = usual.find(key);
-    if (other == nullptr || flow_text(*other) != flow_text(value)) return whole;
+    if (other == nullptr || to_yaml_line(*other) != to_yaml_line(value)) return whole;
   }
   ConfigValue* value = whole.find(short_key);
   return value != nullptr ? std::move(*value) : ConfigValue();
@@ -393,7 +393,7 @@ static std::string escaped(std::string_view cell) {
 void ConfigDocs::row(const std::string& key, const std::string& type, const ConfigValue& value, const char* help,
                      const FieldLimits& limits) {
   const bool is_absent = value.kind == ConfigValue::Kind::null;
-  const std::string fallback = limits.required ? "must be given" : is_absent ? "" : "`" + flow_text(value) + "`";
+  const std::string fallback = limits.required ? "must be given" : is_absent ? "" : "`" + to_yaml_line(value) + "`";
   std::string range;
   if (!limits.choices.empty())
     range = fmt::format("{}", fmt::join(limits.choices, ", "));

@@ -56,6 +56,8 @@ void apply_override(ConfigValue& root, const std::string& assignment);
 void apply_overrides(ConfigValue& root, const std::vector<std::string>& assignments);
 /// Block-style YAML that parses back to the same values.
 std::string to_yaml(const ConfigValue& value);
+/// The same in one line: [a, b], {a: 1}.
+std::string to_yaml_line(const ConfigValue& value);
 
 /// Every mistake found, so that all can be told at once.
 class ConfigErrors {

@@ -285,7 +285,7 @@ void AtomicFile::commit() {
 }
 
 PlacedFile::PlacedFile(const Path& path, int64_t size)
-    : path_(path), fd_(open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666)) {
+    : path_(path), fd_(open(path.c_str(), O_CREAT | O_RDWR | O_NOFOLLOW | O_CLOEXEC, 0666)) {
   if (fd_ < 0) run_error("cannot open {}: {}", path.string(), system_error_text(errno));
   if (ftruncate(fd_, size) == 0) return;
   const int error = errno;
@@ -350,16 +350,21 @@ AtomicFolder::AtomicFolder(const Path& path, Overwrite overwrite, Unfinished unf
     lock_ = make_temporary(path_, target_, temporary_, make_folder);
 }
 
+Path AtomicFolder::partial_path(const Path& path) { return without_slash(target_of(path)).string() + ".partial"; }
+
 void AtomicFolder::make_partial() {
   is_partial_ = true;
-  temporary_ = without_slash(target_).string() + ".partial";
+  temporary_ = partial_path(path_);
   do {  // until what is locked is what stands under the name: its holder may have renamed it meanwhile
     if (lock_ >= 0) close(lock_);
     const bool is_new = mkdir(temporary_.c_str(), 0777) == 0;
     if (!is_new && errno != EEXIST) cannot("write", path_, errno);
     is_resumed_ = !is_new;
-    lock_ = open(temporary_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (lock_ < 0 && errno == ENOENT) continue;
+    lock_ = open(temporary_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (lock_ < 0 && errno == ENOENT) continue;  // it was renamed at this moment
+    if (lock_ < 0 && (errno == ENOTDIR || errno == ELOOP))
+      user_error("{} is no folder, and has the name that unfinished work needs; remove it, or choose another output",
+                 temporary_.string());
     if (lock_ < 0) cannot("write", temporary_, errno);
     if (flock(lock_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
       close(lock_);
@@ -507,8 +512,7 @@ void require_new_output(const Path& path, bool force) {
   CRUMB_CHECK(status.type() != fs::file_type::none, "cannot write {}: {}", path.string(), error.message());
   const bool replaceable = !fs::exists(status) || fs::is_regular_file(status) || fs::is_directory(status);
   CRUMB_CHECK(replaceable, "{} is neither a file nor a folder; give another name", path.string());
-  if (fs::exists(status) && !force)
-    user_error("{} exists and is not this job's; give another name, or --force to replace it", path.string());
+  if (fs::exists(status) && !force) user_error("{} exists; give another name, or --force to replace it", path.string());
   Path folder = parent_of(target);
   while (!fs::exists(folder, error))
     folder = parent_of(folder);  // missing folders are made later, inside the first that exists

@@ -96,7 +96,7 @@ class AtomicFile {
 /// RunError with the path for a full disk and whatever else fails.
 class PlacedFile {
  public:
-  /// A file that is there keeps its bytes.
+  /// A file that is there keeps its bytes; a symbolic link is not followed.
   PlacedFile(const Path& path, int64_t size);
   ~PlacedFile();
   PlacedFile(PlacedFile&& other) noexcept : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)) {}
@@ -118,11 +118,13 @@ enum class Unfinished { removed, kept };
 /// for AtomicFile.
 ///
 /// Unfinished::kept: it is written as NAME.partial, which stays when the writer fails or is killed, for another one to
-/// go on from. UserError when another process holds it.
+/// go on from. UserError when another process holds it, or when something else than a folder has the name.
 class AtomicFolder {
  public:
   explicit AtomicFolder(const Path& path, Overwrite overwrite = Overwrite::yes,
                         Unfinished unfinished = Unfinished::removed);
+  /// NAME.partial of an output.
+  static Path partial_path(const Path& path);
   ~AtomicFolder();  // without commit(): removes the temporary folder, unless it is to be kept
   AtomicFolder(const AtomicFolder&) = delete;
   AtomicFolder& operator=(const AtomicFolder&) = delete;
@@ -180,7 +182,7 @@ std::string read_text(const Path& path);
 void write_text(const Path& path, std::string_view text, Overwrite overwrite = Overwrite::yes);
 /// mkdir -p; throws UserError when that is not possible.
 void make_folders(const Path& path);
-/// Throws UserError("PATH exists ...; use --force to replace it") unless it is absent or `force` is given, if it is
+/// Throws UserError("PATH exists; ... --force to replace it") unless it is absent or `force` is given, if it is
 /// neither a file nor a folder (a device), and if its parent folder does not exist or cannot be written. Removes
 /// leftovers beside it. Call it before the work; what appears during the work is the business of commit().
 void require_new_output(const Path& path, bool force);

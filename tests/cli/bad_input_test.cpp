@@ -449,7 +449,7 @@ TEST_F(BadInput, ADiskThatFillsUpLeavesNothingBehind) {
     EXPECT_EQ(result.exit_code, 1) << name << ": " << result.err;
     EXPECT_THAT(result.err, HasSubstr("cannot write")) << name;
     EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << name << ": " << result.err;
-    EXPECT_TRUE(fs::is_empty(dir_ / "out")) << name;
+    EXPECT_TRUE(fs::is_empty(dir_ / "out")) << name;  // nothing of quantize was done that it could go on from
   }
 }
 

@@ -131,8 +131,7 @@ TEST_F(GenerateVerb, RefusesBadInputInOneLine) {
   expect_error(sample("a.jsonl", "--corpus many"), "--corpus: \"many\" is not a number of tokens, such as 256k");
   expect_error(sample("a.jsonl", "--corpus 0"), "--corpus: \"0\" is not a number of tokens, such as 256k");
   testing::write_file(out, "old");
-  expect_error(sample("a.jsonl", "--corpus 10"),
-               out + " exists and is not this job's; give another name, or --force to replace it");
+  expect_error(sample("a.jsonl", "--corpus 10"), out + " exists; give another name, or --force to replace it");
   EXPECT_EQ(read_file(out), "old");
   EXPECT_EQ(sample("a.jsonl", "--corpus 10 --force").exit_code, 0);
   EXPECT_NE(read_file(out), "old");

@@ -156,7 +156,7 @@ TEST_F(TrainVerb, ARunWhoseJobLacksANewerKeyGoesOnUnlessItIsSet) {
   ASSERT_NE(at, std::string::npos) << job;
   write_file(dir / "run/job.yaml", job.erase(at, line.size()));
   EXPECT_THAT(run_qat(dir / "run", {"schedule.tokens=640", "method.overrides={down_proj: {group_size: 16}}"}).err,
-              HasSubstr("method.overrides: {}, now down_proj:"));
+              HasSubstr("method.overrides: {}, now {down_proj: {group_size: 16}}"));
   const auto result = run_qat(dir / "run", {"schedule.tokens=640"});
   EXPECT_EQ(result.exit_code, 0) << result.err;
 }

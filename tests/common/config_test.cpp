@@ -346,9 +346,11 @@ TEST(ToYaml, KeepsListsOfMapsAndEmptyThings) {
 TEST(ToYaml, QuotesKeysThatNeedIt) {
   ConfigValue tree = ConfigValue::map({{"a: b", ConfigValue::scalar("1")},
                                        {"#x", ConfigValue::scalar("2")},
+                                       {"null", ConfigValue::scalar("4")},
                                        {"plain.key_1", ConfigValue::scalar("3")}});
   const ConfigValue again = parse_yaml_text(to_yaml(tree), "x");
-  ASSERT_EQ(again.entries.size(), 3u);
+  ASSERT_EQ(again.entries.size(), 4u);
+  EXPECT_EQ(again.entries[2].first, "null");
   EXPECT_EQ(again.entries[0].first, "a: b");
   EXPECT_EQ(again.entries[1].first, "#x");
   EXPECT_THAT(to_yaml(tree), HasSubstr("\nplain.key_1: 3\n"));

@@ -579,7 +579,7 @@ TEST(RequireNewOutput, RefusesWhatExistsUnlessForced) {
   const TempDir dir;
   write_file(dir / "a", "old");
   EXPECT_EQ(error_of([&] { require_new_output(dir / "a", false); }),
-            (dir / "a").string() + " exists and is not this job's; give another name, or --force to replace it");
+            (dir / "a").string() + " exists; give another name, or --force to replace it");
   EXPECT_NO_THROW(require_new_output(dir / "a", true));
   EXPECT_EQ(read_file(dir / "a"), "old");
   EXPECT_EQ(error_of([&] { require_new_output("", false); }), "no output given");

@@ -94,6 +94,27 @@ TEST(PartialFolder, MayBeClearedAndDiscarded) {
   EXPECT_THAT(names_in(dir.path()), ElementsAre());
 }
 
+TEST(PartialFolder, IsNoLinkAndNoFile) {
+  const TempDir dir;
+  fs::create_directories(dir / "other");
+  write_file(dir / "other/mine", "precious");
+  const std::string message =
+      (dir / "f.partial").string() +
+      " is no folder, and has the name that unfinished work needs; remove it, or choose another output";
+  const auto error = [&] { return error_of([&] { AtomicFolder(dir / "f", Overwrite::yes, Unfinished::kept); }); };
+  fs::create_symlink("other", dir / "f.partial");
+  EXPECT_EQ(error(), message);
+  fs::remove(dir / "f.partial");
+  fs::create_symlink("nowhere", dir / "f.partial");
+  EXPECT_EQ(error(), message);
+  fs::remove(dir / "f.partial");
+  write_file(dir / "f.partial", "mine");
+  EXPECT_EQ(error(), message);
+  EXPECT_EQ(read_file(dir / "other/mine"), "precious");
+  fs::create_symlink("other/mine", dir / "link");
+  EXPECT_THAT(error_of([&] { PlacedFile(dir / "link", 1); }), HasSubstr("cannot open"));
+}
+
 TEST(PartialFolder, ReplacesAnExistingOneAndLeavesNothing) {
   const TempDir dir;
   fs::create_directories(dir / "f");

@@ -156,8 +156,8 @@ TEST(GgufOfCodes, OneBlockThatIsNoneLeavesItsTensorOut) {
   const auto nothing = [](uint8_t*) {};
   for (const std::string target : {"gguf-q2_0c", "gguf-q2_k", "gguf-q4_0", "gguf-q8_0"})
     EXPECT_EQ(quantized_linears(target, nothing), 14) << target;
-  EXPECT_EQ(quantized_linears("gguf-q4_0", [](uint8_t* row) { row[2] ^= 1; }), 13) << "an even integer";
-  EXPECT_EQ(quantized_linears("gguf-q8_0", [](uint8_t* row) { row[2 + 31] = 0; }), 13) << "a zero";
+  EXPECT_EQ(quantized_linears("gguf-q4_0", [](uint8_t* row) { row[2] ^= 1; }), 14) << "an even integer: codes of INT4";
+  EXPECT_EQ(quantized_linears("gguf-q8_0", [](uint8_t* row) { row[2 + 31] = 0; }), 14) << "a zero: codes of INT8";
   EXPECT_EQ(quantized_linears("gguf-q2_k", [](uint8_t* row) { row[7] = 0x32; }), 13) << "another sub-scale";
   EXPECT_EQ(quantized_linears("gguf-q2_k", [](uint8_t* row) { row[82] ^= 0x20; }), 13) << "another minimum";
   for (const std::string target : {"gguf-q2_0c", "gguf-q4_0", "gguf-q8_0"}) {

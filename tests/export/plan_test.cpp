@@ -177,7 +177,7 @@ TEST(Plan, RefusesIntegerGridsItCannotHoldExactly) {
   const std::string name = "model.layers.0.self_attn.q_proj.weight";
   EXPECT_THAT(refusal(kInt8, "gguf-q4_0"), AllOf(HasSubstr(name), HasSubstr("q4_0 has 4 bits"),
                                                  HasSubstr("INT8 symmetric"), HasSubstr("use gguf-q8_0")));
-  EXPECT_THAT(refusal(kInt4, "hf-bf16"), AllOf(HasSubstr("bf16 has 8 significant bits, its values up to 9"),
+  EXPECT_THAT(refusal(kInt4, "hf-bf16"), AllOf(HasSubstr("bf16 has 8 significant bits, its values need up to 9"),
                                                HasSubstr("use gguf-q4_0, gguf-q8_0")));
   EXPECT_THAT(refusal(kInt4, "gguf-q2_k"), HasSubstr("q2_k holds the SEQ grid only"));
   EXPECT_THAT(refusal({Grid::intn, 4, false, 32}, "gguf-q4_0"),

@@ -262,10 +262,21 @@ TEST(Quantize, UnfinishedWorkOfOtherSettingsIsKeptUnlessForced) {
   EXPECT_FALSE(fs::exists(dir / "out.partial"));
 }
 
+TEST(Quantize, ForceTakesAwayNothingThatIsNotItsOwn) {
+  CRUMB_NEED_DATA(folder, "models/stories260K-hf");
+  const testing::TempDir dir;
+  fs::copy(folder, dir / "out.partial");
+  EXPECT_THAT(testing::error_of([&] { run(job_of(dir / "out.partial", dir / "out"), /*force=*/true); }),
+              ::testing::HasSubstr("is or holds"));
+  EXPECT_THAT(testing::error_of([&] { run(job_of(folder, dir / "out"), /*force=*/true); }),
+              ::testing::HasSubstr("holds no unfinished work of this program"));
+  EXPECT_TRUE(fs::exists(dir / "out.partial/model.safetensors"));
+}
+
 TEST(Quantize, AFullDiskKeepsWhatIsDoneForLater) {
   CRUMB_NEED_DATA(folder, "models/ref-llama-15m");
   const testing::TempDir dir;
-  testing::SmallDisk disk(dir / "disk", 12 << 20);
+  testing::SmallDisk disk(dir / "disk", 6 << 20);
   if (!disk.is_mounted()) GTEST_SKIP() << "needs the right to mount";
   EXPECT_THAT(testing::error_of([&] { run(job_of(folder, dir / "disk/out")); }),
               ::testing::AllOf(::testing::HasSubstr("No space left on device; what is done stays in"),

@@ -122,7 +122,8 @@ TEST(QatMethod, NamesTheGridsThatCanBeTrained) {
   const QatMethod int4{.linears = {.grid = "int", .bits = 4}}, seq4{.linears = {.bits = 4}},
       mixed{.linears = {.overrides = {{"down_proj", {.grid = "int", .bits = 4}}}}};
   EXPECT_EQ(testing::error_of([&] { int4.check(); }), "method.grid: training knows seq only, got int");
-  EXPECT_EQ(testing::error_of([&] { mixed.check(); }), "method.grid: training knows seq only, got int");
+  EXPECT_EQ(testing::error_of([&] { mixed.check(); }),
+            "method.overrides.down_proj.grid: training knows seq only, got int");
   EXPECT_EQ(testing::error_of([&] { quant_linear_maker(int4); }), "method.grid: training knows seq only, got int");
   EXPECT_EQ(testing::error_of([&] { seq4.check(); }), "method.bits: grid seq has 2 bits, got 4; grid int has 2 to 8");
 }
