@@ -166,7 +166,8 @@ void LinearFormats::warn_unmatched(const arch::DecoderSpec& spec) const {
     if (!matches_one && std::ranges::find(usual, pattern) == usual.end())
       log_warning("method.exclude: \"{}\" matches no tensor of the model", pattern);
   }
-  for (const auto& [pattern, changes] : overrides) {
+  for (const auto& entry : overrides) {
+    const std::string& pattern = entry.first;
     const bool matches_one = std::ranges::any_of(tensors, [&](const arch::TensorDesc& desc) {
       const std::string name = desc.module_name();
       return desc.role == arch::TensorRole::linear && matches(name, pattern) && !matches_any(name, exclude);
