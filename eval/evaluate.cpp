@@ -82,25 +82,6 @@ Judged load(const Path& path, const std::shared_ptr<ThreadPool>& pool) {
   return judged;
 }
 
-int64_t resolve_context(const EvalOptions& options, const std::vector<Judged>& all) {
-  int64_t context = options.context.value_or(2048);
-  for (const auto& judged : all) {
-    const int64_t declared = judged.scorer->context_length();
-    CRUMB_CHECK(options.context.is_auto() || context <= declared,
-                "context: {} is longer than the {} that {} was made for", context, declared,
-                judged.facts.path.string());
-    context = std::min(context, declared);
-  }
-  return context;
-}
-
-int64_t resolve_stride(const EvalOptions& options, int64_t context) {
-  const int64_t stride = options.stride.value_or(context);
-  CRUMB_CHECK(stride <= context, "stride: {} is longer than the context ({}): tokens between windows would not count",
-              stride, context);
-  return stride;
-}
-
 void require_window(const TokenStream& stream, int64_t context, const EvalOptions& options) {
   if (stream.size() > context) return;
   const std::string which = options.texts.size() == 1 ? options.texts[0].string()
@@ -183,6 +164,20 @@ std::vector<DropCheck> check_drops(const std::map<std::string, double>& max_drop
   return checks;
 }
 
+WindowSize resolve_window_size(const EvalOptions& options, const std::vector<std::pair<std::string, int64_t>>& declared,
+                               const std::string& key) {
+  int64_t context = options.context.value_or(2048);
+  for (const auto& [name, length] : declared) {
+    CRUMB_CHECK(options.context.is_auto() || context <= length,
+                "{}context: {} is longer than the {} that {} was made for", key, context, length, name);
+    context = std::min(context, length);
+  }
+  const int64_t stride = options.stride.value_or(context);
+  CRUMB_CHECK(stride <= context, "{}stride: {} is longer than the context ({}): tokens between windows would not count",
+              key, stride, context);
+  return {context, stride};
+}
+
 std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* baseline, const TokenStream& stream,
                                        const std::vector<Window>& windows, int64_t context,
                                        const ParallelFor& parallel_for) {
@@ -228,8 +223,11 @@ std::vector<EvalResult> evaluate_all(const EvalOptions& options, const std::vect
   for (const auto& judged : all) check_comparable(judged, all.back(), has_baseline);
 
   Protocol protocol{.separator = options.separator};
-  protocol.context = resolve_context(options, all);
-  protocol.stride = resolve_stride(options, protocol.context);
+  std::vector<std::pair<std::string, int64_t>> declared;
+  for (const auto& judged : all) declared.emplace_back(judged.facts.path.string(), judged.scorer->context_length());
+  const WindowSize size = resolve_window_size(options, declared);
+  protocol.context = size.context;
+  protocol.stride = size.stride;
   const TokenStream stream = text::make_token_stream(*all.front().tokenizer, texts, options.bos, parallel_for);
   for (size_t i = 1; i < all.size(); ++i)
     text::require_equal_streams(stream, text::make_token_stream(*all[i].tokenizer, texts, options.bos, parallel_for),

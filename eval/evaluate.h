@@ -4,6 +4,7 @@
 
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/common/config.h"
@@ -88,6 +89,14 @@ struct EvalResult {
   double seconds = 0;
   bool exceeded() const;
 };
+
+/// Context and stride of the windows, for models that were made for `declared` tokens by their names; auto is 2048, or
+/// what they were made for if less. UserError that begins with `key` where they do not fit.
+struct WindowSize {
+  int64_t context = 0, stride = 0;
+};
+WindowSize resolve_window_size(const EvalOptions& options, const std::vector<std::pair<std::string, int64_t>>& declared,
+                               const std::string& key = "");
 
 /// Loads, scores, compares. Progress on stderr.
 /// UserError: files, texts shorter than one window, a baseline with another vocabulary or tokenizer, limits without a

@@ -74,12 +74,10 @@ Contents read_safetensors(const formats::SafetensorsReader& reader) {
 
 std::vector<int64_t> histogram(const quant::Checkpoint& checkpoint, const quant::StoredTensor& tensor) {
   std::vector<int64_t> counts(256);
-  const int64_t step = quant::rows_per_block(tensor.desc.cols());
-  for (int64_t begin = 0; begin < tensor.desc.rows(); begin += step) {
-    const int64_t end = std::min(begin + step, tensor.desc.rows());
+  quant::for_each_row_block(tensor.desc.rows(), tensor.desc.cols(), [&](int64_t begin, int64_t end) {
     for (const auto code : checkpoint.read_codes(tensor, begin, end).codes) ++counts[code];
     checkpoint.release_rows(tensor, begin, end);
-  }
+  });
   counts.resize(size_t{1} << tensor.format->bits);
   return counts;
 }

@@ -9,6 +9,7 @@
 #include "core/common/quantity.h"
 #include "model/float_model.h"
 #include "quant/checkpoint.h"
+#include "quant/codes_parts.h"
 #include "train/parameters.h"
 
 namespace crumb::jobs {
@@ -47,14 +48,11 @@ DiskEstimate estimate_disk(const TrainJob& job, const arch::DecoderSpec& spec,
   for (const auto& desc : arch::tensor_table(spec)) {
     const auto format = formats.find(desc.hf_name);
     if (format == formats.end()) {
-      const bool is_small = desc.role == arch::TensorRole::norm || desc.role == arch::TensorRole::bias;
-      disk.model += desc.elements() * (is_small && job.quantizes() ? kFloat : plain);
+      disk.model += desc.elements() * (arch::is_small(desc.role) && job.quantizes() ? kFloat : plain);
       continue;
     }
-    const int64_t scales = desc.rows() * format->second.groups(desc.cols());
-    disk.model +=
-        desc.rows() * quant::packed_row_bytes(desc.cols(), format->second.bits) + kFloat * scales + kShapeBytes;
-    if (job.train.linears) trained += scales;
+    disk.model += quant::codes_bytes(desc.rows(), desc.cols(), format->second) + kShapeBytes;
+    if (job.train.linears) trained += desc.rows() * format->second.groups(desc.cols());  // scales
   }
   disk.checkpoint = 3 * kFloat * trained;
   for (const auto& plan : plans) disk.exports += plan.data_bytes;

@@ -45,12 +45,8 @@ void check_ending(const TrainJob& job, const arch::DecoderSpec& spec, const toke
   }
   for (const auto& text : job.evaluate.texts)
     CRUMB_CHECK(is_file(text), "evaluate.text: {} is not a file", text.string());
-  const int64_t context = job.evaluate.context.value_or(spec.context_length);
-  CRUMB_CHECK(job.evaluate.texts.empty() || context <= spec.context_length,
-              "evaluate.context: {} is longer than the {} that the model was made for", context, spec.context_length);
-  CRUMB_CHECK(job.evaluate.texts.empty() || job.evaluate.stride.value_or(context) <= context,
-              "evaluate.stride: {} is longer than the context ({}): tokens between windows would not count",
-              job.evaluate.stride.value_or(0), context);
+  if (!job.evaluate.texts.empty())
+    eval::resolve_window_size(job.evaluate, {{"the model", spec.context_length}}, "evaluate.");
   warn_about_space(estimate_disk(job, spec, formats, plans), job.output);
 }
 

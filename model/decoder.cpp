@@ -119,7 +119,7 @@ torch::Tensor Decoder::parameter(const arch::TensorDesc& desc) {
 torch::Tensor Decoder::value(const arch::TensorDesc& desc) {
   const torch::NoGradGuard no_grad;
   const torch::Tensor stored = parameter(desc).detach();
-  const bool is_small = desc.role == arch::TensorRole::norm || desc.role == arch::TensorRole::bias;
+  const bool is_small = arch::is_small(desc.role);
   if (is_small) return small(stored);
   if (desc.role != arch::TensorRole::linear) return stored;
   return linear(desc.id)->effective_weight();

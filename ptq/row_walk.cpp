@@ -7,6 +7,7 @@
 #include "core/common/log.h"
 #include "core/common/progress.h"
 #include "core/common/quantity.h"
+#include "quant/codes_parts.h"
 #include "quant/row_blocks.h"
 #include "quant/scale_search.h"
 
@@ -30,11 +31,6 @@ WeightError error_of(const float* w, const QuantizedTensor& quantized) {
   return error;
 }
 
-int64_t bytes_of(const TensorDesc& desc, const QuantFormat& format) {
-  const int64_t bytes_a_group = format.has_zero_points() ? 8 : 4;  // the scale; the zero point
-  return desc.rows() * (quant::packed_row_bytes(desc.cols(), format.bits) + bytes_a_group * format.groups(desc.cols()));
-}
-
 class RowWalk {
  public:
   RowWalk(const quant::Checkpoint& model, quant::CodesFolder& folder, const RowMethod& method, ThreadPool& pool)
@@ -48,7 +44,7 @@ class RowWalk {
         report_.kept_weights += tensor.desc.elements();
         continue;
       }
-      report_.quantized_bytes += bytes_of(tensor.desc, *format);
+      report_.quantized_bytes += quant::codes_bytes(tensor.desc.rows(), tensor.desc.cols(), *format);
       ++linears;
       finished += folder_.is_finished(tensor.desc) ? 1 : 0;
       weights += folder_.is_finished(tensor.desc) ? 0 : tensor.desc.elements();

@@ -8,21 +8,20 @@
 #include "core/common/hash.h"
 #include "core/common/json.h"
 #include "quant/checkpoint_kinds.h"
+#include "quant/codes_parts.h"
 #include "quant/quantization_config.h"
 #include "quant/row_blocks.h"
 
 namespace crumb::quant {
 namespace {
 
+using arch::is_small;
 using arch::TensorDesc;
-using arch::TensorRole;
 using formats::DType;
 
 constexpr int64_t kShardBytes = int64_t{5'000'000'000};
 constexpr const char* kRecordName = "progress.jsonl";
 constexpr const char* kRecordFormat = "crumb-progress-1";
-
-bool is_small(TensorRole role) { return role == TensorRole::norm || role == TensorRole::bias; }
 
 /// Of a tensor that is not quantized. Types that hold no more than bf16 become bf16, those of block types are rounded
 /// to it.
@@ -41,16 +40,18 @@ nlohmann::json record_head(const std::string& job) { return {{"format", kRecordF
 /// A checksum of a line without its "check".
 std::string check_of(const nlohmann::json& line) { return fmt::format("{:016x}", hash_bytes(0, dump_json(line))); }
 
-/// The record's lines; one that a killed process left half written, and what follows it, is dropped.
-std::vector<nlohmann::json> read_record(const Path& path) {
+/// The lines of the record in `folder`, the first of them the head; one that a killed process left half written, and
+/// what follows it, is dropped. Empty: no record.
+std::vector<nlohmann::json> read_record(const Path& folder) {
   std::vector<nlohmann::json> lines;
-  const std::string text = read_text(path);
+  if (!is_file(folder / kRecordName)) return lines;
+  const std::string text = read_text(folder / kRecordName);
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = text.find('\n', begin);
     if (end == std::string::npos) break;
     auto line = nlohmann::json::parse(text.begin() + static_cast<std::ptrdiff_t>(begin),
                                       text.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false);
-    if (!line.is_object()) break;
+    if (!line.is_object() || (lines.empty() && line.value("format", nlohmann::json()) != kRecordFormat)) break;
     lines.push_back(std::move(line));
     begin = end + 1;
   }
@@ -64,21 +65,10 @@ CodesFolder::CodesFolder(const Path& folder, const Checkpoint& base, std::map<st
     : folder_(folder), base_(base), formats_(std::move(formats)), exclude_(std::move(exclude)) {
   for (const auto& tensor : base_.tensors()) declare(tensor);
   layout_.place_in_folder(folder, kShardBytes);
-  if (!job.empty()) open_record(job);
-  open_files();
-  if (job.empty()) return;
-  std::map<std::string, nlohmann::json> whole;
-  std::vector<std::string> lines;
-  for (const auto& tensor : base_.tensors()) {
-    const auto found = notes_.find(tensor.desc.hf_name);
-    if (found == notes_.end() || found->second.at("hash") != hash_of(tensor.desc)) continue;
-    whole[tensor.desc.hf_name] = found->second.at("note");
-    rows_put_[tensor.desc.hf_name] = tensor.desc.rows();
-    lines.push_back(dump_json(found->second));
-  }
-  notes_ = std::move(whole);
-  for (const auto& line : lines) record_ += line + "\n";
-  write_text(folder_ / kRecordName, record_);
+  if (job.empty())
+    open_files();
+  else
+    go_on(job);
 }
 
 const QuantFormat* CodesFolder::format_of(const TensorDesc& desc) const {
@@ -92,11 +82,9 @@ std::vector<CodesFolder::Part> CodesFolder::parts_of(const TensorDesc& desc) con
     const auto& stored = layout_.tensors()[layout_.at(desc.hf_name)];
     return {{desc.hf_name, stored.bytes / desc.rows()}};
   }
-  const int64_t groups = format->groups(desc.cols());
-  std::vector<Part> parts = {{desc.hf_name + "_codes", packed_row_bytes(desc.cols(), format->bits)},
-                             {desc.hf_name + "_scale", groups * static_cast<int64_t>(sizeof(float))}};
-  if (format->has_zero_points())
-    parts.push_back({desc.hf_name + "_zero_point", groups * static_cast<int64_t>(sizeof(int32_t))});
+  std::vector<Part> parts;
+  for (const CodesPart& part : codes_parts(desc.rows(), desc.cols(), *format))
+    parts.push_back({desc.hf_name + part.suffix, part.row_bytes()});
   return parts;
 }
 
@@ -107,11 +95,9 @@ void CodesFolder::declare(const StoredTensor& tensor) {
     layout_.declare(desc.hf_name, plain_dtype(tensor), desc.shape);
     return;
   }
-  const int64_t groups = format->groups(desc.cols());
-  layout_.declare(desc.hf_name + "_codes", DType::u8, {desc.rows(), packed_row_bytes(desc.cols(), format->bits)});
-  layout_.declare(desc.hf_name + "_scale", DType::f32, {desc.rows(), groups});
-  if (format->has_zero_points()) layout_.declare(desc.hf_name + "_zero_point", DType::i32, {desc.rows(), groups});
-  layout_.declare(desc.hf_name + "_shape", DType::i64, {2});
+  for (const CodesPart& part : codes_parts(desc.rows(), desc.cols(), *format))
+    layout_.declare(desc.hf_name + part.suffix, part.dtype, {part.rows, part.cols});
+  layout_.declare(desc.hf_name + kShapeSuffix, DType::i64, {2});
 }
 
 void CodesFolder::open_files() {
@@ -121,37 +107,45 @@ void CodesFolder::open_files() {
   }
 }
 
-bool CodesFolder::is_unfinished_work(const Path& folder) {
-  if (!is_file(folder / kRecordName)) return false;
-  const auto lines = read_record(folder / kRecordName);
-  return !lines.empty() && lines[0].value("format", nlohmann::json()) == kRecordFormat;
-}
+bool CodesFolder::is_unfinished_work(const Path& folder) { return !read_record(folder).empty(); }
 
 bool CodesFolder::holds(const Path& folder, const std::string& job) {
-  return is_unfinished_work(folder) && read_record(folder / kRecordName)[0] == record_head(job);
+  const auto lines = read_record(folder);
+  return !lines.empty() && lines[0] == record_head(job);
 }
 
-void CodesFolder::open_record(const std::string& job) {
-  record_ = dump_json(record_head(job)) + "\n";
-  const Path path = folder_ / kRecordName;
-  if (paths_in(folder_).empty()) {
-    write_text(path, record_);
-    return;
+/// Begins a record, or takes what the one there says is finished, if its bytes are.
+void CodesFolder::go_on(const std::string& job) {
+  const auto lines = read_record(folder_);
+  if (lines.empty()) {
+    CRUMB_CHECK(paths_in(folder_).empty(),
+                "{} holds no unfinished work of this program; remove it, or choose another output", folder_.string());
+  } else {
+    CRUMB_CHECK(
+        lines[0] == record_head(job),
+        "{} holds unfinished work of another job, or of this one with other settings or another model; remove it, "
+        "or begin anew with --force",
+        folder_.string());
   }
-  CRUMB_CHECK(is_unfinished_work(folder_),
-              "{} holds no unfinished work of this program; remove it, or choose another output", folder_.string());
-  CRUMB_CHECK(
-      holds(folder_, job),
-      "{} holds unfinished work of another job, or of this one with other settings or another model; remove it, "
-      "or begin anew with --force",
-      folder_.string());
-  const auto lines = read_record(path);
+  std::map<std::string, const nlohmann::json*> recorded;
   for (size_t i = 1; i < lines.size(); ++i) {
     auto line = lines[i];
-    const nlohmann::json check = line.value("check", nlohmann::json());
     line.erase("check");
-    if (check == check_of(line)) notes_[line.at("tensor")] = lines[i];  // else it is damaged: the tensor is made again
+    // One that is damaged is left out: its tensor is made again.
+    if (lines[i].value("check", nlohmann::json()) == check_of(line)) recorded[line.at("tensor")] = &lines[i];
   }
+  std::string record = dump_json(record_head(job)) + "\n";
+  if (lines.empty()) write_text(folder_ / kRecordName, record);  // before the files: they are this job's then
+  open_files();
+  for (const auto& tensor : base_.tensors()) {
+    const auto found = recorded.find(tensor.desc.hf_name);
+    if (found == recorded.end() || found->second->at("hash") != hash_of(tensor.desc)) continue;
+    notes_[tensor.desc.hf_name] = found->second->at("note");
+    rows_put_[tensor.desc.hf_name] = tensor.desc.rows();
+    record += dump_json(*found->second) + "\n";
+  }
+  write_text(folder_ / kRecordName, record);
+  record_bytes_ = std::ssize(record);
 }
 
 void CodesFolder::write(const std::string& name, int64_t offset, const void* data, int64_t bytes) {
@@ -164,7 +158,7 @@ void CodesFolder::write(const std::string& name, int64_t offset, const void* dat
 void CodesFolder::put(const TensorDesc& desc, int64_t begin, const QuantizedTensor& rows) {
   const QuantFormat* format = format_of(desc);
   CRUMB_ASSERT(format != nullptr && rows.format == *format && rows.cols == desc.cols());
-  check_finite(rows.scales.data(), static_cast<int64_t>(rows.scales.size()), base_.path(), desc.hf_name + "_scale");
+  check_finite(rows.scales.data(), static_cast<int64_t>(rows.scales.size()), base_.path(), desc.hf_name + kScaleSuffix);
   const auto parts = parts_of(desc);
   std::vector<uint8_t> packed(static_cast<size_t>(rows.rows * parts[0].row_bytes));
   for (int64_t row = 0; row < rows.rows; ++row) {
@@ -214,16 +208,15 @@ std::string CodesFolder::hash_of(const TensorDesc& desc) const {
 void CodesFolder::finish(const TensorDesc& desc, const nlohmann::json& note) {
   CRUMB_ASSERT(!is_finished(desc) && rows_put_[desc.hf_name] == desc.rows());
   if (format_of(desc) != nullptr)
-    write(desc.hf_name + "_shape", 0, desc.shape.data(), static_cast<int64_t>(desc.shape.size() * sizeof(int64_t)));
+    write(desc.hf_name + kShapeSuffix, 0, desc.shape.data(), static_cast<int64_t>(desc.shape.size() * sizeof(int64_t)));
   notes_[desc.hf_name] = note;
-  if (record_.empty()) return;
+  if (record_bytes_ == 0) return;
   nlohmann::json entry = {{"tensor", desc.hf_name}, {"hash", hash_of(desc)}, {"note", note}};
   entry["check"] = check_of(entry);
   const std::string line = dump_json(entry) + "\n";
-  const auto size = static_cast<int64_t>(record_.size());
-  record_ += line;
-  PlacedFile(folder_ / kRecordName, static_cast<int64_t>(record_.size()))
-      .write(size, line.data(), static_cast<int64_t>(line.size()));
+  PlacedFile record(folder_ / kRecordName, record_bytes_ + std::ssize(line));
+  record.write(record_bytes_, line.data(), std::ssize(line));
+  record_bytes_ += std::ssize(line);
 }
 
 void CodesFolder::write_config() const {
@@ -242,7 +235,7 @@ void CodesFolder::complete() {
   layout_.write_index();
   write_config();
   base_.write_companions(folder_);
-  if (!record_.empty()) std::filesystem::remove(folder_ / kRecordName);
+  if (record_bytes_ > 0) std::filesystem::remove(folder_ / kRecordName);
 }
 
 void write_codes_folder(const Path& folder, const Checkpoint& base, const CodesSource& source,

@@ -37,14 +37,13 @@ class CodesFolder {
   /// Of this job or any other.
   static bool is_unfinished_work(const Path& folder);
 
-  const Path& path() const { return folder_; }
   /// Null: stored in floats.
   const QuantFormat* format_of(const arch::TensorDesc& desc) const;
 
-  /// Rows [begin, begin + rows.rows) of a quantized linear. RunError naming it if a scale is not finite.
+  /// Rows [begin, begin + rows.rows) of a quantized linear. UserError naming it if a scale is not finite.
   void put(const arch::TensorDesc& desc, int64_t begin, const QuantizedTensor& rows);
-  /// Rows [begin, end) of any other tensor, in float32; rounded to what is stored. RunError naming it if a value is not
-  /// finite.
+  /// Rows [begin, end) of any other tensor, in float32; rounded to what is stored. UserError naming it if a value is
+  /// not finite.
   void put(const arch::TensorDesc& desc, int64_t begin, int64_t end, const float* values);
   /// All rows are there. `note`: what the caller wants to know of the tensor when another process goes on.
   void finish(const arch::TensorDesc& desc, const nlohmann::json& note = nullptr);
@@ -65,7 +64,7 @@ class CodesFolder {
   std::vector<Part> parts_of(const arch::TensorDesc& desc) const;
   void declare(const StoredTensor& tensor);
   void open_files();
-  void open_record(const std::string& job);
+  void go_on(const std::string& job);
   void write(const std::string& name, int64_t offset, const void* data, int64_t bytes);
   std::string hash_of(const arch::TensorDesc& desc) const;
   void write_config() const;
@@ -78,7 +77,7 @@ class CodesFolder {
   std::vector<PlacedFile> files_;                // of the layout
   std::map<std::string, int64_t> rows_put_;      // by hf_name
   std::map<std::string, nlohmann::json> notes_;  // of the finished tensors by hf_name
-  std::string record_;                           // the record's text; empty: none is kept
+  int64_t record_bytes_ = 0;                     // of the record; 0: none is kept
 };
 
 /// Where the weights of a whole checkpoint come from. One of the two is called for each tensor, by ascending blocks of

@@ -9,6 +9,7 @@
 #include "core/common/log.h"
 #include "core/formats/safetensors.h"
 #include "quant/checkpoint_kinds.h"
+#include "quant/codes_parts.h"
 #include "quant/quantization_config.h"
 #include "quant/row_blocks.h"
 
@@ -125,17 +126,17 @@ class FolderCheckpoint : public Checkpoint {
 
  private:
   const TensorInfo& codes_info(const StoredTensor& tensor) const {
-    return reader_.at(own_name(tensor.desc) + "_codes");
+    return reader_.at(own_name(tensor.desc) + kCodesSuffix);
   }
   const TensorInfo& scale_info(const StoredTensor& tensor) const {
-    return reader_.at(own_name(tensor.desc) + "_scale");
+    return reader_.at(own_name(tensor.desc) + kScaleSuffix);
   }
   const TensorInfo& zero_point_info(const StoredTensor& tensor) const {
-    return reader_.at(own_name(tensor.desc) + "_zero_point");
+    return reader_.at(own_name(tensor.desc) + kZeroPointSuffix);
   }
 
   bool is_stored(const std::string& name) const {
-    return reader_.find(name) != nullptr || (is_codes_ && reader_.find(name + "_codes") != nullptr);
+    return reader_.find(name) != nullptr || (is_codes_ && reader_.find(name + kCodesSuffix) != nullptr);
   }
   /// The name of a tensor that is stored alone: a tied model may hold its one matrix as the head.
   const std::string& own_name(const arch::TensorDesc& desc) const {
@@ -189,7 +190,7 @@ class FolderCheckpoint : public Checkpoint {
   }
 
   StoredTensor find_stored(const arch::TensorDesc& desc) {
-    if (is_codes_ && reader_.find(own_name(desc) + "_codes") != nullptr) return find_quantized(desc);
+    if (is_codes_ && reader_.find(own_name(desc) + kCodesSuffix) != nullptr) return find_quantized(desc);
     const auto slice = place(desc);
     const auto* info = reader_.find(slice.name);
     CRUMB_CHECK(info != nullptr, "{}: tensor {} is missing, which a {} model of this configuration has{}",
@@ -208,13 +209,13 @@ class FolderCheckpoint : public Checkpoint {
   StoredTensor find_quantized(const arch::TensorDesc& desc) {
     const auto where = (path_ / "config.json").string();
     const auto format = format_of_module(config_, desc.module_name(), where);
-    const int64_t rows = desc.rows(), cols = desc.cols(), groups = format.groups(cols);
+    const int64_t cols = desc.cols();
     CRUMB_CHECK(format.group_size == 0 || cols % format.group_size == 0,
                 "{}: group_size {} does not divide the {} columns of {}", where, format.group_size, cols, desc.hf_name);
-    int64_t bytes = part(desc, "_codes", DType::u8, {rows, packed_row_bytes(cols, format.bits)});
-    bytes += part(desc, "_scale", DType::f32, {rows, groups});
-    if (format.has_zero_points()) bytes += part(desc, "_zero_point", DType::i32, {rows, groups});
-    if (reader_.find(own_name(desc) + "_shape") != nullptr) check_stored_shape(desc);
+    int64_t bytes = 0;
+    for (const CodesPart& of_codes : codes_parts(desc.rows(), cols, format))
+      bytes += part(desc, of_codes.suffix, of_codes.dtype, {of_codes.rows, of_codes.cols});
+    if (reader_.find(own_name(desc) + kShapeSuffix) != nullptr) check_stored_shape(desc);
     return {desc, format.type_name(), bytes, format};
   }
 
@@ -232,8 +233,8 @@ class FolderCheckpoint : public Checkpoint {
   }
 
   void check_stored_shape(const arch::TensorDesc& desc) {
-    const auto name = own_name(desc) + "_shape";
-    part(desc, "_shape", DType::i64, {static_cast<int64_t>(desc.shape.size())});
+    const auto name = own_name(desc) + kShapeSuffix;
+    part(desc, kShapeSuffix, DType::i64, {static_cast<int64_t>(desc.shape.size())});
     std::vector<int64_t> shape(desc.shape.size());
     const auto bytes = reader_.bytes(reader_.at(name));
     std::copy(bytes.begin(), bytes.end(), reinterpret_cast<uint8_t*>(shape.data()));

@@ -68,6 +68,13 @@ Chosen overridden(const Chosen& usual, const std::string& pattern, const FormatO
           key};
 }
 
+/// All that linears may get: that of the section, then those of its overrides in their order.
+std::vector<Chosen> all_choices(const LinearFormats& formats) {
+  std::vector<Chosen> out = {usual_format(formats)};
+  for (const auto& [pattern, changes] : formats.overrides) out.push_back(overridden(out[0], pattern, changes));
+  return out;
+}
+
 std::optional<Chosen> choose(const LinearFormats& formats, const std::string& module_name) {
   if (matches_any(module_name, formats.exclude)) return std::nullopt;
   Chosen chosen = usual_format(formats);
@@ -139,21 +146,12 @@ std::map<std::string, QuantFormat> LinearFormats::formats_of(const arch::Decoder
 }
 
 void LinearFormats::check(ScaleInit init) const {
-  const Chosen usual = usual_format(*this);
-  check_method(usual.format, init, usual.key);
-  for (const auto& [pattern, changes] : overrides) {
-    const Chosen chosen = overridden(usual, pattern, changes);
-    check_method(chosen.format, init, chosen.key);
-  }
+  for (const auto& [format, key] : all_choices(*this)) check_method(format, init, key);
 }
 
 std::vector<std::pair<Grid, std::string>> LinearFormats::grids() const {
-  const Chosen usual = usual_format(*this);
-  std::vector<std::pair<Grid, std::string>> out = {{usual.format.grid, usual.key + ".grid"}};
-  for (const auto& [pattern, changes] : overrides) {
-    const Chosen chosen = overridden(usual, pattern, changes);
-    out.emplace_back(chosen.format.grid, chosen.key + ".grid");
-  }
+  std::vector<std::pair<Grid, std::string>> out;
+  for (const auto& [format, key] : all_choices(*this)) out.emplace_back(format.grid, key + ".grid");
   return out;
 }
 

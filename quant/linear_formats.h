@@ -18,10 +18,17 @@ namespace format_help {
 const char* grids();
 const char* bits();
 FieldLimits bits_limits();
-inline constexpr const char* kSymmetric = "integer grids: no zero point";
-inline constexpr const char* kGroupSize = "weights that share one scale; 0: a whole row";
 inline constexpr const char* kInit = "first scales: absmax, absmean, or the least squared error of the row (mse)";
 }  // namespace format_help
+
+/// The keys of a format, whether each has a value or may be absent.
+template <class V, class Formats>
+void visit_format(V& v, Formats& f) {
+  v.field("grid", f.grid, format_help::grids(), {.choices = grid_names()});
+  v.field("bits", f.bits, format_help::bits(), format_help::bits_limits());
+  v.field("symmetric", f.symmetric, "integer grids: no zero point");
+  v.field("group_size", f.group_size, "weights that share one scale; 0: a whole row", {.min = 0});
+}
 
 /// One entry of `overrides:`; what is absent is as for the other linears.
 struct FormatOverride {
@@ -32,10 +39,7 @@ struct FormatOverride {
 
   template <class V>
   void visit(V& v) {
-    v.field("grid", grid, format_help::grids(), {.choices = grid_names()});
-    v.field("bits", bits, format_help::bits(), format_help::bits_limits());
-    v.field("symmetric", symmetric, format_help::kSymmetric);
-    v.field("group_size", group_size, format_help::kGroupSize, {.min = 0});
+    visit_format(v, *this);
   }
 };
 
@@ -50,10 +54,7 @@ struct LinearFormats {
 
   template <class V>
   void visit(V& v) {
-    v.field("grid", grid, format_help::grids(), {.choices = grid_names()});
-    v.field("bits", bits, format_help::bits(), format_help::bits_limits());
-    v.field("symmetric", symmetric, format_help::kSymmetric);
-    v.field("group_size", group_size, format_help::kGroupSize, {.min = 0});
+    visit_format(v, *this);
     v.field("activations", activations, "quantization of activations", {.choices = {"none"}});
     v.field("exclude", exclude,
             "globs on full module names that stay in float; a bare word matches one path component");

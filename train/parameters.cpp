@@ -37,7 +37,7 @@ std::vector<TrainedParameter> trained_parameters(model::Decoder& decoder, const 
   };
   for (const auto& desc : arch::tensor_table(decoder.spec())) {
     if (!is_trained(desc.role, parts, decoder.spec().tied_head)) continue;
-    const bool is_small = desc.role == arch::TensorRole::norm || desc.role == arch::TensorRole::bias;
+    const bool is_small = arch::is_small(desc.role);
     add(desc.hf_name, decoder.parameter(desc), is_small ? ParameterKind::small : ParameterKind::weight);
   }
   for (const auto& [name, linear] : decoder.linears()) {

@@ -20,6 +20,8 @@ namespace crumb::arch {
 
 /// What a tensor is for; decides how it may be quantized, trained and stored.
 enum class TensorRole { embedding, head, linear, norm, bias };
+/// Norms and biases: vectors, stored and trained otherwise than matrices.
+inline bool is_small(TensorRole role) { return role == TensorRole::norm || role == TensorRole::bias; }
 
 /// Which tensor of the model or of a layer, in the order of tensor_table().
 enum class Slot {

@@ -18,6 +18,11 @@ c10::TypedOperatorHandle<Signature> find_op(const char* name) {
 /// Whether the kernels of kernels/ take the type.
 inline bool has_kernel(at::ScalarType type) { return type == at::kFloat || type == at::kBFloat16; }
 
+/// The type of the arithmetic of composite operators: never a half one.
+inline at::ScalarType wide(const at::Tensor& x) {
+  return c10::isReducedFloatingType(x.scalar_type()) ? at::kFloat : x.scalar_type();
+}
+
 /// Elements as the kernels see them: float or Bf16.
 template <class T>
 const T* data(const at::Tensor& x) {

@@ -25,11 +25,6 @@ void check(const Tensor& x, const Tensor& weight) {
 
 // --- made of Torch's operators --------------------------------------------------------------------------------------
 
-/// The type of the arithmetic: never a half one.
-at::ScalarType wide(const Tensor& x) {
-  return c10::isReducedFloatingType(x.scalar_type()) ? at::kFloat : x.scalar_type();
-}
-
 Tensor inverse_rms(const Tensor& x, double eps) { return (x.square().mean(-1, true) + eps).rsqrt(); }
 
 Tensor forward_composite(const Tensor& x, const Tensor& weight, double eps, at::ScalarType dtype) {

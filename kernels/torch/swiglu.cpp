@@ -31,8 +31,8 @@ Tensor forward_composite(const Tensor& gate, const Tensor& up) {
 
 std::tuple<Tensor, Tensor> backward_composite(const Tensor& grad, const Tensor& gate, const Tensor& up) {
   check(gate, up);
-  const auto type = gate.scalar_type(), wide = c10::isReducedFloatingType(type) ? at::kFloat : type;
-  const Tensor g = gate.to(wide), d = grad.to(wide), s = g.sigmoid();
+  const auto type = gate.scalar_type();
+  const Tensor g = gate.to(wide(gate)), d = grad.to(wide(gate)), s = g.sigmoid();
   return {(d * up * s * (1 + g * (1 - s))).to(type), (d * g * s).to(type)};
 }
 

@@ -72,6 +72,22 @@ torch::Tensor plain_loss(const ObjectiveOptions& o, model::Decoder& student, Tea
   return loss / mask.sum();
 }
 
+/// Loss and gradients are those of the definition. Returns the loss.
+train::Loss expect_definition(const ObjectiveOptions& options, const std::shared_ptr<Teacher>& teacher,
+                              const train::Batch& batch) {
+  model::Decoder student(small_spec(), lively_source(1));
+  const auto objective = distill_objective(options, student.spec(), teacher);
+  train::Loss loss = compute(*objective, student, batch, batch.num_supervised());
+  loss.total.backward();
+  const torch::Tensor gradient = gradient_vector(student);
+  student.zero_grad();
+  const torch::Tensor expected = plain_loss(options, student, *teacher, batch);
+  expected.backward();
+  EXPECT_NEAR(loss.total.item<double>(), expected.item<double>(), 2e-6 * expected.item<double>());
+  EXPECT_LT(relative_distance(gradient, gradient_vector(student)), 1e-5);
+  return loss;
+}
+
 TEST(DistillObjective, EqualsItsDefinition) {
   const auto teacher = make_teacher();
   for (const bool with_mask : {false, true}) {
@@ -79,16 +95,7 @@ TEST(DistillObjective, EqualsItsDefinition) {
       ObjectiveOptions options{.kl = 0.7, .hidden_mse = 0.3, .cross_entropy = 0.4, .temperature = 1.7};
       options.hidden_normalize = normalize;
       const train::Batch batch = random_batch(3, 11, with_mask);
-      model::Decoder student(small_spec(), lively_source(1));
-      const auto objective = distill_objective(options, student.spec(), teacher);
-      const train::Loss loss = compute(*objective, student, batch, batch.num_supervised());
-      loss.total.backward();
-      const torch::Tensor gradient = gradient_vector(student);
-      student.zero_grad();
-      const torch::Tensor expected = plain_loss(options, student, *teacher, batch);
-      expected.backward();
-      EXPECT_NEAR(loss.total.item<double>(), expected.item<double>(), 2e-6 * expected.item<double>());
-      EXPECT_LT(relative_distance(gradient, gradient_vector(student)), 1e-5);
+      const train::Loss loss = expect_definition(options, teacher, batch);
       const double sum =
           0.7 * loss.parts.at("kl") + 0.3 * loss.parts.at("hidden_mse") + 0.4 * loss.parts.at("cross_entropy");
       EXPECT_NEAR(loss.total.item<double>(), sum, 2e-6 * sum);
@@ -103,16 +110,7 @@ TEST(DistillObjective, EveryDivergenceIsWeightedAndReportedByItsKey) {
   for (const ObjectiveOptions& options :
        {ObjectiveOptions{.kl = 0, .reverse_kl = 1}, ObjectiveOptions{.kl = 0, .jsd = 1},
         ObjectiveOptions{.kl = 0, .cakld = 1}, all}) {
-    model::Decoder student(small_spec(), lively_source(1));
-    const train::Loss loss =
-        compute(*distill_objective(options, student.spec(), teacher), student, batch, batch.num_supervised());
-    loss.total.backward();
-    const torch::Tensor gradient = gradient_vector(student);
-    student.zero_grad();
-    const torch::Tensor expected = plain_loss(options, student, *teacher, batch);
-    expected.backward();
-    EXPECT_NEAR(loss.total.item<double>(), expected.item<double>(), 2e-6 * expected.item<double>());
-    EXPECT_LT(relative_distance(gradient, gradient_vector(student)), 1e-5);
+    const train::Loss loss = expect_definition(options, teacher, batch);
     double sum = 0;
     for (const auto& [name, weight] : {std::pair("kl", options.kl), std::pair("reverse_kl", options.reverse_kl),
                                        std::pair("jsd", options.jsd), std::pair("cakld", options.cakld)}) {

@@ -228,7 +228,7 @@ TEST(Decoder, RoundsSmallTensorsStraightThrough) {
   Decoder rounding(checkpoint->spec(), off_grid);
   rounding.round_small_tensors = true;
   Decoder rounded(checkpoint->spec(), [&](const arch::TensorDesc& desc) {
-    const bool is_small = desc.role == arch::TensorRole::norm || desc.role == arch::TensorRole::bias;
+    const bool is_small = arch::is_small(desc.role);
     return is_small ? off_grid(desc).to(torch::kBFloat16).to(torch::kFloat32) : off_grid(desc);
   });
   const torch::Tensor ids = random_ids(1, 12, 96);

@@ -34,11 +34,6 @@ QuantizeReport run(const QuantizeJob& job, bool force = false, int threads = 2) 
   return quantize(job, force, pool);
 }
 
-int64_t lines_of(const fs::path& path) {
-  const std::string text = testing::read_file(path);
-  return std::count(text.begin(), text.end(), '\n');
-}
-
 /// A copy of the model whose tensor `name` holds `value` at its first place.
 void copy_with_value(const fs::path& from, const fs::path& to, const std::string& name, float value) {
   fs::copy(from, to);
@@ -227,7 +222,7 @@ TEST(Quantize, AKilledRunGoesOnToTheSameFilesAndTheSameReport) {
   const fs::path record = dir / "out.partial/progress.jsonl";
   {
     testing::RunningCrumb crumb({"quantize", folder.string(), "-o", (dir / "out").string()}, dir / "errors");
-    ASSERT_TRUE(crumb.wait_until([&] { return fs::exists(record) && lines_of(record) > 10; })) << "it was too fast";
+    ASSERT_TRUE(crumb.wait_for_lines(record, 11)) << "it was too fast";
     EXPECT_EQ(crumb.end(SIGKILL), 128 + SIGKILL);
   }
   ASSERT_FALSE(fs::exists(dir / "out"));
