@@ -73,34 +73,62 @@ Block::Block(const arch::LayerSpec& spec, double rms_norm_eps, int layer, const 
   add_linear(down_, Slot::down);
 }
 
+const std::vector<std::vector<arch::Slot>>& Block::groups() const {
+  using arch::Slot;
+  static const std::vector<std::vector<Slot>> of_gqa_and_mlp = {
+      {Slot::q, Slot::k, Slot::v}, {Slot::o}, {Slot::gate, Slot::up}, {Slot::down}};
+  return of_gqa_and_mlp;
+}
+
+torch::Tensor Block::norm(const torch::Tensor& x, const torch::Tensor& weight, const BlockContext& context) const {
+  return kernels::rms_norm(x, context.round_small_tensors ? round_to_bf16(weight) : weight, eps_, context.compute);
+}
+
+BlockState Block::begin(const torch::Tensor& x, const BlockContext& context) const {
+  for (const auto& [name, linear] : linears_) linear->round_bias = context.round_small_tensors;
+  return {x, norm(x, input_norm_, context)};
+}
+
+void Block::advance(BlockState& state, size_t group, const BlockContext& context) const {
+  switch (group) {
+    case 0:
+      state.input = attention(state.input, context);
+      return;
+    case 1:
+      state.residual = state.residual + o_->forward(state.input);
+      state.input = norm(state.residual, post_norm_, context);
+      return;
+    case 2:
+      state.input = kernels::swiglu(gate_->forward(state.input), up_->forward(state.input));
+      return;
+    case 3:
+      state.residual = state.residual + down_->forward(state.input);
+      state.input = torch::Tensor();
+      return;
+  }
+  CRUMB_ASSERT(false);
+}
+
 torch::Tensor Block::forward(const torch::Tensor& x, const BlockContext& context) {
-  for (auto& [name, linear] : linears_) linear->round_bias = context.round_small_tensors;
-  const auto norm = [&](const torch::Tensor& input, const torch::Tensor& weight) {
-    return kernels::rms_norm(input, context.round_small_tensors ? round_to_bf16(weight) : weight, eps_,
-                             context.compute);
-  };
-  const torch::Tensor after_attention = x + attention(norm(x, input_norm_), context);
-  return after_attention + feed_forward(norm(after_attention, post_norm_));
+  BlockState state = begin(x, context);
+  for (size_t group = 0; group < groups().size(); ++group) advance(state, group, context);
+  return state.residual;
 }
 
 torch::Tensor Block::rotated(const torch::Tensor& heads, const torch::Tensor& norm_weight,
                              const BlockContext& context) const {
-  const auto norm = [&](const torch::Tensor& x) {
-    return kernels::rms_norm(x, context.round_small_tensors ? round_to_bf16(norm_weight) : norm_weight, eps_,
-                             context.compute);
-  };
   switch (spec_.gqa().qk_norm) {
     case arch::QkNorm::before_rope:
-      return kernels::rope(norm(heads), context.rotary.cos, context.rotary.sin);
+      return kernels::rope(norm(heads, norm_weight, context), context.rotary.cos, context.rotary.sin);
     case arch::QkNorm::after_rope:
-      return norm(kernels::rope(heads, context.rotary.cos, context.rotary.sin));
+      return norm(kernels::rope(heads, context.rotary.cos, context.rotary.sin), norm_weight, context);
     case arch::QkNorm::none:
       break;
   }
   return kernels::rope(heads, context.rotary.cos, context.rotary.sin);
 }
 
-torch::Tensor Block::attention(const torch::Tensor& x, const BlockContext& context) {
+torch::Tensor Block::attention(const torch::Tensor& x, const BlockContext& context) const {
   const arch::GqaSpec& gqa = spec_.gqa();
   const int64_t batch = x.size(0), tokens = x.size(1), share = gqa.heads / gqa.kv_heads;
   const auto split = [&](const torch::Tensor& y, int64_t heads) {
@@ -122,11 +150,7 @@ torch::Tensor Block::attention(const torch::Tensor& x, const BlockContext& conte
   c10::optional<torch::Tensor> mask;
   if (context.mask.defined()) mask = context.mask.to(q.scalar_type());
   const torch::Tensor mixed = at::scaled_dot_product_attention(q, k, v, mask, 0.0, !mask.has_value());
-  return o_->forward(mixed.transpose(1, 2).reshape({batch, tokens, gqa.heads * gqa.head_dim}));
-}
-
-torch::Tensor Block::feed_forward(const torch::Tensor& x) {
-  return down_->forward(kernels::swiglu(gate_->forward(x), up_->forward(x)));
+  return mixed.transpose(1, 2).reshape({batch, tokens, gqa.heads * gqa.head_dim});
 }
 
 }  // namespace crumb::model

@@ -23,6 +23,12 @@ struct BlockContext {
   bool round_small_tensors = false;
 };
 
+/// A block in the midst of its work: before one of its groups of linears, or at its end.
+struct BlockState {
+  torch::Tensor residual;  // [batch, tokens, hidden] float32; at the end: the output
+  torch::Tensor input;     // what the linears of the next group all read, [batch, tokens, cols]; undefined at the end
+};
+
 class Block : public torch::nn::Module {
  public:
   /// Reads the tensors of `tensors` that are of layer `layer`.
@@ -32,6 +38,13 @@ class Block : public torch::nn::Module {
   /// x [batch, tokens, hidden] float32, the residual stream -> the same after this block.
   torch::Tensor forward(const torch::Tensor& x, const BlockContext& context);
 
+  /// forward() in steps: begin(), then advance() for each of groups() in order. What calibrates looks at the inputs
+  /// between them, and may change the weights of a group before it advances.
+  BlockState begin(const torch::Tensor& x, const BlockContext& context) const;
+  void advance(BlockState& state, size_t group, const BlockContext& context) const;
+  /// Linears that read the same input, in the order of the data.
+  const std::vector<std::vector<arch::Slot>>& groups() const;
+
   const arch::LayerSpec& spec() const { return spec_; }
   /// In tensor_table order.
   const std::vector<NamedLinear>& linears() const { return linears_; }
@@ -39,11 +52,12 @@ class Block : public torch::nn::Module {
   const std::map<arch::TensorId, torch::Tensor>& parameters_by_id() const { return parameters_by_id_; }
 
  private:
+  torch::Tensor norm(const torch::Tensor& x, const torch::Tensor& weight, const BlockContext& context) const;
   /// Rotary embedding, with the norm of queries or keys before or after it where the model has one.
   torch::Tensor rotated(const torch::Tensor& heads, const torch::Tensor& norm_weight,
                         const BlockContext& context) const;
-  torch::Tensor attention(const torch::Tensor& x, const BlockContext& context);
-  torch::Tensor feed_forward(const torch::Tensor& x);
+  /// What o reads, of what q, k and v read.
+  torch::Tensor attention(const torch::Tensor& x, const BlockContext& context) const;
 
   arch::LayerSpec spec_;
   double eps_;

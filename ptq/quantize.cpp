@@ -4,6 +4,7 @@
 
 #include "core/common/error.h"
 #include "core/common/log.h"
+#include "ptq/block_walk.h"
 #include "quant/checkpoint.h"
 #include "quant/codes_folder.h"
 #include "quant/fingerprint.h"
@@ -36,8 +37,15 @@ void warn_about_clamped_scales(const QuantizeReport& report) {
   quant::warn_about_clamped_scales(scales);
 }
 
-template <class Method>
-QuantizeReport run(const QuantizeJob& job, const Method& method, bool force, ThreadPool& pool) {
+QuantizeReport walk(const QuantizeJob& job, const quant::Checkpoint& model, quant::CodesFolder& folder,
+                    const Method& method, ThreadPool& pool) {
+  if (const auto* blocks = std::get_if<std::shared_ptr<BlockMethod>>(&method))
+    return walk_blocks(model, folder, **blocks, job.calibration, AtomicFolder::partial_path(job.output), pool);
+  return walk_rows(model, folder, *std::get<std::unique_ptr<RowMethod>>(method), pool);
+}
+
+template <class MethodOptions>
+QuantizeReport run(const QuantizeJob& job, const MethodOptions& method, bool force, ThreadPool& pool) {
   method.check();
   quant::require_model_output(job.output, force, job.model);
   const auto model = quant::open_checkpoint(job.model);
@@ -59,8 +67,9 @@ QuantizeReport run(const QuantizeJob& job, const Method& method, bool force, Thr
   QuantizeReport report;
   std::optional<quant::CodesFolder> folder;
   try {
-    folder.emplace(output.temporary_path(), *model, formats, method.linears.exclude, fingerprint);
-    report = walk_rows(*model, *folder, *method.make(), pool);
+    folder.emplace(output.temporary_path(), *model, formats, method.linears.exclude, fingerprint,
+                   job.masters ? quant::Masters::kept : quant::Masters::left_out);
+    report = walk(job, *model, *folder, method.make(), pool);
     folder->complete();
   } catch (const RunError& e) {
     // What is done is of use later, unless it is the model that has changed.

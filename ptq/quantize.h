@@ -6,6 +6,8 @@
 #include "core/common/config.h"
 #include "core/common/file.h"
 #include "core/common/thread_pool.h"
+#include "ptq/calibration.h"
+#include "ptq/gptq.h"
 #include "ptq/report.h"
 #include "ptq/rtn.h"
 
@@ -13,13 +15,19 @@ namespace crumb::ptq {
 
 struct QuantizeJob {
   Path model, output;
-  std::variant<RtnMethod> method;
+  std::variant<RtnMethod, GptqMethod> method;
+  CalibrationOptions calibration;
+  bool masters = false;
 
   template <class V>
   void visit(V& v) {
     v.field("model", model, "the HF folder or GGUF to quantize", {.required = true});
     v.field("output", output, "the folder to write: codes and scales", {.required = true});
-    v.section("method", method, "What becomes of the linears: rtn rounds them to nearest");
+    v.section("method", method, "What becomes of the linears: rtn rounds them to nearest, gptq with error feedback");
+    v.section("calibration", calibration, "What the methods that look at activations see");
+    v.field("masters", masters,
+            "also keep the weights that were rounded to the codes, in OUTPUT/masters: four bytes a weight, for `crumb "
+            "train` to go on from");
   }
 };
 

@@ -52,7 +52,10 @@ nlohmann::json to_note(const TensorError& tensor) {
           {"error_square", tensor.error.error_square},
           {"weight_square", tensor.error.weight_square},
           {"scales", tensor.scales},
-          {"clamped_scales", tensor.clamped_scales}};
+          {"clamped_scales", tensor.clamped_scales},
+          {"output_error_square", tensor.output.error_square},
+          {"output_square", tensor.output.output_square},
+          {"largest_input", tensor.largest_input}};
 }
 
 TensorError from_note(const nlohmann::json& note) {
@@ -62,7 +65,9 @@ TensorError from_note(const nlohmann::json& note) {
                     .error_square = note.at("error_square"),
                     .weight_square = note.at("weight_square")},
           .scales = note.at("scales"),
-          .clamped_scales = note.at("clamped_scales")};
+          .clamped_scales = note.at("clamped_scales"),
+          .output = {.error_square = note.at("output_error_square"), .output_square = note.at("output_square")},
+          .largest_input = note.at("largest_input")};
 }
 
 }  // namespace crumb::ptq

@@ -19,11 +19,21 @@ struct WeightError {
   WeightError& operator+=(const WeightError& other);
 };
 
+/// Sums over outputs y = x w^T of the calibration text, divided by its tokens. Zeros: they were not looked at.
+struct OutputError {
+  double error_square = 0;   // |x (w - q)^T|^2
+  double output_square = 0;  // |x w^T|^2
+
+  double relative() const { return output_square > 0 ? error_square / output_square : 0; }
+};
+
 struct TensorError {
   std::string module;  // "model.layers.0.self_attn.q_proj"
   int layer = -1;
   WeightError error;
   int64_t scales = 0, clamped_scales = 0;  // those at an end of their range: quant::count_clamped
+  OutputError output = {};
+  double largest_input = 0;                                                  // |x| of the calibration text
   std::string kind() const { return module.substr(module.rfind('.') + 1); }  // "q_proj"
 };
 

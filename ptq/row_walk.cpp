@@ -31,6 +31,13 @@ WeightError error_of(const float* w, const QuantizedTensor& quantized) {
   return error;
 }
 
+std::vector<float> read(const quant::Checkpoint& model, const StoredTensor& tensor, int64_t begin, int64_t end) {
+  std::vector<float> values(static_cast<size_t>((end - begin) * tensor.desc.cols()));
+  model.read_rows(tensor, begin, end, values.data());
+  model.release_rows(tensor, begin, end);
+  return values;
+}
+
 class RowWalk {
  public:
   RowWalk(const quant::Checkpoint& model, quant::CodesFolder& folder, const RowMethod& method, ThreadPool& pool)
@@ -40,10 +47,7 @@ class RowWalk {
     int64_t linears = 0, finished = 0, weights = 0;
     for (const auto& tensor : model_.tensors()) {
       const QuantFormat* format = folder_.format_of(tensor.desc);
-      if (format == nullptr) {
-        report_.kept_weights += tensor.desc.elements();
-        continue;
-      }
+      if (format == nullptr) continue;
       report_.quantized_bytes += quant::codes_bytes(tensor.desc.rows(), tensor.desc.cols(), *format);
       ++linears;
       finished += folder_.is_finished(tensor.desc) ? 1 : 0;
@@ -51,32 +55,15 @@ class RowWalk {
     }
     if (finished > 0) log_info("going on: {} of {} linears are done", finished, linears);
     Progress progress("quantize", weights, "weights");
+    put_kept_tensors(model_, folder_, report_);
     for (const auto& tensor : model_.tensors()) {
-      if (folder_.format_of(tensor.desc) != nullptr) {
-        quantize(tensor, progress);
-      } else if (!folder_.is_finished(tensor.desc)) {
-        copy(tensor);
-      }
+      if (folder_.format_of(tensor.desc) != nullptr) quantize(tensor, progress);
     }
     progress.finish();
     return std::move(report_);
   }
 
  private:
-  std::vector<float> read(const StoredTensor& tensor, int64_t begin, int64_t end) const {
-    std::vector<float> values(static_cast<size_t>((end - begin) * tensor.desc.cols()));
-    model_.read_rows(tensor, begin, end, values.data());
-    model_.release_rows(tensor, begin, end);
-    return values;
-  }
-
-  void copy(const StoredTensor& tensor) {
-    quant::for_each_row_block(tensor.desc.rows(), tensor.desc.cols(), [&](int64_t begin, int64_t end) {
-      folder_.put(tensor.desc, begin, end, read(tensor, begin, end).data());
-    });
-    folder_.finish(tensor.desc);
-  }
-
   void quantize(const StoredTensor& tensor, Progress& progress) {
     const TensorDesc& desc = tensor.desc;
     if (folder_.is_finished(desc)) {
@@ -85,7 +72,7 @@ class RowWalk {
     }
     TensorError error{.module = desc.module_name(), .layer = desc.id.layer, .error = {}};
     quant::for_each_row_block(desc.rows(), desc.cols(), [&](int64_t begin, int64_t end) {
-      quantize_rows(desc, begin, end, read(tensor, begin, end), error);
+      quantize_rows(desc, begin, end, read(model_, tensor, begin, end), error);
       progress.add((end - begin) * desc.cols());
     });
     folder_.finish(desc, to_note(error));
@@ -114,6 +101,7 @@ class RowWalk {
             quant::count_clamped(values, piece.rows.scales.data(), piece.rows.rows, cols, format.group_cols(cols));
       }
     });
+    if (folder_.keeps_masters()) folder_.put_masters(desc, begin, end, w.data());
     for (const Piece& piece : pieces) {
       folder_.put(desc, begin, piece.rows);
       begin += piece.rows.rows;
@@ -131,6 +119,19 @@ class RowWalk {
 };
 
 }  // namespace
+
+void put_kept_tensors(const quant::Checkpoint& model, quant::CodesFolder& folder, QuantizeReport& report) {
+  for (const auto& tensor : model.tensors()) {
+    const TensorDesc& desc = tensor.desc;
+    if (folder.format_of(desc) != nullptr) continue;
+    report.kept_weights += desc.elements();
+    if (folder.is_finished(desc)) continue;
+    quant::for_each_row_block(desc.rows(), desc.cols(), [&](int64_t begin, int64_t end) {
+      folder.put(desc, begin, end, read(model, tensor, begin, end).data());
+    });
+    folder.finish(desc);
+  }
+}
 
 QuantizeReport walk_rows(const quant::Checkpoint& model, quant::CodesFolder& folder, const RowMethod& method,
                          ThreadPool& pool) {

@@ -20,6 +20,9 @@ class RowMethod {
                                           const quant::QuantFormat& format) const = 0;
 };
 
+/// Puts the tensors that `folder` has no formats for, as they are, unless they are finished; counts them.
+void put_kept_tensors(const quant::Checkpoint& model, quant::CodesFolder& folder, QuantizeReport& report);
+
 /// Fills `folder` with the linears that it has formats for, quantized, and the other tensors of `model` as they are;
 /// what is finished there already is left, and reported as it was. The result does not depend on the number of threads.
 /// UserError naming the tensor for weights that are not finite.

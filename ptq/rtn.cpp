@@ -21,8 +21,6 @@ class RoundToNearest : public RowMethod {
 
 void RtnMethod::check() const { linears.check(quant::scale_init_from_name(init)); }
 
-std::unique_ptr<RowMethod> RtnMethod::make() const {
-  return std::make_unique<RoundToNearest>(quant::scale_init_from_name(init));
-}
+Method RtnMethod::make() const { return std::make_unique<RoundToNearest>(quant::scale_init_from_name(init)); }
 
 }  // namespace crumb::ptq

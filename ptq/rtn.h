@@ -4,7 +4,7 @@
 #include <memory>
 #include <string>
 
-#include "ptq/row_walk.h"
+#include "ptq/method.h"
 #include "quant/linear_formats.h"
 
 namespace crumb::ptq {
@@ -24,7 +24,7 @@ struct RtnMethod {
 
   /// UserError for combinations that do not exist.
   void check() const;
-  std::unique_ptr<RowMethod> make() const;
+  Method make() const;
 };
 
 }  // namespace crumb::ptq

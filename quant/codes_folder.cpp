@@ -60,11 +60,35 @@ std::vector<nlohmann::json> read_record(const Path& folder) {
 
 }  // namespace
 
+void PlacedTensors::place(const Path& folder) { layout.place_in_folder(folder, kShardBytes); }
+
+void PlacedTensors::open() {
+  for (const auto& file : layout.files()) {
+    files_.emplace_back(file.path, file.bytes);
+    files_.back().write(0, file.head.data(), static_cast<int64_t>(file.head.size()));
+  }
+}
+
+void PlacedTensors::write(const std::string& name, int64_t offset, const void* data, int64_t bytes) {
+  const auto& tensor = info(name);
+  CRUMB_ASSERT(offset >= 0 && offset + bytes <= tensor.bytes);
+  const auto file = static_cast<size_t>(tensor.file);
+  files_[file].write(layout.files()[file].data_begin() + tensor.offset + offset, data, bytes);
+}
+
+void PlacedTensors::read(const std::string& name, int64_t offset, void* out, int64_t bytes) const {
+  const auto& tensor = info(name);
+  CRUMB_ASSERT(offset >= 0 && offset + bytes <= tensor.bytes);
+  const auto file = static_cast<size_t>(tensor.file);
+  files_[file].read(layout.files()[file].data_begin() + tensor.offset + offset, out, bytes);
+}
+
 CodesFolder::CodesFolder(const Path& folder, const Checkpoint& base, std::map<std::string, QuantFormat> formats,
-                         std::vector<std::string> exclude, const std::string& job)
-    : folder_(folder), base_(base), formats_(std::move(formats)), exclude_(std::move(exclude)) {
+                         std::vector<std::string> exclude, const std::string& job, Masters masters)
+    : folder_(folder), base_(base), formats_(std::move(formats)), exclude_(std::move(exclude)), masters_(masters) {
   for (const auto& tensor : base_.tensors()) declare(tensor);
-  layout_.place_in_folder(folder, kShardBytes);
+  tensors_.place(folder);
+  if (keeps_masters()) master_tensors_.place(folder / kMastersFolder);
   if (job.empty())
     open_files();
   else
@@ -79,12 +103,13 @@ const QuantFormat* CodesFolder::format_of(const TensorDesc& desc) const {
 std::vector<CodesFolder::Part> CodesFolder::parts_of(const TensorDesc& desc) const {
   const QuantFormat* format = format_of(desc);
   if (format == nullptr) {
-    const auto& stored = layout_.tensors()[layout_.at(desc.hf_name)];
-    return {{desc.hf_name, stored.bytes / desc.rows()}};
+    return {{&tensors_, desc.hf_name, tensors_.info(desc.hf_name).bytes / desc.rows()}};
   }
   std::vector<Part> parts;
   for (const CodesPart& part : codes_parts(desc.rows(), desc.cols(), *format))
-    parts.push_back({desc.hf_name + part.suffix, part.row_bytes()});
+    parts.push_back({&tensors_, desc.hf_name + part.suffix, part.row_bytes()});
+  if (keeps_masters())
+    parts.push_back({&master_tensors_, desc.hf_name, desc.cols() * static_cast<int64_t>(sizeof(float))});
   return parts;
 }
 
@@ -92,19 +117,20 @@ void CodesFolder::declare(const StoredTensor& tensor) {
   const auto& desc = tensor.desc;
   const QuantFormat* format = format_of(desc);
   if (format == nullptr) {
-    layout_.declare(desc.hf_name, plain_dtype(tensor), desc.shape);
+    tensors_.layout.declare(desc.hf_name, plain_dtype(tensor), desc.shape);
     return;
   }
   for (const CodesPart& part : codes_parts(desc.rows(), desc.cols(), *format))
-    layout_.declare(desc.hf_name + part.suffix, part.dtype, {part.rows, part.cols});
-  layout_.declare(desc.hf_name + kShapeSuffix, DType::i64, {2});
+    tensors_.layout.declare(desc.hf_name + part.suffix, part.dtype, {part.rows, part.cols});
+  tensors_.layout.declare(desc.hf_name + kShapeSuffix, DType::i64, {2});
+  if (keeps_masters()) master_tensors_.layout.declare(desc.hf_name, DType::f32, desc.shape);
 }
 
 void CodesFolder::open_files() {
-  for (const auto& file : layout_.files()) {
-    files_.emplace_back(file.path, file.bytes);
-    files_.back().write(0, file.head.data(), static_cast<int64_t>(file.head.size()));
-  }
+  tensors_.open();
+  if (!keeps_masters()) return;
+  make_folders(folder_ / kMastersFolder);
+  master_tensors_.open();
 }
 
 bool CodesFolder::is_unfinished_work(const Path& folder) { return !read_record(folder).empty(); }
@@ -148,13 +174,6 @@ void CodesFolder::go_on(const std::string& job) {
   record_bytes_ = std::ssize(record);
 }
 
-void CodesFolder::write(const std::string& name, int64_t offset, const void* data, int64_t bytes) {
-  const auto& tensor = layout_.tensors()[layout_.at(name)];
-  CRUMB_ASSERT(offset >= 0 && offset + bytes <= tensor.bytes);
-  const auto file = static_cast<size_t>(tensor.file);
-  files_[file].write(layout_.files()[file].data_begin() + tensor.offset + offset, data, bytes);
-}
-
 void CodesFolder::put(const TensorDesc& desc, int64_t begin, const QuantizedTensor& rows) {
   const QuantFormat* format = format_of(desc);
   CRUMB_ASSERT(format != nullptr && rows.format == *format && rows.cols == desc.cols());
@@ -164,16 +183,16 @@ void CodesFolder::put(const TensorDesc& desc, int64_t begin, const QuantizedTens
   for (int64_t row = 0; row < rows.rows; ++row) {
     pack_row(rows.codes.data() + row * rows.cols, rows.cols, format->bits, packed.data() + row * parts[0].row_bytes);
   }
-  write(parts[0].name, begin * parts[0].row_bytes, packed.data(), static_cast<int64_t>(packed.size()));
-  write(parts[1].name, begin * parts[1].row_bytes, rows.scales.data(), rows.rows * parts[1].row_bytes);
+  tensors_.write(parts[0].name, begin * parts[0].row_bytes, packed.data(), static_cast<int64_t>(packed.size()));
+  tensors_.write(parts[1].name, begin * parts[1].row_bytes, rows.scales.data(), rows.rows * parts[1].row_bytes);
   if (format->has_zero_points())
-    write(parts[2].name, begin * parts[2].row_bytes, rows.zero_points.data(), rows.rows * parts[2].row_bytes);
+    tensors_.write(parts[2].name, begin * parts[2].row_bytes, rows.zero_points.data(), rows.rows * parts[2].row_bytes);
   rows_put_[desc.hf_name] += rows.rows;
 }
 
 void CodesFolder::put(const TensorDesc& desc, int64_t begin, int64_t end, const float* values) {
   CRUMB_ASSERT(format_of(desc) == nullptr);
-  const DType dtype = layout_.tensors()[layout_.at(desc.hf_name)].dtype;
+  const DType dtype = tensors_.info(desc.hf_name).dtype;
   const int64_t count = (end - begin) * desc.cols();
   check_finite(values, count, base_.path(), desc.hf_name);
   std::vector<float> rounded;
@@ -184,21 +203,54 @@ void CodesFolder::put(const TensorDesc& desc, int64_t begin, int64_t end, const 
   }
   std::vector<uint8_t> bytes(static_cast<size_t>(count * formats::dtype_bytes(dtype)));
   formats::from_float(dtype, values, count, bytes.data());
-  write(desc.hf_name, begin * desc.cols() * formats::dtype_bytes(dtype), bytes.data(),
-        static_cast<int64_t>(bytes.size()));
+  tensors_.write(desc.hf_name, begin * desc.cols() * formats::dtype_bytes(dtype), bytes.data(),
+                 static_cast<int64_t>(bytes.size()));
   rows_put_[desc.hf_name] += end - begin;
+}
+
+void CodesFolder::put_masters(const TensorDesc& desc, int64_t begin, int64_t end, const float* values) {
+  CRUMB_ASSERT(keeps_masters() && format_of(desc) != nullptr);
+  check_finite(values, (end - begin) * desc.cols(), base_.path(), desc.hf_name);
+  const int64_t row_bytes = desc.cols() * static_cast<int64_t>(sizeof(float));
+  master_tensors_.write(desc.hf_name, begin * row_bytes, values, (end - begin) * row_bytes);
+}
+
+void CodesFolder::read_rows(const TensorDesc& desc, int64_t begin, int64_t end, float* out) const {
+  CRUMB_ASSERT(is_finished(desc));
+  const QuantFormat* format = format_of(desc);
+  const int64_t rows = end - begin;
+  const auto parts = parts_of(desc);
+  const auto read = [&](const Part& part, void* to) {
+    part.where->read(part.name, begin * part.row_bytes, to, rows * part.row_bytes);
+  };
+  std::vector<uint8_t> bytes(static_cast<size_t>(rows * parts[0].row_bytes));
+  read(parts[0], bytes.data());
+  if (format == nullptr) {
+    formats::to_float(tensors_.info(desc.hf_name).dtype, bytes.data(), rows * desc.cols(), out);
+    return;
+  }
+  QuantizedTensor codes{
+      .format = *format, .rows = rows, .cols = desc.cols(), .codes = {}, .scales = {}, .zero_points = {}};
+  codes.codes.resize(static_cast<size_t>(rows * codes.cols));
+  for (int64_t row = 0; row < rows; ++row)
+    unpack_row(bytes.data() + row * parts[0].row_bytes, codes.cols, format->bits,
+               codes.codes.data() + row * codes.cols);
+  codes.scales.resize(static_cast<size_t>(rows * format->groups(codes.cols)));
+  read(parts[1], codes.scales.data());
+  if (format->has_zero_points()) {
+    codes.zero_points.resize(codes.scales.size());
+    read(parts[2], codes.zero_points.data());
+  }
+  codes.dequantize(out);
 }
 
 std::string CodesFolder::hash_of(const TensorDesc& desc) const {
   uint64_t hash = 0;
   std::vector<uint8_t> bytes;
   for (const Part& part : parts_of(desc)) {
-    const auto& tensor = layout_.tensors()[layout_.at(part.name)];
-    const auto file = static_cast<size_t>(tensor.file);
     for_each_row_block(desc.rows(), std::max<int64_t>(1, part.row_bytes), [&](int64_t begin, int64_t end) {
       bytes.resize(static_cast<size_t>((end - begin) * part.row_bytes));
-      const int64_t offset = tensor.offset + begin * part.row_bytes;
-      files_[file].read(layout_.files()[file].data_begin() + offset, bytes.data(), static_cast<int64_t>(bytes.size()));
+      part.where->read(part.name, begin * part.row_bytes, bytes.data(), static_cast<int64_t>(bytes.size()));
       hash = hash_bytes(hash, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
     });
   }
@@ -208,7 +260,8 @@ std::string CodesFolder::hash_of(const TensorDesc& desc) const {
 void CodesFolder::finish(const TensorDesc& desc, const nlohmann::json& note) {
   CRUMB_ASSERT(!is_finished(desc) && rows_put_[desc.hf_name] == desc.rows());
   if (format_of(desc) != nullptr)
-    write(desc.hf_name + kShapeSuffix, 0, desc.shape.data(), static_cast<int64_t>(desc.shape.size() * sizeof(int64_t)));
+    tensors_.write(desc.hf_name + kShapeSuffix, 0, desc.shape.data(),
+                   static_cast<int64_t>(desc.shape.size() * sizeof(int64_t)));
   notes_[desc.hf_name] = note;
   if (record_bytes_ == 0) return;
   nlohmann::json entry = {{"tensor", desc.hf_name}, {"hash", hash_of(desc)}, {"note", note}};
@@ -232,7 +285,8 @@ void CodesFolder::write_config() const {
 
 void CodesFolder::complete() {
   CRUMB_ASSERT(notes_.size() == base_.tensors().size());
-  layout_.write_index();
+  tensors_.layout.write_index();
+  if (keeps_masters()) master_tensors_.layout.write_index();
   write_config();
   base_.write_companions(folder_);
   if (record_bytes_ > 0) std::filesystem::remove(folder_ / kRecordName);

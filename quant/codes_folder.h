@@ -3,6 +3,9 @@
 // NAME.weight_zero_point (int32). Untouched matrices keep the source's dtype; norms and biases are float32 holding bf16
 // values.
 //
+// With `masters` the folder has a folder of its name beside: the weights that were rounded to the codes, float32 under
+// the linears' names, each between the midpoints around its code's level. Training goes on from them.
+//
 // Formats and shapes are known at the start, so every byte has its place: tensors, and rows of them, may come in any
 // order, and the files are the same whatever the order was.
 #pragma once
@@ -20,6 +23,26 @@
 
 namespace crumb::quant {
 
+/// Where the masters of a codes folder lie: an HF-like folder of safetensors.
+inline constexpr const char* kMastersFolder = "masters";
+enum class Masters { left_out, kept };
+
+/// Files of safetensors whose every byte has its place.
+class PlacedTensors {
+ public:
+  formats::SafetensorsLayout layout;  // declare first
+
+  void place(const Path& folder);
+  void open();  // makes the files, or goes on with those that are there
+  /// Bytes [offset, offset + bytes) of a tensor.
+  void write(const std::string& name, int64_t offset, const void* data, int64_t bytes);
+  void read(const std::string& name, int64_t offset, void* out, int64_t bytes) const;
+  const formats::TensorInfo& info(const std::string& name) const { return layout.tensors()[layout.at(name)]; }
+
+ private:
+  std::vector<PlacedFile> files_;  // of the layout
+};
+
 class CodesFolder {
  public:
   /// Makes the files of `folder`, which the caller places as a whole (AtomicFolder). `base` gives spec, config.json,
@@ -30,7 +53,7 @@ class CodesFolder {
   /// tensors, and a folder left by another process is gone on with: tensors whose bytes are what the record says are
   /// finished. UserError if the folder holds another job's work.
   CodesFolder(const Path& folder, const Checkpoint& base, std::map<std::string, QuantFormat> formats,
-              std::vector<std::string> exclude, const std::string& job = "");
+              std::vector<std::string> exclude, const std::string& job = "", Masters masters = Masters::left_out);
 
   /// Whether `folder` holds unfinished work of this job.
   static bool holds(const Path& folder, const std::string& job);
@@ -45,6 +68,9 @@ class CodesFolder {
   /// Rows [begin, end) of any other tensor, in float32; rounded to what is stored. UserError naming it if a value is
   /// not finite.
   void put(const arch::TensorDesc& desc, int64_t begin, int64_t end, const float* values);
+  bool keeps_masters() const { return masters_ == Masters::kept; }
+  /// The masters of rows [begin, end) of a quantized linear, where the folder keeps them.
+  void put_masters(const arch::TensorDesc& desc, int64_t begin, int64_t end, const float* values);
   /// All rows are there. `note`: what the caller wants to know of the tensor when another process goes on.
   void finish(const arch::TensorDesc& desc, const nlohmann::json& note = nullptr);
 
@@ -52,12 +78,15 @@ class CodesFolder {
   int64_t num_finished() const { return std::ssize(notes_); }
   /// Of a finished tensor.
   const nlohmann::json& note(const arch::TensorDesc& desc) const { return notes_.at(desc.hf_name); }
+  /// Of a finished tensor, as floats: codes are dequantized.
+  void read_rows(const arch::TensorDesc& desc, int64_t begin, int64_t end, float* out) const;
 
   /// Writes what stands beside the tensors, which are all finished, and removes the record.
   void complete();
 
  private:
   struct Part {  // one stored tensor of `desc`
+    const PlacedTensors* where;
     std::string name;
     int64_t row_bytes;
   };
@@ -65,7 +94,6 @@ class CodesFolder {
   void declare(const StoredTensor& tensor);
   void open_files();
   void go_on(const std::string& job);
-  void write(const std::string& name, int64_t offset, const void* data, int64_t bytes);
   std::string hash_of(const arch::TensorDesc& desc) const;
   void write_config() const;
 
@@ -73,8 +101,8 @@ class CodesFolder {
   const Checkpoint& base_;
   std::map<std::string, QuantFormat> formats_;
   std::vector<std::string> exclude_;
-  formats::SafetensorsLayout layout_;
-  std::vector<PlacedFile> files_;                // of the layout
+  Masters masters_;
+  PlacedTensors tensors_, master_tensors_;
   std::map<std::string, int64_t> rows_put_;      // by hf_name
   std::map<std::string, nlohmann::json> notes_;  // of the finished tensors by hf_name
   int64_t record_bytes_ = 0;                     // of the record; 0: none is kept

@@ -52,6 +52,11 @@ std::string inits_of(Grid grid) {
 
 }  // namespace
 
+void GridDefinition::nearest_codes_of_column(const float* w, int64_t n, const QuantFormat& format,
+                                             const GroupScale* groups, uint8_t* codes) const {
+  for (int64_t i = 0; i < n; ++i) nearest_codes(w + i, 1, format, groups[i], codes + i);
+}
+
 std::string QuantFormat::type_name() const { return fmt::format("{}{}", grid.facts().name, bits); }
 
 std::string QuantFormat::title() const {

@@ -20,7 +20,7 @@ enum class ScaleInit { absmax, absmean, mse };
 /// What the weights of a group share.
 struct GroupScale {
   float scale = 0;         // rounded by kernels::round_scale
-  int32_t zero_point = 0;  // stored where the format has zero points
+  int32_t zero_point = 0;  // where the format has zero points; elsewhere it is what the grid says
 };
 
 /// What can be said of a grid without computing.
@@ -41,11 +41,16 @@ class GridDefinition {
   const GridFacts& facts() const { return facts_; }
   /// Levels at scale 1 of codes 0, 1, ..., ascending: at most 2^bits. Asymmetric: before the zero point is subtracted.
   virtual std::vector<float> levels(const QuantFormat& format) const = 0;
-  /// First scale of the n weights of a group, n > 0. `init` is one of facts().inits.
-  virtual GroupScale find_scale(const float* w, int64_t n, const QuantFormat& format, ScaleInit init) const = 0;
+  /// First scale of the n weights of a group, n > 0. `init` is one of facts().inits. ScaleInit::mse minimises
+  /// sum importance * (w - value)^2, importance [n] >= 0 (null: all 1; all 0: any scale); the others do not look at it.
+  virtual GroupScale find_scale(const float* w, int64_t n, const QuantFormat& format, ScaleInit init,
+                                const float* importance = nullptr) const = 0;
   /// Codes of the levels next to the n weights.
   virtual void nearest_codes(const float* w, int64_t n, const QuantFormat& format, const GroupScale& group,
                              uint8_t* codes) const = 0;
+  /// The same for weights of which each has a scale of its own (a column of a matrix): groups [n].
+  virtual void nearest_codes_of_column(const float* w, int64_t n, const QuantFormat& format, const GroupScale* groups,
+                                       uint8_t* codes) const;
 
  protected:
   ~GridDefinition() = default;

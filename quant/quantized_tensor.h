@@ -16,6 +16,8 @@ struct QuantizedTensor {
   std::vector<float> scales;         // [rows, groups], 6 significant bits
   std::vector<int32_t> zero_points;  // [rows, groups], where the format has them
 
+  /// What the weights of a group share; groups are numbered row by row.
+  GroupScale group(size_t i) const { return {scales[i], zero_points.empty() ? 0 : zero_points[i]}; }
   /// out[rows, cols] = (level - zero point) * scale
   void dequantize(float* out) const;
 };

@@ -39,21 +39,36 @@ void warn_about_clamped_scales(const std::vector<ClampedScales>& linears) {
               fmt::join(names, ", "), more > 0 ? fmt::format(" and {} more", more) : "");
 }
 
-QuantizedTensor round_to_nearest(const float* w, int64_t rows, int64_t cols, const QuantFormat& format,
-                                 ScaleInit init) {
-  const int64_t group_cols = format.group_cols(cols), groups = rows * format.groups(cols);
+QuantizedTensor find_scales(const float* w, int64_t rows, int64_t cols, const QuantFormat& format, ScaleInit init,
+                            const float* importance) {
+  const int64_t group_cols = format.group_cols(cols), groups = format.groups(cols);
   CRUMB_ASSERT(group_cols > 0 && cols % group_cols == 0);
   check_method(format, init);
   QuantizedTensor out{.format = format, .rows = rows, .cols = cols, .codes = {}, .scales = {}, .zero_points = {}};
-  out.codes.resize(static_cast<size_t>(rows * cols));
-  out.scales.resize(static_cast<size_t>(groups));
-  for (int64_t group = 0; group < groups; ++group) {
-    const float* values = w + group * group_cols;
-    const GroupScale found = format.grid->find_scale(values, group_cols, format, init);
-    out.scales[static_cast<size_t>(group)] = found.scale;
+  out.scales.resize(static_cast<size_t>(rows * groups));
+  for (int64_t i = 0; i < rows * groups; ++i) {
+    const float* of_group = importance == nullptr ? nullptr : importance + i % groups * group_cols;
+    const GroupScale found = format.grid->find_scale(w + i * group_cols, group_cols, format, init, of_group);
+    out.scales[static_cast<size_t>(i)] = found.scale;
     if (format.has_zero_points()) out.zero_points.push_back(found.zero_point);
-    format.grid->nearest_codes(values, group_cols, format, found, out.codes.data() + group * group_cols);
   }
+  return out;
+}
+
+void set_nearest_codes(const float* w, QuantizedTensor& tensor) {
+  const int64_t group_cols = tensor.format.group_cols(tensor.cols);
+  tensor.codes.resize(static_cast<size_t>(tensor.rows * tensor.cols));
+  for (size_t i = 0; i < tensor.scales.size(); ++i) {
+    const int64_t begin = static_cast<int64_t>(i) * group_cols;
+    tensor.format.grid->nearest_codes(w + begin, group_cols, tensor.format, tensor.group(i),
+                                      tensor.codes.data() + begin);
+  }
+}
+
+QuantizedTensor round_to_nearest(const float* w, int64_t rows, int64_t cols, const QuantFormat& format, ScaleInit init,
+                                 const float* importance) {
+  QuantizedTensor out = find_scales(w, rows, cols, format, init, importance);
+  set_nearest_codes(w, out);
   return out;
 }
 

@@ -22,8 +22,14 @@ struct ClampedScales {
 /// One warning that names those of which scales were clamped; none, no warning.
 void warn_about_clamped_scales(const std::vector<ClampedScales>& linears);
 
-/// Round-to-nearest of rows [rows, cols]; group_size must divide cols. UserError where the grid lacks bits, symmetry or
-/// first scales.
-QuantizedTensor round_to_nearest(const float* w, int64_t rows, int64_t cols, const QuantFormat& format, ScaleInit init);
+/// Scales of the groups of `w` [rows, cols] by GridDefinition::find_scale; importance [cols] or null. The codes are
+/// left empty. group_size must divide cols. UserError where the grid lacks bits, symmetry or first scales.
+QuantizedTensor find_scales(const float* w, int64_t rows, int64_t cols, const QuantFormat& format, ScaleInit init,
+                            const float* importance = nullptr);
+/// Fills the codes with those of the levels next to `w` [rows, cols].
+void set_nearest_codes(const float* w, QuantizedTensor& tensor);
+/// Both: round-to-nearest.
+QuantizedTensor round_to_nearest(const float* w, int64_t rows, int64_t cols, const QuantFormat& format, ScaleInit init,
+                                 const float* importance = nullptr);
 
 }  // namespace crumb::quant

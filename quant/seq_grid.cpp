@@ -29,7 +29,7 @@ int scale_number_above(float x) {
 }
 float scale_of_number(int number) { return std::bit_cast<float>(static_cast<uint32_t>(number) << kScaleShift); }
 
-/// How many |w| of a row, and of what sum, lie between neighbouring candidates.
+/// How much importance the |w| of a row between neighbouring candidates have, and sum importance * |w|.
 struct Bin {
   double count = 0, sum = 0;
 };
@@ -38,8 +38,9 @@ constexpr double kInner = kernels::seq_level(2, 1.0f), kOuter = kernels::seq_lev
 
 /// The squared error of a scale s, less the constant sum w^2, needs only count and sum of the |w| up to s: those have
 /// the inner level, the others the outer one. Thresholds are the candidates themselves, so one pass that sorts the |w|
-/// into bins by their top bits gives all candidates exactly, in O(n + candidates).
-float best_seq_scale(const float* w, int64_t n) {
+/// into bins by their top bits gives all candidates exactly, in O(n + candidates). A weight of importance h counts h
+/// times.
+float best_seq_scale(const float* w, int64_t n, const float* importance) {
   const float most = std::min(max_abs(w, n), kernels::kMaxScale);
   if (most <= kernels::kMinScale) return kernels::kMinScale;
   const int last = static_cast<int>(std::bit_cast<uint32_t>(most) >> kScaleShift);
@@ -49,8 +50,9 @@ float best_seq_scale(const float* w, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
     const float x = std::fabs(w[i]);
     Bin& bin = bins[static_cast<size_t>(std::clamp(scale_number_above(x), first, last + 1) - first)];
-    bin.count += 1;
-    bin.sum += x;
+    const double times = importance == nullptr ? 1.0 : importance[i];
+    bin.count += times;
+    bin.sum += times * x;
   }
   Bin all;
   for (const auto& bin : bins) all = {all.count + bin.count, all.sum + bin.sum};
@@ -91,14 +93,15 @@ class SeqGrid final : public GridDefinition {
 
   /// absmax: max|w| / 2. absmean: 1.25 mean|w|. mse: of all representable scales (6 significant bits, 32 an octave) in
   /// the 8 octaves below max|w|, the one with the least sum (w - level)^2. A row of zeros gets the smallest scale.
-  GroupScale find_scale(const float* w, int64_t n, const QuantFormat&, ScaleInit init) const override {
+  GroupScale find_scale(const float* w, int64_t n, const QuantFormat&, ScaleInit init,
+                        const float* importance) const override {
     switch (init) {
       case ScaleInit::absmax:
         return {round_scale(0.5f * max_abs(w, n))};
       case ScaleInit::absmean:
         return {round_scale(static_cast<float>(1.25 * mean_abs(w, n)))};
       case ScaleInit::mse:
-        return {best_seq_scale(w, n)};
+        return {best_seq_scale(w, n, importance)};
     }
     return {kernels::kMinScale};
   }
@@ -106,6 +109,11 @@ class SeqGrid final : public GridDefinition {
   void nearest_codes(const float* w, int64_t n, const QuantFormat&, const GroupScale& group,
                      uint8_t* codes) const override {
     kernels::seq_forward(w, &group.scale, 1, n, n, nullptr, codes, serial_executor());
+  }
+
+  void nearest_codes_of_column(const float* w, int64_t n, const QuantFormat&, const GroupScale* groups,
+                               uint8_t* codes) const override {
+    for (int64_t i = 0; i < n; ++i) codes[i] = static_cast<uint8_t>(kernels::seq_code(w[i], groups[i].scale));
   }
 };
 

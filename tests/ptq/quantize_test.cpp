@@ -222,7 +222,7 @@ TEST(Quantize, AKilledRunGoesOnToTheSameFilesAndTheSameReport) {
   const fs::path record = dir / "out.partial/progress.jsonl";
   {
     testing::RunningCrumb crumb({"quantize", folder.string(), "-o", (dir / "out").string()}, dir / "errors");
-    ASSERT_TRUE(crumb.wait_for_lines(record, 11)) << "it was too fast";
+    ASSERT_TRUE(crumb.wait_for_lines(record, 16)) << "it was too fast";
     EXPECT_EQ(crumb.end(SIGKILL), 128 + SIGKILL);
   }
   ASSERT_FALSE(fs::exists(dir / "out"));

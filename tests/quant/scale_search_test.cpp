@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -85,6 +86,49 @@ TEST(SeqScale, MseIsTheBestOfAllRepresentableScales) {
     }
   }
   EXPECT_EQ(rows, 280);
+}
+
+// A column of a matrix gets the codes that its rows would.
+TEST(ScaleSearch, CodesOfAColumnAreThoseOfTheRows) {
+  for (const QuantFormat& format :
+       {QuantFormat{}, QuantFormat{Grid::intn, 4, true, 0}, QuantFormat{Grid::intn, 3, false, 0}}) {
+    auto w = draw(999, 21, heavy);
+    std::vector<GroupScale> groups;
+    for (size_t i = 0; i < w.size(); ++i) {
+      groups.push_back({round_scale(0.3f + 0.01f * static_cast<float>(i % 90)), static_cast<int32_t>(i % 5)});
+      if (i % 9 == 0) w[i] = groups[i].scale * (static_cast<float>(i % 7) - 3) / 2;  // ties, and the levels themselves
+    }
+    std::vector<uint8_t> column(w.size()), alone(w.size());
+    format.grid->nearest_codes_of_column(w.data(), std::ssize(w), format, groups.data(), column.data());
+    for (size_t i = 0; i < w.size(); ++i) format.grid->nearest_codes(&w[i], 1, format, groups[i], &alone[i]);
+    EXPECT_EQ(column, alone) << format.title();
+  }
+}
+
+// Importance of whole numbers is the same as writing each weight that often.
+TEST(ScaleSearch, ImportanceCountsAWeightSeveralTimes) {
+  for (const QuantFormat& format :
+       {QuantFormat{}, QuantFormat{Grid::intn, 4, true, 0}, QuantFormat{Grid::intn, 3, false, 0}}) {
+    int differs = 0;
+    for (uint64_t stream = 0; stream < 20; ++stream) {
+      const auto w = draw(48, stream, heavy);
+      std::vector<float> importance(w.size()), repeated;
+      for (size_t i = 0; i < w.size(); ++i) importance[i] = static_cast<float>(i % 4);
+      // those of importance 0 still bound the range
+      const auto [low, high] = std::minmax_element(w.begin(), w.end());
+      importance[static_cast<size_t>(low - w.begin())] = importance[static_cast<size_t>(high - w.begin())] = 1;
+      for (size_t i = 0; i < w.size(); ++i) repeated.insert(repeated.end(), static_cast<size_t>(importance[i]), w[i]);
+      const auto find = [&](const std::vector<float>& values, const float* weights) {
+        return format.grid->find_scale(values.data(), std::ssize(values), format, ScaleInit::mse, weights);
+      };
+      const GroupScale weighted = find(w, importance.data()), expected = find(repeated, nullptr),
+                       plain = find(w, nullptr);
+      EXPECT_EQ(weighted.scale, expected.scale) << format.title() << " " << stream;
+      EXPECT_EQ(weighted.zero_point, expected.zero_point) << format.title() << " " << stream;
+      differs += weighted.scale != plain.scale ? 1 : 0;
+    }
+    EXPECT_GT(differs, 10) << format.title();
+  }
 }
 
 // One outlier of 200 sigma in 2048: the best scale lies 7 octaves below the maximum.

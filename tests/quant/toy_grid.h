@@ -17,8 +17,8 @@ class ToyTernary final : public quant::GridDefinition {
 
   std::vector<float> levels(const quant::QuantFormat&) const override { return {-1, 0, 1}; }
 
-  quant::GroupScale find_scale(const float* w, int64_t n, const quant::QuantFormat&,
-                               quant::ScaleInit init) const override {
+  quant::GroupScale find_scale(const float* w, int64_t n, const quant::QuantFormat&, quant::ScaleInit init,
+                               const float* /*importance*/) const override {
     double sum = 0, kept = 0, most = 0;
     for (int64_t i = 0; i < n; ++i) most = std::max<double>(most, std::fabs(w[i]));
     if (init == quant::ScaleInit::absmax) return {kernels::round_scale(static_cast<float>(most))};

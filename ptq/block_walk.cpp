@@ -1,0 +1,291 @@
+#include "ptq/block_walk.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <unordered_map>
+#include <utility>
+
+#include "core/common/error.h"
+#include "core/common/log.h"
+#include "core/common/progress.h"
+#include "ptq/row_walk.h"
+#include "quant/codes_parts.h"
+#include "quant/scale_search.h"
+
+namespace crumb::ptq {
+namespace {
+
+using arch::Slot;
+using arch::TensorDesc;
+using quant::QuantizedTensor;
+
+constexpr int64_t kTokensAtOnce = 4096;
+
+WeightError weight_error(const torch::Tensor& w, const torch::Tensor& q) {
+  const auto square = [](const torch::Tensor& x) { return x.to(torch::kFloat64).square().sum().item<double>(); };
+  return {.weights = w.numel(), .error_square = square(w - q), .weight_square = square(w)};
+}
+
+class BlockWalk {
+ public:
+  BlockWalk(const quant::Checkpoint& model, quant::CodesFolder& folder, const BlockMethod& method,
+            ActivationMemory& memory)
+      : model_(model), folder_(folder), method_(method), memory_(memory), table_(arch::tensor_table(model.spec())) {}
+
+  QuantizeReport run(const CalibrationTokens& calibration) {
+    put_kept_tensors(model_, folder_, report_);
+    const int64_t layers = model_.spec().num_layers();
+    embed(calibration);
+    Progress progress("quantize", layers, "blocks");
+    int64_t finished = 0;
+    while (finished < layers && is_finished(finished)) ++finished;
+    if (finished > 0) log_info("going on: {} of {} blocks are done", finished, layers);
+    for (int64_t layer = 0; layer < layers; ++layer) {
+      if (layer < finished) {
+        replay(static_cast<int>(layer));
+      } else {
+        quantize(static_cast<int>(layer));
+      }
+      if (layer + 1 == finished) progress.set_start(finished);
+      if (layer >= finished) progress.update(layer + 1);
+    }
+    progress.finish();
+    return std::move(report_);
+  }
+
+ private:
+  bool is_quantized(const TensorDesc& desc) const { return folder_.format_of(desc) != nullptr; }
+
+  template <class Function>
+  void for_each_linear(int64_t layer, const Function& function) const {
+    for (const auto& desc : table_) {
+      if (desc.id.layer == layer && is_quantized(desc)) function(desc);
+    }
+  }
+
+  bool is_finished(int64_t layer) const {
+    bool all = true;
+    for_each_linear(layer, [&](const TensorDesc& desc) { all = all && folder_.is_finished(desc); });
+    return all;
+  }
+
+  /// The residual stream before the first block: rows of the embedding as the output stores them.
+  void embed(const CalibrationTokens& calibration) {
+    const TensorDesc& desc = model_.tensor(arch::TensorId{Slot::embedding}).desc;
+    const int64_t width = desc.cols();
+    residual_ = memory_.make({calibration.windows, calibration.length, width});
+    float* out = residual_.data_ptr<float>();
+    std::unordered_map<tokenizer::TokenId, std::vector<float>> rows;
+    for (size_t i = 0; i < calibration.ids.size(); ++i) {
+      auto& row = rows[calibration.ids[i]];
+      if (row.empty()) {
+        row.resize(static_cast<size_t>(width));
+        folder_.read_rows(desc, calibration.ids[i], calibration.ids[i] + 1, row.data());
+      }
+      std::copy(row.begin(), row.end(), out + static_cast<int64_t>(i) * width);
+    }
+  }
+
+  /// The block with float weights; one that is finished, with those of the folder.
+  std::shared_ptr<model::Block> make_block(int layer, bool finished) const {
+    const model::TensorSource source = [&, finished](const TensorDesc& desc) {
+      if (!is_quantized(desc) || finished) return read_folder(desc);
+      return model::checkpoint_source(model_)(desc);
+    };
+    return std::make_shared<model::Block>(model_.spec().layers[static_cast<size_t>(layer)], model_.spec().rms_norm_eps,
+                                          layer, table_, source, model::make_float_linear);
+  }
+
+  torch::Tensor read_folder(const TensorDesc& desc) const {
+    torch::Tensor values = torch::empty(desc.shape);
+    folder_.read_rows(desc, 0, desc.rows(), values.data_ptr<float>());
+    return values;
+  }
+
+  BlockWork work_of(int layer, model::Block& block) {
+    const int64_t tokens = residual_.size(1);
+    const auto& spec = block.spec();
+    BlockWork work{.layer = layer,
+                   .block = block,
+                   .context = {.rotary = model::make_rotary_table(spec.rope, tokens),
+                               .mask = model::make_window_mask(spec.window, tokens),
+                               .compute = torch::kFloat32,
+                               .round_small_tensors = true},
+                   .residual = residual_,
+                   .windows_at_once = std::max<int64_t>(1, kTokensAtOnce / tokens),
+                   .formats = {},
+                   .memory = memory_};
+    for_each_linear(layer, [&](const TensorDesc& desc) { work.formats[desc.id.slot] = *folder_.format_of(desc); });
+    return work;
+  }
+
+  void replay(int layer) {
+    const auto block = make_block(layer, true);
+    BlockWork work = work_of(layer, *block);
+    for (GroupedPass pass(work); !pass.is_done();) pass.advance();
+    for_each_linear(layer, [&](const TensorDesc& desc) {
+      report_.tensors.push_back(from_note(folder_.note(desc)));
+      report_.quantized_bytes += quant::codes_bytes(desc.rows(), desc.cols(), *folder_.format_of(desc));
+    });
+  }
+
+  void quantize(int layer) {
+    const auto block = make_block(layer, false);
+    std::map<Slot, torch::Tensor> weights;
+    for_each_linear(layer, [&](const TensorDesc& desc) {
+      weights[desc.id.slot] = block->linears_by_id().at(desc.id)->weight.detach().clone();
+    });
+    BlockWork work = work_of(layer, *block);
+    method_.quantize(work);
+    residual_ = work.residual;
+    for_each_linear(layer, [&](const TensorDesc& desc) {
+      put(desc, weights.at(desc.id.slot), work.results.at(desc.id.slot));
+      report_.quantized_bytes += quant::codes_bytes(desc.rows(), desc.cols(), *folder_.format_of(desc));
+    });
+  }
+
+  void put(const TensorDesc& desc, const torch::Tensor& w, const LinearResult& result) {
+    const QuantizedTensor& codes = result.codes;
+    const int64_t group_cols = codes.format.group_cols(codes.cols);
+    TensorError error{.module = desc.module_name(),
+                      .layer = desc.id.layer,
+                      .error = weight_error(w, dequantized(codes)),
+                      .scales = std::ssize(codes.scales),
+                      .clamped_scales = quant::count_clamped(w.const_data_ptr<float>(), codes.scales.data(), codes.rows,
+                                                             codes.cols, group_cols),
+                      .output = output_error(w, dequantized(codes), result.gram),
+                      .largest_input = result.largest_input};
+    report_.tensors.push_back(error);
+    if (folder_.is_finished(desc)) return;  // of a block that was not
+    folder_.put(desc, 0, codes);
+    if (folder_.keeps_masters()) folder_.put_masters(desc, 0, codes.rows, result.masters.const_data_ptr<float>());
+    folder_.finish(desc, to_note(error));
+  }
+
+  const quant::Checkpoint& model_;
+  quant::CodesFolder& folder_;
+  const BlockMethod& method_;
+  ActivationMemory& memory_;
+  std::vector<TensorDesc> table_;
+  torch::Tensor residual_;
+  QuantizeReport report_;
+};
+
+}  // namespace
+
+const std::string& BlockWork::name(Slot slot) const {
+  const auto found = std::ranges::find(block.linears(), linear(slot), &model::NamedLinear::second);
+  CRUMB_ASSERT(found != block.linears().end());
+  return found->first;
+}
+
+template <class Step>
+void GroupedPass::for_each_batch(const Step& step) {
+  const torch::NoGradGuard no_grad;
+  torch::Tensor next;
+  const int64_t windows = work_.residual.size(0);
+  for (int64_t begin = 0; begin < windows; begin += work_.windows_at_once) {
+    const int64_t end = std::min(begin + work_.windows_at_once, windows);
+    const model::BlockState state = step(begin, end);
+    work_.residual.slice(0, begin, end).copy_(state.residual);
+    if (!state.input.defined()) continue;
+    if (!next.defined()) {
+      const int64_t cols = state.input.size(2);
+      torch::Tensor& memory = memory_[cols];
+      // Where input and output are equally wide, a batch is read before it is overwritten.
+      if (!memory.defined()) memory = work_.memory.make({windows, work_.residual.size(1), cols});
+      next = memory;
+    }
+    next.slice(0, begin, end).copy_(state.input);
+  }
+  input_ = next;
+}
+
+GroupedPass::GroupedPass(BlockWork& work) : work_(work) {
+  for_each_batch([&](int64_t begin, int64_t end) {
+    return work_.block.begin(work_.residual.slice(0, begin, end), work_.context);
+  });
+}
+
+void GroupedPass::advance() {
+  CRUMB_ASSERT(!is_done());
+  for_each_batch([&](int64_t begin, int64_t end) {
+    model::BlockState state{work_.residual.slice(0, begin, end), input_.slice(0, begin, end)};
+    work_.block.advance(state, group_, work_.context);
+    return state;
+  });
+  ++group_;
+}
+
+InputStatistics measure_inputs(const torch::Tensor& input, int64_t windows_at_once, double token_cap,
+                               const std::string& where) {
+  const torch::NoGradGuard no_grad;
+  const int64_t cols = input.size(2), tokens = input.size(0) * input.size(1);
+  InputStatistics out{.gram = torch::zeros({cols, cols})};
+  for (int64_t begin = 0; begin < input.size(0); begin += windows_at_once) {
+    torch::Tensor x = input.slice(0, begin, std::min(begin + windows_at_once, input.size(0))).reshape({-1, cols});
+    const double largest = x.abs().max().item<double>();
+    if (!std::isfinite(largest)) run_error("{}: its inputs are not finite on the calibration text", where);
+    out.largest = std::max(out.largest, largest);
+    if (token_cap > 0) {
+      const torch::Tensor energy = x.square().mean(1, true);
+      const torch::Tensor share = (energy.median() * token_cap / energy.clamp_min(1e-30)).clamp_max(1);
+      out.capped_tokens += (share < 1).sum().item<int64_t>();
+      x = x * share.sqrt();
+    }
+    out.gram.addmm_(x.t(), x);
+  }
+  out.gram.div_(static_cast<double>(tokens));
+  const bool is_finite = out.gram.diagonal().isfinite().all().item<bool>();
+  if (!is_finite) run_error("{}: its inputs are too large on the calibration text", where);
+  return out;
+}
+
+void LinearMethod::quantize(BlockWork& work) const {
+  for (GroupedPass pass(work); !pass.is_done(); pass.advance()) {
+    std::map<Slot, torch::Tensor> weights;
+    for (const Slot slot : pass.group()) {
+      if (work.formats.contains(slot)) weights[slot] = work.linear(slot)->weight.detach();
+    }
+    if (weights.empty()) continue;
+    const InputStatistics inputs =
+        measure_inputs(pass.input(), work.windows_at_once, token_cap_, work.name(weights.begin()->first));
+    for (auto& [slot, result] : round(work, weights, inputs)) {
+      result.gram = inputs.gram;
+      result.largest_input = inputs.largest;
+      replace_weight(*work.linear(slot), result.codes);
+      work.results[slot] = std::move(result);
+    }
+  }
+}
+
+OutputError output_error(const torch::Tensor& w, const torch::Tensor& q, const torch::Tensor& gram) {
+  const torch::NoGradGuard no_grad;
+  const auto energy = [&](const torch::Tensor& x) { return x.mm(gram).mul_(x).sum(torch::kFloat64).item<double>(); };
+  return {.error_square = std::max(0.0, energy(w - q)), .output_square = energy(w)};
+}
+
+torch::Tensor dequantized(const QuantizedTensor& codes) {
+  torch::Tensor values = torch::empty({codes.rows, codes.cols});
+  codes.dequantize(values.data_ptr<float>());
+  return values;
+}
+
+void replace_weight(model::LinearModule& linear, const QuantizedTensor& codes) {
+  const torch::NoGradGuard no_grad;
+  linear.weight.copy_(dequantized(codes));
+}
+
+QuantizeReport walk_blocks(const quant::Checkpoint& model, quant::CodesFolder& folder, const BlockMethod& method,
+                           const CalibrationOptions& calibration, const Path& spill, ThreadPool& pool) {
+  at::set_num_threads(pool.num_threads());
+  const CalibrationTokens tokens = read_calibration(calibration, model, pool);
+  const double limit =
+      calibration.memory.is_word() ? std::numeric_limits<double>::infinity() : *calibration.memory.value * 1e9;
+  ActivationMemory memory(spill, limit);
+  return BlockWalk(model, folder, method, memory).run(tokens);
+}
+
+}  // namespace crumb::ptq

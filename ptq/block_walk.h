@@ -1,0 +1,114 @@
+// The walk of methods with activations: block by block, each on what the quantized blocks before it give.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <map>
+#include <optional>
+
+#include "core/common/thread_pool.h"
+#include "model/block.h"
+#include "ptq/activations.h"
+#include "ptq/calibration.h"
+#include "ptq/report.h"
+#include "quant/checkpoint.h"
+#include "quant/codes_folder.h"
+#include "quant/quantized_tensor.h"
+
+namespace crumb::ptq {
+
+/// What became of a linear.
+struct LinearResult {
+  quant::QuantizedTensor codes;
+  torch::Tensor masters;     // [rows, cols] float32: what the codes are nearest to
+  torch::Tensor gram;        // of its inputs (InputStatistics), which the report judges its outputs by
+  double largest_input = 0;  // |x|
+};
+
+/// One block, while it is quantized.
+struct BlockWork {
+  int layer = 0;
+  model::Block& block;          // float weights; a method replaces those it has quantized
+  model::BlockContext context;  // as the shipped model computes: small tensors rounded
+  torch::Tensor residual;       // [windows, tokens, hidden]: the block's input; afterwards its output
+  int64_t windows_at_once = 1;  // batches of this size, in order, whoever computes: sums come out the same
+  std::map<arch::Slot, quant::QuantFormat> formats;  // of the linears that are quantized
+  ActivationMemory& memory;
+  std::map<arch::Slot, LinearResult> results = {};  // to be filled: one for each of `formats`
+
+  const std::shared_ptr<model::LinearModule>& linear(arch::Slot slot) const {
+    return block.linears_by_id().at(arch::TensorId{slot, layer});
+  }
+  const std::string& name(arch::Slot slot) const;  // of the module, for messages
+};
+
+class BlockMethod {
+ public:
+  virtual ~BlockMethod() = default;
+  /// Fills work.results, leaves the quantized weights in work.block and its output in work.residual. Nothing may depend
+  /// on the number of threads but by the rounding of Torch's sums.
+  virtual void quantize(BlockWork& work) const = 0;
+};
+
+/// A block run group of linears by group of linears for all windows at once.
+class GroupedPass {
+ public:
+  explicit GroupedPass(BlockWork& work);
+
+  bool is_done() const { return group_ == work_.block.groups().size(); }
+  const std::vector<arch::Slot>& group() const { return work_.block.groups()[group_]; }
+  /// What they read, [windows, tokens, cols].
+  const torch::Tensor& input() const { return input_; }
+  /// On to the next group, with the weights as they are now.
+  void advance();
+
+ private:
+  template <class Step>
+  void for_each_batch(const Step& step);
+
+  BlockWork& work_;
+  size_t group_ = 0;
+  torch::Tensor input_;
+  std::map<int64_t, torch::Tensor> memory_;  // by width, one for each
+};
+
+/// What is known of the inputs of a group of linears.
+struct InputStatistics {
+  torch::Tensor gram;  // [cols, cols] float32: mean of x x^T over tokens
+  double largest = 0;  // |x|
+  int64_t capped_tokens = 0;
+};
+/// input [windows, tokens, cols]. token_cap > 0: a token whose energy is above that many medians of its batch counts
+/// as one of that energy. RunError naming `layer` for activations that are not finite.
+InputStatistics measure_inputs(const torch::Tensor& input, int64_t windows_at_once, double token_cap,
+                               const std::string& where);
+
+/// Methods that round linear by linear, looking at what they read: each group on the inputs that the quantized groups
+/// before it give.
+class LinearMethod : public BlockMethod {
+ public:
+  explicit LinearMethod(double token_cap) : token_cap_(token_cap) {}
+  void quantize(BlockWork& work) const final;
+
+ protected:
+  /// Rounds linears that share an input: w by slot. Gives codes and masters.
+  virtual std::map<arch::Slot, LinearResult> round(const BlockWork& work, const std::map<arch::Slot, torch::Tensor>& w,
+                                                   const InputStatistics& inputs) const = 0;
+
+ private:
+  double token_cap_;
+};
+
+/// sum over tokens |x (w - q)^T|^2 and |x w^T|^2, each by the number of tokens. w, q [rows, cols].
+OutputError output_error(const torch::Tensor& w, const torch::Tensor& q, const torch::Tensor& gram);
+
+torch::Tensor dequantized(const quant::QuantizedTensor& codes);
+/// Puts the dequantized codes in the place of a linear's weight.
+void replace_weight(model::LinearModule& linear, const quant::QuantizedTensor& codes);
+
+/// Fills `folder` as walk_rows() does, by `method` and the activations of `calibration`. `spill`: folder for those that
+/// find no room in memory.
+QuantizeReport walk_blocks(const quant::Checkpoint& model, quant::CodesFolder& folder, const BlockMethod& method,
+                           const CalibrationOptions& calibration, const Path& spill, ThreadPool& pool);
+
+}  // namespace crumb::ptq

@@ -1,0 +1,181 @@
+#include "ptq/feedback.h"
+
+#include <Eigen/Dense>
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "core/common/error.h"
+#include "core/common/log.h"
+#include "quant/scale_search.h"
+
+namespace crumb::ptq {
+namespace {
+
+using quant::GroupScale;
+using quant::QuantFormat;
+using RowMajor = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using Columns = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::ColMajor>;
+
+constexpr int64_t kBlockCols = 128;  // columns whose feedback to each other is computed one by one
+constexpr int64_t kChunkRows = 64;   // rows of a thread at a time: a column of them is contiguous
+
+/// Rows [begin, begin + count) of a matrix, which are rounded together.
+class Chunk {
+ public:
+  Chunk(const float* w, int64_t count, const FeedbackFactor& factor, const QuantFormat& format,
+        const FeedbackOptions& options)
+      : w_(w),
+        rows_(count),
+        cols_(factor.size()),
+        factor_(factor),
+        format_(format),
+        options_(options),
+        group_cols_(format.group_cols(cols_)),
+        levels_(format.levels()),
+        coefficients_(factor.coefficients(), cols_, cols_),
+        errors_(rows_, cols_),
+        scales_(static_cast<size_t>(rows_ * format.groups(cols_))) {}
+
+  /// Everything of these rows into the whole result, whose row `begin` is the chunk's first.
+  void run(int64_t begin, FeedbackResult& out) {
+    codes_ = out.codes.codes.data() + begin * cols_;
+    targets_ = out.targets.data() + begin * cols_;
+    if (options_.static_scales) {
+      for (int64_t group = 0; group < cols_ / group_cols_; ++group) find_scales(group, w_, cols_, group * group_cols_);
+    }
+    const int64_t block = block_cols();
+    for (int64_t first = 0; first < cols_; first += block) round_block(first, std::min(block, cols_ - first));
+    for (int64_t row = 0; row < rows_; ++row) {
+      for (int64_t group = 0; group < cols_ / group_cols_; ++group) {
+        const GroupScale& scale = scales_[static_cast<size_t>(group * rows_ + row)];
+        const auto at = static_cast<size_t>((begin + row) * (cols_ / group_cols_) + group);
+        out.codes.scales[at] = scale.scale;
+        if (format_.has_zero_points()) out.codes.zero_points[at] = scale.zero_point;
+      }
+    }
+  }
+
+ private:
+  /// Where scales come from the targets, a group lies within one block.
+  int64_t block_cols() const {
+    if (options_.static_scales || group_cols_ == cols_) return kBlockCols;
+    return std::max(group_cols_, kBlockCols / group_cols_ * group_cols_);
+  }
+
+  GroupScale* scales_of(int64_t group) { return scales_.data() + group * rows_; }
+
+  /// Scales of a group from values [rows, stride] at column `at`.
+  void find_scales(int64_t group, const float* values, int64_t stride, int64_t at) {
+    for (int64_t row = 0; row < rows_; ++row)
+      scales_of(group)[row] = format_.grid->find_scale(values + row * stride + at, group_cols_, format_, options_.init,
+                                                       factor_.importance().data() + group * group_cols_);
+  }
+
+  void round_block(int64_t first, int64_t count) {
+    // what the columns before the block give to all of its columns
+    Columns feed = errors_.leftCols(first) * coefficients_.block(0, first, first, count);
+    std::vector<uint8_t> codes(static_cast<size_t>(rows_));
+    Eigen::VectorXf target(rows_);
+    for (int64_t i = first; i < first + count; ++i) {
+      const int64_t col = factor_.order()[static_cast<size_t>(i)], group = col / group_cols_;
+      if (!options_.static_scales && i % group_cols_ == 0) find_scales_of_targets(first, i, feed);
+      for (int64_t row = 0; row < rows_; ++row) target[row] = w_[row * cols_ + col];
+      target += feed.col(i - first);
+      target.noalias() += errors_.middleCols(first, i - first) * coefficients_.col(i).segment(first, i - first);
+      const GroupScale* scales = scales_of(group);
+      format_.grid->nearest_codes_of_column(target.data(), rows_, format_, scales, codes.data());
+      for (int64_t row = 0; row < rows_; ++row) {
+        const uint8_t code = codes[static_cast<size_t>(row)];
+        const float zero = format_.has_zero_points() ? static_cast<float>(scales[row].zero_point) : 0.0f;
+        errors_(row, i) = w_[row * cols_ + col] - (levels_[code] - zero) * scales[row].scale;
+        codes_[row * cols_ + col] = code;
+        targets_[row * cols_ + col] = target[row];
+      }
+    }
+  }
+
+  /// The group that begins with column i, columns in their own order: its targets as far as they are known.
+  void find_scales_of_targets(int64_t first, int64_t i, const Columns& feed) {
+    RowMajor values = feed.middleCols(i - first, group_cols_);
+    values.noalias() += errors_.middleCols(first, i - first) * coefficients_.block(first, i, i - first, group_cols_);
+    for (int64_t row = 0; row < rows_; ++row) {
+      for (int64_t k = 0; k < group_cols_; ++k) values(row, k) += w_[row * cols_ + i + k];
+    }
+    find_scales(i / group_cols_, values.data(), group_cols_, 0);
+  }
+
+  const float* w_;
+  int64_t rows_, cols_;
+  const FeedbackFactor& factor_;
+  const QuantFormat& format_;
+  const FeedbackOptions& options_;
+  int64_t group_cols_;
+  std::vector<float> levels_;
+  Eigen::Map<const RowMajor> coefficients_;
+  Columns errors_;                  // w - q of the columns done, in the factor's order
+  std::vector<GroupScale> scales_;  // [groups, rows]
+  uint8_t* codes_ = nullptr;
+  float* targets_ = nullptr;
+};
+
+}  // namespace
+
+FeedbackFactor::FeedbackFactor(const float* gram, int64_t n, const FeedbackOptions& options)
+    : n_(n), order_(static_cast<size_t>(n)), coefficients_(static_cast<size_t>(n * n)) {
+  CRUMB_ASSERT(options.static_scales || !options.act_order);
+  const auto diagonal = [&](int64_t i) { return gram[i * n + i]; };
+  std::iota(order_.begin(), order_.end(), 0);
+  if (options.act_order) std::ranges::stable_sort(order_, std::greater<>(), diagonal);
+  double mean = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    dead_columns_ += diagonal(i) == 0 ? 1 : 0;
+    mean += diagonal(i) / static_cast<double>(n);
+  }
+  if (mean == 0) mean = 1;  // nothing moves: plain rounding
+  for (damping_ = options.damping; !factorize(gram, damping_ * mean); damping_ = std::max(1e-6, damping_ * 10)) {
+  }
+  for (int64_t i = 0; i < n; ++i) importance_.push_back(static_cast<float>(diagonal(i) + damping_ * mean));
+}
+
+/// False: not positive definite.
+bool FeedbackFactor::factorize(const float* gram, double added) {
+  Eigen::MatrixXd reversed(n_, n_);  // its lower triangle is what LLT reads
+  const auto source = [&](int64_t i) { return order_[static_cast<size_t>(n_ - 1 - i)]; };
+  for (int64_t col = 0; col < n_; ++col) {
+    for (int64_t row = col; row < n_; ++row) reversed(row, col) = gram[source(row) * n_ + source(col)];
+    if (reversed(col, col) == 0) reversed(col, col) = 1;
+    reversed(col, col) += added;
+  }
+  const Eigen::LLT<Eigen::Ref<Eigen::MatrixXd>> factorization(reversed);  // in place
+  if (factorization.info() != Eigen::Success) return false;
+  for (int64_t i = 0; i < n_; ++i) {
+    const double pivot = reversed(n_ - 1 - i, n_ - 1 - i);
+    if (!(pivot > 0) || !std::isfinite(pivot)) return false;
+    for (int64_t j = 0; j < i; ++j)
+      coefficients_[static_cast<size_t>(j * n_ + i)] = static_cast<float>(reversed(n_ - 1 - j, n_ - 1 - i) / pivot);
+  }
+  return true;
+}
+
+FeedbackResult round_with_feedback(const float* w, int64_t rows, const FeedbackFactor& factor,
+                                   const QuantFormat& format, const FeedbackOptions& options, Executor& executor) {
+  const int64_t cols = factor.size();
+  CRUMB_ASSERT(cols % format.group_cols(cols) == 0);
+  quant::check_method(format, options.init);
+  FeedbackResult out;
+  out.codes = {.format = format, .rows = rows, .cols = cols, .codes = {}, .scales = {}, .zero_points = {}};
+  out.codes.codes.resize(static_cast<size_t>(rows * cols));
+  out.targets.resize(out.codes.codes.size());
+  out.codes.scales.resize(static_cast<size_t>(rows * format.groups(cols)));
+  if (format.has_zero_points()) out.codes.zero_points.resize(out.codes.scales.size());
+  executor.run_in_turns((rows + kChunkRows - 1) / kChunkRows, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t chunk = begin; chunk < end; ++chunk) {
+      const int64_t row = chunk * kChunkRows;
+      Chunk(w + row * cols, std::min(kChunkRows, rows - row), factor, format, options).run(row, out);
+    }
+  });
+  return out;
+}
+
+}  // namespace crumb::ptq

@@ -1,0 +1,66 @@
+// Rounding with error feedback: GPTQ (Frantar et al., arXiv:2210.17323) in the form of LDLQ (Chee et al.,
+// arXiv:2307.13304), which they prove to be the same. No Torch here.
+//
+// For a row w with inputs of Gram matrix H the loss of rounding it to q is e H e^T, e = w - q. With H = R R^T, R upper
+// triangular,
+//
+//   e H e^T = sum_i R_ii^2 (e_i + sum_{j<i} e_j R_ji / R_ii)^2,
+//
+// so column after column is rounded from the target t_i = w_i + sum_{j<i} e_j R_ji / R_ii. One Cholesky factorization
+// of H (its columns in reverse), where the usual form inverts H and factorizes the inverse.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/common/executor.h"
+#include "quant/quantized_tensor.h"
+
+namespace crumb::ptq {
+
+struct FeedbackOptions {
+  double damping = 0.01;      // added to the diagonal, as a share of its mean
+  bool act_order = true;      // columns in order of falling diagonal, else as they stand
+  bool static_scales = true;  // all scales from the weights as they are; else those of a group from the targets when
+                              // its first column comes (needs act_order = false)
+  quant::ScaleInit init = quant::ScaleInit::mse;
+};
+
+/// What all linears with the same input share.
+class FeedbackFactor {
+ public:
+  /// gram [n, n] row-major, symmetric: the mean of x x^T over tokens. Columns that no token ever moves (a zero on the
+  /// diagonal) get no feedback. Where rounding makes the damped matrix indefinite, more damping is tried, ten times as
+  /// much each time.
+  FeedbackFactor(const float* gram, int64_t n, const FeedbackOptions& options);
+
+  int64_t size() const { return n_; }
+  const std::vector<int64_t>& order() const { return order_; }  // the column that comes i-th
+  /// R_ji / R_ii, j < i, both in that order, row-major [n, n]; the rest is 0.
+  const float* coefficients() const { return coefficients_.data(); }
+  /// Diagonal of the damped matrix, by column: what errors of a scale search weigh.
+  const std::vector<float>& importance() const { return importance_; }
+  double damping() const { return damping_; }  // the share that was used
+  int64_t dead_columns() const { return dead_columns_; }
+
+ private:
+  bool factorize(const float* gram, double share);
+
+  int64_t n_;
+  std::vector<int64_t> order_;
+  std::vector<float> coefficients_, importance_;
+  double damping_ = 0;
+  int64_t dead_columns_ = 0;
+};
+
+struct FeedbackResult {
+  quant::QuantizedTensor codes;
+  std::vector<float> targets;  // [rows, cols]: what was rounded to the codes
+};
+
+/// w [rows, n]. The result does not depend on the number of threads.
+FeedbackResult round_with_feedback(const float* w, int64_t rows, const FeedbackFactor& factor,
+                                   const quant::QuantFormat& format, const FeedbackOptions& options,
+                                   Executor& executor);
+
+}  // namespace crumb::ptq

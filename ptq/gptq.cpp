@@ -1,0 +1,56 @@
+#include "ptq/gptq.h"
+
+#include "core/common/log.h"
+#include "kernels/torch/executor.h"
+#include "ptq/block_walk.h"
+#include "ptq/feedback.h"
+#include "quant/scale_search.h"
+
+namespace crumb::ptq {
+namespace {
+
+class Gptq : public LinearMethod {
+ public:
+  Gptq(const FeedbackOptions& options, double token_cap) : LinearMethod(token_cap), options_(options) {}
+
+ protected:
+  std::map<arch::Slot, LinearResult> round(const BlockWork& work, const std::map<arch::Slot, torch::Tensor>& weights,
+                                           const InputStatistics& inputs) const override {
+    const FeedbackFactor factor(inputs.gram.const_data_ptr<float>(), inputs.gram.size(0), options_);
+    warn(factor, work.name(weights.begin()->first));
+    std::map<arch::Slot, LinearResult> results;
+    for (const auto& [slot, w] : weights) {
+      FeedbackResult rounded = round_with_feedback(w.const_data_ptr<float>(), w.size(0), factor, work.formats.at(slot),
+                                                   options_, kernels::torch_executor());
+      results[slot] = {.codes = std::move(rounded.codes),
+                       .masters = torch::from_blob(rounded.targets.data(), w.sizes()).clone(),
+                       .gram = {}};
+    }
+    return results;
+  }
+
+ private:
+  void warn(const FeedbackFactor& factor, const std::string& where) const {
+    if (factor.damping() > options_.damping)
+      log_warning("{}: its inputs' Gram matrix needed a damping of {:g}", where, factor.damping());
+    if (factor.dead_columns() > 0)
+      log_warning("{}: {} of {} inputs are zero on the whole calibration text; their weights are rounded to nearest",
+                  where, factor.dead_columns(), factor.size());
+  }
+
+  FeedbackOptions options_;
+};
+
+}  // namespace
+
+void GptqMethod::check() const { linears.check(quant::scale_init_from_name(init)); }
+
+Method GptqMethod::make() const {
+  return std::make_shared<Gptq>(FeedbackOptions{.damping = damping,
+                                                .act_order = act_order,
+                                                .static_scales = static_groups,
+                                                .init = quant::scale_init_from_name(init)},
+                                token_cap);
+}
+
+}  // namespace crumb::ptq
