@@ -94,8 +94,11 @@ class BlockWalk {
       if (!is_quantized(desc) || finished) return read_folder(desc);
       return model::checkpoint_source(model_)(desc);
     };
-    return std::make_shared<model::Block>(model_.spec().layers[static_cast<size_t>(layer)], model_.spec().rms_norm_eps,
-                                          layer, table_, source, model::make_float_linear);
+    auto block =
+        std::make_shared<model::Block>(model_.spec().layers[static_cast<size_t>(layer)], model_.spec().rms_norm_eps,
+                                       layer, table_, source, model::make_float_linear);
+    for (const auto& parameter : block->parameters()) parameter.set_requires_grad(false);
+    return block;
   }
 
   torch::Tensor read_folder(const TensorDesc& desc) const {

@@ -45,12 +45,14 @@ class Gptq : public LinearMethod {
 
 void GptqMethod::check() const { linears.check(quant::scale_init_from_name(init)); }
 
-Method GptqMethod::make() const {
-  return std::make_shared<Gptq>(FeedbackOptions{.damping = damping,
-                                                .act_order = act_order,
-                                                .static_scales = static_groups,
-                                                .init = quant::scale_init_from_name(init)},
-                                token_cap);
+Method GptqMethod::make() const { return make_gptq(gptq, quant::scale_init_from_name(init)); }
+
+std::shared_ptr<BlockMethod> make_gptq(const GptqOptions& options, quant::ScaleInit init) {
+  return std::make_shared<Gptq>(FeedbackOptions{.damping = options.damping,
+                                                .act_order = options.act_order,
+                                                .static_scales = options.static_groups,
+                                                .init = init},
+                                options.token_cap);
 }
 
 }  // namespace crumb::ptq

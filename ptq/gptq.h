@@ -9,12 +9,13 @@
 
 namespace crumb::ptq {
 
-/// The keys of `method: {name: gptq}`.
-struct GptqMethod {
-  static constexpr const char* kName = "gptq";
+class BlockMethod;
 
-  quant::LinearFormats linears = {};
-  std::string init = "mse";
+inline constexpr const char* kCalibratedInit =
+    "scales: absmax, absmean, or the least squared error, weighted by the energy of the inputs (mse)";
+
+/// What all methods that begin with GPTQ share.
+struct GptqOptions {
   double damping = 0.01;
   bool act_order = true;
   bool static_groups = true;
@@ -22,10 +23,6 @@ struct GptqMethod {
 
   template <class V>
   void visit(V& v) {
-    linears.visit(v);
-    v.field("init", init,
-            "scales: absmax, absmean, or the least squared error, weighted by the energy of the inputs (mse)",
-            {.choices = quant::scale_init_names()});
     v.field("damping", damping, "added to the diagonal of the inputs' Gram matrix, as a share of its mean", {.min = 0});
     v.field("act_order", act_order, "columns of the most energy are rounded first; a file keeps its own order");
     v.field("static_groups", static_groups,
@@ -39,9 +36,27 @@ struct GptqMethod {
                                  ? "false needs act_order: false: no stored format keeps groups of scattered columns"
                                  : "");
   }
+};
+
+/// The keys of `method: {name: gptq}`.
+struct GptqMethod {
+  static constexpr const char* kName = "gptq";
+
+  quant::LinearFormats linears = {};
+  std::string init = "mse";
+  GptqOptions gptq = {};
+
+  template <class V>
+  void visit(V& v) {
+    linears.visit(v);
+    v.field("init", init, kCalibratedInit, {.choices = quant::scale_init_names()});
+    gptq.visit(v);
+  }
 
   void check() const;
   Method make() const;
 };
+
+std::shared_ptr<BlockMethod> make_gptq(const GptqOptions& options, quant::ScaleInit init);
 
 }  // namespace crumb::ptq

@@ -6,6 +6,7 @@
 #include "core/common/config.h"
 #include "core/common/file.h"
 #include "core/common/thread_pool.h"
+#include "ptq/blockwise.h"
 #include "ptq/calibration.h"
 #include "ptq/gptq.h"
 #include "ptq/report.h"
@@ -15,7 +16,7 @@ namespace crumb::ptq {
 
 struct QuantizeJob {
   Path model, output;
-  std::variant<RtnMethod, GptqMethod> method;
+  std::variant<RtnMethod, GptqMethod, BlockwiseMethod> method;
   CalibrationOptions calibration;
   bool masters = false;
 
@@ -23,7 +24,9 @@ struct QuantizeJob {
   void visit(V& v) {
     v.field("model", model, "the HF folder or GGUF to quantize", {.required = true});
     v.field("output", output, "the folder to write: codes and scales", {.required = true});
-    v.section("method", method, "What becomes of the linears: rtn rounds them to nearest, gptq with error feedback");
+    v.section("method", method,
+              "What becomes of the linears: rtn rounds them to nearest, gptq with error feedback, blockwise trains "
+              "each block after that");
     v.section("calibration", calibration, "What the methods that look at activations see");
     v.field("masters", masters,
             "also keep the weights that were rounded to the codes, in OUTPUT/masters: four bytes a weight, for `crumb "

@@ -1,5 +1,7 @@
 #include "ptq/rtn.h"
 
+#include "core/common/error.h"
+#include "ptq/nearest.h"
 #include "quant/scale_search.h"
 
 namespace crumb::ptq {
@@ -19,8 +21,16 @@ class RoundToNearest : public RowMethod {
 
 }  // namespace
 
-void RtnMethod::check() const { linears.check(quant::scale_init_from_name(init)); }
+void RtnMethod::check() const {
+  linears.check(quant::scale_init_from_name(init));
+  CRUMB_CHECK(importance == "none" || init == "mse", "method.importance: weighs the errors of init: mse; {} has none",
+              init);
+}
 
-Method RtnMethod::make() const { return std::make_unique<RoundToNearest>(quant::scale_init_from_name(init)); }
+Method RtnMethod::make() const {
+  const quant::ScaleInit scales = quant::scale_init_from_name(init);
+  if (importance == "activations") return make_weighted_nearest(scales);
+  return std::make_unique<RoundToNearest>(scales);
+}
 
 }  // namespace crumb::ptq

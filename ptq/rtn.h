@@ -15,11 +15,15 @@ struct RtnMethod {
 
   quant::LinearFormats linears = {};
   std::string init = "mse";
+  std::string importance = "none";
 
   template <class V>
   void visit(V& v) {
     linears.visit(v);
     v.field("init", init, quant::format_help::kInit, {.choices = quant::scale_init_names()});
+    v.field("importance", importance,
+            "what weighs the errors of init: mse: nothing, or the energy of each input on the calibration text",
+            {.choices = {"none", "activations"}});
   }
 
   /// UserError for combinations that do not exist.

@@ -1,0 +1,179 @@
+#include "ptq/block_training.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <utility>
+
+#include "core/common/rng.h"
+#include "kernels/cpu_features.h"
+#include "kernels/torch/seq.h"
+#include "qat/fake_quantize.h"
+#include "quant/scale_search.h"
+
+namespace crumb::ptq {
+namespace {
+
+using arch::Slot;
+using torch::Tensor;
+
+constexpr double kBeta1 = 0.9, kBeta2 = 0.99, kEps = 1e-12;
+
+/// A parameter and its moments.
+struct Trained {
+  Tensor value, mean = {}, square = {};
+
+  explicit Trained(const Tensor& first)
+      : value(first.clone().requires_grad_(true)), mean(torch::zeros_like(first)), square(torch::zeros_like(first)) {}
+
+  /// The direction of step `number` (1, 2, ...), of about unit size.
+  Tensor direction(BlockTraining::Step step, int64_t number) {
+    const Tensor& gradient = value.grad();
+    if (step == BlockTraining::Step::sign) return gradient.sign();
+    mean.lerp_(gradient, 1 - kBeta1);
+    square.mul_(kBeta2).addcmul_(gradient, gradient, 1 - kBeta2);
+    const double correct = std::sqrt(1 - std::pow(kBeta2, number)) / (1 - std::pow(kBeta1, number));
+    return mean.div(square.sqrt().add_(kEps)).mul_(correct);
+  }
+};
+
+class TrainedLinear {
+ public:
+  TrainedLinear(model::LinearModule& linear, const LinearResult& start)
+      : linear_(linear),
+        format_(start.codes.format),
+        rows_(start.codes.rows),
+        cols_(start.codes.cols),
+        weight_(start.masters),
+        log_scale_(torch::tensor(start.codes.scales).view({rows_, -1}).log()),
+        first_weight_(start.masters.clone()),
+        first_scale_(log_scale_.value.detach().exp()) {
+    if (format_.has_zero_points()) zero_points_ = torch::tensor(start.codes.zero_points).view({rows_, -1});
+  }
+
+  /// Puts the quantized weight, with its graph, into the block.
+  void place() { linear_.weight = qat::fake_quantize(weight_.value, log_scale_.value, zero_points_, format_); }
+
+  void step(const BlockTraining& training, int64_t number, double share) {
+    const torch::NoGradGuard no_grad;
+    if (!weight_.value.grad().defined()) return;
+    const auto by_group = [&](const Tensor& x) { return x.view({rows_, first_scale_.size(1), -1}); };
+    const Tensor scale = first_scale_.unsqueeze(2);
+    by_group(weight_.value).sub_(by_group(weight_.direction(training.step, number)) * scale * (training.lr * share));
+    log_scale_.value.sub_(log_scale_.direction(training.step, number), training.scale_lr * share);
+    if (training.reach > 0) {
+      const Tensor reach = (scale * training.reach).expand_as(by_group(weight_.value)).reshape({rows_, cols_});
+      weight_.value.copy_(torch::minimum(torch::maximum(weight_.value, first_weight_ - reach), first_weight_ + reach));
+    }
+    weight_.value.mutable_grad().zero_();
+    log_scale_.value.mutable_grad().zero_();
+  }
+
+  LinearResult result(const LinearResult& start) const {
+    const torch::NoGradGuard no_grad;
+    LinearResult out = start;
+    out.masters = weight_.value.detach().clone();
+    const Tensor scale = kernels::round_scale(log_scale_.value.exp()).contiguous();
+    std::copy_n(scale.const_data_ptr<float>(), scale.numel(), out.codes.scales.begin());
+    quant::set_nearest_codes(out.masters.const_data_ptr<float>(), out.codes);
+    return out;
+  }
+
+ private:
+  model::LinearModule& linear_;
+  quant::QuantFormat format_;
+  int64_t rows_, cols_;
+  Trained weight_, log_scale_;
+  Tensor zero_points_, first_weight_, first_scale_;
+};
+
+/// Per token, or of all of them; means over windows of the same size add up.
+Tensor loss_of(const Tensor& output, const Tensor& target, bool normalise_tokens) {
+  const Tensor error = (output - target).square().mean(2), power = target.square().mean(2);
+  return normalise_tokens ? (error / power.clamp_min(1e-20)).mean() : error.mean() / power.mean().clamp_min(1e-20);
+}
+
+/// The output of the block into work.residual; the loss over all windows.
+double run(BlockWork& work, const Tensor& input, const Tensor& target, bool normalise_tokens) {
+  const torch::NoGradGuard no_grad;
+  double sum = 0;
+  for (int64_t begin = 0; begin < input.size(0); begin += work.windows_at_once) {
+    const int64_t end = std::min(begin + work.windows_at_once, input.size(0));
+    const Tensor output = work.block.forward(input.slice(0, begin, end), work.context);
+    work.residual.slice(0, begin, end).copy_(output);
+    sum += loss_of(output, target.slice(0, begin, end), normalise_tokens).item<double>() *
+           static_cast<double>(end - begin);
+  }
+  return sum / static_cast<double>(input.size(0));
+}
+
+/// Windows of each step: passes over all of them in an order of their own.
+std::vector<int64_t> order_of_windows(int64_t windows, int64_t count, const Rng& rng) {
+  std::vector<int64_t> order;
+  while (std::ssize(order) < count) {
+    std::vector<int64_t> pass(static_cast<size_t>(windows));
+    std::iota(pass.begin(), pass.end(), 0);
+    for (int64_t i = windows - 1; i > 0; --i) {
+      const auto other = rng.below(static_cast<uint64_t>(std::ssize(order) + i), static_cast<uint64_t>(i + 1));
+      std::swap(pass[static_cast<size_t>(i)], pass[other]);
+    }
+    order.insert(order.end(), pass.begin(), pass.end());
+  }
+  return order;
+}
+
+}  // namespace
+
+TrainedBlock train_block(BlockWork& work, const Tensor& input, const Tensor& target, const BlockTraining& training) {
+  TrainedBlock out;
+  out.loss_before = run(work, input, target, training.normalise_tokens);
+  std::map<Slot, TrainedLinear> trained;
+  std::map<Slot, Tensor> own;
+  for (const auto& [slot, start] : work.results) {
+    own[slot] = work.linear(slot)->weight;
+    trained.emplace(slot, TrainedLinear(*work.linear(slot), start));
+  }
+  model::BlockContext context = work.context;
+  context.compute = kernels::has_fast_bf16() ? torch::kBFloat16 : torch::kFloat32;
+  const auto order = order_of_windows(input.size(0), training.steps * training.windows,
+                                      Rng(training.seed, static_cast<uint64_t>(work.layer)));
+  for (int64_t step = 0; step < training.steps; ++step) {
+    const auto first = static_cast<std::ptrdiff_t>(step * training.windows);
+    const Tensor picked =
+        torch::tensor(std::vector<int64_t>(order.begin() + first, order.begin() + first + training.windows));
+    for (auto& [slot, linear] : trained) linear.place();
+    const Tensor output = work.block.forward(input.index_select(0, picked), context);
+    loss_of(output, target.index_select(0, picked), training.normalise_tokens).backward();
+    const double share = 1.0 - static_cast<double>(step) / static_cast<double>(training.steps);
+    for (auto& [slot, linear] : trained) linear.step(training, step + 1, share);
+  }
+  std::map<Slot, LinearResult> results;
+  for (const auto& [slot, start] : work.results) {
+    results[slot] = trained.at(slot).result(start);
+    work.linear(slot)->weight = own.at(slot);
+    replace_weight(*work.linear(slot), results[slot].codes);
+  }
+  out.loss_after = run(work, input, target, training.normalise_tokens);
+  out.is_kept = out.loss_after <= out.loss_before;
+  if (out.is_kept) {
+    work.results = std::move(results);
+    return out;
+  }
+  for (const auto& [slot, start] : work.results) replace_weight(*work.linear(slot), start.codes);
+  run(work, input, target, training.normalise_tokens);
+  return out;
+}
+
+Tensor float_output(BlockWork& work, const Tensor& input) {
+  const torch::NoGradGuard no_grad;
+  model::BlockContext context = work.context;
+  context.round_small_tensors = false;
+  const Tensor output = work.memory.make(input.sizes());
+  for (int64_t begin = 0; begin < input.size(0); begin += work.windows_at_once) {
+    const int64_t end = std::min(begin + work.windows_at_once, input.size(0));
+    output.slice(0, begin, end).copy_(work.block.forward(input.slice(0, begin, end), context));
+  }
+  return output;
+}
+
+}  // namespace crumb::ptq
