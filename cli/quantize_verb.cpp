@@ -18,6 +18,7 @@ namespace crumb::cli {
 namespace {
 
 using ptq::QuantizeJob;
+using ptq::QuantizePlan;
 using ptq::QuantizeReport;
 using ptq::TensorError;
 using ptq::WeightError;
@@ -27,7 +28,7 @@ struct Options {
   std::vector<std::string> overrides;  // key=value
   std::string method, grid, bits, group_size, init, output;
   std::vector<std::string> exclude;
-  bool asymmetric = false, print_config = false;
+  bool asymmetric = false, dry_run = false, print_config = false;
 };
 
 bool is_job_file(const Path& path) { return path.extension() == ".yaml" || path.extension() == ".yml"; }
@@ -161,10 +162,61 @@ nlohmann::json to_json(const QuantizeReport& report, const QuantizeJob& job) {
           {"total", to_json(report.total())}};
 }
 
+void print_plan(const QuantizePlan& plan, const QuantizeJob& job) {
+  const auto total = plan.total();
+  fmt::print("{}: {} linears, {} weights at {:.3f} bits; {} parameters kept\n", job.output.string(), total.linears,
+             format_count(total.weights), plan.bits_per_weight(), format_count(plan.kept_parameters));
+  for (const auto& part : plan.parts) {
+    const int64_t group = part.format.group_size;
+    fmt::print("  {:<22} {:>5} linears, {} weights, {}\n",
+               part.format.title() + (group == 0 ? "" : fmt::format(" g{}", group)), part.linears,
+               format_count(part.weights), format_bytes(part.bytes));
+  }
+  fmt::print("  {:<22} {} bytes ({}): codes {}, kept tensors {}\n", "in all",
+             format_count(total.bytes + plan.kept_bytes), format_bytes(total.bytes + plan.kept_bytes),
+             format_bytes(total.bytes), format_bytes(plan.kept_bytes));
+  if (plan.added_head) fmt::print("  {}\n", ptq::to_text(*plan.added_head));
+}
+
+nlohmann::json to_json(const QuantizePlan& plan, const QuantizeJob& job) {
+  auto formats = nlohmann::json::array();
+  for (const auto& part : plan.parts) {
+    formats.push_back({{"grid", part.format.grid.facts().name},
+                       {"bits", part.format.bits},
+                       {"symmetric", part.format.symmetric},
+                       {"group_size", part.format.group_size},
+                       {"linears", part.linears},
+                       {"weights", part.weights},
+                       {"bytes", part.bytes}});
+  }
+  const auto total = plan.total();
+  nlohmann::json out = {{"output", job.output.string()},
+                        {"method", ptq::method_name(job)},
+                        {"linears", total.linears},
+                        {"weights", total.weights},
+                        {"bits_per_weight", plan.bits_per_weight()},
+                        {"codes_bytes", total.bytes},
+                        {"kept_parameters", plan.kept_parameters},
+                        {"kept_bytes", plan.kept_bytes},
+                        {"formats", formats},
+                        {"added_head", nullptr}};
+  if (const auto& head = plan.added_head)
+    out["added_head"] = {{"parameters", head->parameters}, {"bytes", head->bytes}, {"dtype", head->dtype}};
+  return out;
+}
+
 int run(const CLI::App& app, const Options& options, const Globals& globals) {
   const QuantizeJob job = read_job(app, options);
   if (options.print_config) {
     fmt::print("{}", to_yaml(write_config(job)));
+    return kExitOk;
+  }
+  if (options.dry_run) {
+    const QuantizePlan plan = ptq::plan_quantize(job, globals.force);
+    if (globals.json)
+      fmt::print("{}\n", dump_json(to_json(plan, job)));
+    else
+      print_plan(plan, job);
     return kExitOk;
   }
   ThreadPool pool(static_cast<int>(globals.threads));
@@ -197,6 +249,7 @@ Verb add_quantize(CLI::App& program, const Globals& globals) {
       ->default_str(fmt::format("{}", fmt::join(linears.exclude, ", ")))
       ->allow_extra_args(false);
   app->add_option("-o,--output", options->output, "the folder to write");
+  app->add_flag("--dry-run", options->dry_run, "print formats, bits and bytes of what would be made; write nothing");
   app->add_flag("--print-config", options->print_config, "print the whole job and stop");
   return {app, [app, options, &globals] { return run(*app, *options, globals); }};
 }

@@ -1,9 +1,13 @@
 #include "ptq/quantize.h"
 
+#include <map>
+#include <memory>
 #include <optional>
+#include <string>
 
 #include "core/common/error.h"
 #include "core/common/log.h"
+#include "core/text/text_file.h"
 #include "ptq/block_walk.h"
 #include "quant/checkpoint.h"
 #include "quant/codes_folder.h"
@@ -13,10 +17,24 @@
 namespace crumb::ptq {
 namespace {
 
-void check_source(const quant::Checkpoint& model) {
-  CRUMB_CHECK(model.kind() != quant::CheckpointKind::codes,
-              "{}: is quantized already (codes and scales); give the folder it was made from", model.path().string());
-}
+/// The model a job begins with.
+class Source {
+ public:
+  /// UserError if it cannot be quantized.
+  explicit Source(const QuantizeJob& job) : stored_(quant::open_checkpoint(job.model)) {
+    CRUMB_CHECK(stored_->kind() != quant::CheckpointKind::codes,
+                "{}: is quantized already (codes and scales); give the folder it was made from", job.model.string());
+    quant::check_vocabulary(*stored_);
+    quant::warn_about_dequantization(*stored_);
+    if (job.rotation.rotates()) rotated_ = rotate(*stored_, job.rotation);
+  }
+  const quant::Checkpoint& stored() const { return *stored_; }
+  /// What is quantized.
+  const quant::Checkpoint& model() const { return rotated_ ? *rotated_ : *stored_; }
+
+ private:
+  std::unique_ptr<quant::Checkpoint> stored_, rotated_;
+};
 
 /// Everything the result depends on.
 std::string fingerprint_of(const QuantizeJob& job) {
@@ -27,8 +45,10 @@ std::string fingerprint_of(const QuantizeJob& job) {
     std::error_code error;
     times += fmt::format(" {}", std::filesystem::last_write_time(file, error).time_since_epoch().count());
   }
-  return fmt::format("crumb {}\n{}model: {} {}{}\n", CRUMB_VERSION, to_yaml(write_config(copy)),
-                     quant::weights_fingerprint(job.model), quant::config_fingerprint(job.model), times);
+  std::string texts;
+  for (const Path& text : job.calibration.text) texts += fmt::format(" {:016x}", text::TextFile(text).hash(0));
+  return fmt::format("crumb {}\n{}model: {} {}{}\ntexts:{}\n", CRUMB_VERSION, to_yaml(write_config(copy)),
+                     quant::weights_fingerprint(job.model), quant::config_fingerprint(job.model), times, texts);
 }
 
 void warn_about_clamped_scales(const QuantizeReport& report) {
@@ -45,16 +65,27 @@ QuantizeReport walk(const QuantizeJob& job, const quant::Checkpoint& model, quan
 }
 
 template <class MethodOptions>
-QuantizeReport run(const QuantizeJob& job, const MethodOptions& method, bool force, ThreadPool& pool) {
+void check(const QuantizeJob& job, const MethodOptions& method, bool force) {
   method.check();
   quant::require_model_output(job.output, force, job.model);
-  const auto model = quant::open_checkpoint(job.model);
-  check_source(*model);
-  quant::check_vocabulary(*model);
-  quant::warn_about_dequantization(*model);
-  method.linears.warn_unmatched(model->spec());
-  const auto formats = method.linears.formats_of(model->spec());
-  CRUMB_CHECK(!formats.empty(), "method.exclude: leaves no linear of {} to quantize", model->path().string());
+}
+
+/// Of the linears that are quantized, by hf_name.
+template <class MethodOptions>
+std::map<std::string, quant::QuantFormat> formats_for(const MethodOptions& method, const quant::Checkpoint& model) {
+  method.linears.warn_unmatched(model.spec());
+  auto formats = method.linears.formats_of(model.spec());
+  CRUMB_CHECK(!formats.empty(), "method.exclude: leaves no linear of {} to quantize", model.path().string());
+  return formats;
+}
+
+template <class MethodOptions>
+QuantizeReport run(const QuantizeJob& job, const MethodOptions& method, bool force, ThreadPool& pool) {
+  check(job, method, force);
+  const Source source(job);
+  const quant::Checkpoint& model = source.model();
+  const auto formats = formats_for(method, model);
+  if (const auto head = added_head(source.stored(), model)) log_info("{}", to_text(*head));
 
   require_apart(AtomicFolder::partial_path(job.output), {job.model});
   AtomicFolder output(job.output, Overwrite{force}, Unfinished::kept);
@@ -67,9 +98,9 @@ QuantizeReport run(const QuantizeJob& job, const MethodOptions& method, bool for
   QuantizeReport report;
   std::optional<quant::CodesFolder> folder;
   try {
-    folder.emplace(output.temporary_path(), *model, formats, method.linears.exclude, fingerprint,
+    folder.emplace(output.temporary_path(), model, formats, method.linears.exclude, fingerprint,
                    job.masters ? quant::Masters::kept : quant::Masters::left_out);
-    report = walk(job, *model, *folder, method.make(), pool);
+    report = walk(job, model, *folder, method.make(), pool);
     folder->complete();
   } catch (const RunError& e) {
     // What is done is of use later, unless it is the model that has changed.
@@ -99,6 +130,16 @@ const char* method_name(const QuantizeJob& job) {
 
 QuantizeReport quantize(const QuantizeJob& job, bool force, ThreadPool& pool) {
   return std::visit([&](const auto& method) { return run(job, method, force, pool); }, job.method);
+}
+
+QuantizePlan plan_quantize(const QuantizeJob& job, bool force) {
+  return std::visit(
+      [&](const auto& method) {
+        check(job, method, force);
+        const Source source(job);
+        return plan_of(source.stored(), source.model(), formats_for(method, source.model()));
+      },
+      job.method);
 }
 
 }  // namespace crumb::ptq

@@ -9,13 +9,16 @@
 #include "ptq/blockwise.h"
 #include "ptq/calibration.h"
 #include "ptq/gptq.h"
+#include "ptq/quantize_plan.h"
 #include "ptq/report.h"
+#include "ptq/rotation.h"
 #include "ptq/rtn.h"
 
 namespace crumb::ptq {
 
 struct QuantizeJob {
   Path model, output;
+  RotationOptions rotation;
   std::variant<RtnMethod, GptqMethod, BlockwiseMethod> method;
   CalibrationOptions calibration;
   bool masters = false;
@@ -24,6 +27,7 @@ struct QuantizeJob {
   void visit(V& v) {
     v.field("model", model, "the HF folder or GGUF to quantize", {.required = true});
     v.field("output", output, "the folder to write: codes and scales", {.required = true});
+    v.section("rotation", rotation, "Before the method: rotations that do not change what the model computes");
     v.section("method", method,
               "What becomes of the linears: rtn rounds them to nearest, gptq with error feedback, blockwise trains "
               "each block after that");
@@ -43,5 +47,8 @@ const char* method_name(const QuantizeJob& job);
 /// is another job's (with `force` that is thrown away), a group_size that does not divide a row (names the tensor);
 /// while reading: NaN weights.
 QuantizeReport quantize(const QuantizeJob& job, bool force, ThreadPool& pool);
+
+/// What quantize() would make of the job, with its errors; writes nothing.
+QuantizePlan plan_quantize(const QuantizeJob& job, bool force);
 
 }  // namespace crumb::ptq

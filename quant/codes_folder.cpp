@@ -23,18 +23,6 @@ constexpr int64_t kShardBytes = int64_t{5'000'000'000};
 constexpr const char* kRecordName = "progress.jsonl";
 constexpr const char* kRecordFormat = "crumb-progress-1";
 
-/// Of a tensor that is not quantized. Types that hold no more than bf16 become bf16, those of block types are rounded
-/// to it.
-DType plain_dtype(const StoredTensor& tensor) {
-  if (is_small(tensor.desc.role)) return DType::f32;
-  std::string name = tensor.dtype;
-  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::toupper(c); });
-  const auto dtype = formats::dtype_from_name(name);
-  if (dtype == DType::f8_e4m3 || dtype == DType::f8_e5m2) return DType::bf16;
-  const bool writable = dtype == DType::f16 || dtype == DType::bf16 || dtype == DType::f32 || dtype == DType::f64;
-  return writable ? *dtype : DType::bf16;
-}
-
 nlohmann::json record_head(const std::string& job) { return {{"format", kRecordFormat}, {"job", job}}; }
 
 /// A checksum of a line without its "check".
@@ -59,6 +47,16 @@ std::vector<nlohmann::json> read_record(const Path& folder) {
 }
 
 }  // namespace
+
+DType kept_dtype(const StoredTensor& tensor) {
+  if (is_small(tensor.desc.role)) return DType::f32;
+  std::string name = tensor.dtype;
+  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::toupper(c); });
+  const auto dtype = formats::dtype_from_name(name);
+  if (dtype == DType::f8_e4m3 || dtype == DType::f8_e5m2) return DType::bf16;
+  const bool writable = dtype == DType::f16 || dtype == DType::bf16 || dtype == DType::f32 || dtype == DType::f64;
+  return writable ? *dtype : DType::bf16;
+}
 
 void PlacedTensors::place(const Path& folder) { layout.place_in_folder(folder, kShardBytes); }
 
@@ -117,7 +115,7 @@ void CodesFolder::declare(const StoredTensor& tensor) {
   const auto& desc = tensor.desc;
   const QuantFormat* format = format_of(desc);
   if (format == nullptr) {
-    tensors_.layout.declare(desc.hf_name, plain_dtype(tensor), desc.shape);
+    tensors_.layout.declare(desc.hf_name, kept_dtype(tensor), desc.shape);
     return;
   }
   for (const CodesPart& part : codes_parts(desc.rows(), desc.cols(), *format))

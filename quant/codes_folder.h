@@ -27,6 +27,10 @@ namespace crumb::quant {
 inline constexpr const char* kMastersFolder = "masters";
 enum class Masters { left_out, kept };
 
+/// What a tensor that is not quantized is stored as. Types that hold no more than bf16 become bf16, those of block
+/// types are rounded to it.
+formats::DType kept_dtype(const StoredTensor& tensor);
+
 /// Files of safetensors whose every byte has its place.
 class PlacedTensors {
  public:

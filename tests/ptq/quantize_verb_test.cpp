@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/formats/safetensors.h"
 #include "quant/checkpoint.h"
 #include "tests/testing/testing.h"
 
@@ -11,8 +12,17 @@ namespace crumb::ptq {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 std::string quoted(const testing::fs::path& path) { return "'" + path.string() + "'"; }
+
+/// Without the headers of their files.
+int64_t bytes_of_tensors(const testing::fs::path& folder) {
+  int64_t bytes = 0;
+  const formats::SafetensorsReader reader(folder);
+  for (const auto& tensor : reader.tensors()) bytes += tensor.bytes;
+  return bytes;
+}
 
 TEST(QuantizeVerb, FlagsMakeAFolderAndATable) {
   CRUMB_NEED_DATA(folder, "models/ref-llama-15m");
@@ -69,6 +79,67 @@ TEST(QuantizeVerb, PrintConfigShowsTheResolvedJobAndRunsNothing) {
   EXPECT_THAT(result.out, HasSubstr("absmax"));
   EXPECT_THAT(result.out, HasSubstr("rtn"));
   EXPECT_FALSE(testing::fs::exists(dir / "out"));
+}
+
+TEST(QuantizeVerb, ADryRunSaysWhatTheRunMakesAndWritesNothing) {
+  CRUMB_NEED_DATA(folder, "models/ref-llama-15m");
+  const testing::TempDir dir;
+  const std::string arguments = "quantize " + quoted(folder) + " --grid int --bits 4 --group-size 32 " +
+                                "'method.overrides={\"down_proj\": {bits: 8, group_size: 0}}' -o " +
+                                quoted(dir / "out");
+  const auto dry = testing::run_crumb(arguments + " --dry-run --json");
+  ASSERT_EQ(dry.exit_code, 0) << dry.err;
+  EXPECT_FALSE(testing::fs::exists(dir / "out"));
+  EXPECT_FALSE(testing::fs::exists(dir / "out.partial"));
+  const auto plan = nlohmann::json::parse(dry.out);
+  EXPECT_EQ(plan["linears"], 28);
+  ASSERT_EQ(plan["formats"].size(), 2u);
+  EXPECT_EQ(plan["formats"][0]["linears"], 24);
+  EXPECT_EQ(plan["formats"][0]["group_size"], 32);
+  EXPECT_EQ(plan["formats"][1]["bits"], 8);
+  EXPECT_EQ(plan["added_head"], nullptr);
+
+  const auto result = testing::run_crumb(arguments + " --json");
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const auto report = nlohmann::json::parse(result.out);
+  EXPECT_EQ(plan["bits_per_weight"], report["bits_per_weight"]);
+  EXPECT_EQ(plan["kept_parameters"], report["kept_parameters"]);
+  // and the shapes of the linears, int64 [2] each
+  EXPECT_EQ(plan["codes_bytes"].get<int64_t>() + plan["kept_bytes"].get<int64_t>() + 28 * 16,
+            bytes_of_tensors(dir / "out"));
+
+  const auto text = testing::run_crumb(arguments + "2 --dry-run").out;
+  EXPECT_THAT(text, HasSubstr("out2: 28 linears"));
+  EXPECT_THAT(text, HasSubstr("INT4 symmetric g32        24 linears"));
+  EXPECT_THAT(text, Not(HasSubstr("rotation")));
+  const auto refused =
+      testing::run_crumb("quantize " + quoted(folder) + " --group-size 100 --dry-run -o " + quoted(dir / "x"));
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_THAT(refused.err, HasSubstr("100 does not divide 512"));
+}
+
+TEST(QuantizeVerb, SaysWhatAHeadOfItsOwnCostsInADryRunAndInTheRun) {
+  CRUMB_NEED_DATA(folder, "models/ref-llama-15m");  // tied, 4096 x 512, bf16
+  const testing::TempDir dir;
+  const std::string arguments = "quantize " + quoted(folder) + " rotation.residual=true -o " + quoted(dir / "out");
+  const std::string line =
+      "rotation.residual: the head, which was the embedding, becomes a matrix of its own: 2,097,152 parameters and "
+      "4.19 MB in BF16 more; rotation.residual=false avoids it\n";
+  const auto dry = testing::run_crumb(arguments + " --dry-run");
+  ASSERT_EQ(dry.exit_code, 0) << dry.err;
+  EXPECT_THAT(dry.out, HasSubstr(line));
+  const auto plan = nlohmann::json::parse(testing::run_crumb(arguments + " --dry-run --json").out);
+  EXPECT_EQ(plan["added_head"], (nlohmann::json{{"parameters", 2097152}, {"bytes", 2 * 2097152}, {"dtype", "BF16"}}));
+  const auto result = testing::run_crumb(arguments);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.err, HasSubstr(line));
+  const auto plain = nlohmann::json::parse(
+      testing::run_crumb("quantize " + quoted(folder) + " rotation.heads=true --dry-run --json -o " + quoted(dir / "b"))
+          .out);
+  EXPECT_EQ(plain["added_head"], nullptr);
+  EXPECT_EQ(plan["kept_bytes"].get<int64_t>() - plain["kept_bytes"].get<int64_t>(), 2 * 2097152);
+  EXPECT_EQ(plan["kept_bytes"].get<int64_t>() + plan["codes_bytes"].get<int64_t>() + 28 * 16,
+            bytes_of_tensors(dir / "out"));
 }
 
 TEST(QuantizeVerb, MistakesEndWithCode2AndOneLine) {
