@@ -19,6 +19,9 @@ void make_paths_absolute(TrainJob& job) {
        {&job.model.path, &job.model.config, &job.model.tokenizer, &job.teacher.value, &job.init_from.value})
     if (*path) **path = to_absolute(**path);
   if (auto* valid = std::get_if<Path>(&job.data.valid)) *valid = to_absolute(*valid);
+  if (auto* qat = std::get_if<qat::QatMethod>(&job.method)) {
+    if (auto* start = std::get_if<Path>(&qat->init)) *start = to_absolute(*start);
+  }
   for (auto& source : job.data.train) source.path = to_absolute(source.path);
   for (auto& text : job.evaluate.texts) text = to_absolute(text);
 }

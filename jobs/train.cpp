@@ -18,6 +18,7 @@
 #include "qat/linear_factory.h"
 #include "qat/movement.h"
 #include "qat/rates.h"
+#include "qat/start.h"
 #include "quant/fingerprint.h"
 #include "train/parameters.h"
 #include "train/trainer.h"
@@ -67,6 +68,7 @@ std::map<std::string, std::string> fingerprints(const TrainJob& job, const Train
   };
   add("model", job.model.source());
   if (job.teacher.value) add("teacher", *job.teacher.value);
+  if (job.quantizes() && job.qat()->start() != nullptr) add("folder of method.init", *job.qat()->start());
   if (job.init_from.value)
     out["run of init_from"] = quant::weights_fingerprint(train::newest_checkpoint(*job.init_from.value).value());
   return out;
@@ -75,7 +77,7 @@ std::map<std::string, std::string> fingerprints(const TrainJob& job, const Train
 std::function<void(const Path&)> model_saver(const TrainJob& job, model::Decoder& decoder, const TrainStart& start) {
   if (const qat::QatMethod* method = job.qat(); method != nullptr) {
     return [&, method](const Path& folder) {
-      qat::save_model(folder, decoder, *start.checkpoint, method->linears.exclude);
+      qat::save_model(folder, decoder, start.checkpoint(), method->linears.exclude);
     };
   }
   return [&](const Path& folder) { model::save_float_model(folder, decoder, start.config, start.write_companions); };
@@ -118,6 +120,7 @@ TrainResult run_train_job(TrainJob job, bool force) {
   planned_formats(job, start.spec);  // tells which linear a format does not fit before weights are read
   model::Decoder decoder(start.spec, start.source,
                          job.quantizes() ? qat::linear_factory(*job.qat()) : model::make_float_linear);
+  if (start.quantized != nullptr) qat::take_scales(*start.quantized, decoder);
   decoder.to(device);
   decoder.compute = compute;
   decoder.round_small_tensors = true;
@@ -126,9 +129,12 @@ TrainResult run_train_job(TrainJob job, bool force) {
   auto parameters = train::trained_parameters(decoder, job.train);
   TrainResult result;
   result.median_scale = qat::median_scale(decoder);
-  qat::resolve_rates(job.optimizer, result.median_scale, job.model.is_random(), start.spec.hidden_size);
+  qat::resolve_rates(job.optimizer, {.median_scale = result.median_scale,
+                                     .is_random = job.model.is_random(),
+                                     .is_calibrated = start.quantized != nullptr,
+                                     .hidden_size = start.spec.hidden_size});
   if (job.quantizes()) qat::set_row_factors(parameters, decoder, result.median_scale);
-  const auto teachers = distill::make_teachers(job.objective, {start.spec, start.source, *start.tokenizer},
+  const auto teachers = distill::make_teachers(job.objective, {start.spec, start.self, *start.tokenizer},
                                                job.teacher.value_or({}), job.quantizes(), device, compute);
   const auto objective = distill::distill_objective(job.objective, start.spec, teachers.teacher, teachers.baseline);
   if (job.quantizes()) job.qat()->linears.warn_unmatched(start.spec);

@@ -22,6 +22,7 @@ constexpr const char* kRunFiles[] = {"job.yaml", "log.jsonl", "curves.html", "ch
 void require_inputs_apart(const TrainJob& job) {
   const std::vector<Path> folders = {job.model.source(), job.teacher.value_or({}), job.init_from.value_or({})};
   std::vector<Path> inputs = folders;
+  if (const auto* qat = job.qat(); qat != nullptr && qat->start() != nullptr) inputs.push_back(*qat->start());
   if (job.model.tokenizer) inputs.push_back(*job.model.tokenizer);
   if (job.data.valid_path() != nullptr) inputs.push_back(*job.data.valid_path());
   for (const auto& source : job.data.train) inputs.push_back(source.path);

@@ -106,6 +106,11 @@ arch::DecoderSpec read_spec(const TrainJob& job, DryRun& run) {
     unless_missing(run, "weights", false, read_weights);
   }
   if (checkpoint != nullptr) require_trainable(job, *checkpoint);
+  if (const Path* start = job.quantizes() ? job.qat()->start() : nullptr; start != nullptr) {
+    const auto quantized = quant::open_checkpoint(*start);
+    check_quantized_start(job, *quantized, spec);
+    return quantized->spec();
+  }
   return spec;
 }
 

@@ -1,8 +1,11 @@
 #include "jobs/train_start.h"
 
 #include "core/arch/hf_config.h"
+#include "core/arch/spec_compare.h"
 #include "core/common/error.h"
 #include "model/float_model.h"
+#include "ptq/rotation.h"
+#include "qat/start.h"
 
 namespace crumb::jobs {
 
@@ -10,6 +13,30 @@ void require_trainable(const TrainJob& job, const quant::Checkpoint& checkpoint)
   CRUMB_CHECK(!job.quantizes() || checkpoint.kind() != quant::CheckpointKind::codes,
               "model: {} is quantized already; give the model it was made from (init_from goes on from a finished run)",
               job.model.source().string());
+}
+
+void check_quantized_start(const TrainJob& job, const quant::Checkpoint& start, const arch::DecoderSpec& model) {
+  const Path& folder = start.path();
+  CRUMB_CHECK(start.kind() == quant::CheckpointKind::codes, "method.init: {} is no quantized folder", folder.string());
+  arch::DecoderSpec expected = model;
+  expected.tied_head = start.spec().tied_head;  // a rotation may have untied it
+  const auto differences = arch::differences(expected, start.spec());
+  if (!differences.empty()) {
+    const auto& first = differences[0];
+    user_error("method.init: {} was not made of {}: {} is {}, and {} there", folder.string(),
+               job.model.source().string(), first.field, first.second, first.first);
+  }
+  const auto formats = planned_formats(job, start.spec());
+  for (const auto& stored : start.tensors()) {
+    const auto found = formats.find(stored.desc.hf_name);
+    const auto wanted = found == formats.end() ? std::nullopt : std::optional(found->second);
+    const auto words = [](const std::optional<quant::QuantFormat>& format) {
+      return format ? fmt::format("{}, group_size {}", format->title(), format->group_size) : std::string("float");
+    };
+    CRUMB_CHECK(stored.format == wanted,
+                "method.init: {} of {} is {}, the job has {}; give the job the keys of the one it was made by",
+                stored.desc.module_name(), folder.string(), words(stored.format), words(wanted));
+  }
 }
 
 TrainStart open_train_start(const TrainJob& job) {
@@ -21,23 +48,32 @@ TrainStart open_train_start(const TrainJob& job) {
       quant::copy_companions(from, to);
     };
     start.tokenizer = tokenizer::load_tokenizer(job.model.tokenizer_folder());
-    start.source = model::random_source(start.spec, static_cast<uint64_t>(job.seed));
+    start.source = start.self = model::random_source(start.spec, static_cast<uint64_t>(job.seed));
     const bool fits = start.tokenizer->vocab_size() <= start.spec.vocab_size;
     CRUMB_CHECK(fits, "{}: the tokenizer has {} ids, the configuration {} rows of the embedding",
                 job.model.tokenizer_folder().string(), start.tokenizer->vocab_size(), start.spec.vocab_size);
     return start;
   }
   CRUMB_CHECK(is_there(job.model.source()), "model: {} does not exist", job.model.source().string());
-  start.checkpoint = quant::open_checkpoint(job.model.source());
-  require_trainable(job, *start.checkpoint);
-  quant::warn_about_dequantization(*start.checkpoint);
-  start.spec = start.checkpoint->spec();
-  start.config = start.checkpoint->hf_config();
+  start.model = quant::open_checkpoint(job.model.source());
+  require_trainable(job, *start.model);
+  quant::warn_about_dequantization(*start.model);
+  const Path* folder = job.quantizes() ? job.qat()->start() : nullptr;
+  if (folder != nullptr) {
+    start.quantized = quant::open_checkpoint(*folder);
+    check_quantized_start(job, *start.quantized, start.model->spec());
+    const auto rotation = ptq::rotation_of(start.quantized->hf_config(), (*folder / "config.json").string());
+    if (rotation) start.rotated = ptq::rotate(*start.model, *rotation);
+  }
+  const quant::Checkpoint& checkpoint = start.checkpoint();
+  start.spec = checkpoint.spec();
+  start.config = checkpoint.hf_config();
   start.config.erase("quantization_config");
-  start.write_companions = [&checkpoint = *start.checkpoint](const Path& to) { checkpoint.write_companions(to); };
-  start.tokenizer = start.checkpoint->load_tokenizer();
-  quant::check_vocabulary(*start.checkpoint, *start.tokenizer);
-  start.source = model::checkpoint_source(*start.checkpoint);
+  start.write_companions = [&checkpoint](const Path& to) { checkpoint.write_companions(to); };
+  start.tokenizer = checkpoint.load_tokenizer();
+  quant::check_vocabulary(checkpoint, *start.tokenizer);
+  start.self = model::checkpoint_source(start.rotated != nullptr ? *start.rotated : *start.model);
+  start.source = start.quantized != nullptr ? model::TensorSource(qat::Masters(checkpoint)) : start.self;
   return start;
 }
 

@@ -60,7 +60,9 @@ QuantLinearMaker quant_linear_maker(const QatMethod& method) {
 
 void QatMethod::check() const {
   for (const auto& [grid, key] : linears.grids()) find_trainable(grid, key);
-  linears.check(quant::scale_init_from_name(init));
+  linears.check(scale_init());
+  CRUMB_CHECK(start() == nullptr || is_there(*start()), "method.init: {} does not exist; it is none of {} either",
+              start()->string(), fmt::join(quant::scale_init_names(), ", "));
 }
 
 }  // namespace crumb::qat

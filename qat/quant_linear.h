@@ -27,6 +27,8 @@ class QuantLinear : public model::LinearModule {
   /// ln of the scales before they are rounded, [rows, groups] float32 without gradient.
   virtual torch::Tensor log_scales() const = 0;
   torch::Tensor scales() const { return log_scales().exp(); }
+  /// [rows, groups] float32
+  virtual void set_scales(const torch::Tensor& scales) = 0;
 
   /// Scales at an end of their range: quant::count_clamped.
   int64_t clamped_scales() const;

@@ -9,6 +9,7 @@ namespace {
 
 constexpr double kScaleShare = 0.006;  // a step of the median row as a share of its scale
 constexpr double kLogScaleRate = 1e-3;
+constexpr double kCalibratedShare = 0.002, kCalibratedLogScaleRate = 5e-4;
 constexpr double kRandomRate = 1e-3;  // without quantization, at 512 hidden units
 
 /// Scales of a quantized linear at this moment, one number a row.
@@ -22,11 +23,12 @@ double median_scale(const model::Decoder& decoder) {
   return rows.empty() ? 0.0 : torch::cat(rows).median().item<double>();
 }
 
-void resolve_rates(train::OptimizerOptions& optimizer, double median_scale, bool is_random, int64_t hidden_size) {
-  if (optimizer.scale_lr.is_auto()) optimizer.scale_lr = kLogScaleRate;
+void resolve_rates(train::OptimizerOptions& optimizer, const RateFacts& facts) {
+  if (optimizer.scale_lr.is_auto()) optimizer.scale_lr = facts.is_calibrated ? kCalibratedLogScaleRate : kLogScaleRate;
   if (!optimizer.lr.is_auto()) return;
-  const double plain = kRandomRate * std::sqrt(512.0 / static_cast<double>(hidden_size));
-  optimizer.lr = median_scale > 0 ? kScaleShare * median_scale : is_random ? plain : plain / 20;
+  const double plain = kRandomRate * std::sqrt(512.0 / static_cast<double>(facts.hidden_size));
+  const double share = facts.is_calibrated ? kCalibratedShare : kScaleShare;
+  optimizer.lr = facts.median_scale > 0 ? share * facts.median_scale : facts.is_random ? plain : plain / 20;
 }
 
 void set_row_factors(std::vector<train::TrainedParameter>& parameters, const model::Decoder& decoder,

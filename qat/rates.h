@@ -12,9 +12,18 @@ namespace crumb::qat {
 /// Median of the scales of all quantized rows; 0 without any.
 double median_scale(const model::Decoder& decoder);
 
-/// Fills in the rates that are auto. lr: 0.6 % of the median scale (measured on two models: docs/results.md); where
-/// nothing is quantized, 1e-3 * sqrt(512 / hidden_size) from random values and a twentieth of it from others.
-void resolve_rates(train::OptimizerOptions& optimizer, double median_scale, bool is_random, int64_t hidden_size);
+/// What the rates depend on.
+struct RateFacts {
+  double median_scale = 0;     // 0: nothing is quantized
+  bool is_random = false;      // the first values
+  bool is_calibrated = false;  // they are a quantized folder's, which large steps would undo
+  int64_t hidden_size = 0;
+};
+
+/// Fills in the rates that are auto. lr: 0.6 % of the median scale, 0.2 % from a calibrated start (measured:
+/// docs/results.md); where nothing is quantized, 1e-3 * sqrt(512 / hidden_size) from random values and a twentieth of
+/// it from others. scale_lr: 1e-3, half of it from a calibrated start.
+void resolve_rates(train::OptimizerOptions& optimizer, const RateFacts& facts);
 
 /// Larger scales take larger steps: quantized rows move in proportion to their scale, the median row by the learning
 /// rate.

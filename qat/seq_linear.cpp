@@ -76,6 +76,11 @@ void SeqLinearImpl::pretty_print(std::ostream& stream) const {
          << ", group_size=" << options_.group_size << ", bias=" << std::boolalpha << bias.defined() << ")";
 }
 
+void SeqLinearImpl::set_scales(const torch::Tensor& scales) {
+  const torch::NoGradGuard no_grad;
+  log_scale.copy_(scales.log());
+}
+
 quant::QuantFormat SeqLinearImpl::format() const {
   return {.grid = quant::Grid::seq, .bits = 2, .symmetric = true, .group_size = options_.group_size};
 }
@@ -92,7 +97,7 @@ quant::QuantizedTensor SeqLinearImpl::quantized(int64_t begin, int64_t end) cons
 }
 
 QuantLinearMaker seq_linear_maker(const QatMethod& method) {
-  const SeqOptions options{.init = quant::scale_init_from_name(method.init),
+  const SeqOptions options{.init = method.scale_init(),
                            .outside = kernels::outside_gradient_from_name(method.outside_gradient)};
   return [options](const quant::QuantFormat& format, torch::Tensor weight, torch::Tensor bias) {
     SeqOptions of_linear = options;

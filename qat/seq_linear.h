@@ -37,6 +37,7 @@ class SeqLinearImpl : public QuantLinear {
   using QuantLinear::quantized;
   quant::QuantizedTensor quantized(int64_t begin, int64_t end) const override;
   torch::Tensor log_scales() const override { return log_scale.detach(); }
+  void set_scales(const torch::Tensor& scales) override;
   const SeqOptions& options() const { return options_; }
 
   torch::Tensor log_scale;  // [rows, groups]

@@ -230,7 +230,8 @@ void read_options(const ConfigValue& value, const std::string& key, T& out, Conf
 template <class... Ts>
 void read_named(const ConfigValue& value, const std::string& key, std::variant<Ts...>& out, ConfigErrors& errors);
 
-/// The first alternative that takes a value of this kind; if none does, the last says what it expected.
+/// The first alternative that takes a value of this kind; if none does, the last says what it expected. A text that is
+/// none of the choices is left to the alternatives after it.
 template <class... Ts>
 void read_by_kind(const ConfigValue& value, const std::string& key, std::variant<Ts...>& out, const FieldLimits& limits,
                   ConfigErrors& errors) {
@@ -242,6 +243,8 @@ void read_by_kind(const ConfigValue& value, const std::string& key, std::variant
       if (is_read) read_options(value, key, parsed, errors);
     } else {
       is_read = value.kind == ConfigValue::Kind::scalar && read_scalar(value, parsed);
+      if constexpr (std::same_as<T, std::string>)
+        is_read = is_read && (limits.choices.empty() || std::ranges::count(limits.choices, parsed) > 0);
       if (is_read) read_value(value, key, parsed, limits, errors);
     }
     if (is_read) out = std::move(parsed);
