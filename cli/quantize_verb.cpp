@@ -172,9 +172,9 @@ void print_plan(const QuantizePlan& plan, const QuantizeJob& job) {
                part.format.title() + (group == 0 ? "" : fmt::format(" g{}", group)), part.linears,
                format_count(part.weights), format_bytes(part.bytes));
   }
-  fmt::print("  {:<22} {} bytes ({}): codes {}, kept tensors {}\n", "in all",
-             format_count(total.bytes + plan.kept_bytes), format_bytes(total.bytes + plan.kept_bytes),
-             format_bytes(total.bytes), format_bytes(plan.kept_bytes));
+  fmt::print("  {:<22} {} bytes ({}): codes {}, kept tensors {}{}\n", "in all", format_count(plan.all_bytes()),
+             format_bytes(plan.all_bytes()), format_bytes(total.bytes), format_bytes(plan.kept_bytes),
+             plan.masters_bytes == 0 ? "" : ", masters " + format_bytes(plan.masters_bytes));
   if (plan.added_head) fmt::print("  {}\n", ptq::to_text(*plan.added_head));
 }
 
@@ -198,6 +198,7 @@ nlohmann::json to_json(const QuantizePlan& plan, const QuantizeJob& job) {
                         {"codes_bytes", total.bytes},
                         {"kept_parameters", plan.kept_parameters},
                         {"kept_bytes", plan.kept_bytes},
+                        {"masters_bytes", plan.masters_bytes},
                         {"formats", formats},
                         {"added_head", nullptr}};
   if (const auto& head = plan.added_head)

@@ -36,6 +36,10 @@ class Source {
   std::unique_ptr<quant::Checkpoint> stored_, rotated_;
 };
 
+quant::Masters masters_of(const QuantizeJob& job) {
+  return job.masters ? quant::Masters::kept : quant::Masters::left_out;
+}
+
 /// Everything the result depends on.
 std::string fingerprint_of(const QuantizeJob& job) {
   QuantizeJob copy = job;
@@ -98,8 +102,7 @@ QuantizeReport run(const QuantizeJob& job, const MethodOptions& method, bool for
   QuantizeReport report;
   std::optional<quant::CodesFolder> folder;
   try {
-    folder.emplace(output.temporary_path(), model, formats, method.linears.exclude, fingerprint,
-                   job.masters ? quant::Masters::kept : quant::Masters::left_out);
+    folder.emplace(output.temporary_path(), model, formats, method.linears.exclude, fingerprint, masters_of(job));
     report = walk(job, model, *folder, method.make(), pool);
     folder->complete();
   } catch (const RunError& e) {
@@ -137,7 +140,7 @@ QuantizePlan plan_quantize(const QuantizeJob& job, bool force) {
       [&](const auto& method) {
         check(job, method, force);
         const Source source(job);
-        return plan_of(source.stored(), source.model(), formats_for(method, source.model()));
+        return plan_of(source.stored(), source.model(), formats_for(method, source.model()), masters_of(job));
       },
       job.method);
 }

@@ -48,7 +48,8 @@ const char* method_name(const QuantizeJob& job);
 /// while reading: NaN weights.
 QuantizeReport quantize(const QuantizeJob& job, bool force, ThreadPool& pool);
 
-/// What quantize() would make of the job, with its errors; writes nothing.
+/// What quantize() would make of the job; writes nothing. Its errors, so far as they show without reading weights and
+/// texts.
 QuantizePlan plan_quantize(const QuantizeJob& job, bool force);
 
 }  // namespace crumb::ptq

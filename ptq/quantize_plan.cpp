@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "core/common/quantity.h"
-#include "quant/codes_folder.h"
 #include "quant/codes_parts.h"
 
 namespace crumb::ptq {
@@ -51,7 +50,7 @@ double QuantizePlan::bits_per_weight() const {
 }
 
 QuantizePlan plan_of(const quant::Checkpoint& stored, const quant::Checkpoint& model,
-                     const std::map<std::string, quant::QuantFormat>& formats) {
+                     const std::map<std::string, quant::QuantFormat>& formats, quant::Masters masters) {
   QuantizePlan plan;
   for (const auto& tensor : model.tensors()) {
     const auto& desc = tensor.desc;
@@ -66,6 +65,8 @@ QuantizePlan plan_of(const quant::Checkpoint& stored, const quant::Checkpoint& m
     part.weights += desc.elements();
     part.bytes += quant::codes_bytes(desc.rows(), desc.cols(), found->second);
   }
+  if (masters == quant::Masters::kept)
+    plan.masters_bytes = plan.total().weights * formats::dtype_bytes(formats::DType::f32);
   plan.added_head = added_head(stored, model);
   return plan;
 }

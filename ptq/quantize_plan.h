@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "quant/checkpoint.h"
+#include "quant/codes_folder.h"
 #include "quant/quantized_tensor.h"
 
 namespace crumb::ptq {
@@ -30,14 +31,17 @@ struct QuantizePlan {
   };
   std::vector<Part> parts;  // in the order in which the model has them
   int64_t kept_parameters = 0, kept_bytes = 0;
+  int64_t masters_bytes = 0;  // of QuantizeJob::masters
   std::optional<AddedHead> added_head;
 
   Part total() const;  // its format means nothing
   double bits_per_weight() const;
+  int64_t all_bytes() const { return total().bytes + kept_bytes + masters_bytes; }
 };
 
-/// `stored` as `model` (rotated, or itself) with these linears quantized, `formats` by hf_name.
+/// `stored` as `model` (rotated, or itself) with these linears quantized, `formats` by hf_name, and with their masters
+/// beside the codes or without.
 QuantizePlan plan_of(const quant::Checkpoint& stored, const quant::Checkpoint& model,
-                     const std::map<std::string, quant::QuantFormat>& formats);
+                     const std::map<std::string, quant::QuantFormat>& formats, quant::Masters masters);
 
 }  // namespace crumb::ptq

@@ -85,7 +85,7 @@ TEST(QuantizeVerb, ADryRunSaysWhatTheRunMakesAndWritesNothing) {
   CRUMB_NEED_DATA(folder, "models/ref-llama-15m");
   const testing::TempDir dir;
   const std::string arguments = "quantize " + quoted(folder) + " --grid int --bits 4 --group-size 32 " +
-                                "'method.overrides={\"down_proj\": {bits: 8, group_size: 0}}' -o " +
+                                "'method.overrides={\"down_proj\": {bits: 8, group_size: 0}}' masters=true -o " +
                                 quoted(dir / "out");
   const auto dry = testing::run_crumb(arguments + " --dry-run --json");
   ASSERT_EQ(dry.exit_code, 0) << dry.err;
@@ -107,9 +107,11 @@ TEST(QuantizeVerb, ADryRunSaysWhatTheRunMakesAndWritesNothing) {
   // and the shapes of the linears, int64 [2] each
   EXPECT_EQ(plan["codes_bytes"].get<int64_t>() + plan["kept_bytes"].get<int64_t>() + 28 * 16,
             bytes_of_tensors(dir / "out"));
+  EXPECT_EQ(plan["masters_bytes"], bytes_of_tensors(dir / "out/masters"));
 
   const auto text = testing::run_crumb(arguments + "2 --dry-run").out;
   EXPECT_THAT(text, HasSubstr("out2: 28 linears"));
+  EXPECT_THAT(text, HasSubstr(", masters 50.33 MB\n"));
   EXPECT_THAT(text, HasSubstr("INT4 symmetric g32        24 linears"));
   EXPECT_THAT(text, Not(HasSubstr("rotation")));
   const auto refused =
