@@ -119,7 +119,8 @@ std::string level_obstacle(TensorType type, const QuantFormat& format) {
   if (!holds && type != TensorType::q4_0 && type != TensorType::q8_0)
     return fmt::format("{} holds the SEQ grid only", formats::type_name(type));
   if (format.has_zero_points()) return fmt::format("{} has no zero points", formats::type_name(type));
-  return holds ? "" : fmt::format("{} has {} bits", formats::type_name(type), type == TensorType::q4_0 ? 4 : 8);
+  const int bits = type == TensorType::q4_0 ? 4 : 8;
+  return holds ? "" : fmt::format("{} has {} bits for evenly spaced levels", formats::type_name(type), bits);
 }
 
 /// Why the type does not hold the tensor exactly; empty if it does.

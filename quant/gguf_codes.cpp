@@ -25,7 +25,7 @@ bool RowsOfCodes::take_apart(int64_t row, uint8_t* codes, float* scales) const {
 
 namespace {
 
-/// Every format whose levels the type can hold, the fewest bits first.
+/// Every format whose levels the type can hold, the fewest levels first.
 std::vector<QuantFormat> candidates(formats::TensorType type) {
   std::vector<QuantFormat> formats;
   for (const Grid grid : known_grids()) {
@@ -34,7 +34,7 @@ std::vector<QuantFormat> candidates(formats::TensorType type) {
       if (formats::level_factor(type, format.levels())) formats.push_back(format);
     }
   }
-  std::ranges::stable_sort(formats, {}, &QuantFormat::bits);
+  std::ranges::stable_sort(formats, {}, [](const QuantFormat& format) { return format.levels().size(); });
   return formats;
 }
 

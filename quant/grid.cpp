@@ -17,7 +17,7 @@ constexpr std::array kInitNames = {std::pair{ScaleInit::absmax, std::string_view
                                    std::pair{ScaleInit::mse, std::string_view("mse")}};
 
 std::vector<Grid>& grids() {
-  static std::vector<Grid> all = {Grid::seq, Grid::intn};
+  static std::vector<Grid> all = {Grid::seq, Grid::intn, Grid::ternary, Grid::fp8};
   return all;
 }
 
@@ -57,7 +57,11 @@ void GridDefinition::nearest_codes_of_column(const float* w, int64_t n, const Qu
   for (int64_t i = 0; i < n; ++i) nearest_codes(w + i, 1, format, groups[i], codes + i);
 }
 
-std::string QuantFormat::type_name() const { return fmt::format("{}{}", grid.facts().name, bits); }
+std::string QuantFormat::type_name() const {
+  std::string name(grid.facts().name);
+  const std::string number = std::to_string(bits);
+  return name.ends_with(number) ? name : name + number;
+}
 
 std::string QuantFormat::title() const {
   const GridFacts& facts = grid.facts();

@@ -1,5 +1,5 @@
 // What the codes of a quantized matrix mean. All that is particular to one grid stands in its own file (seq_grid.cpp,
-// int_grid.cpp); everything else asks the grid.
+// int_grid.cpp, ternary_grid.cpp, fp8_grid.cpp); everything else asks the grid.
 //
 //   weight of a code = (level of the code - zero point) * scale of the row or group
 #pragma once
@@ -64,6 +64,8 @@ class Grid {
  public:
   static const Grid seq;   // kernels/seq.h
   static const Grid intn;  // integers of 2 to 8 bits
+  static const Grid ternary;
+  static const Grid fp8;  // E4M3
 
   constexpr Grid(const GridDefinition& definition) : definition_(&definition) {}
   const GridDefinition* operator->() const { return definition_; }
@@ -83,7 +85,7 @@ struct QuantFormat {
   int64_t group_cols(int64_t cols) const { return group_size == 0 ? cols : group_size; }
   bool has_zero_points() const { return !symmetric; }
   std::vector<float> levels() const { return grid->levels(*this); }
-  std::string type_name() const;  // "seq2"
+  std::string type_name() const;  // "seq2"; "fp8" has its bits in the name
   std::string title() const;      // "SEQ", "INT4 symmetric"
   bool operator==(const QuantFormat&) const = default;
 };

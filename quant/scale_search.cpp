@@ -17,6 +17,12 @@ float max_abs(const float* w, int64_t n) {
   return most;
 }
 
+double mean_abs(const float* w, int64_t n) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += std::fabs(w[i]);
+  return sum / static_cast<double>(n);
+}
+
 int64_t count_clamped(const float* w, const float* scales, int64_t rows, int64_t cols, int64_t group_cols) {
   int64_t count = 0;
   for (int64_t group = 0; group < rows * cols / group_cols; ++group) {

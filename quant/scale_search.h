@@ -10,6 +10,8 @@
 namespace crumb::quant {
 
 float max_abs(const float* w, int64_t n);
+/// n > 0
+double mean_abs(const float* w, int64_t n);
 
 /// Groups of w [rows, cols] whose scale stands at an end of the range that kernels::round_scale clamps to, so that
 /// their values may be far from any level. Groups of zeros do not count. scales [rows, groups], rounded.

@@ -64,7 +64,7 @@ class Exact : public ::testing::TestWithParam<ExactCase> {};
 
 TEST_P(Exact, ExportsHoldCodesTimesScales) {
   const auto& c = GetParam();
-  const quant::AddedGrid added(testing::kToyTernary);
+  const quant::AddedGrid added(testing::kToyGrid);
   const TempDir dir;
   const auto codes = quantized_model(dir.path(), small_spec(c.architecture, c.hidden), c.format);
   const auto result = run(codes, dir / "out", c.target);
@@ -99,9 +99,11 @@ INSTANTIATE_TEST_SUITE_P(
                       ExactCase{"Int3InQ4_0", "gguf-q4_0", Architecture::qwen2, 64, {Grid::intn, 3, true, 0}},
                       ExactCase{"Int8", "gguf-q8_0", Architecture::qwen3, 64, {Grid::intn, 8, true, 64}},
                       ExactCase{"Int2Asymmetric", "hf-bf16", Architecture::llama, 64, {Grid::intn, 2, false, 32}},
-                      ExactCase{"ToyInQ4_0", "gguf-q4_0", Architecture::llama, 64, {testing::kToyTernary, 2, true, 32}},
-                      ExactCase{"ToyInQ8_0", "gguf-q8_0", Architecture::qwen3, 64, {testing::kToyTernary, 2, true, 0}},
-                      ExactCase{"ToyInBf16", "hf-bf16", Architecture::llama, 64, {testing::kToyTernary, 2, true, 16}}),
+                      ExactCase{"TernaryInQ4_0", "gguf-q4_0", Architecture::llama, 64, {Grid::ternary, 2, true, 32}},
+                      ExactCase{"TernaryInBf16", "hf-bf16", Architecture::qwen3, 64, {Grid::ternary, 2, true, 16}},
+                      ExactCase{"ToyInQ4_0", "gguf-q4_0", Architecture::llama, 64, {testing::kToyGrid, 3, true, 32}},
+                      ExactCase{"ToyInQ8_0", "gguf-q8_0", Architecture::qwen3, 64, {testing::kToyGrid, 3, true, 0}},
+                      ExactCase{"ToyInBf16", "hf-bf16", Architecture::llama, 64, {testing::kToyGrid, 3, true, 16}}),
     [](const auto& test) { return test.param.name; });
 
 TEST(Export, StreamsPermutedRowsInSeveralBlocks) {

@@ -82,13 +82,14 @@ struct CodesCase {
   std::string target;
   formats::TensorType type;
   int64_t hidden, group_size;
+  quant::Grid grid = quant::Grid::seq;
 };
 /// A codes folder, and model.gguf made from it.
 class GgufOfCodes : public ::testing::TestWithParam<CodesCase> {
  protected:
   void SetUp() override {
     const auto& c = GetParam();
-    const quant::QuantFormat format{quant::Grid::seq, 2, true, c.group_size};
+    const quant::QuantFormat format{c.grid, 2, true, c.group_size};
     folder = testing::quantized_model(dir.path(), small_spec(Architecture::llama, c.hidden), format);
     run(folder, dir / "model.gguf", c.target);
   }
@@ -133,8 +134,13 @@ INSTANTIATE_TEST_SUITE_P(Types, GgufOfCodes,
                          ::testing::Values(CodesCase{"gguf-q2_0c", formats::TensorType::q2_0c, 512, 0},
                                            CodesCase{"gguf-q2_k", formats::TensorType::q2_k, 512, 256},
                                            CodesCase{"gguf-q4_0", formats::TensorType::q4_0, 128, 64},
-                                           CodesCase{"gguf-q8_0", formats::TensorType::q8_0, 64, 0}),
-                         [](const auto& test) { return std::string(formats::type_name(test.param.type)); });
+                                           CodesCase{"gguf-q8_0", formats::TensorType::q8_0, 64, 0},
+                                           CodesCase{"gguf-q4_0", formats::TensorType::q4_0, 128, 64,
+                                                     quant::Grid::ternary}),
+                         [](const auto& test) {
+                           return fmt::format("{}_{}", formats::type_name(test.param.type),
+                                              test.param.grid.facts().name);
+                         });
 
 /// How many linears of the file are codes after `spoil` had the bytes of blk.0.ffn_up.weight.
 int64_t quantized_linears(const std::string& target, const std::function<void(uint8_t*)>& spoil) {

@@ -215,12 +215,24 @@ TEST(Plan, LinearsWithMoreBitsThanTheOthersTakeATypeOfTheirOwn) {
 
 TEST(Plan, PutsAGridFromOutsideWhereItsLevelsFit) {
   const auto spec = small_spec(arch::Architecture::llama, 256);
-  const QuantFormat toy{testing::kToyTernary, 2, true, 32};
+  const QuantFormat toy{testing::kToyGrid, 3, true, 32};
   EXPECT_THAT(linear_types(plan(spec, toy, "gguf-q4_0")), ElementsAre(TensorType::q4_0));
   EXPECT_THAT(linear_types(plan(spec, toy, "hf-bf16")), ElementsAre(TensorType::bf16));
   EXPECT_THAT(error_of([&] { plan(spec, toy, "gguf-q2_k"); }),
-              AllOf(HasSubstr("TOY_TERNARY, one scale per 32"), HasSubstr("q2_k holds the SEQ grid only"),
+              AllOf(HasSubstr("TOY, one scale per 32"), HasSubstr("q2_k holds the SEQ grid only"),
                     HasSubstr("use gguf-q4_0, gguf-q8_0, gguf-bf16, hf-bf16")));
+}
+
+TEST(Plan, PutsTernaryWhereItsLevelsFitAndFp8Nowhere) {
+  const auto spec = small_spec(arch::Architecture::llama, 256);
+  const QuantFormat ternary{Grid::ternary, 2, true, 32}, fp8{Grid::fp8, 8, true, 0};
+  EXPECT_THAT(linear_types(plan(spec, ternary, "gguf-q4_0")), ElementsAre(TensorType::q4_0));
+  EXPECT_THAT(linear_types(plan(spec, ternary, "hf-bf16")), ElementsAre(TensorType::bf16));
+  EXPECT_THAT(error_of([&] { plan(spec, fp8, "gguf-q8_0"); }),
+              AllOf(HasSubstr("(FP8, one scale a row)"), HasSubstr("q8_0 has 8 bits for evenly spaced levels"),
+                    HasSubstr("no target holds it exactly yet")));
+  EXPECT_THAT(error_of([&] { plan(spec, fp8, "hf-bf16"); }),
+              HasSubstr("bf16 has 8 significant bits, its values need up to 10; no target holds it exactly yet"));
 }
 
 TEST(Plan, KeepsLinearsInFloatThatAQuantizedModelLeftOut) {

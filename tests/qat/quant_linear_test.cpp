@@ -20,7 +20,7 @@ namespace {
 using testing::TempDir;
 using torch::Tensor;
 
-const quant::QuantFormat kToy{.grid = testing::kToyTernary, .bits = 2};
+const quant::QuantFormat kToy{.grid = testing::kToyGrid, .bits = 3};
 
 /// Ternary with one trained step a row.
 class ToyLinear : public QuantLinear {
@@ -81,7 +81,7 @@ TEST(QuantLinears, AreThoseOfTheDecoderInItsOrder) {
 }
 
 TEST(QuantLinears, OfAnyGridAreWrittenAsTheForwardPassUsesThem) {
-  const quant::AddedGrid added(testing::kToyTernary);
+  const quant::AddedGrid added(testing::kToyGrid);
   const ToyModel toy;
   const TempDir dir;
   save_model(dir / "model", *toy.decoder, *toy.base, {"o_proj"});

@@ -420,8 +420,8 @@ TEST(CodesCheckpoint, RefusesScalesAndShapesThatCannotBe) {
   bits.config["quantization_config"]["bits"] = 4;
   EXPECT_THAT(bits.complaint(dir), HasSubstr("grid seq with 4 bits does not exist"));
   Spoiled grid(dir / "good");
-  grid.config["quantization_config"]["grid"] = "ternary";
-  EXPECT_THAT(grid.complaint(dir), HasSubstr("grid 'ternary' is not known"));
+  grid.config["quantization_config"]["grid"] = "fp4";
+  EXPECT_THAT(grid.complaint(dir), HasSubstr("grid 'fp4' is not known"));
   Spoiled symmetry(dir / "good");
   symmetry.config["quantization_config"]["symmetric"] = false;
   EXPECT_THAT(symmetry.complaint(dir), HasSubstr("grid seq is symmetric, symmetric: false does not exist"));

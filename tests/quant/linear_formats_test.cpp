@@ -42,12 +42,12 @@ TEST(LinearFormats, CombinationsThatDoNotExistAreNamed) {
   EXPECT_EQ(error({.grid = "seq", .bits = 4}), "method.bits: grid seq has 2 bits, got 4; grid int has 2 to 8");
   EXPECT_EQ(error({.symmetric = false}), "method.symmetric: grid seq is symmetric; false is for grid int");
   EXPECT_EQ(error({.grid = "int", .bits = 4}, ScaleInit::absmean),
-            "method.init: absmean is for grid seq; grid int knows absmax and mse");
+            "method.init: absmean is for grid seq, ternary; grid int knows absmax and mse");
   EXPECT_EQ(error({.overrides = {{"*.down_proj", {.bits = 4}}}}),
             "method.overrides.*.down_proj.bits: grid seq has 2 bits, got 4; grid int has 2 to 8")
       << "what an override leaves out is as for the others";
   EXPECT_EQ(error({.overrides = {{"down_proj", {.grid = "int"}}}}, ScaleInit::absmean),
-            "method.init: absmean is for grid seq; grid int knows absmax and mse");
+            "method.init: absmean is for grid seq, ternary; grid int knows absmax and mse");
 }
 
 TEST(LinearFormats, GroupSizeThatDoesNotDivideNamesTheLinear) {

@@ -5,12 +5,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <limits>
 #include <vector>
 
-#include "core/common/rng.h"
 #include "kernels/seq.h"
+#include "tests/quant/random_weights.h"
 #include "tests/testing/testing.h"
 
 namespace crumb::quant {
@@ -19,19 +18,9 @@ namespace {
 using kernels::kMaxScale;
 using kernels::kMinScale;
 using kernels::round_scale;
-
-std::vector<float> draw(int64_t n, uint64_t stream, const std::function<double(const Rng&, uint64_t)>& law) {
-  const Rng rng(11, stream);
-  std::vector<float> out(static_cast<size_t>(n));
-  for (size_t i = 0; i < out.size(); ++i) out[i] = static_cast<float>(law(rng, i));
-  return out;
-}
-double gaussian(const Rng& rng, uint64_t i) { return 0.02 * rng.normal(i); }
-/// Student's t with 3 degrees of freedom.
-double heavy(const Rng& rng, uint64_t i) {
-  const double a = rng.normal(4 * i + 1), b = rng.normal(4 * i + 2), c = rng.normal(4 * i + 3);
-  return rng.normal(4 * i) / std::sqrt((a * a + b * b + c * c) / 3);
-}
+using testing::draw;
+using testing::gaussian;
+using testing::heavy;
 
 float seq_scale(const float* w, int64_t n, ScaleInit init) { return Grid::seq->find_scale(w, n, {}, init).scale; }
 GroupScale int_scale(const float* w, int64_t n, int bits, bool symmetric, ScaleInit init) {
@@ -91,7 +80,8 @@ TEST(SeqScale, MseIsTheBestOfAllRepresentableScales) {
 // A column of a matrix gets the codes that its rows would.
 TEST(ScaleSearch, CodesOfAColumnAreThoseOfTheRows) {
   for (const QuantFormat& format :
-       {QuantFormat{}, QuantFormat{Grid::intn, 4, true, 0}, QuantFormat{Grid::intn, 3, false, 0}}) {
+       {QuantFormat{}, QuantFormat{Grid::intn, 4, true, 0}, QuantFormat{Grid::intn, 3, false, 0},
+        QuantFormat{Grid::ternary, 2, true, 0}, QuantFormat{Grid::fp8, 8, true, 0}}) {
     auto w = draw(999, 21, heavy);
     std::vector<GroupScale> groups;
     for (size_t i = 0; i < w.size(); ++i) {
@@ -108,7 +98,8 @@ TEST(ScaleSearch, CodesOfAColumnAreThoseOfTheRows) {
 // Importance of whole numbers is the same as writing each weight that often.
 TEST(ScaleSearch, ImportanceCountsAWeightSeveralTimes) {
   for (const QuantFormat& format :
-       {QuantFormat{}, QuantFormat{Grid::intn, 4, true, 0}, QuantFormat{Grid::intn, 3, false, 0}}) {
+       {QuantFormat{}, QuantFormat{Grid::intn, 4, true, 0}, QuantFormat{Grid::intn, 3, false, 0},
+        QuantFormat{Grid::ternary, 2, true, 0}, QuantFormat{Grid::fp8, 8, true, 0}}) {
     int differs = 0;
     for (uint64_t stream = 0; stream < 20; ++stream) {
       const auto w = draw(48, stream, heavy);
@@ -308,7 +299,7 @@ TEST(IntScale, AbsmeanIsRefused) {
   EXPECT_EQ(testing::error_of([&] {
               round_to_nearest(&w, 1, 1, {Grid::intn, 4, true, 0}, ScaleInit::absmean);
             }),
-            "method.init: absmean is for grid seq; grid int knows absmax and mse");
+            "method.init: absmean is for grid seq, ternary; grid int knows absmax and mse");
 }
 
 TEST(RoundToNearest, GroupsAreQuantizedAsRowsOfTheirOwn) {

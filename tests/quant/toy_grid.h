@@ -4,50 +4,61 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 
 #include "kernels/seq.h"
 #include "quant/grid.h"
+#include "quant/scale_search.h"
 
 namespace crumb::testing {
 
-/// {-1, 0, 1} * scale, the scale that of TWN's (arXiv:1605.04711) estimate or max|w|: three levels, not a power of two.
-class ToyTernary final : public quant::GridDefinition {
+/// {-4, -1, 0, 1, 4} * scale: five levels, unevenly spaced, not a power of two.
+class ToyGrid final : public quant::GridDefinition {
  public:
-  constexpr ToyTernary() : GridDefinition(kFacts) {}
+  constexpr ToyGrid() : GridDefinition(kFacts) {}
 
-  std::vector<float> levels(const quant::QuantFormat&) const override { return {-1, 0, 1}; }
+  std::vector<float> levels(const quant::QuantFormat&) const override { return {-4, -1, 0, 1, 4}; }
 
+  /// max|w| / 4, or the best of eight parts of it.
   quant::GroupScale find_scale(const float* w, int64_t n, const quant::QuantFormat&, quant::ScaleInit init,
-                               const float* /*importance*/) const override {
-    double sum = 0, kept = 0, most = 0;
-    for (int64_t i = 0; i < n; ++i) most = std::max<double>(most, std::fabs(w[i]));
-    if (init == quant::ScaleInit::absmax) return {kernels::round_scale(static_cast<float>(most))};
-    double mean = 0;
-    for (int64_t i = 0; i < n; ++i) mean += std::fabs(w[i]) / static_cast<double>(n);
-    for (int64_t i = 0; i < n; ++i) {
-      if (std::fabs(w[i]) <= 0.7 * mean) continue;
-      sum += std::fabs(w[i]);
-      kept += 1;
+                               const float* importance) const override {
+    const float most = quant::max_abs(w, n) / 4;
+    if (init == quant::ScaleInit::absmax) return {kernels::round_scale(most)};
+    float best = most;
+    double best_error = std::numeric_limits<double>::infinity();
+    for (int part = 1; part <= 8; ++part) {
+      const float scale = kernels::round_scale(most * static_cast<float>(part) / 8);
+      double error = 0;
+      for (int64_t i = 0; i < n; ++i)
+        error += (importance == nullptr ? 1 : importance[i]) * std::pow(w[i] - kLevels[code(w[i], scale)] * scale, 2);
+      if (error < best_error) best = scale;
+      best_error = std::min(error, best_error);
     }
-    return {kernels::round_scale(static_cast<float>(sum / std::max(1.0, kept)))};
+    return {best};
   }
 
   void nearest_codes(const float* w, int64_t n, const quant::QuantFormat&, const quant::GroupScale& group,
                      uint8_t* codes) const override {
-    for (int64_t i = 0; i < n; ++i)
-      codes[i] = static_cast<uint8_t>((w[i] > -0.5f * group.scale) + (w[i] >= 0.5f * group.scale));
+    for (int64_t i = 0; i < n; ++i) codes[i] = static_cast<uint8_t>(code(w[i], group.scale));
   }
 
  private:
+  static size_t code(float w, float scale) {
+    size_t code = 0;
+    while (code + 1 < kLevels.size() && w > (kLevels[code] + kLevels[code + 1]) / 2 * scale) ++code;
+    return code;
+  }
+
+  static constexpr std::array kLevels = {-4.0f, -1.0f, 0.0f, 1.0f, 4.0f};
   static constexpr std::array kInits = {quant::ScaleInit::absmax, quant::ScaleInit::mse};
-  static constexpr quant::GridFacts kFacts = {.name = "toy_ternary",
-                                              .values = "{-1, 0, 1} * scale",
-                                              .least_bits = 2,
-                                              .most_bits = 2,
+  static constexpr quant::GridFacts kFacts = {.name = "toy",
+                                              .values = "{-4, -1, 0, 1, 4} * scale",
+                                              .least_bits = 3,
+                                              .most_bits = 3,
                                               .may_be_asymmetric = false,
                                               .inits = kInits};
 };
 
-inline constexpr ToyTernary kToyTernary;
+inline constexpr ToyGrid kToyGrid;
 
 }  // namespace crumb::testing
