@@ -99,6 +99,58 @@ TEST_F(TrainVerb, AQuantizedModelIsNotQuantizedAgain) {
   EXPECT_THAT(result.err, HasSubstr("is quantized already"));
 }
 
+// Training begins with the codes that crumb quantize chose, and its teacher lives in the same coordinates.
+TEST_F(TrainVerb, BeginsWithAQuantizedFolder) {
+  const TempDir dir;
+  const auto quantize = [&](const std::string& name, const std::string& more) {
+    return run_crumb("quantize " + teacher().string() + " --method gptq -o " + (dir / name).string() +
+                     " calibration.text=" + text() + " calibration.sequence_length=32 calibration.tokens=1024 " + more);
+  };
+  const auto train = [&](const std::string& name, const std::string& start, const std::vector<std::string>& more) {
+    std::vector<std::string> all = {"method.init=" + (dir / start).string(), "objective={kl: 1.0, hidden_mse: 1.0}"};
+    all.insert(all.end(), more.begin(), more.end());
+    return run_qat(dir / name, all);
+  };
+  for (const std::string& rotation : {"", "rotation.residual=true rotation.heads=true"}) {
+    const std::string start = rotation.empty() ? "gptq" : "rotated";
+    const auto made = quantize(start, "masters=true " + rotation);
+    ASSERT_EQ(made.exit_code, 0) << made.err;
+    // without steps that move anything, the model is the folder
+    const auto still = train(start + "-still", start, {"optimizer.lr=0", "optimizer.scale_lr=0", "schedule.tokens=64"});
+    ASSERT_EQ(still.exit_code, 0) << still.err;
+    EXPECT_EQ(read_file(dir / (start + "-still") / "model/model.safetensors"),
+              read_file(dir / start / "model.safetensors"));
+    const auto trained = train(start + "-trained", start, {});
+    ASSERT_EQ(trained.exit_code, 0) << trained.err;
+    EXPECT_EQ(trained.err, "");
+    const auto log = log_of(dir / (start + "-trained"));
+    EXPECT_LT(log.back()["valid_kl"], log.front()["valid_kl"]);
+    // states are compared in the same coordinates: theirs would be off by as much as they are long
+    EXPECT_LT(log.front()["hidden_mse"].get<double>(), 0.7);
+    const auto judged = run_crumb("eval " + (dir / (start + "-trained") / "model").string() + " --baseline " +
+                                  teacher().string() + " --text " + text() + " --context 32 --max-windows 20 --json");
+    ASSERT_EQ(judged.exit_code, 0) << judged.err;
+  }
+  // better than rounding, before any step
+  const auto rounded = run_qat(dir / "rounded", {"schedule.tokens=64"});
+  ASSERT_EQ(rounded.exit_code, 0) << rounded.err;
+  EXPECT_LT(log_of(dir / "gptq-trained").front()["valid_kl"], log_of(dir / "rounded").front()["valid_kl"]);
+
+  ASSERT_EQ(quantize("bare", "").exit_code, 0);
+  const auto bare = train("from-bare", "bare", {"schedule.tokens=64"});
+  EXPECT_EQ(bare.exit_code, 0) << bare.err;
+  EXPECT_THAT(bare.err, HasSubstr("holds no masters"));
+  const auto other = train("other", "gptq", {"method.group_size=16"});
+  EXPECT_EQ(other.exit_code, 2);
+  EXPECT_THAT(other.err, HasSubstr("is SEQ, group_size 0, the job has SEQ, group_size 16"));
+  const auto absent = train("absent", "nowhere", {});
+  EXPECT_EQ(absent.exit_code, 2);
+  EXPECT_THAT(absent.err, HasSubstr("nowhere does not exist; it is none of absmax, absmean, mse either"));
+  const auto plain = run_qat(dir / "plain", {"method.init=" + teacher().string()});
+  EXPECT_EQ(plain.exit_code, 2);
+  EXPECT_THAT(plain.err, HasSubstr("is no quantized folder"));
+}
+
 TEST_F(TrainVerb, AGgufTrainsAsTheFolderItWasMadeFrom) {
   const TempDir dir;
   const auto exported = [&](const fs::path& from, const std::string& target, const std::string& name) {

@@ -1,0 +1,262 @@
+// Methods that look at activations, on a small trained model.
+#include "ptq/block_walk.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "core/formats/safetensors.h"
+#include "ptq/quantize.h"
+#include "qat/fake_quantize.h"
+#include "quant/scale_search.h"
+#include "tests/testing/running_crumb.h"
+#include "tests/testing/small_disk.h"
+#include "tests/testing/testing.h"
+
+namespace crumb::ptq {
+namespace {
+
+namespace fs = testing::fs;
+using quant::Grid;
+using quant::QuantFormat;
+
+class Calibrated : public ::testing::Test {
+ protected:
+  void SetUp() override { setenv("CRUMB_CACHE", (dir_ / "cache").c_str(), 1); }
+
+  /// Calibrated on the first stories of a text; 2,048 tokens in windows of 128.
+  QuantizeJob job(const std::string& output) const {
+    QuantizeJob job;
+    job.model = testing::data("models/stories260K-hf");
+    job.output = dir_ / output;
+    job.calibration.text = {testing::data("text/tinystories-valid-sample/tinystories_valid_1911.txt")};
+    job.calibration.separator = "<|endoftext|>";
+    job.calibration.tokens = 2048;
+    job.calibration.sequence_length = 128;
+    return job;
+  }
+  template <class MethodOptions>
+  QuantizeJob job(const std::string& output, MethodOptions method, const QuantFormat& format = {}) const {
+    QuantizeJob out = job(output);
+    method.linears.grid = format.grid.facts().name;
+    method.linears.bits = format.bits;
+    method.linears.symmetric = format.symmetric;
+    method.linears.group_size = format.group_size;
+    out.method = std::move(method);
+    return out;
+  }
+  static QuantizeReport run(const QuantizeJob& job) {
+    ThreadPool pool(2);
+    return quantize(job, false, pool);
+  }
+  static std::string error_of(const QuantizeJob& job) {
+    return testing::error_of([&] { run(job); });
+  }
+  static double output_error(const QuantizeReport& report) {
+    double sum = 0;
+    for (const auto& tensor : report.tensors) sum += tensor.output.relative();
+    return sum / static_cast<double>(report.tensors.size());
+  }
+  static void expect_same_files(const fs::path& a, const fs::path& b) {
+    for (const auto& entry : fs::recursive_directory_iterator(a)) {
+      if (!entry.is_regular_file()) continue;
+      EXPECT_TRUE(testing::read_file(entry) == testing::read_file(b / fs::relative(entry, a))) << entry;
+    }
+  }
+
+  testing::TempDir dir_;
+};
+
+TEST_F(Calibrated, FeedbackLosesLessOfTheOutputThanRoundingToNearest) {
+  CRUMB_NEED_DATA(text, "text/tinystories-valid-sample/tinystories_valid_1911.txt");
+  for (const QuantFormat& format :
+       {QuantFormat{}, QuantFormat{Grid::intn, 4, true, 32}, QuantFormat{Grid::intn, 3, false, 0}}) {
+    const std::string name = format.type_name();
+    const double gptq = output_error(run(job("gptq-" + name, GptqMethod{}, format))),
+                 weighted = output_error(run(job("rtn-" + name, RtnMethod{.importance = "activations"}, format)));
+    EXPECT_GT(gptq, 0);
+    EXPECT_LT(gptq, 0.8 * weighted) << name;
+  }
+}
+
+// The report's numbers are those of the files, and the masters are what the codes are nearest to.
+TEST_F(Calibrated, MastersRoundToTheCodes) {
+  CRUMB_NEED_DATA(text, "text/tinystories-valid-sample/tinystories_valid_1911.txt");
+  for (QuantizeJob job : {job("gptq", GptqMethod{}), job("int", GptqMethod{}, {Grid::intn, 3, true, 32}),
+                          job("trained", BlockwiseMethod{.passes = 1}), job("rtn", RtnMethod{})}) {
+    job.masters = true;
+    run(job);
+    const auto saved = quant::open_checkpoint(job.output);
+    const formats::SafetensorsReader masters(job.output / quant::kMastersFolder);
+    for (const auto& stored : saved->tensors()) {
+      if (stored.desc.role != arch::TensorRole::linear) continue;
+      std::vector<float> w(static_cast<size_t>(stored.desc.elements()));
+      masters.read_rows(masters.at(stored.desc.hf_name), 0, stored.desc.rows(), w.data());
+      quant::QuantizedTensor codes = saved->read_codes(stored, 0, stored.desc.rows());
+      const std::vector<uint8_t> expected = codes.codes;
+      quant::set_nearest_codes(w.data(), codes);
+      EXPECT_EQ(codes.codes, expected) << job.output << " " << stored.desc.hf_name;
+    }
+  }
+}
+
+TEST_F(Calibrated, AKilledRunGoesOnToTheSameFilesAndTheSameReport) {
+  CRUMB_NEED_DATA(folder, "models/ref-llama-15m");
+  QuantizeJob whole_job = job("whole", GptqMethod{});
+  whole_job.model = folder;
+  whole_job.masters = true;
+  whole_job.calibration.text = {testing::data("text/corpus/prose-test.txt")};
+  const QuantizeReport whole = run(whole_job);
+  const fs::path record = dir_ / "out.partial/progress.jsonl";
+  {
+    testing::RunningCrumb crumb(
+        {"quantize", folder.string(), "--method", "gptq", "-o", (dir_ / "out").string(), "masters=true",
+         "calibration.text=" + whole_job.calibration.text[0].string(), "calibration.separator=<|endoftext|>",
+         "calibration.tokens=2048", "calibration.sequence_length=128", "--threads", "2"},
+        dir_ / "errors");
+    ASSERT_TRUE(crumb.wait_for_lines(record, 11 + 9)) << testing::read_file(dir_ / "errors");  // in the second block
+    EXPECT_EQ(crumb.end(SIGKILL), 128 + SIGKILL);
+  }
+  ASSERT_FALSE(fs::exists(dir_ / "out"));
+  QuantizeJob rest = whole_job;
+  rest.output = dir_ / "out";
+  ::testing::internal::CaptureStderr();
+  const QuantizeReport resumed = run(rest);
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(), ::testing::HasSubstr(" of 4 blocks are done"));
+  expect_same_files(dir_ / "whole", dir_ / "out");
+  ASSERT_EQ(resumed.tensors.size(), whole.tensors.size());
+  for (size_t i = 0; i < whole.tensors.size(); ++i) {
+    EXPECT_EQ(resumed.tensors[i].module, whole.tensors[i].module);
+    EXPECT_EQ(resumed.tensors[i].output.error_square, whole.tensors[i].output.error_square);
+    EXPECT_EQ(resumed.tensors[i].largest_input, whole.tensors[i].largest_input);
+  }
+}
+
+TEST_F(Calibrated, ActivationsInFilesGiveTheSameModel) {
+  CRUMB_NEED_DATA(text, "text/tinystories-valid-sample/tinystories_valid_1911.txt");
+  const QuantizeJob in_memory = job("memory", BlockwiseMethod{.passes = 1});
+  QuantizeJob in_files = job("files", BlockwiseMethod{.passes = 1});
+  in_files.calibration.memory = 0.0;
+  run(in_memory);
+  run(in_files);
+  expect_same_files(in_memory.output, in_files.output);
+}
+
+TEST_F(Calibrated, ADiskThatIsFullOfActivationsEndsTheRunInOneLine) {
+  CRUMB_NEED_DATA(text, "text/tinystories-valid-sample/tinystories_valid_1911.txt");
+  const testing::SmallDisk disk(dir_ / "disk", 1 << 20);
+  if (!disk.is_mounted()) GTEST_SKIP() << "a small file system cannot be mounted here";
+  QuantizeJob job = this->job("disk/out", GptqMethod{});
+  job.calibration.memory = 0.0;
+  job.calibration.tokens = 16384;
+  EXPECT_THAT(error_of(job), ::testing::HasSubstr("no room for"));
+}
+
+TEST_F(Calibrated, WhatTheTextLacksIsSaid) {
+  CRUMB_NEED_DATA(text, "text/tinystories-valid-sample/tinystories_valid_1911.txt");
+  QuantizeJob none = job("a", GptqMethod{}), missing = none, few = none, longer = none, short_text = none;
+  none.calibration.text.clear();
+  EXPECT_THAT(error_of(none), ::testing::StartsWith("calibration.text: this method looks at activations; give a text"));
+  missing.calibration.text = {dir_ / "absent.txt"};
+  EXPECT_THAT(error_of(missing), ::testing::HasSubstr("absent.txt"));
+  few.calibration.tokens = 1 << 30;
+  EXPECT_THAT(error_of(few), ::testing::MatchesRegex("calibration.tokens: 1073741824 asked for, the texts have .* in "
+                                                     "windows of 128; give more text, or ask for less"));
+  longer.calibration.sequence_length = 1024;
+  EXPECT_EQ(error_of(longer), "calibration.sequence_length: 1024 is more than the 512 of the model");
+  testing::write_file(dir_ / "short.txt", "Once upon a time");
+  short_text.calibration.text = {dir_ / "short.txt"};
+  EXPECT_THAT(error_of(short_text), ::testing::HasSubstr("less than one window of 128"));
+  EXPECT_FALSE(fs::exists(dir_ / "a"));
+  EXPECT_FALSE(fs::exists(dir_ / "a.partial"));
+}
+
+TEST_F(Calibrated, ActivationsThatAreNotFiniteNameTheirLinear) {
+  torch::Tensor x = torch::ones({2, 4, 8});
+  x[1][2][3] = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(testing::error_of([&] { measure_inputs(x, 1, 0, "model.layers.3.mlp.down_proj"); }),
+            "model.layers.3.mlp.down_proj: its inputs are not finite on the calibration text");
+}
+
+TEST_F(Calibrated, ACapLetsAFewTokensWeighNoMoreThanTheirShare) {
+  torch::Tensor x = torch::randn({1, 64, 8});
+  x[0][5] *= 1000;
+  const InputStatistics plain = measure_inputs(x, 1, 0, ""), capped = measure_inputs(x, 1, 4, "");
+  EXPECT_EQ(plain.capped_tokens, 0);
+  EXPECT_GE(capped.capped_tokens, 1);
+  EXPECT_GT(plain.gram.diagonal().sum().item<double>(), 1000 * capped.gram.diagonal().sum().item<double>());
+  EXPECT_EQ(plain.largest, capped.largest);
+  const torch::Tensor rows = x.view({64, 8});
+  EXPECT_TRUE(torch::allclose(plain.gram, rows.t().mm(rows) / 64, 1e-4, 1e-3));
+}
+
+TEST_F(Calibrated, TrainingABlockBringsItsOutputNearer) {
+  CRUMB_NEED_DATA(text, "text/tinystories-valid-sample/tinystories_valid_1911.txt");
+  const double before = output_error(run(job("gptq", GptqMethod{})));
+  ::testing::internal::CaptureStderr();
+  run(job("trained", BlockwiseMethod{.passes = 4}));
+  const std::string log = ::testing::internal::GetCapturedStderr();
+  EXPECT_GT(before, 0);
+  // every block says what it was and became; most are better for it
+  size_t blocks = 0, left_out = 0;
+  for (size_t at = 0; (at = log.find("error of its output", at)) != std::string::npos; ++at) ++blocks;
+  for (size_t at = 0; (at = log.find("training is left out", at)) != std::string::npos; ++at) ++left_out;
+  EXPECT_EQ(blocks, 5u);
+  EXPECT_LE(left_out, 2u);
+}
+
+// --- fake quantization on any grid
+
+struct GridCase {
+  QuantFormat format;
+};
+class FakeQuantize : public ::testing::TestWithParam<GridCase> {};
+
+TEST_P(FakeQuantize, IsTheValueOfTheNearestCodeWithLsqsGradients) {
+  const QuantFormat& format = GetParam().format;
+  torch::manual_seed(3);
+  const torch::Tensor w = torch::randn({6, 64}) * 0.3;
+  const auto codes = quant::round_to_nearest(w.const_data_ptr<float>(), 6, 64, format, quant::ScaleInit::absmax);
+  torch::Tensor weight = w.clone().requires_grad_(true);
+  // scales a third smaller, so that some weights lie beyond the outer levels
+  torch::Tensor log_scale = (torch::tensor(codes.scales).view({6, -1}) / 1.5).log().requires_grad_(true);
+  const torch::Tensor zeros =
+      format.has_zero_points() ? torch::tensor(codes.zero_points).view({6, -1}) : torch::Tensor();
+  const torch::Tensor y = qat::fake_quantize(weight, log_scale, zeros, format);
+  const torch::Tensor grad = torch::randn_like(y);
+  y.backward(grad);
+
+  quant::QuantizedTensor expected = codes;
+  for (int64_t i = 0; i < log_scale.numel(); ++i)
+    expected.scales[static_cast<size_t>(i)] =
+        kernels::round_scale(std::exp(log_scale.detach().flatten()[i].item<float>()));
+  quant::set_nearest_codes(w.const_data_ptr<float>(), expected);
+  EXPECT_TRUE(torch::equal(y.detach(), dequantized(expected)));
+  const auto levels = format.levels();
+  const int64_t cols = format.group_cols(64);
+  int outside = 0;
+  for (int64_t g = 0; g < log_scale.numel(); ++g) {
+    const quant::GroupScale group = expected.group(static_cast<size_t>(g));
+    double sum = 0;
+    for (int64_t i = g * cols; i < (g + 1) * cols; ++i) {
+      const double x = w.flatten()[i].item<double>() / group.scale + (zeros.defined() ? group.zero_point : 0),
+                   slope = grad.flatten()[i].item<double>(), value = y.flatten()[i].item<double>();
+      const bool is_inside = x >= levels.front() - (levels[1] - levels[0]) / 2 &&
+                             x <= levels.back() + (levels.back() - levels[levels.size() - 2]) / 2;
+      outside += is_inside ? 0 : 1;
+      EXPECT_EQ(weight.grad().flatten()[i].item<double>(), is_inside ? slope : 0.0);
+      sum += slope * (is_inside ? value - w.flatten()[i].item<double>() : value);
+    }
+    EXPECT_NEAR(log_scale.grad().flatten()[g].item<double>(), sum, 1e-5);
+  }
+  EXPECT_GT(outside, 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Grids, FakeQuantize,
+                         ::testing::Values(GridCase{{Grid::intn, 4, true, 32}}, GridCase{{Grid::intn, 3, false, 0}},
+                                           GridCase{{Grid::intn, 2, true, 16}}));
+
+}  // namespace
+}  // namespace crumb::ptq
