@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "core/formats/safetensors.h"
 #include "export/export.h"
 #include "ptq/quantize.h"
 #include "quant/scale_search.h"
@@ -360,6 +361,47 @@ TEST(RotatedQuantize, WritesAFolderThatOpensComputesAndIsExported) {
   exporting::export_checkpoint(*gguf, dir / "back", {"hf-bf16", "", "", false, 2});
   EXPECT_FALSE(quant::open_checkpoint(dir / "back")->spec().tied_head);
   EXPECT_LT(relative_difference(logits_of(*quant::open_checkpoint(dir / "back"), ids), logits), 0.01);
+}
+
+/// The model with its weights as they are read, in float32.
+void write_float_folder(const Checkpoint& model, const testing::fs::path& folder) {
+  testing::fs::create_directories(folder);
+  testing::write_file(folder / "config.json", model.hf_config().dump());
+  model.write_companions(folder);
+  formats::SafetensorsWriter writer;
+  for (const auto& tensor : model.tensors())
+    writer.declare(tensor.desc.hf_name, formats::DType::f32, tensor.desc.shape);
+  writer.begin_folder(folder, int64_t{1} << 40);
+  for (const auto& tensor : model.tensors()) {
+    const auto values = quant::read_all(model, tensor);
+    writer.write(values.data(), static_cast<int64_t>(values.size() * sizeof(float)));
+  }
+  writer.finish();
+}
+
+TEST(RotatedQuantize, EveryMethodWorksOnTheRotatedModel) {
+  CRUMB_NEED_DATA(folder, "models/stories260K-hf");
+  const testing::TempDir dir;
+  write_float_folder(*rotate(*quant::open_checkpoint(folder), kBoth), dir / "rotated");
+  std::string text;
+  for (int i = 0; i < 200; ++i) text += fmt::format("Lily had {} red balls and {} big dogs. ", i % 17, i * i % 23);
+  testing::write_file(dir / "text.txt", text);
+  const auto quantized = [&](const testing::fs::path& model, const RotationOptions& rotation, const auto& method) {
+    QuantizeJob job;
+    job.model = model;
+    job.output = dir / "out";
+    job.rotation = rotation;
+    job.method = method;
+    job.calibration.text = {dir / "text.txt"};
+    job.calibration.tokens = 1024;
+    job.calibration.sequence_length = 64;
+    ThreadPool pool(2);
+    quantize(job, /*force=*/true, pool);
+    EXPECT_EQ(rotation_of(quant::open_checkpoint(dir / "out")->hf_config(), "out"), kBoth);
+    return testing::read_file(dir / "out/model.safetensors");
+  };
+  EXPECT_TRUE(quantized(folder, kBoth, RtnMethod{}) == quantized(dir / "rotated", {}, RtnMethod{}));
+  EXPECT_TRUE(quantized(folder, kBoth, GptqMethod{}) == quantized(dir / "rotated", {}, GptqMethod{}));
 }
 
 TEST(RotatedQuantize, OfHeadsAloneKeepsTheTiedHead) {
