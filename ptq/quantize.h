@@ -9,6 +9,7 @@
 #include "ptq/blockwise.h"
 #include "ptq/calibration.h"
 #include "ptq/gptq.h"
+#include "ptq/hqq.h"
 #include "ptq/quantize_plan.h"
 #include "ptq/report.h"
 #include "ptq/rotation.h"
@@ -19,7 +20,7 @@ namespace crumb::ptq {
 struct QuantizeJob {
   Path model, output;
   RotationOptions rotation;
-  std::variant<RtnMethod, GptqMethod, BlockwiseMethod> method;
+  std::variant<RtnMethod, HqqMethod, GptqMethod, BlockwiseMethod> method;
   CalibrationOptions calibration;
   bool masters = false;
 
@@ -29,8 +30,8 @@ struct QuantizeJob {
     v.field("output", output, "the folder to write: codes and scales", {.required = true});
     v.section("rotation", rotation, "Before the method: rotations that do not change what the model computes");
     v.section("method", method,
-              "What becomes of the linears: rtn rounds them to nearest, gptq with error feedback, blockwise trains "
-              "each block after that");
+              "What becomes of the linears: rtn rounds them to nearest, hqq with scales that give up outliers, gptq "
+              "with error feedback, blockwise trains each block after that");
     v.section("calibration", calibration, "What the methods that look at activations see");
     v.field("masters", masters,
             "also keep the weights that were rounded to the codes, in OUTPUT/masters: four bytes a weight, for `crumb "

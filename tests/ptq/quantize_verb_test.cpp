@@ -67,7 +67,7 @@ TEST(QuantizeVerb, ShippedJobsRunWithOverrides) {
     EXPECT_TRUE(testing::fs::exists(output / "config.json"));
     ++jobs;
   }
-  EXPECT_EQ(jobs, 4);
+  EXPECT_EQ(jobs, 5);
 }
 
 TEST(QuantizeVerb, PrintConfigShowsTheResolvedJobAndRunsNothing) {
