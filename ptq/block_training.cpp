@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "core/common/log.h"
 #include "core/common/rng.h"
 #include "kernels/cpu_features.h"
 #include "kernels/torch/seq.h"
@@ -122,6 +123,19 @@ std::vector<int64_t> order_of_windows(int64_t windows, int64_t count, const Rng&
   return order;
 }
 
+/// Output of the block as it is, small tensors not rounded, for all windows.
+Tensor float_output(BlockWork& work, const Tensor& input) {
+  const torch::NoGradGuard no_grad;
+  model::BlockContext context = work.context;
+  context.round_small_tensors = false;
+  const Tensor output = work.memory.make(input.sizes());
+  for (int64_t begin = 0; begin < input.size(0); begin += work.windows_at_once) {
+    const int64_t end = std::min(begin + work.windows_at_once, input.size(0));
+    output.slice(0, begin, end).copy_(work.block.forward(input.slice(0, begin, end), context));
+  }
+  return output;
+}
+
 }  // namespace
 
 TrainedBlock train_block(BlockWork& work, const Tensor& input, const Tensor& target, const BlockTraining& training) {
@@ -164,16 +178,35 @@ TrainedBlock train_block(BlockWork& work, const Tensor& input, const Tensor& tar
   return out;
 }
 
-Tensor float_output(BlockWork& work, const Tensor& input) {
-  const torch::NoGradGuard no_grad;
-  model::BlockContext context = work.context;
-  context.round_small_tensors = false;
-  const Tensor output = work.memory.make(input.sizes());
-  for (int64_t begin = 0; begin < input.size(0); begin += work.windows_at_once) {
-    const int64_t end = std::min(begin + work.windows_at_once, input.size(0));
-    output.slice(0, begin, end).copy_(work.block.forward(input.slice(0, begin, end), context));
+namespace {
+
+class TrainedMethod : public BlockMethod {
+ public:
+  TrainedMethod(std::shared_ptr<BlockMethod> first, const BlockTraining& training)
+      : first_(std::move(first)), training_(training) {}
+
+  void quantize(BlockWork& work) const override {
+    const Tensor input = work.memory.make(work.residual.sizes());
+    input.copy_(work.residual);
+    const Tensor target = float_output(work, input);
+    first_->quantize(work);
+    if (work.results.empty()) return;
+    BlockTraining training = training_;
+    if (training.passes > 0) training.steps = training.passes * input.size(0) / training.windows;
+    const TrainedBlock trained = train_block(work, input, target, training);
+    log_info("block {}: error of its output {:.4g} -> {:.4g}{}", work.layer, trained.loss_before, trained.loss_after,
+             trained.is_kept ? "" : "; training is left out");
   }
-  return output;
+
+ private:
+  std::shared_ptr<BlockMethod> first_;
+  BlockTraining training_;
+};
+
+}  // namespace
+
+std::shared_ptr<BlockMethod> make_trained(std::shared_ptr<BlockMethod> first, const BlockTraining& training) {
+  return std::make_shared<TrainedMethod>(std::move(first), training);
 }
 
 }  // namespace crumb::ptq

@@ -12,12 +12,12 @@ struct BlockTraining {
   enum class Step { adam, sign };
 
   Step step = Step::adam;
-  double lr = 0, scale_lr = 0;  // of weights, in scales; of ln scale. They fall to zero linearly
-  int64_t steps = 0;
-  int64_t windows = 1;           // of each step
-  double reach = 0;              // how far a weight may go from its first value, in first scales; 0: no limit
-  bool normalise_tokens = true;  // each token's error relative to its output, else all together
-  uint64_t seed = 0;             // of the order of windows
+  double lr = 0, scale_lr = 0;    // of weights, in scales; of ln scale. They fall to zero linearly
+  int64_t steps = 0, passes = 0;  // one of the two: steps, or how often all windows are seen
+  int64_t windows = 1;            // of each step
+  double reach = 0;               // how far a weight may go from its first value, in first scales; 0: no limit
+  bool normalise_tokens = true;   // each token's error relative to its output, else all together
+  uint64_t seed = 0;              // of the order of windows
 };
 
 struct TrainedBlock {
@@ -31,7 +31,7 @@ struct TrainedBlock {
 TrainedBlock train_block(BlockWork& work, const torch::Tensor& input, const torch::Tensor& target,
                          const BlockTraining& training);
 
-/// Output of the block as it is, small tensors not rounded, for all windows.
-torch::Tensor float_output(BlockWork& work, const torch::Tensor& input);
+/// Quantizes each block by `first`, then trains it towards the output of the float block on the same input.
+std::shared_ptr<BlockMethod> make_trained(std::shared_ptr<BlockMethod> first, const BlockTraining& training);
 
 }  // namespace crumb::ptq

@@ -6,6 +6,7 @@
 #include "core/common/config.h"
 #include "core/common/file.h"
 #include "core/common/thread_pool.h"
+#include "ptq/autoround.h"
 #include "ptq/blockwise.h"
 #include "ptq/calibration.h"
 #include "ptq/gptq.h"
@@ -20,7 +21,7 @@ namespace crumb::ptq {
 struct QuantizeJob {
   Path model, output;
   RotationOptions rotation;
-  std::variant<RtnMethod, HqqMethod, GptqMethod, BlockwiseMethod> method;
+  std::variant<RtnMethod, HqqMethod, GptqMethod, AutoRoundMethod, BlockwiseMethod> method;
   CalibrationOptions calibration;
   bool masters = false;
 
@@ -31,7 +32,7 @@ struct QuantizeJob {
     v.section("rotation", rotation, "Before the method: rotations that do not change what the model computes");
     v.section("method", method,
               "What becomes of the linears: rtn rounds them to nearest, hqq with scales that give up outliers, gptq "
-              "with error feedback, blockwise trains each block after that");
+              "with error feedback, autoround learns which way to round, blockwise trains each block after gptq");
     v.section("calibration", calibration, "What the methods that look at activations see");
     v.field("masters", masters,
             "also keep the weights that were rounded to the codes, in OUTPUT/masters: four bytes a weight, for `crumb "
