@@ -27,7 +27,7 @@ struct Options {
   std::string source;                  // model folder or job.yaml
   std::vector<std::string> overrides;  // key=value
   std::string method, grid, bits, group_size, init, output;
-  std::vector<std::string> exclude;
+  std::vector<std::string> exclude, calibration;
   bool asymmetric = false, dry_run = false, print_config = false;
 };
 
@@ -79,6 +79,7 @@ QuantizeJob read_job(const CLI::App& app, const Options& options) {
   flags.set("--asymmetric", "method.symmetric", options.asymmetric ? "false" : "true");
   flags.set("--init", "method.init", options.init);
   flags.set("--exclude", "method.exclude", options.exclude);
+  flags.set("--calibration", "calibration.text", options.calibration);
   flags.set("--output", "output", options.output);
   apply_overrides(tree, options.overrides);
   return read_config<QuantizeJob>(tree);
@@ -103,12 +104,12 @@ std::string bits_words() {
   return fmt::format("bits a weight: {}", fmt::join(words, ", "));
 }
 
-/// Relative squared errors: a row a layer, a column a kind of linear.
-void print_table(const QuantizeReport& report) {
+/// A row a layer, a column a kind of linear.
+void print_table(const QuantizeReport& report, const char* title, double (*value)(const TensorError&)) {
   const auto kinds = report.kinds();
   int layers = 0;
   for (const auto& tensor : report.tensors) layers = std::max(layers, tensor.layer + 1);
-  fmt::print("  relative squared error\n  {:>5}", "layer");
+  fmt::print("  {}\n  {:>5}", title, "layer");
   for (const auto& kind : kinds) fmt::print(" {:>10}", kind);
   fmt::print("\n");
   for (int layer = 0; layer < layers; ++layer) {
@@ -116,15 +117,24 @@ void print_table(const QuantizeReport& report) {
     for (const auto& kind : kinds) {
       const auto at = [&](const TensorError& tensor) { return tensor.layer == layer && tensor.kind() == kind; };
       const auto found = std::find_if(report.tensors.begin(), report.tensors.end(), at);
-      fmt::print(" {:>10}", found == report.tensors.end() ? "-" : fmt::format("{:.3g}", found->error.relative()));
+      fmt::print(" {:>10}", found == report.tensors.end() ? "-" : fmt::format("{:.3g}", value(*found)));
     }
     fmt::print("\n");
   }
+}
+
+void print_tables(const QuantizeReport& report) {
+  print_table(report, "relative squared error of weights", [](const TensorError& t) { return t.error.relative(); });
+  const auto kinds = report.kinds();
   fmt::print("  {:>5}", "all");
   for (const auto& kind : kinds) fmt::print(" {:>10.3g}", report.of_kind(kind).relative());
   fmt::print("\n  {:>5}", "dB");
   for (const auto& kind : kinds) fmt::print(" {:>10.2f}", report.of_kind(kind).sqnr_db());
   fmt::print("\n");
+  if (!report.has_outputs()) return;
+  print_table(report, "relative squared error of outputs on the calibration text",
+              [](const TensorError& t) { return t.output.relative(); });
+  print_table(report, "largest input", [](const TensorError& t) { return t.largest_input; });
 }
 
 void print_summary(const QuantizeReport& report, const QuantizeJob& job) {
@@ -132,8 +142,9 @@ void print_summary(const QuantizeReport& report, const QuantizeJob& job) {
   fmt::print("{}: {} linears, {} weights at {:.3f} bits; {} parameters kept\n", job.output.string(),
              report.tensors.size(), format_count(total.weights), report.bits_per_weight(),
              format_count(report.kept_weights));
-  print_table(report);
+  print_tables(report);
   fmt::print("  all linears: relative squared error {:.4g}, SQNR {:.2f} dB\n", total.relative(), total.sqnr_db());
+  for (const auto& line : report.outstanding()) fmt::print("  {}\n", line);
 }
 
 nlohmann::json to_json(const WeightError& error) {
@@ -149,6 +160,10 @@ nlohmann::json to_json(const QuantizeReport& report, const QuantizeJob& job) {
     entry["name"] = tensor.module;
     entry["scales"] = tensor.scales;
     entry["clamped_scales"] = tensor.clamped_scales;
+    if (report.has_outputs()) {
+      entry["relative_squared_error_of_outputs"] = tensor.output.relative();
+      entry["largest_input"] = tensor.largest_input;
+    }
     tensors.push_back(std::move(entry));
   }
   auto kinds = nlohmann::json::object();
@@ -238,7 +253,8 @@ Verb add_quantize(CLI::App& program, const Globals& globals) {
   app->add_option("overrides", options->overrides, "key=value of the job, for example method.bits=4");
   const ptq::RtnMethod usual;
   const auto& linears = usual.linears;
-  app->add_option("--method", options->method, "rtn: round to nearest")->default_str(usual.kName);
+  app->add_option("--method", options->method, "rtn: round to nearest; hqq, gptq, autoround, blockwise: docs/ptq.md")
+      ->default_str(usual.kName);
   app->add_option("--grid", options->grid, grid_words())->default_str(linears.grid);
   app->add_option("--bits", options->bits, bits_words())->default_str(fmt::format("{}", linears.bits));
   app->add_option("--group-size", options->group_size, "weights that share a scale; 0: a whole row")
@@ -248,6 +264,9 @@ Verb add_quantize(CLI::App& program, const Globals& globals) {
   app->add_option("--exclude", options->exclude,
                   "glob on names of modules that stay as they are (repeatable); a bare word matches one part of a name")
       ->default_str(fmt::format("{}", fmt::join(linears.exclude, ", ")))
+      ->allow_extra_args(false);
+  app->add_option("--calibration", options->calibration,
+                  "text whose activations gptq, autoround and blockwise look at (repeatable)")
       ->allow_extra_args(false);
   app->add_option("-o,--output", options->output, "the folder to write");
   app->add_flag("--dry-run", options->dry_run, "print formats, bits and bytes of what would be made; write nothing");

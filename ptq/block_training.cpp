@@ -49,7 +49,7 @@ class TrainedLinear {
         log_scale_(torch::tensor(start.codes.scales).view({rows_, -1}).log()),
         first_weight_(start.masters.clone()),
         first_scale_(log_scale_.value.detach().exp()) {
-    if (format_.has_zero_points()) zero_points_ = torch::tensor(start.codes.zero_points).view({rows_, -1});
+    if (format_.has_zero_points()) zero_points_ = torch::tensor(start.codes.zero_points, torch::kInt).view({rows_, -1});
   }
 
   /// Puts the quantized weight, with its graph, into the block.

@@ -1,5 +1,7 @@
 #include "ptq/report.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -43,6 +45,37 @@ std::vector<std::string> QuantizeReport::kinds() const {
 
 double QuantizeReport::bits_per_weight() const {
   return 8.0 * static_cast<double>(quantized_bytes) / static_cast<double>(total().weights);
+}
+
+bool QuantizeReport::has_outputs() const {
+  return std::ranges::any_of(tensors, [](const auto& tensor) { return tensor.output.output_square > 0; });
+}
+
+std::vector<std::string> QuantizeReport::outstanding() const {
+  constexpr double kErrors = 4, kInputs = 20;  // medians of the kind
+  std::vector<std::string> lines;
+  if (!has_outputs()) return lines;
+  const auto median = [&](const std::string& kind, const auto& value) {
+    std::vector<double> values;
+    for (const auto& tensor : tensors) {
+      if (tensor.kind() == kind) values.push_back(value(tensor));
+    }
+    std::ranges::nth_element(values, values.begin() + std::ssize(values) / 2);
+    return values[values.size() / 2];
+  };
+  const auto error = [](const TensorError& tensor) { return tensor.output.relative(); };
+  const auto input = [](const TensorError& tensor) { return tensor.largest_input; };
+  for (const auto& tensor : tensors) {
+    const double errors = error(tensor) / std::max(median(tensor.kind(), error), 1e-30),
+                 inputs = input(tensor) / std::max(median(tensor.kind(), input), 1e-30);
+    if (errors > kErrors)
+      lines.push_back(fmt::format("{} stands out: the error of its output, {:.3g}, is {:.3g} times the median of {}",
+                                  tensor.module, error(tensor), errors, tensor.kind()));
+    if (inputs > kInputs)
+      lines.push_back(fmt::format("{} stands out: its largest input, {:.4g}, is {:.3g} times the median of {}",
+                                  tensor.module, input(tensor), inputs, tensor.kind()));
+  }
+  return lines;
 }
 
 nlohmann::json to_note(const TensorError& tensor) {

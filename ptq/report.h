@@ -46,6 +46,9 @@ struct QuantizeReport {
   WeightError of_kind(const std::string& kind) const;
   std::vector<std::string> kinds() const;  // in order of appearance
   double bits_per_weight() const;          // of the quantized linears
+  bool has_outputs() const;                // whether the method looked at activations
+  /// A line for each linear whose output has an error, or whose input a size, of several times what its kind has.
+  std::vector<std::string> outstanding() const;
 };
 
 /// A TensorError as the note that a resumed run reads again: the same numbers, bit for bit.

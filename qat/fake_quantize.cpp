@@ -28,23 +28,30 @@ void for_each_group(const Tensor& scale, const Tensor& zero_points, int64_t grou
   });
 }
 
+/// What does not train; in a struct, because zero points may be undefined, which a function's tensors may not.
+struct Fixed {
+  QuantFormat format;
+  Tensor zero_points;
+};
+
 struct FakeQuantize : torch::autograd::Function<FakeQuantize> {
-  static Tensor forward(AutogradContext* context, const Tensor& weight, const Tensor& log_scale,
-                        const Tensor& zero_points, const QuantFormat& format) {
+  static Tensor forward(AutogradContext* context, const Tensor& weight, const Tensor& log_scale, const Fixed& fixed) {
+    const auto& [format, zero_points] = fixed;
     const Tensor scale = kernels::round_scale(log_scale.exp()).contiguous();
     const Tensor w = weight.contiguous(), y = torch::empty_like(w);
     const int64_t n = w.size(1) / scale.size(1);
     const std::vector<float> levels = format.levels();
     const float* from = w.const_data_ptr<float>();
     float* to = y.data_ptr<float>();
-    for_each_group(scale, zero_points, n, [&](int64_t group, const GroupScale& of_group) {
+    for_each_group(scale, zero_points, n, [&, &format = fixed.format](int64_t group, const GroupScale& of_group) {
       std::vector<uint8_t> codes(static_cast<size_t>(n));
       format.grid->nearest_codes(from + group * n, n, format, of_group, codes.data());
       const float zero = static_cast<float>(of_group.zero_point);
       for (int64_t i = 0; i < n; ++i)
         to[group * n + i] = (levels[codes[static_cast<size_t>(i)]] - zero) * of_group.scale;
     });
-    context->save_for_backward({w, y, scale, zero_points});
+    context->save_for_backward({w, y, scale});
+    if (zero_points.defined()) context->saved_data["zero_points"] = zero_points;
     context->saved_data["reach"] =
         std::vector<double>{levels.front() - (levels[1] - levels[0]) / 2.0,
                             levels.back() + (levels.back() - levels[levels.size() - 2]) / 2.0};
@@ -53,7 +60,9 @@ struct FakeQuantize : torch::autograd::Function<FakeQuantize> {
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const variable_list saved = context->get_saved_variables();
-    const Tensor &w = saved[0], &y = saved[1], &scale = saved[2], &zero_points = saved[3];
+    const Tensor &w = saved[0], &y = saved[1], &scale = saved[2];
+    const auto zeros = context->saved_data.find("zero_points");
+    const Tensor zero_points = zeros == context->saved_data.end() ? Tensor() : zeros->second.toTensor();
     const std::vector<double> reach = context->saved_data["reach"].toDoubleVector();
     const Tensor grad = grads[0].contiguous(), by_weight = torch::empty_like(w), by_scale = torch::empty_like(scale);
     const int64_t n = w.size(1) / scale.size(1);
@@ -72,7 +81,7 @@ struct FakeQuantize : torch::autograd::Function<FakeQuantize> {
       }
       sums[group] = static_cast<float>(sum);
     });
-    return {by_weight, by_scale, Tensor(), Tensor()};
+    return {by_weight, by_scale, Tensor()};
   }
 };
 
@@ -83,7 +92,7 @@ Tensor fake_quantize(const Tensor& weight, const Tensor& log_scale, const Tensor
   CRUMB_ASSERT(weight.device().is_cpu() && format.has_zero_points() == zero_points.defined());
   if (format.grid == quant::Grid::seq)
     return kernels::seq_fake_quantize(weight, log_scale, format.group_size, kernels::OutsideGradient::zero);
-  return FakeQuantize::apply(weight, log_scale, zero_points, format);
+  return FakeQuantize::apply(weight, log_scale, Fixed{format, zero_points});
 }
 
 }  // namespace crumb::qat

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "core/formats/safetensors.h"
+#include "kernels/seq.h"
 #include "ptq/quantize.h"
 #include "qat/fake_quantize.h"
 #include "quant/scale_search.h"
@@ -72,7 +73,7 @@ class Calibrated : public ::testing::Test {
 TEST_F(Calibrated, FeedbackLosesLessOfTheOutputThanRoundingToNearest) {
   CRUMB_NEED_DATA(text, "text/tinystories-valid-sample/tinystories_valid_1911.txt");
   for (const QuantFormat& format :
-       {QuantFormat{}, QuantFormat{Grid::intn, 4, true, 32}, QuantFormat{Grid::intn, 3, false, 0}}) {
+       {QuantFormat{}, QuantFormat{Grid::intn, 4, true, 4}, QuantFormat{Grid::intn, 3, false, 0}}) {
     const std::string name = format.type_name();
     const double gptq = output_error(run(job("gptq-" + name, GptqMethod{}, format))),
                  weighted = output_error(run(job("rtn-" + name, RtnMethod{.importance = "activations"}, format)));
@@ -84,7 +85,7 @@ TEST_F(Calibrated, FeedbackLosesLessOfTheOutputThanRoundingToNearest) {
 // The report's numbers are those of the files, and the masters are what the codes are nearest to.
 TEST_F(Calibrated, MastersRoundToTheCodes) {
   CRUMB_NEED_DATA(text, "text/tinystories-valid-sample/tinystories_valid_1911.txt");
-  for (QuantizeJob job : {job("gptq", GptqMethod{}), job("int", GptqMethod{}, {Grid::intn, 3, true, 32}),
+  for (QuantizeJob job : {job("gptq", GptqMethod{}), job("int", GptqMethod{}, {Grid::intn, 3, true, 4}),
                           job("trained", BlockwiseMethod{.passes = 1}), job("rtn", RtnMethod{})}) {
     job.masters = true;
     run(job);
@@ -223,7 +224,7 @@ TEST_P(FakeQuantize, IsTheValueOfTheNearestCodeWithLsqsGradients) {
   // scales a third smaller, so that some weights lie beyond the outer levels
   torch::Tensor log_scale = (torch::tensor(codes.scales).view({6, -1}) / 1.5).log().requires_grad_(true);
   const torch::Tensor zeros =
-      format.has_zero_points() ? torch::tensor(codes.zero_points).view({6, -1}) : torch::Tensor();
+      format.has_zero_points() ? torch::tensor(codes.zero_points, torch::kInt).view({6, -1}) : torch::Tensor();
   const torch::Tensor y = qat::fake_quantize(weight, log_scale, zeros, format);
   const torch::Tensor grad = torch::randn_like(y);
   y.backward(grad);
