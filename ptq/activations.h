@@ -3,25 +3,26 @@
 
 #include <torch/torch.h>
 
+#include <memory>
+
 #include "core/common/file.h"
 
 namespace crumb::ptq {
 
 class ActivationMemory {
  public:
-  /// Beyond `bytes` in all, tensors lie in unnamed files of `folder`.
-  ActivationMemory(const Path& folder, double bytes) : folder_(folder), left_(bytes) {}
+  /// Tensors beyond `bytes` at one time lie in unnamed files of `folder`.
+  ActivationMemory(const Path& folder, double bytes) : folder_(folder), left_(std::make_shared<double>(bytes)) {}
 
-  /// Float32, not initialised. RunError naming the folder when its disk is full.
+  /// Float32, not initialised; its place is free again when the last handle to it goes. RunError naming the folder when
+  /// its disk is full.
   torch::Tensor make(at::IntArrayRef shape);
-  int64_t spilled_bytes() const { return spilled_; }
 
  private:
   torch::Tensor in_file(at::IntArrayRef shape, int64_t bytes);
 
   Path folder_;
-  double left_;
-  int64_t spilled_ = 0;
+  std::shared_ptr<double> left_;
 };
 
 }  // namespace crumb::ptq

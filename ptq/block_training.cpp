@@ -123,15 +123,13 @@ std::vector<int64_t> order_of_windows(int64_t windows, int64_t count, const Rng&
   return order;
 }
 
-/// Output of the block as it is, small tensors not rounded, for all windows.
-Tensor float_output(BlockWork& work, const Tensor& input) {
+/// Output of the block as it is, for all windows.
+Tensor output_of(BlockWork& work, const Tensor& input) {
   const torch::NoGradGuard no_grad;
-  model::BlockContext context = work.context;
-  context.round_small_tensors = false;
   const Tensor output = work.memory.make(input.sizes());
   for (int64_t begin = 0; begin < input.size(0); begin += work.windows_at_once) {
     const int64_t end = std::min(begin + work.windows_at_once, input.size(0));
-    output.slice(0, begin, end).copy_(work.block.forward(input.slice(0, begin, end), context));
+    output.slice(0, begin, end).copy_(work.block.forward(input.slice(0, begin, end), work.context));
   }
   return output;
 }
@@ -188,7 +186,7 @@ class TrainedMethod : public BlockMethod {
   void quantize(BlockWork& work) const override {
     const Tensor input = work.memory.make(work.residual.sizes());
     input.copy_(work.residual);
-    const Tensor target = float_output(work, input);
+    const Tensor target = output_of(work, input);  // its weights are float yet
     first_->quantize(work);
     if (work.results.empty()) return;
     BlockTraining training = training_;

@@ -18,7 +18,7 @@ struct BlockwiseMethod {
   std::string init = "mse";
   GptqOptions gptq = {};
   int64_t passes = 2;
-  double lr = 0.015, scale_lr = 0.003;
+  double lr = 0.005, scale_lr = 0.003;
   int64_t seed = 0;
 
   template <class V>

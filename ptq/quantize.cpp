@@ -65,6 +65,7 @@ QuantizeReport walk(const QuantizeJob& job, const quant::Checkpoint& model, quan
                     const Method& method, ThreadPool& pool) {
   if (const auto* blocks = std::get_if<std::shared_ptr<BlockMethod>>(&method))
     return walk_blocks(model, folder, **blocks, job.calibration, AtomicFolder::partial_path(job.output), pool);
+  if (!job.calibration.text.empty()) log_warning("calibration.text: method {} does not look at it", method_name(job));
   return walk_rows(model, folder, *std::get<std::unique_ptr<RowMethod>>(method), pool);
 }
 

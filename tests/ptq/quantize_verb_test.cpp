@@ -57,17 +57,22 @@ TEST(QuantizeVerb, FlagsReachTheFormat) {
 
 TEST(QuantizeVerb, ShippedJobsRunWithOverrides) {
   CRUMB_NEED_DATA(folder, "models/ref-llama-15m");
+  CRUMB_NEED_DATA(corpus, "text/corpus/prose-test.txt");
   const testing::TempDir dir;
   int jobs = 0;
   for (const auto& entry : testing::fs::directory_iterator(testing::source_dir() / "configs/ptq")) {
     const auto output = dir / entry.path().stem().string();
-    const auto result = testing::run_crumb("quantize " + quoted(entry.path()) + " model=" + quoted(folder) +
-                                           " output=" + quoted(output));
+    const std::string name = entry.path().stem().string(), text = testing::read_file(entry.path());
+    std::string command = "quantize " + quoted(entry.path()) + " model=" + quoted(folder) + " output=" + quoted(output);
+    if (text.find("calibration:") != std::string::npos)
+      command += " calibration.tokens=1k calibration.text=" + quoted(corpus);
+    if (name.starts_with("autoround")) command += " method.iterations=2";
+    const auto result = testing::run_crumb(command);
     EXPECT_EQ(result.exit_code, 0) << entry.path() << ": " << result.err;
     EXPECT_TRUE(testing::fs::exists(output / "config.json"));
     ++jobs;
   }
-  EXPECT_EQ(jobs, 5);
+  EXPECT_EQ(jobs, 9);
 }
 
 TEST(QuantizeVerb, PrintConfigShowsTheResolvedJobAndRunsNothing) {

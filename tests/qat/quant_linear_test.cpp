@@ -50,6 +50,10 @@ class ToyLinear : public QuantLinear {
     return q;
   }
   Tensor log_scales() const override { return step.detach().log(); }
+  void set_scales(const Tensor& scales) override {
+    const torch::NoGradGuard no_grad;
+    step.copy_(scales);
+  }
 
   Tensor step;  // [rows, 1]
 };
