@@ -260,13 +260,16 @@ Verb add_quantize(CLI::App& program, const Globals& globals) {
   app->add_option("--group-size", options->group_size, "weights that share a scale; 0: a whole row")
       ->default_str(fmt::format("{}", linears.group_size));
   app->add_flag("--asymmetric", options->asymmetric, "grid int with zero points");
-  app->add_option("--init", options->init, "scales: mse, absmax or absmean")->default_str(usual.init);
+  app->add_option("--init", options->init, "scales: mse, absmax or absmean; hqq begins with absmax")
+      ->default_str(usual.init);
   app->add_option("--exclude", options->exclude,
                   "glob on names of modules that stay as they are (repeatable); a bare word matches one part of a name")
       ->default_str(fmt::format("{}", fmt::join(linears.exclude, ", ")))
       ->allow_extra_args(false);
-  app->add_option("--calibration", options->calibration,
-                  "text whose activations gptq, autoround and blockwise look at (repeatable)")
+  app->add_option(
+         "--calibration", options->calibration,
+         "text whose activations gptq, autoround, blockwise and rtn with method.importance=activations look at "
+         "(repeatable)")
       ->allow_extra_args(false);
   app->add_option("-o,--output", options->output, "the folder to write");
   app->add_flag("--dry-run", options->dry_run, "print formats, bits and bytes of what would be made; write nothing");

@@ -1,5 +1,8 @@
 #include "jobs/train_start.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "core/arch/hf_config.h"
 #include "core/arch/spec_compare.h"
 #include "core/common/error.h"
@@ -39,6 +42,26 @@ void check_quantized_start(const TrainJob& job, const quant::Checkpoint& start, 
   }
 }
 
+namespace {
+
+/// A fine-tune of the same shape is another model: some rows of the embedding tell.
+void check_same_embedding(const quant::Checkpoint& model, const quant::Checkpoint& start, const TrainJob& job) {
+  constexpr int64_t kRows = 64;
+  constexpr float kRounding = 0x1p-7f;  // bf16's, and some more
+  const auto& desc = model.tensor(arch::TensorId{arch::Slot::embedding}).desc;
+  const int64_t rows = std::min(kRows, desc.rows()), count = rows * desc.cols();
+  std::vector<float> a(static_cast<size_t>(count)), b(a.size());
+  model.read_rows(model.tensor(desc.id), 0, rows, a.data());
+  start.read_rows(start.tensor(desc.id), 0, rows, b.data());
+  for (size_t i = 0; i < a.size(); ++i) {
+    CRUMB_CHECK(std::fabs(a[i] - b[i]) <= kRounding * std::fabs(a[i]) + 1e-6f,
+                "method.init: {} was not made of {}: its embedding has other values", start.path().string(),
+                job.model.source().string());
+  }
+}
+
+}  // namespace
+
 TrainStart open_train_start(const TrainJob& job) {
   TrainStart start;
   if (job.model.is_random()) {
@@ -64,6 +87,12 @@ TrainStart open_train_start(const TrainJob& job) {
     check_quantized_start(job, *start.quantized, start.model->spec());
     const auto rotation = ptq::rotation_of(start.quantized->hf_config(), (*folder / "config.json").string());
     if (rotation) start.rotated = ptq::rotate(*start.model, *rotation);
+    CRUMB_CHECK(
+        !rotation || !rotation->residual || job.teacher.is_word() || job.objective.hidden_mse == 0,
+        "objective.hidden_mse: the states of {} are rotated, those of another teacher are not; leave teacher: self, or "
+        "set hidden_mse to 0",
+        folder->string());
+    check_same_embedding(start.rotated != nullptr ? *start.rotated : *start.model, *start.quantized, job);
   }
   const quant::Checkpoint& checkpoint = start.checkpoint();
   start.spec = checkpoint.spec();

@@ -32,7 +32,14 @@ torch::Tensor ActivationMemory::make(at::IntArrayRef shape) {
   if (static_cast<double>(bytes) > *left_) return in_file(shape, bytes);
   *left_ -= static_cast<double>(bytes);
   // Torch's own memory, with a deleter that tells us.
-  auto* owner = new torch::Tensor(torch::empty(shape));
+  torch::Tensor tensor;
+  try {
+    tensor = torch::empty(shape);
+  } catch (const c10::Error&) {
+    run_error("no memory for {} of activations; set calibration.memory, or lower calibration.tokens",
+              format_bytes(bytes));
+  }
+  auto* owner = new torch::Tensor(std::move(tensor));
   return torch::from_blob(
       owner->data_ptr(), shape,
       [owner, bytes, left = left_](void*) {
@@ -44,9 +51,8 @@ torch::Tensor ActivationMemory::make(at::IntArrayRef shape) {
 
 torch::Tensor ActivationMemory::in_file(at::IntArrayRef shape, int64_t bytes) {
   const auto fail = [&](int error) {
-    run_error(
-        "{}: no room for {} of activations: {}; free some, or raise calibration.memory or lower calibration.tokens",
-        folder_.string(), format_bytes(bytes), std::strerror(error));
+    run_error("{}: no room for {} of activations: {}; free some, or raise calibration.memory", folder_.string(),
+              format_bytes(bytes), std::strerror(error));
   };
   const int fd = open_unnamed(folder_);
   if (fd < 0) fail(errno);

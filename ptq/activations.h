@@ -14,8 +14,8 @@ class ActivationMemory {
   /// Tensors beyond `bytes` at one time lie in unnamed files of `folder`.
   ActivationMemory(const Path& folder, double bytes) : folder_(folder), left_(std::make_shared<double>(bytes)) {}
 
-  /// Float32, not initialised; its place is free again when the last handle to it goes. RunError naming the folder when
-  /// its disk is full.
+  /// Float32, not initialised; its place is free again when the last handle to it goes. RunError when
+  /// there is no memory, or the disk of the folder is full.
   torch::Tensor make(at::IntArrayRef shape);
 
  private:

@@ -11,7 +11,10 @@ constexpr double kReach = 0.5;
 
 }  // namespace
 
-void AutoRoundMethod::check() const { linears.check(quant::scale_init_from_name(init)); }
+void AutoRoundMethod::check() const {
+  linears.check(quant::scale_init_from_name(init));
+  check_trainable(linears);
+}
 
 Method AutoRoundMethod::make() const {
   const double rate = lr.value_or(1.0 / static_cast<double>(iterations));

@@ -24,8 +24,8 @@ struct AutoRoundMethod {
   void visit(V& v) {
     linears.visit(v);
     v.field("init", init, kCalibratedInit, {.choices = quant::scale_init_names()});
-    v.field("iterations", iterations, "steps of each block", {.min = 1});
-    v.field("batch_size", batch_size, "windows of a step", {.min = 1});
+    v.field("iterations", iterations, "steps of each block", {.min = 1, .max = 100000});
+    v.field("batch_size", batch_size, "windows of a step, no more than there are", {.min = 1, .max = 65536});
     v.field("lr", lr, "first step of weights, in scales, and of the logarithms of scales; auto: 1 / iterations",
             {.min = 0});
     v.field("seed", seed, "of the order of the text", {.min = 0});

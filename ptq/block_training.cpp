@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "core/common/error.h"
 #include "core/common/log.h"
 #include "core/common/rng.h"
 #include "kernels/cpu_features.h"
@@ -88,24 +89,37 @@ class TrainedLinear {
   Tensor zero_points_, first_weight_, first_scale_;
 };
 
-/// Per token, or of all of them; means over windows of the same size add up.
-Tensor loss_of(const Tensor& output, const Tensor& target, bool normalise_tokens) {
-  const Tensor error = (output - target).square().mean(2), power = target.square().mean(2);
-  return normalise_tokens ? (error / power.clamp_min(1e-20)).mean() : error.mean() / power.mean().clamp_min(1e-20);
+/// Relative to each token's output, or of all together relative to theirs: a quotient of two sums over tokens.
+struct Loss {
+  Tensor error, power;
+  Tensor value() const { return error / power; }
+};
+Loss loss_of(const Tensor& output, const Tensor& target, bool normalise_tokens) {
+  const Tensor error = (output - target).square().mean(2), power = target.square().mean(2).clamp_min(1e-20);
+  if (normalise_tokens) return {(error / power).sum(), torch::full({}, static_cast<double>(error.numel()))};
+  return {error.sum(), power.sum()};
 }
 
-/// The output of the block into work.residual; the loss over all windows.
-double run(BlockWork& work, const Tensor& input, const Tensor& target, bool normalise_tokens) {
+/// The output of the block as it is, for all windows, into `output`.
+template <class Seen>
+void run(BlockWork& work, const Tensor& input, const Tensor& output, const Seen& seen) {
   const torch::NoGradGuard no_grad;
-  double sum = 0;
   for (int64_t begin = 0; begin < input.size(0); begin += work.windows_at_once) {
     const int64_t end = std::min(begin + work.windows_at_once, input.size(0));
-    const Tensor output = work.block.forward(input.slice(0, begin, end), work.context);
-    work.residual.slice(0, begin, end).copy_(output);
-    sum += loss_of(output, target.slice(0, begin, end), normalise_tokens).item<double>() *
-           static_cast<double>(end - begin);
+    output.slice(0, begin, end).copy_(work.block.forward(input.slice(0, begin, end), work.context));
+    seen(begin, end);
   }
-  return sum / static_cast<double>(input.size(0));
+}
+
+/// The same into work.residual; its loss over all windows.
+double run_and_judge(BlockWork& work, const Tensor& input, const Tensor& target, bool normalise_tokens) {
+  double error = 0, power = 0;
+  run(work, input, work.residual, [&](int64_t begin, int64_t end) {
+    const Loss loss = loss_of(work.residual.slice(0, begin, end), target.slice(0, begin, end), normalise_tokens);
+    error += loss.error.item<double>();
+    power += loss.power.item<double>();
+  });
+  return error / power;
 }
 
 /// Windows of each step: passes over all of them in an order of their own.
@@ -123,22 +137,11 @@ std::vector<int64_t> order_of_windows(int64_t windows, int64_t count, const Rng&
   return order;
 }
 
-/// Output of the block as it is, for all windows.
-Tensor output_of(BlockWork& work, const Tensor& input) {
-  const torch::NoGradGuard no_grad;
-  const Tensor output = work.memory.make(input.sizes());
-  for (int64_t begin = 0; begin < input.size(0); begin += work.windows_at_once) {
-    const int64_t end = std::min(begin + work.windows_at_once, input.size(0));
-    output.slice(0, begin, end).copy_(work.block.forward(input.slice(0, begin, end), work.context));
-  }
-  return output;
-}
-
 }  // namespace
 
 TrainedBlock train_block(BlockWork& work, const Tensor& input, const Tensor& target, const BlockTraining& training) {
   TrainedBlock out;
-  out.loss_before = run(work, input, target, training.normalise_tokens);
+  out.loss_before = run_and_judge(work, input, target, training.normalise_tokens);
   std::map<Slot, TrainedLinear> trained;
   std::map<Slot, Tensor> own;
   for (const auto& [slot, start] : work.results) {
@@ -155,7 +158,7 @@ TrainedBlock train_block(BlockWork& work, const Tensor& input, const Tensor& tar
         torch::tensor(std::vector<int64_t>(order.begin() + first, order.begin() + first + training.windows));
     for (auto& [slot, linear] : trained) linear.place();
     const Tensor output = work.block.forward(input.index_select(0, picked), context);
-    loss_of(output, target.index_select(0, picked), training.normalise_tokens).backward();
+    loss_of(output, target.index_select(0, picked), training.normalise_tokens).value().backward();
     const double share = 1.0 - static_cast<double>(step) / static_cast<double>(training.steps);
     for (auto& [slot, linear] : trained) linear.step(training, step + 1, share);
   }
@@ -165,14 +168,14 @@ TrainedBlock train_block(BlockWork& work, const Tensor& input, const Tensor& tar
     work.linear(slot)->weight = own.at(slot);
     replace_weight(*work.linear(slot), results[slot].codes);
   }
-  out.loss_after = run(work, input, target, training.normalise_tokens);
+  out.loss_after = run_and_judge(work, input, target, training.normalise_tokens);
   out.is_kept = out.loss_after <= out.loss_before;
   if (out.is_kept) {
     work.results = std::move(results);
     return out;
   }
   for (const auto& [slot, start] : work.results) replace_weight(*work.linear(slot), start.codes);
-  run(work, input, target, training.normalise_tokens);
+  run_and_judge(work, input, target, training.normalise_tokens);
   return out;
 }
 
@@ -186,10 +189,12 @@ class TrainedMethod : public BlockMethod {
   void quantize(BlockWork& work) const override {
     const Tensor input = work.memory.make(work.residual.sizes());
     input.copy_(work.residual);
-    const Tensor target = output_of(work, input);  // its weights are float yet
+    const Tensor target = work.memory.make(input.sizes());
+    run(work, input, target, [](int64_t, int64_t) {});  // its weights are float yet
     first_->quantize(work);
     if (work.results.empty()) return;
     BlockTraining training = training_;
+    training.windows = std::min(training.windows, input.size(0));
     if (training.passes > 0) training.steps = training.passes * input.size(0) / training.windows;
     const TrainedBlock trained = train_block(work, input, target, training);
     log_info("block {}: error of its output {:.4g} -> {:.4g}{}", work.layer, trained.loss_before, trained.loss_after,
@@ -202,6 +207,15 @@ class TrainedMethod : public BlockMethod {
 };
 
 }  // namespace
+
+void check_trainable(const quant::LinearFormats& linears) {
+  for (const auto& [grid, key] : linears.grids()) {
+    const auto levels = quant::QuantFormat{.grid = grid, .bits = grid.facts().most_bits}.levels();
+    bool is_even = true;
+    for (size_t i = 2; i < levels.size(); ++i) is_even = is_even && levels[i] - levels[i - 1] == levels[1] - levels[0];
+    CRUMB_CHECK(is_even, "{}: training of blocks knows grids of equal steps; {} has none", key, grid.facts().name);
+  }
+}
 
 std::shared_ptr<BlockMethod> make_trained(std::shared_ptr<BlockMethod> first, const BlockTraining& training) {
   return std::make_shared<TrainedMethod>(std::move(first), training);

@@ -5,6 +5,7 @@
 #include <torch/torch.h>
 
 #include "ptq/block_walk.h"
+#include "quant/linear_formats.h"
 
 namespace crumb::ptq {
 
@@ -30,6 +31,9 @@ struct TrainedBlock {
 /// work.residual is set to its output.
 TrainedBlock train_block(BlockWork& work, const torch::Tensor& input, const torch::Tensor& target,
                          const BlockTraining& training);
+
+/// UserError naming the key of a grid whose levels are not equally far apart: steps of training are measured in scales.
+void check_trainable(const quant::LinearFormats& linears);
 
 /// Quantizes each block by `first`, then trains it towards the output of the float block on the same input.
 std::shared_ptr<BlockMethod> make_trained(std::shared_ptr<BlockMethod> first, const BlockTraining& training);

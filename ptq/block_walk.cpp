@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <nlohmann/json.hpp>
 #include <unordered_map>
 #include <utility>
@@ -23,11 +22,6 @@ using quant::QuantizedTensor;
 
 constexpr int64_t kTokensAtOnce = 4096;
 
-WeightError weight_error(const torch::Tensor& w, const torch::Tensor& q) {
-  const auto square = [](const torch::Tensor& x) { return x.to(torch::kFloat64).square().sum().item<double>(); };
-  return {.weights = w.numel(), .error_square = square(w - q), .weight_square = square(w)};
-}
-
 class BlockWalk {
  public:
   BlockWalk(const quant::Checkpoint& model, quant::CodesFolder& folder, const BlockMethod& method,
@@ -35,13 +29,14 @@ class BlockWalk {
       : model_(model), folder_(folder), method_(method), memory_(memory), table_(arch::tensor_table(model.spec())) {}
 
   QuantizeReport run(const CalibrationTokens& calibration) {
+    const bool is_resumed = folder_.num_finished() > 0;
     put_kept_tensors(model_, folder_, report_);
     const int64_t layers = model_.spec().num_layers();
     embed(calibration);
     Progress progress("quantize", layers, "blocks");
     int64_t finished = 0;
     while (finished < layers && is_finished(finished)) ++finished;
-    if (finished > 0) log_info("going on: {} of {} blocks are done", finished, layers);
+    if (is_resumed) log_info("going on: {} of {} blocks are done", finished, layers);
     for (int64_t layer = 0; layer < layers; ++layer) {
       if (layer < finished) {
         replay(static_cast<int>(layer));
@@ -154,7 +149,7 @@ class BlockWalk {
     const int64_t group_cols = codes.format.group_cols(codes.cols);
     TensorError error{.module = desc.module_name(),
                       .layer = desc.id.layer,
-                      .error = weight_error(w, dequantized(codes)),
+                      .error = weight_error(w.const_data_ptr<float>(), codes),
                       .scales = std::ssize(codes.scales),
                       .clamped_scales = quant::count_clamped(w.const_data_ptr<float>(), codes.scales.data(), codes.rows,
                                                              codes.cols, group_cols),
@@ -230,7 +225,7 @@ InputStatistics measure_inputs(const torch::Tensor& input, int64_t windows_at_on
   for (int64_t begin = 0; begin < input.size(0); begin += windows_at_once) {
     torch::Tensor x = input.slice(0, begin, std::min(begin + windows_at_once, input.size(0))).reshape({-1, cols});
     const double largest = x.abs().max().item<double>();
-    if (!std::isfinite(largest)) run_error("{}: its inputs are not finite on the calibration text", where);
+    if (!std::isfinite(largest)) user_error("{}: its inputs are not finite on the calibration text", where);
     out.largest = std::max(out.largest, largest);
     if (token_cap > 0) {
       const torch::Tensor energy = x.square().mean(1, true);
@@ -242,7 +237,7 @@ InputStatistics measure_inputs(const torch::Tensor& input, int64_t windows_at_on
   }
   out.gram.div_(static_cast<double>(tokens));
   const bool is_finite = out.gram.diagonal().isfinite().all().item<bool>();
-  if (!is_finite) run_error("{}: its inputs are too large on the calibration text", where);
+  if (!is_finite) user_error("{}: its inputs are too large on the calibration text", where);
   return out;
 }
 
@@ -255,6 +250,9 @@ void LinearMethod::quantize(BlockWork& work) const {
     if (weights.empty()) continue;
     const InputStatistics inputs =
         measure_inputs(pass.input(), work.windows_at_once, token_cap_, work.name(weights.begin()->first));
+    if (inputs.capped_tokens > 0)
+      log_info("{}: {} of {} tokens weigh no more than token_cap lets them", work.name(weights.begin()->first),
+               inputs.capped_tokens, pass.input().size(0) * pass.input().size(1));
     for (auto& [slot, result] : round(work, weights, inputs)) {
       result.gram = inputs.gram;
       result.largest_input = inputs.largest;
@@ -282,13 +280,9 @@ void replace_weight(model::LinearModule& linear, const QuantizedTensor& codes) {
 }
 
 QuantizeReport walk_blocks(const quant::Checkpoint& model, quant::CodesFolder& folder, const BlockMethod& method,
-                           const CalibrationOptions& calibration, const Path& spill, ThreadPool& pool) {
+                           const CalibrationTokens& calibration, ActivationMemory& memory, ThreadPool& pool) {
   at::set_num_threads(pool.num_threads());
-  const CalibrationTokens tokens = read_calibration(calibration, model, pool);
-  const double limit =
-      calibration.memory.is_word() ? std::numeric_limits<double>::infinity() : *calibration.memory.value * 1e9;
-  ActivationMemory memory(spill, limit);
-  return BlockWalk(model, folder, method, memory).run(tokens);
+  return BlockWalk(model, folder, method, memory).run(calibration);
 }
 
 }  // namespace crumb::ptq

@@ -79,7 +79,7 @@ struct InputStatistics {
   int64_t capped_tokens = 0;
 };
 /// input [windows, tokens, cols]. token_cap > 0: a token whose energy is above that many medians of its batch counts
-/// as one of that energy. RunError naming `layer` for activations that are not finite.
+/// as one of that energy. UserError naming `where` for those that are not finite.
 InputStatistics measure_inputs(const torch::Tensor& input, int64_t windows_at_once, double token_cap,
                                const std::string& where);
 
@@ -106,9 +106,9 @@ torch::Tensor dequantized(const quant::QuantizedTensor& codes);
 /// Puts the dequantized codes in the place of a linear's weight.
 void replace_weight(model::LinearModule& linear, const quant::QuantizedTensor& codes);
 
-/// Fills `folder` as walk_rows() does, by `method` and the activations of `calibration`. `spill`: folder for those that
-/// find no room in memory.
+/// Fills `folder` as walk_rows() does, by `method` and its activations. UserError naming the linear whose inputs are
+/// not finite.
 QuantizeReport walk_blocks(const quant::Checkpoint& model, quant::CodesFolder& folder, const BlockMethod& method,
-                           const CalibrationOptions& calibration, const Path& spill, ThreadPool& pool);
+                           const CalibrationTokens& calibration, ActivationMemory& memory, ThreadPool& pool);
 
 }  // namespace crumb::ptq

@@ -5,7 +5,10 @@
 
 namespace crumb::ptq {
 
-void BlockwiseMethod::check() const { linears.check(quant::scale_init_from_name(init)); }
+void BlockwiseMethod::check() const {
+  linears.check(quant::scale_init_from_name(init));
+  check_trainable(linears);
+}
 
 Method BlockwiseMethod::make() const {
   const quant::ScaleInit scales = quant::scale_init_from_name(init);

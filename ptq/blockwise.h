@@ -24,10 +24,11 @@ struct BlockwiseMethod {
   template <class V>
   void visit(V& v) {
     linears.visit(v);
-    v.field("first", first, "what is trained further", {.choices = {"gptq", "rtn"}});
+    v.field("first", first, "what is trained further; damping, act_order and static_groups are for gptq",
+            {.choices = {"gptq", "rtn"}});
     v.field("init", init, kCalibratedInit, {.choices = quant::scale_init_names()});
     gptq.visit(v);
-    v.field("passes", passes, "over the calibration text for each block", {.min = 1});
+    v.field("passes", passes, "over the calibration text for each block", {.min = 1, .max = 1000});
     v.field("lr", lr, "Adam's learning rate of weights, in scales; falls to zero", {.min = 0});
     v.field("scale_lr", scale_lr, "that of the logarithms of the scales", {.min = 0});
     v.field("seed", seed, "of the order of the text", {.min = 0});

@@ -13,21 +13,34 @@ namespace {
 
 constexpr int64_t kUsualTokens = 64 * 1024, kUsualLength = 512;
 
+int64_t window_length(const CalibrationOptions& options, const quant::Checkpoint& model) {
+  const int64_t context = model.spec().context_length;
+  return options.sequence_length.value_or(context > 0 ? std::min(kUsualLength, context) : kUsualLength);
+}
+
 }  // namespace
 
-CalibrationTokens read_calibration(const CalibrationOptions& options, const quant::Checkpoint& model,
-                                   ThreadPool& pool) {
+void check_calibration(const CalibrationOptions& options, const quant::Checkpoint& model) {
   CRUMB_CHECK(!options.text.empty(),
               "calibration.text: this method looks at activations; give a text, such as "
               "calibration.text=[corpus.txt]");
-  const int64_t context = model.spec().context_length;
-  const int64_t length = options.sequence_length.value_or(context > 0 ? std::min(kUsualLength, context) : kUsualLength);
+  const int64_t context = model.spec().context_length, length = window_length(options, model);
   CRUMB_CHECK(context <= 0 || length <= context, "calibration.sequence_length: {} is more than the {} of the model",
               length, context);
+  CRUMB_CHECK(options.tokens.is_auto() || *options.tokens.value >= length,
+              "calibration.tokens: {} are less than one window of {} (calibration.sequence_length)",
+              options.tokens.value_or(0), length);
   for (const Path& text : options.text) {
     CRUMB_CHECK(is_there(text), "calibration.text: {} does not exist", text.string());
     CRUMB_CHECK(!is_folder(text), "calibration.text: {} is a folder; name the files in it", text.string());
   }
+  CRUMB_CHECK(model.has_tokenizer(), "{}: has no tokenizer, which the calibration text needs", model.path().string());
+}
+
+CalibrationTokens read_calibration(const CalibrationOptions& options, const quant::Checkpoint& model,
+                                   ThreadPool& pool) {
+  check_calibration(options, model);
+  const int64_t length = window_length(options, model);
   const auto tokenizer = model.load_tokenizer();
   const text::TextEncoder encoder{tokenizer.get(), text::tokenizer_identity(model.path())};
   const text::TokenFile file =
@@ -37,7 +50,7 @@ CalibrationTokens read_calibration(const CalibrationOptions& options, const quan
   CRUMB_CHECK(there > 0, "calibration.text: {} tokens are less than one window of {}", file.num_tokens(), length);
   int64_t wanted = std::min(there, std::max<int64_t>(1, kUsualTokens / length));
   if (!options.tokens.is_auto()) {
-    wanted = std::max<int64_t>(1, *options.tokens.value / length);
+    wanted = *options.tokens.value / length;
     CRUMB_CHECK(wanted <= there,
                 "calibration.tokens: {} asked for, the texts have {} in windows of {}; give more text, or ask for less",
                 *options.tokens.value, there * length, length);

@@ -39,8 +39,11 @@ struct CalibrationTokens {
   std::vector<tokenizer::TokenId> ids;  // [windows, length]
 };
 
-/// UserError: no text, a text that is missing, fewer tokens than `tokens` asks for (says how many there are), than one
-/// window; a sequence_length beyond the model's context.
+/// UserError: no text, a text that is missing, less than one window asked for, a sequence_length beyond the model's
+/// context, a model without a tokenizer.
+void check_calibration(const CalibrationOptions& options, const quant::Checkpoint& model);
+
+/// UserError also for texts of fewer tokens than `tokens` asks for, saying how many there are, or than one window.
 CalibrationTokens read_calibration(const CalibrationOptions& options, const quant::Checkpoint& model, ThreadPool& pool);
 
 }  // namespace crumb::ptq

@@ -17,8 +17,9 @@ using quant::QuantFormat;
 using RowMajor = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 using Columns = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::ColMajor>;
 
-constexpr int64_t kBlockCols = 128;  // columns whose feedback to each other is computed one by one
-constexpr int64_t kChunkRows = 64;   // rows of a thread at a time: a column of them is contiguous
+constexpr int64_t kBlockCols = 128;   // columns whose feedback to each other is computed one by one
+constexpr double kMostDamping = 1e4;  // nothing but rounding to nearest is left long before
+constexpr int64_t kChunkRows = 64;    // rows of a thread at a time: a column of them is contiguous
 
 /// Rows [begin, begin + count) of a matrix, which are rounded together.
 class Chunk {
@@ -32,6 +33,7 @@ class Chunk {
         format_(format),
         options_(options),
         group_cols_(format.group_cols(cols_)),
+        has_static_scales_(options.static_scales || group_cols_ == cols_),  // a whole row's turn comes first of all
         levels_(format.levels()),
         coefficients_(factor.coefficients(), cols_, cols_),
         errors_(rows_, cols_),
@@ -41,7 +43,7 @@ class Chunk {
   void run(int64_t begin, FeedbackResult& out) {
     codes_ = out.codes.codes.data() + begin * cols_;
     targets_ = out.targets.data() + begin * cols_;
-    if (options_.static_scales) {
+    if (has_static_scales_) {
       for (int64_t group = 0; group < cols_ / group_cols_; ++group) find_scales(group, w_, cols_, group * group_cols_);
     }
     const int64_t block = block_cols();
@@ -59,7 +61,7 @@ class Chunk {
  private:
   /// Where scales come from the targets, a group lies within one block.
   int64_t block_cols() const {
-    if (options_.static_scales || group_cols_ == cols_) return kBlockCols;
+    if (has_static_scales_) return kBlockCols;
     return std::max(group_cols_, kBlockCols / group_cols_ * group_cols_);
   }
 
@@ -79,7 +81,7 @@ class Chunk {
     Eigen::VectorXf target(rows_);
     for (int64_t i = first; i < first + count; ++i) {
       const int64_t col = factor_.order()[static_cast<size_t>(i)], group = col / group_cols_;
-      if (!options_.static_scales && i % group_cols_ == 0) find_scales_of_targets(first, i, feed);
+      if (!has_static_scales_ && i % group_cols_ == 0) find_scales_of_targets(first, i, feed);
       for (int64_t row = 0; row < rows_; ++row) target[row] = w_[row * cols_ + col];
       target += feed.col(i - first);
       target.noalias() += errors_.middleCols(first, i - first) * coefficients_.col(i).segment(first, i - first);
@@ -111,6 +113,7 @@ class Chunk {
   const QuantFormat& format_;
   const FeedbackOptions& options_;
   int64_t group_cols_;
+  bool has_static_scales_;
   std::vector<float> levels_;
   Eigen::Map<const RowMajor> coefficients_;
   Columns errors_;                  // w - q of the columns done, in the factor's order
@@ -133,8 +136,8 @@ FeedbackFactor::FeedbackFactor(const float* gram, int64_t n, const FeedbackOptio
     mean += diagonal(i) / static_cast<double>(n);
   }
   if (mean == 0) mean = 1;  // nothing moves: plain rounding
-  for (damping_ = options.damping; !factorize(gram, damping_ * mean); damping_ = std::max(1e-6, damping_ * 10)) {
-  }
+  for (damping_ = options.damping; !factorize(gram, damping_ * mean); damping_ = std::max(1e-6, damping_ * 10))
+    if (damping_ > kMostDamping) run_error("GPTQ: the Gram matrix of the inputs is not positive even when damped");
   for (int64_t i = 0; i < n; ++i) importance_.push_back(static_cast<float>(diagonal(i) + damping_ * mean));
 }
 

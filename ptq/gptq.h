@@ -23,7 +23,8 @@ struct GptqOptions {
 
   template <class V>
   void visit(V& v) {
-    v.field("damping", damping, "added to the diagonal of the inputs' Gram matrix, as a share of its mean", {.min = 0});
+    v.field("damping", damping, "added to the diagonal of the inputs' Gram matrix, as a share of its mean",
+            {.min = 0, .max = 1});
     v.field("act_order", act_order, "columns of the most energy are rounded first; a file keeps its own order");
     v.field("static_groups", static_groups,
             "all scales before the first column is rounded; false: those of a group when its turn comes, with "

@@ -43,7 +43,7 @@ class WeightedNearest : public LinearMethod {
                                                 init_, importance);
       std::ranges::copy(part.codes, out.codes.begin() + begin * cols);
       std::ranges::copy(part.scales, out.scales.begin() + begin * groups);
-      std::ranges::copy(part.zero_points, out.zero_points.begin() + begin * groups);
+      if (format.has_zero_points()) std::ranges::copy(part.zero_points, out.zero_points.begin() + begin * groups);
     });
     return out;
   }

@@ -1,13 +1,14 @@
 #include "ptq/quantize.h"
 
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
 
 #include "core/common/error.h"
+#include "core/common/hash.h"
 #include "core/common/log.h"
-#include "core/text/text_file.h"
 #include "ptq/block_walk.h"
 #include "quant/checkpoint.h"
 #include "quant/codes_folder.h"
@@ -40,19 +41,24 @@ quant::Masters masters_of(const QuantizeJob& job) {
   return job.masters ? quant::Masters::kept : quant::Masters::left_out;
 }
 
-/// Everything the result depends on.
-std::string fingerprint_of(const QuantizeJob& job) {
+/// Everything the result depends on, but for the number of threads; `calibration`: null for methods that look at none.
+std::string fingerprint_of(const QuantizeJob& job, const CalibrationTokens* calibration) {
   QuantizeJob copy = job;
   copy.model = copy.output = Path();
-  std::string times;  // the fingerprint is of a sample of the bytes: an edit in place would be missed
+  copy.calibration.memory = {};
+  copy.calibration.text.clear();  // its tokens count, wherever it lies
+  std::string times;              // the fingerprint is of a sample of the bytes: an edit in place would be missed
   for (const Path& file : quant::weight_files(job.model)) {
     std::error_code error;
     times += fmt::format(" {}", std::filesystem::last_write_time(file, error).time_since_epoch().count());
   }
-  std::string texts;
-  for (const Path& text : job.calibration.text) texts += fmt::format(" {:016x}", text::TextFile(text).hash(0));
-  return fmt::format("crumb {}\n{}model: {} {}{}\ntexts:{}\n", CRUMB_VERSION, to_yaml(write_config(copy)),
-                     quant::weights_fingerprint(job.model), quant::config_fingerprint(job.model), times, texts);
+  std::string tokens;
+  if (calibration != nullptr)
+    tokens = fmt::format("{:016x}", hash_bytes(static_cast<uint64_t>(calibration->length),
+                                               {reinterpret_cast<const char*>(calibration->ids.data()),
+                                                calibration->ids.size() * sizeof(calibration->ids[0])}));
+  return fmt::format("crumb {}\n{}model: {} {}{}\ntokens: {}\n", CRUMB_VERSION, to_yaml(write_config(copy)),
+                     quant::weights_fingerprint(job.model), quant::config_fingerprint(job.model), times, tokens);
 }
 
 void warn_about_clamped_scales(const QuantizeReport& report) {
@@ -61,12 +67,15 @@ void warn_about_clamped_scales(const QuantizeReport& report) {
   quant::warn_about_clamped_scales(scales);
 }
 
+bool looks_at_activations(const Method& method) { return std::holds_alternative<std::shared_ptr<BlockMethod>>(method); }
+
 QuantizeReport walk(const QuantizeJob& job, const quant::Checkpoint& model, quant::CodesFolder& folder,
-                    const Method& method, ThreadPool& pool) {
-  if (const auto* blocks = std::get_if<std::shared_ptr<BlockMethod>>(&method))
-    return walk_blocks(model, folder, **blocks, job.calibration, AtomicFolder::partial_path(job.output), pool);
-  if (!job.calibration.text.empty()) log_warning("calibration.text: method {} does not look at it", method_name(job));
-  return walk_rows(model, folder, *std::get<std::unique_ptr<RowMethod>>(method), pool);
+                    const Method& method, const CalibrationTokens* calibration, ThreadPool& pool) {
+  if (calibration == nullptr) return walk_rows(model, folder, *std::get<std::unique_ptr<RowMethod>>(method), pool);
+  const double memory =
+      job.calibration.memory.is_word() ? std::numeric_limits<double>::infinity() : *job.calibration.memory.value * 1e9;
+  ActivationMemory activations(AtomicFolder::partial_path(job.output), memory);
+  return walk_blocks(model, folder, *std::get<std::shared_ptr<BlockMethod>>(method), *calibration, activations, pool);
 }
 
 template <class MethodOptions>
@@ -91,10 +100,18 @@ QuantizeReport run(const QuantizeJob& job, const MethodOptions& method, bool for
   const quant::Checkpoint& model = source.model();
   const auto formats = formats_for(method, model);
   if (const auto head = added_head(source.stored(), model)) log_info("{}", to_text(*head));
+  // Everything a user may have got wrong is found before the output is touched.
+  const Method made = method.make();
+  std::optional<CalibrationTokens> tokens;
+  if (looks_at_activations(made))
+    tokens = read_calibration(job.calibration, model, pool);
+  else if (!job.calibration.text.empty())
+    log_warning("calibration.text: method {} does not look at it", method.kName);
+  const CalibrationTokens* calibration = tokens ? &*tokens : nullptr;
 
   require_apart(AtomicFolder::partial_path(job.output), {job.model});
   AtomicFolder output(job.output, Overwrite{force}, Unfinished::kept);
-  const std::string fingerprint = fingerprint_of(job);
+  const std::string fingerprint = fingerprint_of(job, calibration);
   const Path& partial = output.temporary_path();
   if (force && quant::CodesFolder::is_unfinished_work(partial) && !quant::CodesFolder::holds(partial, fingerprint)) {
     log_warning("{}: unfinished work of another job is thrown away", partial.string());
@@ -104,12 +121,12 @@ QuantizeReport run(const QuantizeJob& job, const MethodOptions& method, bool for
   std::optional<quant::CodesFolder> folder;
   try {
     folder.emplace(output.temporary_path(), model, formats, method.linears.exclude, fingerprint, masters_of(job));
-    report = walk(job, model, *folder, method.make(), pool);
+    report = walk(job, model, *folder, made, calibration, pool);
     folder->complete();
   } catch (const RunError& e) {
     // What is done is of use later, unless it is the model that has changed.
     const bool has_work = folder ? folder->num_finished() > 0 : output.is_resumed();
-    if (!has_work || fingerprint_of(job) != fingerprint) {
+    if (!has_work || fingerprint_of(job, calibration) != fingerprint) {
       output.discard();
       throw;
     }
@@ -141,6 +158,7 @@ QuantizePlan plan_quantize(const QuantizeJob& job, bool force) {
       [&](const auto& method) {
         check(job, method, force);
         const Source source(job);
+        if (looks_at_activations(method.make())) check_calibration(job.calibration, source.model());
         return plan_of(source.stored(), source.model(), formats_for(method, source.model()), masters_of(job));
       },
       job.method);

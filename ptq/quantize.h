@@ -44,7 +44,8 @@ struct QuantizeJob {
 const char* method_name(const QuantizeJob& job);
 
 /// Writes the codes-and-scales folder atomically, by way of OUTPUT.partial: a run that is killed, or whose disk is
-/// full, leaves there what is done, and the same job goes on from it with the same result, bit for bit. UserError
+/// full, leaves there what is done, and the same job goes on from it with the same result, bit for bit
+/// (with as many threads, where a method looks at activations). UserError
 /// before any work: a model that is quantized already, an output that exists (without `force`) or whose unfinished work
 /// is another job's (with `force` that is thrown away), a group_size that does not divide a row (names the tensor);
 /// while reading: NaN weights.

@@ -19,7 +19,8 @@ struct WeightError {
   WeightError& operator+=(const WeightError& other);
 };
 
-/// Sums over outputs y = x w^T of the calibration text, divided by its tokens. Zeros: they were not looked at.
+/// Sums over outputs y = x w^T of the calibration text, divided by its tokens; x is what the linear read when it was
+/// rounded, before its block was trained, and tokens weigh what token_cap lets them. Zeros: they were not looked at.
 struct OutputError {
   double error_square = 0;   // |x (w - q)^T|^2
   double output_square = 0;  // |x w^T|^2

@@ -19,18 +19,6 @@ using quant::QuantFormat;
 using quant::QuantizedTensor;
 using quant::StoredTensor;
 
-WeightError error_of(const float* w, const QuantizedTensor& quantized) {
-  std::vector<float> values(quantized.codes.size());
-  quantized.dequantize(values.data());
-  WeightError error{.weights = static_cast<int64_t>(values.size())};
-  for (size_t i = 0; i < values.size(); ++i) {
-    const double difference = static_cast<double>(w[i]) - values[i];
-    error.error_square += difference * difference;
-    error.weight_square += static_cast<double>(w[i]) * w[i];
-  }
-  return error;
-}
-
 std::vector<float> read(const quant::Checkpoint& model, const StoredTensor& tensor, int64_t begin, int64_t end) {
   std::vector<float> values(static_cast<size_t>((end - begin) * tensor.desc.cols()));
   model.read_rows(tensor, begin, end, values.data());
@@ -96,7 +84,7 @@ class RowWalk {
         const float* values = w.data() + i * step * cols;
         Piece& piece = pieces[static_cast<size_t>(i)];
         piece.rows = method_.quantize(values, std::min(step, rows - i * step), cols, format);
-        piece.error = error_of(values, piece.rows);
+        piece.error = weight_error(values, piece.rows);
         piece.clamped =
             quant::count_clamped(values, piece.rows.scales.data(), piece.rows.rows, cols, format.group_cols(cols));
       }
@@ -119,6 +107,18 @@ class RowWalk {
 };
 
 }  // namespace
+
+WeightError weight_error(const float* w, const QuantizedTensor& quantized) {
+  std::vector<float> values(quantized.codes.size());
+  quantized.dequantize(values.data());
+  WeightError error{.weights = static_cast<int64_t>(values.size())};
+  for (size_t i = 0; i < values.size(); ++i) {
+    const double difference = static_cast<double>(w[i]) - values[i];
+    error.error_square += difference * difference;
+    error.weight_square += static_cast<double>(w[i]) * w[i];
+  }
+  return error;
+}
 
 void put_kept_tensors(const quant::Checkpoint& model, quant::CodesFolder& folder, QuantizeReport& report) {
   for (const auto& tensor : model.tensors()) {

@@ -20,6 +20,9 @@ class RowMethod {
                                           const quant::QuantFormat& format) const = 0;
 };
 
+/// Of w [rows, cols].
+WeightError weight_error(const float* w, const quant::QuantizedTensor& quantized);
+
 /// Puts the tensors that `folder` has no formats for, as they are, unless they are finished; counts them.
 void put_kept_tensors(const quant::Checkpoint& model, quant::CodesFolder& folder, QuantizeReport& report);
 

@@ -146,6 +146,17 @@ TEST_F(TrainVerb, BeginsWithAQuantizedFolder) {
   const auto absent = train("absent", "nowhere", {});
   EXPECT_EQ(absent.exit_code, 2);
   EXPECT_THAT(absent.err, HasSubstr("nowhere does not exist; it is none of absmax, absmean, mse either"));
+  // states of a rotated student are not those of a teacher that is not
+  const auto apart = train("apart", "rotated", {"teacher=" + teacher().string()});
+  EXPECT_EQ(apart.exit_code, 2);
+  EXPECT_THAT(apart.err,
+              HasSubstr("are rotated, those of another teacher are not; leave teacher: self, or set hidden_mse to 0"));
+  // a model of the same shape is another model
+  const auto made = run_command(pretrain() + " seed=5 schedule.tokens=256 output=" + (dir / "stranger").string());
+  ASSERT_EQ(made.exit_code, 0) << made.err;
+  const auto strange = train("strange", "gptq", {"model=" + (dir / "stranger/model").string()});
+  EXPECT_EQ(strange.exit_code, 2);
+  EXPECT_THAT(strange.err, HasSubstr("its embedding has other values"));
   const auto plain = run_qat(dir / "plain", {"method.init=" + teacher().string()});
   EXPECT_EQ(plain.exit_code, 2);
   EXPECT_THAT(plain.err, HasSubstr("is no quantized folder"));

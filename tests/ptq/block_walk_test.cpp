@@ -105,33 +105,39 @@ TEST_F(Calibrated, MastersRoundToTheCodes) {
 
 TEST_F(Calibrated, AKilledRunGoesOnToTheSameFilesAndTheSameReport) {
   CRUMB_NEED_DATA(folder, "models/ref-llama-15m");
-  QuantizeJob whole_job = job("whole", GptqMethod{});
-  whole_job.model = folder;
-  whole_job.masters = true;
-  whole_job.calibration.text = {testing::data("text/corpus/prose-test.txt")};
-  const QuantizeReport whole = run(whole_job);
-  const fs::path record = dir_ / "out.partial/progress.jsonl";
-  {
-    testing::RunningCrumb crumb(
-        {"quantize", folder.string(), "--method", "gptq", "-o", (dir_ / "out").string(), "masters=true",
-         "calibration.text=" + whole_job.calibration.text[0].string(), "calibration.separator=<|endoftext|>",
-         "calibration.tokens=2048", "calibration.sequence_length=128", "--threads", "2"},
-        dir_ / "errors");
-    ASSERT_TRUE(crumb.wait_for_lines(record, 11 + 9)) << testing::read_file(dir_ / "errors");  // in the second block
-    EXPECT_EQ(crumb.end(SIGKILL), 128 + SIGKILL);
-  }
-  ASSERT_FALSE(fs::exists(dir_ / "out"));
-  QuantizeJob rest = whole_job;
-  rest.output = dir_ / "out";
-  ::testing::internal::CaptureStderr();
-  const QuantizeReport resumed = run(rest);
-  EXPECT_THAT(::testing::internal::GetCapturedStderr(), ::testing::HasSubstr(" of 4 blocks are done"));
-  expect_same_files(dir_ / "whole", dir_ / "out");
-  ASSERT_EQ(resumed.tensors.size(), whole.tensors.size());
-  for (size_t i = 0; i < whole.tensors.size(); ++i) {
-    EXPECT_EQ(resumed.tensors[i].module, whole.tensors[i].module);
-    EXPECT_EQ(resumed.tensors[i].output.error_square, whole.tensors[i].output.error_square);
-    EXPECT_EQ(resumed.tensors[i].largest_input, whole.tensors[i].largest_input);
+  CRUMB_NEED_DATA(text, "text/corpus/prose-test.txt");
+  for (const std::string& method : std::vector<std::string>{"gptq", "blockwise"}) {
+    QuantizeJob whole_job = method == "gptq" ? job(method, GptqMethod{}) : job(method, BlockwiseMethod{.passes = 1});
+    whole_job.model = folder;
+    whole_job.masters = true;
+    whole_job.calibration.text = {text};
+    const QuantizeReport whole = run(whole_job);
+    const fs::path output = dir_ / (method + "-out"), partial = dir_ / (method + "-out.partial");
+    {
+      testing::RunningCrumb crumb(
+          {"quantize", folder.string(), "--method", method, "-o", output.string(), "masters=true",
+           "calibration.text=" + text.string(), "calibration.separator=<|endoftext|>", "calibration.tokens=2048",
+           "calibration.sequence_length=128", method == "gptq" ? "method.damping=0.01" : "method.passes=1", "--threads",
+           "2"},
+          dir_ / "errors");
+      // the head of the record, 10 kept tensors, the first block and more
+      ASSERT_TRUE(crumb.wait_for_lines(partial / "progress.jsonl", 11 + 9)) << testing::read_file(dir_ / "errors");
+      EXPECT_EQ(crumb.end(SIGKILL), 128 + SIGKILL);
+    }
+    ASSERT_FALSE(fs::exists(output));
+    QuantizeJob rest = whole_job;
+    rest.output = output;
+    rest.calibration.memory = 1.0;  // where activations lie does not matter
+    ::testing::internal::CaptureStderr();
+    const QuantizeReport resumed = run(rest);
+    EXPECT_THAT(::testing::internal::GetCapturedStderr(), ::testing::HasSubstr(" of 4 blocks are done"));
+    expect_same_files(whole_job.output, output);
+    ASSERT_EQ(resumed.tensors.size(), whole.tensors.size());
+    for (size_t i = 0; i < whole.tensors.size(); ++i) {
+      EXPECT_EQ(resumed.tensors[i].module, whole.tensors[i].module);
+      EXPECT_EQ(resumed.tensors[i].output.error_square, whole.tensors[i].output.error_square);
+      EXPECT_EQ(resumed.tensors[i].largest_input, whole.tensors[i].largest_input);
+    }
   }
 }
 
@@ -161,7 +167,11 @@ TEST_F(Calibrated, WhatTheTextLacksIsSaid) {
   none.calibration.text.clear();
   EXPECT_THAT(error_of(none), ::testing::StartsWith("calibration.text: this method looks at activations; give a text"));
   missing.calibration.text = {dir_ / "absent.txt"};
-  EXPECT_THAT(error_of(missing), ::testing::HasSubstr("absent.txt"));
+  EXPECT_THAT(error_of(missing), ::testing::AllOf(::testing::StartsWith("calibration.text: "),
+                                                  ::testing::HasSubstr("absent.txt does not exist")));
+  QuantizeJob less = job("a", GptqMethod{});
+  less.calibration.tokens = 100;
+  EXPECT_EQ(error_of(less), "calibration.tokens: 100 are less than one window of 128 (calibration.sequence_length)");
   few.calibration.tokens = 1 << 30;
   EXPECT_THAT(error_of(few), ::testing::MatchesRegex("calibration.tokens: 1073741824 asked for, the texts have .* in "
                                                      "windows of 128; give more text, or ask for less"));
@@ -170,8 +180,31 @@ TEST_F(Calibrated, WhatTheTextLacksIsSaid) {
   testing::write_file(dir_ / "short.txt", "Once upon a time");
   short_text.calibration.text = {dir_ / "short.txt"};
   EXPECT_THAT(error_of(short_text), ::testing::HasSubstr("less than one window of 128"));
+  // a dry run says the same
+  EXPECT_THAT(testing::error_of([&] { plan_quantize(missing, false); }), ::testing::HasSubstr("does not exist"));
   EXPECT_FALSE(fs::exists(dir_ / "a"));
   EXPECT_FALSE(fs::exists(dir_ / "a.partial"));
+}
+
+TEST_F(Calibrated, MistakesOfTheTextLeaveUnfinishedWorkAlone) {
+  CRUMB_NEED_DATA(text, "text/tinystories-valid-sample/tinystories_valid_1911.txt");
+  QuantizeJob job = this->job("out", GptqMethod{});
+  fs::create_directories(dir_ / "out.partial");
+  const auto base = quant::open_checkpoint(job.model);
+  { quant::CodesFolder other(dir_ / "out.partial", *base, {}, {}, "another job"); }
+  job.calibration.text.clear();
+  ThreadPool pool(2);
+  EXPECT_THAT(testing::error_of([&] { quantize(job, /*force=*/true, pool); }),
+              ::testing::StartsWith("calibration.text: "));
+  EXPECT_TRUE(fs::exists(dir_ / "out.partial/progress.jsonl"));
+}
+
+TEST_F(Calibrated, TrainingOfBlocksWantsEqualSteps) {
+  CRUMB_NEED_DATA(text, "text/tinystories-valid-sample/tinystories_valid_1911.txt");
+  const QuantFormat fp8{Grid::fp8, 8, true, 0};
+  EXPECT_EQ(error_of(job("a", AutoRoundMethod{}, fp8)),
+            "method.grid: training of blocks knows grids of equal steps; fp8 has none");
+  run(job("b", AutoRoundMethod{.iterations = 3, .batch_size = 1000}, {Grid::ternary, 2, true, 0}));
 }
 
 TEST_F(Calibrated, ActivationsThatAreNotFiniteNameTheirLinear) {

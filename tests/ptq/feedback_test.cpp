@@ -161,6 +161,17 @@ TEST(FeedbackRounding, ScalesOfTargetsAreThoseOfTheGroupWhenItsTurnComes) {
   EXPECT_LT(same, 9);
 }
 
+// The group of a whole row comes first of all: its scale is that of the weights, however they are asked for.
+TEST(FeedbackRounding, ScalesOfWholeRowsAreThoseOfTheWeights) {
+  const Problem p = make_problem(3, 200, 300, 8);
+  const FeedbackOptions fixed{.act_order = false}, in_turn{.act_order = false, .static_scales = false};
+  const FeedbackFactor factor(p.gram.data(), p.cols, fixed);
+  const auto a = round_with_feedback(p.w.data(), p.rows, factor, {}, fixed, serial_executor());
+  const auto b = round_with_feedback(p.w.data(), p.rows, factor, {}, in_turn, serial_executor());
+  EXPECT_EQ(a.codes.scales, b.codes.scales);
+  EXPECT_EQ(a.codes.codes, b.codes.codes);
+}
+
 TEST(FeedbackRounding, DoesNotDependOnThreads) {
   const Problem p = make_problem(333, 96, 200, 9);
   const FeedbackOptions options;
