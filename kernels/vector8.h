@@ -9,6 +9,8 @@ namespace {
 static_assert(kLanes == 8);
 using Vec8 = Vec;
 
+inline Vec8 magnitude(Vec8 x) { return x < 0.0f ? -x : x; }
+
 template <class Body>
 inline void for_each8(int64_t n, const Body& body) {
   for_each_vector(n, body);

@@ -11,7 +11,6 @@
 #include "core/common/quantity.h"
 
 namespace crumb::ptq {
-
 namespace {
 
 /// A file without a name, which goes with its last use; -1 and errno.

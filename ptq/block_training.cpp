@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <utility>
 
 #include "core/common/error.h"
 #include "core/common/log.h"
+#include "core/common/permutation.h"
 #include "core/common/rng.h"
 #include "kernels/cpu_features.h"
 #include "kernels/torch/seq.h"
@@ -48,7 +48,7 @@ class TrainedLinear {
         cols_(start.codes.cols),
         weight_(start.masters),
         log_scale_(torch::tensor(start.codes.scales).view({rows_, -1}).log()),
-        first_weight_(start.masters.clone()),
+        first_weight_(start.masters),
         first_scale_(log_scale_.value.detach().exp()) {
     if (format_.has_zero_points()) zero_points_ = torch::tensor(start.codes.zero_points, torch::kInt).view({rows_, -1});
   }
@@ -101,20 +101,18 @@ Loss loss_of(const Tensor& output, const Tensor& target, bool normalise_tokens) 
 }
 
 /// The output of the block as it is, for all windows, into `output`.
-template <class Seen>
-void run(BlockWork& work, const Tensor& input, const Tensor& output, const Seen& seen) {
+void run(BlockWork& work, const Tensor& input, const Tensor& output) {
   const torch::NoGradGuard no_grad;
-  for (int64_t begin = 0; begin < input.size(0); begin += work.windows_at_once) {
-    const int64_t end = std::min(begin + work.windows_at_once, input.size(0));
+  for_each_batch(input.size(0), work.windows_at_once, [&](int64_t begin, int64_t end) {
     output.slice(0, begin, end).copy_(work.block.forward(input.slice(0, begin, end), work.context));
-    seen(begin, end);
-  }
+  });
 }
 
-/// The same into work.residual; its loss over all windows.
-double run_and_judge(BlockWork& work, const Tensor& input, const Tensor& target, bool normalise_tokens) {
+/// The loss of work.residual over all windows.
+double judge(const BlockWork& work, const Tensor& target, bool normalise_tokens) {
+  const torch::NoGradGuard no_grad;
   double error = 0, power = 0;
-  run(work, input, work.residual, [&](int64_t begin, int64_t end) {
+  for_each_batch(target.size(0), work.windows_at_once, [&](int64_t begin, int64_t end) {
     const Loss loss = loss_of(work.residual.slice(0, begin, end), target.slice(0, begin, end), normalise_tokens);
     error += loss.error.item<double>();
     power += loss.power.item<double>();
@@ -123,15 +121,10 @@ double run_and_judge(BlockWork& work, const Tensor& input, const Tensor& target,
 }
 
 /// Windows of each step: passes over all of them in an order of their own.
-std::vector<int64_t> order_of_windows(int64_t windows, int64_t count, const Rng& rng) {
-  std::vector<int64_t> order;
+std::vector<int32_t> order_of_windows(int64_t windows, int64_t count, const Rng& rng) {
+  std::vector<int32_t> order;
   while (std::ssize(order) < count) {
-    std::vector<int64_t> pass(static_cast<size_t>(windows));
-    std::iota(pass.begin(), pass.end(), 0);
-    for (int64_t i = windows - 1; i > 0; --i) {
-      const auto other = rng.below(static_cast<uint64_t>(std::ssize(order) + i), static_cast<uint64_t>(i + 1));
-      std::swap(pass[static_cast<size_t>(i)], pass[other]);
-    }
+    const auto pass = permutation(windows, rng, order.size());
     order.insert(order.end(), pass.begin(), pass.end());
   }
   return order;
@@ -141,7 +134,7 @@ std::vector<int64_t> order_of_windows(int64_t windows, int64_t count, const Rng&
 
 TrainedBlock train_block(BlockWork& work, const Tensor& input, const Tensor& target, const BlockTraining& training) {
   TrainedBlock out;
-  out.loss_before = run_and_judge(work, input, target, training.normalise_tokens);
+  out.loss_before = judge(work, target, training.normalise_tokens);
   std::map<Slot, TrainedLinear> trained;
   std::map<Slot, Tensor> own;
   for (const auto& [slot, start] : work.results) {
@@ -154,8 +147,8 @@ TrainedBlock train_block(BlockWork& work, const Tensor& input, const Tensor& tar
                                       Rng(training.seed, static_cast<uint64_t>(work.layer)));
   for (int64_t step = 0; step < training.steps; ++step) {
     const auto first = static_cast<std::ptrdiff_t>(step * training.windows);
-    const Tensor picked =
-        torch::tensor(std::vector<int64_t>(order.begin() + first, order.begin() + first + training.windows));
+    const Tensor picked = torch::tensor(
+        std::vector<int32_t>(order.begin() + first, order.begin() + first + training.windows), torch::kLong);
     for (auto& [slot, linear] : trained) linear.place();
     const Tensor output = work.block.forward(input.index_select(0, picked), context);
     loss_of(output, target.index_select(0, picked), training.normalise_tokens).value().backward();
@@ -168,14 +161,15 @@ TrainedBlock train_block(BlockWork& work, const Tensor& input, const Tensor& tar
     work.linear(slot)->weight = own.at(slot);
     replace_weight(*work.linear(slot), results[slot].codes);
   }
-  out.loss_after = run_and_judge(work, input, target, training.normalise_tokens);
+  run(work, input, work.residual);
+  out.loss_after = judge(work, target, training.normalise_tokens);
   out.is_kept = out.loss_after <= out.loss_before;
   if (out.is_kept) {
     work.results = std::move(results);
     return out;
   }
   for (const auto& [slot, start] : work.results) replace_weight(*work.linear(slot), start.codes);
-  run_and_judge(work, input, target, training.normalise_tokens);
+  run(work, input, work.residual);
   return out;
 }
 
@@ -190,7 +184,7 @@ class TrainedMethod : public BlockMethod {
     const Tensor input = work.memory.make(work.residual.sizes());
     input.copy_(work.residual);
     const Tensor target = work.memory.make(input.sizes());
-    run(work, input, target, [](int64_t, int64_t) {});  // its weights are float yet
+    run(work, input, target);  // its weights are float yet
     first_->quantize(work);
     if (work.results.empty()) return;
     BlockTraining training = training_;

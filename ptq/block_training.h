@@ -28,7 +28,7 @@ struct TrainedBlock {
 
 /// work.results holds codes, scales and masters of all quantized linears; they are trained, and replaced when the block
 /// is better for it. input [windows, tokens, hidden]: what the block reads; target: the output it should have.
-/// work.residual is set to its output.
+/// work.residual holds the output of the quantized block, before and after.
 TrainedBlock train_block(BlockWork& work, const torch::Tensor& input, const torch::Tensor& target,
                          const BlockTraining& training);
 

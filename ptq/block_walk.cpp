@@ -180,15 +180,14 @@ const std::string& BlockWork::name(Slot slot) const {
 }
 
 template <class Step>
-void GroupedPass::for_each_batch(const Step& step) {
+void GroupedPass::step_all(const Step& step) {
   const torch::NoGradGuard no_grad;
   torch::Tensor next;
   const int64_t windows = work_.residual.size(0);
-  for (int64_t begin = 0; begin < windows; begin += work_.windows_at_once) {
-    const int64_t end = std::min(begin + work_.windows_at_once, windows);
+  for_each_batch(windows, work_.windows_at_once, [&](int64_t begin, int64_t end) {
     const model::BlockState state = step(begin, end);
     work_.residual.slice(0, begin, end).copy_(state.residual);
-    if (!state.input.defined()) continue;
+    if (!state.input.defined()) return;
     if (!next.defined()) {
       const int64_t cols = state.input.size(2);
       torch::Tensor& memory = memory_[cols];
@@ -197,19 +196,19 @@ void GroupedPass::for_each_batch(const Step& step) {
       next = memory;
     }
     next.slice(0, begin, end).copy_(state.input);
-  }
+  });
   input_ = next;
 }
 
 GroupedPass::GroupedPass(BlockWork& work) : work_(work) {
-  for_each_batch([&](int64_t begin, int64_t end) {
+  step_all([&](int64_t begin, int64_t end) {
     return work_.block.begin(work_.residual.slice(0, begin, end), work_.context);
   });
 }
 
 void GroupedPass::advance() {
   CRUMB_ASSERT(!is_done());
-  for_each_batch([&](int64_t begin, int64_t end) {
+  step_all([&](int64_t begin, int64_t end) {
     model::BlockState state{work_.residual.slice(0, begin, end), input_.slice(0, begin, end)};
     work_.block.advance(state, group_, work_.context);
     return state;
@@ -222,8 +221,8 @@ InputStatistics measure_inputs(const torch::Tensor& input, int64_t windows_at_on
   const torch::NoGradGuard no_grad;
   const int64_t cols = input.size(2), tokens = input.size(0) * input.size(1);
   InputStatistics out{.gram = torch::zeros({cols, cols})};
-  for (int64_t begin = 0; begin < input.size(0); begin += windows_at_once) {
-    torch::Tensor x = input.slice(0, begin, std::min(begin + windows_at_once, input.size(0))).reshape({-1, cols});
+  for_each_batch(input.size(0), windows_at_once, [&](int64_t begin, int64_t end) {
+    torch::Tensor x = input.slice(0, begin, end).reshape({-1, cols});
     const double largest = x.abs().max().item<double>();
     if (!std::isfinite(largest)) user_error("{}: its inputs are not finite on the calibration text", where);
     out.largest = std::max(out.largest, largest);
@@ -234,7 +233,7 @@ InputStatistics measure_inputs(const torch::Tensor& input, int64_t windows_at_on
       x = x * share.sqrt();
     }
     out.gram.addmm_(x.t(), x);
-  }
+  });
   out.gram.div_(static_cast<double>(tokens));
   const bool is_finite = out.gram.diagonal().isfinite().all().item<bool>();
   if (!is_finite) user_error("{}: its inputs are too large on the calibration text", where);

@@ -3,6 +3,7 @@
 
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <map>
 #include <optional>
 
@@ -42,6 +43,13 @@ struct BlockWork {
   const std::string& name(arch::Slot slot) const;  // of the module, for messages
 };
 
+/// Calls body(begin, end) for the batches of `windows`, in order.
+template <class Body>
+void for_each_batch(int64_t windows, int64_t windows_at_once, const Body& body) {
+  for (int64_t begin = 0; begin < windows; begin += windows_at_once)
+    body(begin, std::min(begin + windows_at_once, windows));
+}
+
 class BlockMethod {
  public:
   virtual ~BlockMethod() = default;
@@ -63,8 +71,9 @@ class GroupedPass {
   void advance();
 
  private:
+  /// state = step(begin, end) of every batch, into residual and input.
   template <class Step>
-  void for_each_batch(const Step& step);
+  void step_all(const Step& step);
 
   BlockWork& work_;
   size_t group_ = 0;

@@ -13,11 +13,10 @@
 namespace crumb::ptq {
 namespace {
 
+using kernels::magnitude;
 using kernels::Vec8;
 using quant::GroupScale;
 using quant::QuantFormat;
-
-Vec8 magnitude(Vec8 x) { return x < 0.0f ? -x : x; }
 
 /// x^power, x >= 0; finite at 0.
 Vec8 power_of(Vec8 x, float power) {

@@ -17,6 +17,7 @@
 namespace crumb::quant {
 namespace {
 
+using kernels::magnitude;
 using kernels::round_scale;
 using kernels::Vec8;
 using Int8x = kernels::VecInt;
@@ -26,8 +27,6 @@ constexpr float kMost = 448, kLeastNormal = 0x1p-6f;
 constexpr int kDroppedBits = 20;             // of a float's mantissa
 constexpr int kBiases = (127 - 7) << 3;      // of both formats, where E4M3's exponent begins
 constexpr float kStepsBelowNormal = 0x1p9f;  // to the unit
-
-Vec8 magnitude(Vec8 x) { return x < 0.0f ? -x : x; }
 
 /// x >= 0 to the nearest value, ties to even as the hardware's conversion does; 448 for all that is larger, and for
 /// NaN.

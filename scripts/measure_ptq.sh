@@ -11,11 +11,12 @@ cd "$(dirname "$0")/.."
 crumb=build/bin/crumb
 mkdir -p "$out/reports"
 
-names=()
+names=() known=""
 # row NAME OPTION ...
 row() {
   local name=$1
   shift
+  known+=" $name"
   if [ ${#rows[@]} -gt 0 ] && [[ ! " ${rows[*]} " == *" $name "* ]]; then return; fi
   if [ ! -d "$out/$name" ]; then
     $crumb quantize "$model" -o "$out/$name" "calibration.text=[$calibration]" "calibration.separator=\"$separator\"" "calibration.tokens=$tokens" "$@" \
@@ -45,6 +46,9 @@ done
 row "rtn-int8-row" --method rtn --grid int --bits 8
 row "rtn-fp8-row" --method rtn --grid fp8 --bits 8
 row "gptq-ternary-row" --method gptq --grid ternary
+for name in ${rows[@]+"${rows[@]}"}; do
+  [[ "$known " == *" $name "* ]] || { echo "no row is called $name; there are:$known" >&2; exit 2; }
+done
 [ ${#names[@]} -gt 0 ] || exit 0
 
 judge() {  # TEXT NAME

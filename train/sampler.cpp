@@ -1,9 +1,9 @@
 #include "train/sampler.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "core/common/error.h"
+#include "core/common/permutation.h"
 #include "core/common/rng.h"
 
 namespace crumb::train {
@@ -13,15 +13,6 @@ using text::TokenFile;
 using text::TokenRuns;
 
 constexpr int64_t kManyDocuments = 100;
-
-/// A permutation of 0..n-1 that is a function of `rng` alone (Fisher and Yates).
-std::vector<int32_t> permutation(int64_t n, const Rng& rng) {
-  std::vector<int32_t> order(static_cast<size_t>(n));
-  std::iota(order.begin(), order.end(), 0);
-  for (int64_t i = n - 1; i > 0; --i)
-    std::swap(order[static_cast<size_t>(i)], order[rng.below(static_cast<uint64_t>(i), static_cast<uint64_t>(i) + 1)]);
-  return order;
-}
 
 /// The documents with (held_out) or without the mark, neighbours joined.
 std::vector<TokenRuns::Run> runs_of(const TokenFile& file, const std::vector<bool>& is_held_out, bool held_out) {

@@ -20,13 +20,9 @@ using testing::squared_error;
 const QuantFormat kFp8{.grid = Grid::fp8, .bits = 8};
 
 float scale_of(const std::vector<float>& w, ScaleInit init, const float* importance = nullptr) {
-  return Grid::fp8->find_scale(w.data(), std::ssize(w), kFp8, init, importance).scale;
+  return testing::scale_of(kFp8, w, init, importance);
 }
-std::vector<uint8_t> codes_of(const std::vector<float>& w, float scale) {
-  std::vector<uint8_t> codes(w.size());
-  Grid::fp8->nearest_codes(w.data(), std::ssize(w), kFp8, {scale}, codes.data());
-  return codes;
-}
+std::vector<uint8_t> codes_of(const std::vector<float>& w, float scale) { return testing::codes_of(kFp8, w, scale); }
 
 /// Of the bits 0x00 ... 0x7e: their exponent is bits / 8, biased by 7; exponent 0 has no leading one.
 double value_of_bits(int bits) {

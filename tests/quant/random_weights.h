@@ -25,6 +25,16 @@ inline double heavy(const Rng& rng, uint64_t i) {
   return rng.normal(4 * i) / std::sqrt((a * a + b * b + c * c) / 3);
 }
 
+inline float scale_of(const quant::QuantFormat& format, const std::vector<float>& w, quant::ScaleInit init,
+                      const float* importance = nullptr) {
+  return format.grid->find_scale(w.data(), std::ssize(w), format, init, importance).scale;
+}
+inline std::vector<uint8_t> codes_of(const quant::QuantFormat& format, const std::vector<float>& w, float scale) {
+  std::vector<uint8_t> codes(w.size());
+  format.grid->nearest_codes(w.data(), std::ssize(w), format, {scale}, codes.data());
+  return codes;
+}
+
 /// The distance from x to the nearest of ascending `levels`.
 inline double distance_to_nearest(const std::vector<float>& levels, double x) {
   const auto above = std::ranges::lower_bound(levels, x);

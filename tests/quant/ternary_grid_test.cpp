@@ -20,12 +20,10 @@ using testing::squared_error;
 const QuantFormat kTernary{.grid = Grid::ternary, .bits = 2};
 
 float scale_of(const std::vector<float>& w, ScaleInit init, const float* importance = nullptr) {
-  return Grid::ternary->find_scale(w.data(), std::ssize(w), kTernary, init, importance).scale;
+  return testing::scale_of(kTernary, w, init, importance);
 }
 std::vector<uint8_t> codes_of(const std::vector<float>& w, float scale) {
-  std::vector<uint8_t> codes(w.size());
-  Grid::ternary->nearest_codes(w.data(), std::ssize(w), kTernary, {scale}, codes.data());
-  return codes;
+  return testing::codes_of(kTernary, w, scale);
 }
 
 TEST(TernaryGrid, HasThreeLevels) {
