@@ -22,6 +22,8 @@ void row(std::string& out, const std::string& name, const std::string& value) {
 std::string plan_text(const DryRun& run) {
   std::string out = "training\n";
   row(out, "windows of text", run.available_windows ? format_count(*run.available_windows) : "unknown");
+  if (run.calibration_tokens)
+    row(out, "tokens of method.init", format_count(*run.calibration_tokens) + ", before the first step");
   if (!run.plan) {
     row(out, "steps, tokens", "unknown");
     return out;
@@ -57,6 +59,7 @@ std::string disk_text(const DryRun& run) {
   row(out, "checkpoints",
       fmt::format("{} each, {} kept and one being written", bytes_text(disk.checkpoint), format_count(disk.kept)));
   row(out, "model/ and last/", fmt::format("{} each", bytes_text(disk.model)));
+  if (disk.start > 0) row(out, "start/", fmt::format("{}, with the weights that were rounded", bytes_text(disk.start)));
   if (disk.exports > 0) row(out, "export/", bytes_text(disk.exports));
   row(out, "free there", bytes_text(run.free_bytes));
   return out;
@@ -106,6 +109,7 @@ nlohmann::ordered_json to_json(const DryRun& run) {
             {"quantized", run.quantized}};
   json["source_bytes"] = run.source_bytes ? Json(*run.source_bytes) : Json();
   json["available_windows"] = run.available_windows ? Json(*run.available_windows) : Json();
+  json["calibration_tokens"] = run.calibration_tokens ? Json(*run.calibration_tokens) : Json();
   json["plan"] = run.plan ? Json{{"tokens", run.plan->tokens},
                                  {"steps", run.plan->steps},
                                  {"batch_tokens", run.plan->batch_tokens()},
@@ -116,13 +120,11 @@ nlohmann::ordered_json to_json(const DryRun& run) {
   json["seconds"] = run.seconds ? Json(*run.seconds) : Json();
   json["threads"] = run.plan ? Json(run.threads) : Json();
   json["compute"] = run.plan ? Json(run.compute) : Json();
-  json["disk"] = {{"checkpoint_bytes", run.disk.checkpoint},
-                  {"checkpoints_kept", run.disk.kept},
-                  {"model_bytes", run.disk.model},
-                  {"last_bytes", run.disk.model},
-                  {"export_bytes", run.disk.exports},
-                  {"total_bytes", run.disk.total()},
-                  {"free_bytes", run.free_bytes ? Json(*run.free_bytes) : Json()}};
+  json["disk"] = {
+      {"checkpoint_bytes", run.disk.checkpoint}, {"checkpoints_kept", run.disk.kept},
+      {"model_bytes", run.disk.model},           {"last_bytes", run.disk.model},
+      {"start_bytes", run.disk.start},           {"export_bytes", run.disk.exports},
+      {"total_bytes", run.disk.total()},         {"free_bytes", run.free_bytes ? Json(*run.free_bytes) : Json()}};
   json["exports"] = Json::array();
   for (const auto& plan : run.exports) {
     Json entry{{"target", plan.target}, {"data_bytes", plan.data_bytes}};

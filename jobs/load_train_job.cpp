@@ -28,6 +28,14 @@ void make_paths_absolute(TrainJob& job) {
 
 void check(const TrainJob& job) {
   if (job.quantizes()) job.qat()->check();
+  const bool makes_start = job.quantizes() && job.qat()->makes_start();
+  CRUMB_CHECK(makes_start || !job.rotation.rotates(),
+              "rotation: is for method.init: gptq or blockwise; a folder of `crumb quantize` brings its own");
+  CRUMB_CHECK(makes_start || (job.calibration.tokens.is_auto() && job.calibration.memory.is_word()),
+              "calibration: is for method.init: gptq or blockwise");
+  CRUMB_CHECK(!job.rotation.residual || job.teacher.is_word() || job.objective.hidden_mse == 0,
+              "objective.hidden_mse: rotation.residual turns the states of the model, those of another teacher stay; "
+              "leave teacher: self, or set hidden_mse to 0");
   distill::check_weights(job.objective);
   CRUMB_CHECK(job.optimizer.betas.size() == 2, "optimizer.betas: expected two numbers, got {}",
               job.optimizer.betas.size());

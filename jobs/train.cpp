@@ -68,7 +68,7 @@ std::map<std::string, std::string> fingerprints(const TrainJob& job, const Train
   };
   add("model", job.model.source());
   if (job.teacher.value) add("teacher", *job.teacher.value);
-  if (job.quantizes() && job.qat()->start() != nullptr) add("folder of method.init", *job.qat()->start());
+  if (const auto folder = job.start_folder()) add("folder of method.init", *folder);
   if (job.init_from.value)
     out["run of init_from"] = quant::weights_fingerprint(train::newest_checkpoint(*job.init_from.value).value());
   return out;
@@ -106,7 +106,7 @@ TrainResult run_train_job(TrainJob job, bool force) {
   choose_threads(job);
   const torch::Device device = choose_device(job);
   const torch::ScalarType compute = choose_compute(job);
-  const TrainStart start = open_train_start(job);
+  TrainStart start = open_train_start(job);
   check_ending(job, start.spec, *start.tokenizer);
   const int64_t length = train::choose_sequence_length(job.data, start.spec.context_length);
   const text::TextEncoder encoder{start.tokenizer.get(), text::tokenizer_identity(job.model.tokenizer_folder())};
@@ -118,6 +118,15 @@ TrainResult run_train_job(TrainJob job, bool force) {
   resolve_schedule(job, plan);
 
   planned_formats(job, start.spec);  // tells which linear a format does not fit before weights are read
+  if (job.quantizes()) job.qat()->linears.warn_unmatched(start.spec);
+  check_progress(job, plan, force);
+  const bool makes_start = job.quantizes() && job.qat()->makes_start();
+  if (makes_start) {
+    const ptq::CalibrationTokens tokens = first_windows(job, sampler);
+    claim_train_output(job, force, lock);  // what takes long belongs to this job from its first minute
+    write_text(job.output / "job.yaml", to_yaml(write_config(job)));
+    make_start(job, tokens, start);
+  }
   model::Decoder decoder(start.spec, start.source,
                          job.quantizes() ? qat::linear_factory(*job.qat()) : model::make_float_linear);
   if (start.quantized != nullptr) qat::take_scales(*start.quantized, decoder);
@@ -137,9 +146,7 @@ TrainResult run_train_job(TrainJob job, bool force) {
   const auto teachers = distill::make_teachers(job.objective, {start.spec, start.self, *start.tokenizer},
                                                job.teacher.value_or({}), job.quantizes(), device, compute);
   const auto objective = distill::distill_objective(job.objective, start.spec, teachers.teacher, teachers.baseline);
-  if (job.quantizes()) job.qat()->linears.warn_unmatched(start.spec);
-  check_progress(job, plan, force);
-  claim_train_output(job, force, lock);
+  if (!makes_start) claim_train_output(job, force, lock);
   write_text(job.output / "job.yaml", to_yaml(write_config(job)));
 
   const train::TrainerParts parts{decoder,

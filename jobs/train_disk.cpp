@@ -30,7 +30,7 @@ int64_t plain_bytes(const TrainJob& job) {
 int64_t held_bytes(const Path& output) {
   int64_t bytes = 0;
   std::error_code none;
-  for (const char* name : {"checkpoints", "model", "last", "export"}) {
+  for (const char* name : {"checkpoints", "model", "last", "export", kStartFolder}) {
     for (const auto& entry : fs::recursive_directory_iterator(output / name, none))
       bytes += entry.is_regular_file(none) ? static_cast<int64_t>(entry.file_size(none)) : 0;
   }
@@ -44,6 +44,7 @@ DiskEstimate estimate_disk(const TrainJob& job, const arch::DecoderSpec& spec,
                            const std::vector<exporting::ExportPlan>& plans) {
   const int64_t plain = plain_bytes(job);
   int64_t trained = train::count_trained(spec, job.train);
+  const bool makes_start = job.quantizes() && job.qat()->makes_start();
   DiskEstimate disk{.kept = job.checkpoint.keep};
   for (const auto& desc : arch::tensor_table(spec)) {
     const auto format = formats.find(desc.hf_name);
@@ -52,8 +53,10 @@ DiskEstimate estimate_disk(const TrainJob& job, const arch::DecoderSpec& spec,
       continue;
     }
     disk.model += quant::codes_bytes(desc.rows(), desc.cols(), format->second) + kShapeBytes;
+    if (makes_start) disk.start += kFloat * desc.elements();
     if (job.train.linears) trained += desc.rows() * format->second.groups(desc.cols());  // scales
   }
+  if (makes_start) disk.start += disk.model;
   disk.checkpoint = 3 * kFloat * trained;
   for (const auto& plan : plans) disk.exports += plan.data_bytes;
   return disk;

@@ -16,9 +16,10 @@ struct DiskEstimate {
   int64_t checkpoint = 0;  // each: masters and two moments in float32, of what is trained
   int64_t kept = 0;        // checkpoints
   int64_t model = 0;       // model/, and the same again in last/
+  int64_t start = 0;       // start/, with its masters, where method.init makes it
   int64_t exports = 0;     // export/, of the targets that the job names
   /// At the fullest moment: one checkpoint more while it is written.
-  int64_t total() const { return (kept + 1) * checkpoint + 2 * model + exports; }
+  int64_t total() const { return (kept + 1) * checkpoint + 2 * model + start + exports; }
 };
 
 /// `formats`: of the linears that are quantized, by hf_name; `plans`: of job.export_targets. UserError when the job's

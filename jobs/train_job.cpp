@@ -50,6 +50,12 @@ Path ModelChoice::config_folder() const {
   return from.extension() == ".json" ? from.parent_path() : from;
 }
 
+std::optional<Path> TrainJob::start_folder() const {
+  if (!quantizes()) return std::nullopt;
+  if (qat()->makes_start()) return output / kStartFolder;
+  return qat()->start() != nullptr ? std::optional(*qat()->start()) : std::nullopt;
+}
+
 std::vector<std::string> changes_not_allowed(const ConfigValue& stored, const ConfigValue& now) {
   static const std::set<std::string> allowed = {"schedule.tokens", "validate.every", "checkpoint.every",
                                                 "checkpoint.keep", "threads"};

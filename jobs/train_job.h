@@ -12,10 +12,13 @@
 #include "core/common/thread_pool.h"
 #include "distill/options.h"
 #include "eval/evaluate.h"
+#include "ptq/rotation.h"
 #include "qat/method.h"
 #include "train/options.h"
 
 namespace crumb::jobs {
+
+inline constexpr const char* kStartFolder = "start";  // in the output: what method.init has made
 
 /// `model`: an HF folder or GGUF, or {config, init: random, tokenizer} to train from random values.
 struct ModelChoice {
@@ -50,11 +53,28 @@ struct FloatMethod {
   void visit(V& /*v*/) {}
 };
 
+/// The section `calibration:` of a training job: what method.init: gptq and blockwise look at.
+struct StartCalibration {
+  Auto<int64_t> tokens = {};
+  WordOr<double, "unlimited"> memory = {};
+
+  template <class V>
+  void visit(V& v) {
+    v.field("tokens", tokens, "tokens of the first windows of the run; auto: 64k. They are not among schedule.tokens",
+            {.min = 2});
+    v.field("memory", memory,
+            "gigabytes of activations held in memory; what is more lies in files beside the output meanwhile",
+            {.min = 0});
+  }
+};
+
 struct TrainJob {
   ModelChoice model;
   Path output;
   int64_t seed = 0;
   std::variant<qat::QatMethod, FloatMethod> method;
+  ptq::RotationOptions rotation;
+  StartCalibration calibration;
   train::TrainedParts train;
   train::DataOptions data;
   distill::ObjectiveOptions objective;
@@ -78,6 +98,9 @@ struct TrainJob {
     v.field("output", output, "folder of the run", {.required = true});
     v.field("seed", seed, "of the order of the data and of random values", {.min = 0});
     v.section("method", method, "What the linears become: qat trains them on a grid, none in float");
+    v.section("rotation", rotation,
+              "Before method.init: gptq or blockwise: rotations that do not change what the model computes");
+    v.section("calibration", calibration, "What method.init: gptq and blockwise look at");
     v.section("train", train, "What is trained");
     v.section("data", data, "What it is trained on");
     v.section("objective", objective, "What is minimised");
@@ -101,6 +124,8 @@ struct TrainJob {
   /// Null: nothing is quantized.
   const qat::QatMethod* qat() const { return std::get_if<qat::QatMethod>(&method); }
   bool quantizes() const { return qat() != nullptr; }
+  /// The quantized folder that training begins with; nothing: the model is rounded.
+  std::optional<Path> start_folder() const;
 };
 
 /// Reads the file, applies "key=value" arguments. UserError with every mistake, also those between sections.

@@ -16,8 +16,8 @@ namespace fs = std::filesystem;
 constexpr const char* kTokens = "tokens";  // where no cache folder can be written
 
 /// What a run makes in its output folder, and what `--force` removes. Token files stay: their names say their content.
-constexpr const char* kRunFiles[] = {"job.yaml", "log.jsonl", "curves.html", "checkpoints", "model",
-                                     "last",     "export",    "report.json", "report.md"};
+constexpr const char* kRunFiles[] = {"job.yaml", "log.jsonl",   "curves.html", "checkpoints", "model",        "last",
+                                     "export",   "report.json", "report.md",   kStartFolder,  "start.partial"};
 
 void require_inputs_apart(const TrainJob& job) {
   const std::vector<Path> folders = {job.model.source(), job.teacher.value_or({}), job.init_from.value_or({})};

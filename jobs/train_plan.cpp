@@ -111,6 +111,7 @@ arch::DecoderSpec read_spec(const TrainJob& job, DryRun& run) {
     check_quantized_start(job, *quantized, spec);
     return quantized->spec();
   }
+  if (job.rotation.rotates() && checkpoint != nullptr) return ptq::rotate(*checkpoint, job.rotation)->spec();
   return spec;
 }
 
@@ -159,6 +160,10 @@ DryRun plan_train_job(TrainJob job, bool force) {
     run.seconds = estimate_seconds(job, spec, *run.plan);
     run.threads = threads_of(job);
     run.compute = compute_type(job);
+  }
+  if (job.quantizes() && job.qat()->makes_start()) {
+    const int64_t there = run.available_windows.value_or(INT64_MAX / length) * length;
+    run.calibration_tokens = calibration_tokens(job, there, length);
   }
   unless_missing(run, "output", false, [&] { check_output(job.output); });
   plan_exports(job, spec, run);

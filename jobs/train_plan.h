@@ -19,6 +19,7 @@ struct DryRun {
   std::optional<int64_t> source_bytes;       // of the weights' files
   std::optional<int64_t> available_windows;  // of the text
   std::optional<train::Plan> plan;
+  std::optional<int64_t> calibration_tokens;  // of method.init: gptq or blockwise
   std::optional<MemoryEstimate> memory;
   std::optional<double> seconds;  // with these:
   int64_t threads = 0;

@@ -6,8 +6,10 @@
 #include "core/arch/hf_config.h"
 #include "core/arch/spec_compare.h"
 #include "core/common/error.h"
+#include "core/common/log.h"
+#include "core/common/progress.h"
 #include "model/float_model.h"
-#include "ptq/rotation.h"
+#include "ptq/quantize.h"
 #include "qat/start.h"
 
 namespace crumb::jobs {
@@ -60,7 +62,53 @@ void check_same_embedding(const quant::Checkpoint& model, const quant::Checkpoin
   }
 }
 
+/// Training begins with the codes and scales of a folder, which fits (check_quantized_start).
+void take_folder(const Path& folder, TrainStart& start) {
+  start.quantized = quant::open_checkpoint(folder);
+  start.source = model::TensorSource(qat::Masters(*start.quantized));
+}
+
+void open_folder(const TrainJob& job, const Path& folder, TrainStart& start) {
+  const auto quantized = quant::open_checkpoint(folder);
+  check_quantized_start(job, *quantized, start.model->spec());
+  const auto rotation = ptq::rotation_of(quantized->hf_config(), (folder / "config.json").string());
+  if (rotation) start.rotated = ptq::rotate(*start.model, *rotation);
+  CRUMB_CHECK(
+      !rotation || !rotation->residual || job.teacher.is_word() || job.objective.hidden_mse == 0,
+      "objective.hidden_mse: the states of {} are rotated, those of another teacher are not; leave teacher: self, or "
+      "set hidden_mse to 0",
+      folder.string());
+  check_same_embedding(start.float_model(), *quantized, job);
+  take_folder(folder, start);
+}
+
+/// What `crumb quantize` is asked for by method.init: gptq or blockwise.
+ptq::QuantizeJob start_job(const TrainJob& job) {
+  ptq::QuantizeJob out;
+  out.model = job.model.source();
+  out.output = job.output / kStartFolder;
+  out.rotation = job.rotation;
+  if (std::get<std::string>(job.qat()->init) == ptq::GptqMethod::kName) {
+    out.method = ptq::GptqMethod{.linears = job.qat()->linears};
+  } else {
+    out.method = ptq::BlockwiseMethod{.linears = job.qat()->linears, .seed = job.seed};
+  }
+  if (job.calibration.memory.value) out.calibration.memory = *job.calibration.memory.value;
+  out.masters = true;
+  return out;
+}
+
 }  // namespace
+
+int64_t calibration_tokens(const TrainJob& job, int64_t there, int64_t length) {
+  const int64_t wanted = std::max<int64_t>(1, job.calibration.tokens.value_or(ptq::kUsualTokens) / length) * length;
+  if (job.calibration.tokens.is_auto()) return std::min(wanted, there);
+  CRUMB_CHECK(wanted <= there,
+              "calibration.tokens: {} asked for, the training text has {} in windows of {}; give more text, or ask for "
+              "less",
+              *job.calibration.tokens.value, there, length);
+  return wanted;
+}
 
 TrainStart open_train_start(const TrainJob& job) {
   TrainStart start;
@@ -81,29 +129,37 @@ TrainStart open_train_start(const TrainJob& job) {
   start.model = quant::open_checkpoint(job.model.source());
   require_trainable(job, *start.model);
   quant::warn_about_dequantization(*start.model);
-  const Path* folder = job.quantizes() ? job.qat()->start() : nullptr;
-  if (folder != nullptr) {
-    start.quantized = quant::open_checkpoint(*folder);
-    check_quantized_start(job, *start.quantized, start.model->spec());
-    const auto rotation = ptq::rotation_of(start.quantized->hf_config(), (*folder / "config.json").string());
-    if (rotation) start.rotated = ptq::rotate(*start.model, *rotation);
-    CRUMB_CHECK(
-        !rotation || !rotation->residual || job.teacher.is_word() || job.objective.hidden_mse == 0,
-        "objective.hidden_mse: the states of {} are rotated, those of another teacher are not; leave teacher: self, or "
-        "set hidden_mse to 0",
-        folder->string());
-    check_same_embedding(start.rotated != nullptr ? *start.rotated : *start.model, *start.quantized, job);
-  }
+  if (job.rotation.rotates()) start.rotated = ptq::rotate(*start.model, job.rotation);
+  start.source = model::checkpoint_source(start.float_model());
+  if (job.quantizes() && job.qat()->start() != nullptr) open_folder(job, *job.qat()->start(), start);
   const quant::Checkpoint& checkpoint = start.checkpoint();
   start.spec = checkpoint.spec();
   start.config = checkpoint.hf_config();
   start.config.erase("quantization_config");
-  start.write_companions = [&checkpoint](const Path& to) { checkpoint.write_companions(to); };
+  start.write_companions = [from = start.model.get()](const Path& to) { from->write_companions(to); };
   start.tokenizer = checkpoint.load_tokenizer();
   quant::check_vocabulary(checkpoint, *start.tokenizer);
-  start.self = model::checkpoint_source(start.rotated != nullptr ? *start.rotated : *start.model);
-  start.source = start.quantized != nullptr ? model::TensorSource(qat::Masters(checkpoint)) : start.self;
+  start.self = model::checkpoint_source(start.float_model());
   return start;
+}
+
+ptq::CalibrationTokens first_windows(const TrainJob& job, train::Sampler& sampler) {
+  const int64_t length = sampler.length();
+  const train::Batch batch = sampler.batch(0, calibration_tokens(job, sampler.num_windows() * length, length) / length);
+  const torch::Tensor ids = batch.ids.to(torch::kInt).contiguous();
+  const int32_t* first = ids.const_data_ptr<int32_t>();
+  return {.windows = ids.size(0), .length = length, .ids = {first, first + ids.numel()}};
+}
+
+void make_start(const TrainJob& job, const ptq::CalibrationTokens& tokens, TrainStart& start) {
+  const ptq::QuantizeJob quantize = start_job(job);
+  if (!is_there(quantize.output)) {
+    log_info("method.init: {} looks at the first {} tokens of the run, which are not counted among schedule.tokens",
+             ptq::method_name(quantize), format_count(tokens.windows * tokens.length));
+    ThreadPool pool(static_cast<int>(job.threads.value_or(0)));
+    ptq::quantize(quantize, false, pool, &tokens);
+  }
+  take_folder(quantize.output, start);
 }
 
 }  // namespace crumb::jobs

@@ -11,7 +11,7 @@
 namespace crumb::ptq {
 namespace {
 
-constexpr int64_t kUsualTokens = 64 * 1024, kUsualLength = 512;
+constexpr int64_t kUsualLength = 512;
 
 int64_t window_length(const CalibrationOptions& options, const quant::Checkpoint& model) {
   const int64_t context = model.spec().context_length;

@@ -11,6 +11,8 @@
 
 namespace crumb::ptq {
 
+inline constexpr int64_t kUsualTokens = 64 * 1024;  // looked at where nothing is said
+
 /// The section `calibration:` of a job.
 struct CalibrationOptions {
   std::vector<Path> text = {};

@@ -94,7 +94,8 @@ std::map<std::string, quant::QuantFormat> formats_for(const MethodOptions& metho
 }
 
 template <class MethodOptions>
-QuantizeReport run(const QuantizeJob& job, const MethodOptions& method, bool force, ThreadPool& pool) {
+QuantizeReport run(const QuantizeJob& job, const MethodOptions& method, bool force, ThreadPool& pool,
+                   const CalibrationTokens* given) {
   check(job, method, force);
   const Source source(job);
   const quant::Checkpoint& model = source.model();
@@ -102,12 +103,13 @@ QuantizeReport run(const QuantizeJob& job, const MethodOptions& method, bool for
   if (const auto head = added_head(source.stored(), model)) log_info("{}", to_text(*head));
   // Everything a user may have got wrong is found before the output is touched.
   const Method made = method.make();
-  std::optional<CalibrationTokens> tokens;
-  if (looks_at_activations(made))
-    tokens = read_calibration(job.calibration, model, pool);
-  else if (!job.calibration.text.empty())
+  std::optional<CalibrationTokens> read;
+  const CalibrationTokens* calibration = nullptr;
+  if (looks_at_activations(made)) {
+    calibration = given != nullptr ? given : &read.emplace(read_calibration(job.calibration, model, pool));
+  } else if (!job.calibration.text.empty()) {
     log_warning("calibration.text: method {} does not look at it", method.kName);
-  const CalibrationTokens* calibration = tokens ? &*tokens : nullptr;
+  }
 
   require_apart(AtomicFolder::partial_path(job.output), {job.model});
   AtomicFolder output(job.output, Overwrite{force}, Unfinished::kept);
@@ -149,8 +151,8 @@ const char* method_name(const QuantizeJob& job) {
   return std::visit([](const auto& method) { return method.kName; }, job.method);
 }
 
-QuantizeReport quantize(const QuantizeJob& job, bool force, ThreadPool& pool) {
-  return std::visit([&](const auto& method) { return run(job, method, force, pool); }, job.method);
+QuantizeReport quantize(const QuantizeJob& job, bool force, ThreadPool& pool, const CalibrationTokens* calibration) {
+  return std::visit([&](const auto& method) { return run(job, method, force, pool, calibration); }, job.method);
 }
 
 QuantizePlan plan_quantize(const QuantizeJob& job, bool force) {

@@ -49,7 +49,10 @@ const char* method_name(const QuantizeJob& job);
 /// before any work: a model that is quantized already, an output that exists (without `force`) or whose unfinished work
 /// is another job's (with `force` that is thrown away), a group_size that does not divide a row (names the tensor);
 /// while reading: NaN weights.
-QuantizeReport quantize(const QuantizeJob& job, bool force, ThreadPool& pool);
+///
+/// `calibration`: what methods that look at activations see in place of the job's text.
+QuantizeReport quantize(const QuantizeJob& job, bool force, ThreadPool& pool,
+                        const CalibrationTokens* calibration = nullptr);
 
 /// What quantize() would make of the job; writes nothing. Its errors, so far as they show without reading weights and
 /// texts.

@@ -21,19 +21,33 @@ struct QatMethod {
     linears.visit(v);
     v.field("init", init,
             "what training begins with: the model rounded with first scales by absmax, absmean or the least squared "
-            "error of the row (mse); or a folder that `crumb quantize` has made of it with masters: true",
-            {.choices = quant::scale_init_names()});
+            "error of the row (mse); what gptq or blockwise makes of it, on the first windows of the training text "
+            "(sections calibration and rotation; kept in OUTPUT/start); or a folder that `crumb quantize` has made of "
+            "it with masters: true",
+            {.choices = init_names()});
     v.field("outside_gradient", outside_gradient,
             "gradient of weights beyond the outer levels: zero, or straight through", {.choices = {"zero", "ste"}});
   }
 
-  /// The quantized folder it begins with; null: the model is rounded.
+  /// The quantized folder it begins with; null: the model is rounded, or quantized by the run itself.
   const Path* start() const { return std::get_if<Path>(&init); }
+  /// Whether the run begins by quantizing the model with a method of `crumb quantize`: init is its name.
+  bool makes_start() const {
+    const auto* word = std::get_if<std::string>(&init);
+    return word != nullptr && (*word == "gptq" || *word == "blockwise");
+  }
   /// Of a model that is rounded.
   quant::ScaleInit scale_init() const {
-    return start() != nullptr ? quant::ScaleInit::mse : quant::scale_init_from_name(std::get<std::string>(init));
+    if (start() != nullptr || makes_start()) return quant::ScaleInit::mse;
+    return quant::scale_init_from_name(std::get<std::string>(init));
   }
 
+  /// Words for init.
+  static std::vector<std::string> init_names() {
+    auto names = quant::scale_init_names();
+    names.insert(names.end(), {"gptq", "blockwise"});
+    return names;
+  }
   /// UserError for a grid that has no QuantLinear, and for a combination that does not exist.
   void check() const;
 };

@@ -62,7 +62,7 @@ void QatMethod::check() const {
   for (const auto& [grid, key] : linears.grids()) find_trainable(grid, key);
   linears.check(scale_init());
   CRUMB_CHECK(start() == nullptr || is_there(*start()), "method.init: {} does not exist; it is none of {} either",
-              start()->string(), fmt::join(quant::scale_init_names(), ", "));
+              start()->string(), fmt::join(init_names(), ", "));
 }
 
 }  // namespace crumb::qat

@@ -57,7 +57,8 @@ PYTHON
 }
 head_of "$data/text/corpus/prose-train.txt" "$stage/data/text/prose-train.txt" 12000000
 head_of "$data/text/corpus/tech-train.txt" "$stage/data/text/tech-train.txt" 20000000
-git ls-files -z configs examples tests | xargs -0 cp --parents -t "$stage" 2> /dev/null || die "a tracked file is missing: commit or restore it"
+head_of "$data/text/corpus/tech-test.txt" "$stage/data/text/tech-test.txt" 1000000
+git ls-files -z configs examples tests scripts | xargs -0 cp --parents -t "$stage" 2> /dev/null || die "a tracked file is missing: commit or restore it"
 
 newest() { objdump -T "$stage"/bin/* | grep -o "$1_[0-9.]*" | sort -Vu | tail -n 1; }
 echo "gpu_bundle: needs $(newest GLIBC) there; $(newest GLIBCXX) is carried"

@@ -8,6 +8,8 @@
 #       trains to 2 bits for that long (default 5, evaluation not counted), a checkpoint a minute, then evaluates the best model so far.
 #       --model PATH   default the GGUF of the bundle          --text A,B   default the bundle's prose and technical text
 #       KEY=VALUE      settings of the job, such as schedule.micro_batch=4
+#   gpu_check.sh run COMMAND ...          any command, with CRUMB the program and UNPACKED the folder of texts, models, configs and scripts, such as
+#       gpu_check.sh run bash -c '$UNPACKED/scripts/measure_starts.sh $UNPACKED/models/*.gguf out $UNPACKED/data/text/tech-train.txt ...'
 #
 # --device cpu (tests, train) rehearses without a GPU. Logs and numbers go to $OUT, default ./gpu-results, as a few flat files; what was
 # trained stays in gpu-bundle/runs. The exit code is not 0 when anything failed.
@@ -241,5 +243,6 @@ case "$verb" in
   info) prepare; info ;;
   tests) prepare; info; checked run_tests "${rest[@]}" ;;
   train) prepare; info; checked train "${rest[@]}" ;;
-  *) sed -n '2,19p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+  run) prepare; export CRUMB=$unpacked/bin/crumb UNPACKED=$unpacked; exec "${rest[@]}" ;;
+  *) sed -n '2,22p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac

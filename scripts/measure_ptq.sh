@@ -4,11 +4,12 @@
 #   scripts/measure_ptq.sh MODEL OUT CALIBRATION TEXT_A TEXT_B [MAX_WINDOWS] [TOKENS] [SEPARATOR] [ROW ...]
 #
 # CALIBRATION: comma-separated texts. ROWs choose lines of the table below by name (default: all). Finished parts of OUT are not made again.
+# Environment: CRUMB (the program), GROUP (group_size of the rows with wide groups, 64), THREADS, STAGE: make (no judging) or both (default).
 set -euo pipefail
 model=$1 out=$2 calibration=$3 text_a=$4 text_b=$5 windows=${6:-20} tokens=${7:-64k} separator=${8:-'\n\n\n'}
 [ $# -le 8 ] && rows=() || rows=("${@:9}")
-cd "$(dirname "$0")/.."
-crumb=build/bin/crumb
+home=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+crumb=(${CRUMB:-$home/build/bin/crumb} --threads "${THREADS:-$(nproc)}")
 mkdir -p "$out/reports"
 
 names=() known=""
@@ -19,13 +20,13 @@ row() {
   known+=" $name"
   if [ ${#rows[@]} -gt 0 ] && [[ ! " ${rows[*]} " == *" $name "* ]]; then return; fi
   if [ ! -d "$out/$name" ]; then
-    $crumb quantize "$model" -o "$out/$name" "calibration.text=[$calibration]" "calibration.separator=\"$separator\"" "calibration.tokens=$tokens" "$@" \
+    "${crumb[@]}" quantize "$model" -o "$out/$name" "calibration.text=[$calibration]" "calibration.separator=\"$separator\"" "calibration.tokens=$tokens" "$@" \
       > "$out/$name.txt" 2> "$out/$name.log" || { tail -n 1 "$out/$name.log"; return 0; }
   fi
   names+=("$name")
 }
 group=${GROUP:-64}
-for grid in int4:g32:"--grid int --bits 4 --group-size 32" "int4:g$group:--grid int --bits 4 --group-size $group" "int3:g$group:--grid int --bits 3 --group-size $group" \
+for grid in int4:g32:"--grid int --bits 4 --group-size 32" int4asym:g32:"--grid int --bits 4 --group-size 32 method.symmetric=false" "int4:g$group:--grid int --bits 4 --group-size $group" "int3:g$group:--grid int --bits 3 --group-size $group" \
   "int2:g$group:--grid int --bits 2 --group-size $group" "seq2:row:--grid seq"; do
   options=${grid#*:*:} label=$(echo "$grid" | cut -d: -f1,2 | tr : -)
   # shellcheck disable=SC2086
@@ -49,11 +50,11 @@ row "gptq-ternary-row" --method gptq --grid ternary
 for name in ${rows[@]+"${rows[@]}"}; do
   [[ "$known " == *" $name "* ]] || { echo "no row is called $name; there are:$known" >&2; exit 2; }
 done
-[ ${#names[@]} -gt 0 ] || exit 0
+[ ${#names[@]} -gt 0 ] && [ "${STAGE:-both}" != make ] || exit 0
 
 judge() {  # TEXT NAME
   local report="$out/reports/$2-$3.json"
-  [ -e "$report" ] || { $crumb eval "$out/$2" --baseline "$model" --text "$1" --separator "$separator" --context 512 --max-windows "$windows" --json > "$report.part" && mv "$report.part" "$report"; }
+  [ -e "$report" ] || { "${crumb[@]}" eval "$out/$2" --baseline "$model" --text "$1" --separator "$separator" --context 512 --max-windows "$windows" --json > "$report.part" && mv "$report.part" "$report"; }
 }
 for text in a b; do
   path=$text_a
@@ -64,5 +65,5 @@ for text in a b; do
     reports+=("$name=$out/reports/$name-$text.json")
   done
   echo "$(basename "$path"), $windows windows of 512:"
-  python3 scripts/drop_table.py "${reports[@]}"
+  python3 "$home/scripts/drop_table.py" "${reports[@]}"
 done

@@ -145,7 +145,8 @@ TEST_F(TrainVerb, BeginsWithAQuantizedFolder) {
   EXPECT_THAT(other.err, HasSubstr("is SEQ, group_size 0, the job has SEQ, group_size 16"));
   const auto absent = train("absent", "nowhere", {});
   EXPECT_EQ(absent.exit_code, 2);
-  EXPECT_THAT(absent.err, HasSubstr("nowhere does not exist; it is none of absmax, absmean, mse either"));
+  EXPECT_THAT(absent.err,
+              HasSubstr("nowhere does not exist; it is none of absmax, absmean, mse, gptq, blockwise either"));
   // states of a rotated student are not those of a teacher that is not
   const auto apart = train("apart", "rotated", {"teacher=" + teacher().string()});
   EXPECT_EQ(apart.exit_code, 2);
@@ -160,6 +161,97 @@ TEST_F(TrainVerb, BeginsWithAQuantizedFolder) {
   const auto plain = run_qat(dir / "plain", {"method.init=" + teacher().string()});
   EXPECT_EQ(plain.exit_code, 2);
   EXPECT_THAT(plain.err, HasSubstr("is no quantized folder"));
+}
+
+// The same in one job: what crumb quantize would make of the first windows of the run is what training begins with.
+TEST_F(TrainVerb, MakesItsStartItself) {
+  const TempDir dir;
+  const auto train = [&](const std::string& name, const std::vector<std::string>& more) {
+    std::vector<std::string> all = {"objective={kl: 1.0, hidden_mse: 1.0}", "calibration.tokens=1024"};
+    all.insert(all.end(), more.begin(), more.end());
+    return run_qat(dir / name, all);
+  };
+  const std::vector<std::string> rotated = {"method.init=gptq", "rotation={residual: true, heads: true}"};
+  const auto with = [](std::vector<std::string> list, const std::vector<std::string>& more) {
+    list.insert(list.end(), more.begin(), more.end());
+    return list;
+  };
+  const auto plan = run_crumb(words(qat(dir / "plan", with(rotated, {"calibration.tokens=1024", "--dry-run"}))));
+  ASSERT_EQ(plan.exit_code, 0) << plan.err;
+  EXPECT_THAT(plan.out, HasSubstr("tokens of method.init"));
+  EXPECT_THAT(plan.out, HasSubstr("1,024, before the first step"));
+  EXPECT_THAT(plan.out, HasSubstr("start/"));
+  EXPECT_FALSE(fs::exists(dir / "plan"));
+
+  const auto still = train("still", with(rotated, {"optimizer.lr=0", "optimizer.scale_lr=0", "schedule.tokens=64"}));
+  ASSERT_EQ(still.exit_code, 0) << still.err;
+  EXPECT_EQ(read_file(dir / "still/model/model.safetensors"), read_file(dir / "still/start/model.safetensors"));
+
+  const auto trained = train("trained", rotated);
+  ASSERT_EQ(trained.exit_code, 0) << trained.err;
+  EXPECT_EQ(trained.err, "");
+  EXPECT_EQ(read_file(dir / "trained/start/model.safetensors"), read_file(dir / "still/start/model.safetensors"));
+  const auto log = log_of(dir / "trained");
+  EXPECT_LT(log.back()["valid_kl"], log.front()["valid_kl"]);
+  EXPECT_LT(log.at(1).at("hidden_mse").get<double>(), 0.7);  // the teacher is rotated alike
+
+  const auto blockwise = train("blockwise", {"method.init=blockwise", "schedule.tokens=64"});
+  ASSERT_EQ(blockwise.exit_code, 0) << blockwise.err;
+  const auto gptq = train("gptq", {"method.init=gptq", "schedule.tokens=64"});
+  ASSERT_EQ(gptq.exit_code, 0) << gptq.err;
+  const auto rounded = run_qat(dir / "rounded", {"schedule.tokens=64"});
+  ASSERT_EQ(rounded.exit_code, 0) << rounded.err;
+  EXPECT_LT(log_of(dir / "gptq").front()["valid_kl"], log_of(dir / "rounded").front()["valid_kl"]);
+  EXPECT_LT(log_of(dir / "blockwise").front()["valid_kl"], log_of(dir / "rounded").front()["valid_kl"]);
+}
+
+TEST_F(TrainVerb, AStartThatIsMadeGoesOnAfterAKill) {
+  const TempDir dir;
+  const std::vector<std::string> start = {"method.init=gptq", "calibration.tokens=1024"};
+  ASSERT_EQ(run_qat(dir / "whole", start).exit_code, 0);
+  const fs::path run = dir / "stopped";
+  RunningCrumb crumb(qat(run, start), dir / "err");
+  ASSERT_TRUE(crumb.wait_for_lines(run / "log.jsonl", 14)) << read_file(dir / "err");
+  EXPECT_EQ(crumb.end(SIGTERM), 1);
+  ASSERT_EQ(run_qat(run, start).exit_code, 0);
+  expect_same_run(run, dir / "whole");
+
+  // killed between its start and its first step: the start is not made again
+  const fs::path early = dir / "early";
+  fs::create_directories(early);
+  fs::copy(dir / "whole/start", early / "start", fs::copy_options::recursive);
+  std::string job = read_file(dir / "whole/job.yaml");
+  job.replace(job.find((dir / "whole").string()), (dir / "whole").string().size(), early.string());
+  write_file(early / "job.yaml", job);
+  const auto before = fs::last_write_time(early / "start/model.safetensors");
+  ASSERT_EQ(run_qat(early, start).exit_code, 0);
+  EXPECT_EQ(fs::last_write_time(early / "start/model.safetensors"), before);
+  expect_same_run(early, dir / "whole");
+
+  // by force everything is made anew
+  ASSERT_EQ(run_qat(early, {"method.init=blockwise", "calibration.tokens=1024", "--force"}).exit_code, 0);
+  EXPECT_NE(read_file(early / "start/model.safetensors"), read_file(dir / "whole/start/model.safetensors"));
+  const auto other = run_qat(early, start);
+  EXPECT_EQ(other.exit_code, 2);
+  EXPECT_THAT(other.err, HasSubstr("(method.init: \"blockwise\", now \"gptq\")"));
+}
+
+TEST_F(TrainVerb, KeysOfAStartThatIsNotMadeAreRefused) {
+  const TempDir dir;
+  const auto refuse = [&](const std::vector<std::string>& keys, const std::string& message) {
+    const auto result = run_qat(dir / "run", keys);
+    EXPECT_EQ(result.exit_code, 2) << keys[0];
+    EXPECT_THAT(result.err, HasSubstr(message));
+    EXPECT_TRUE(is_one_line(result.err)) << result.err;
+    EXPECT_FALSE(fs::exists(dir / "run"));
+  };
+  refuse({"rotation.heads=true"}, "rotation: is for method.init: gptq or blockwise");
+  refuse({"calibration.tokens=64"}, "calibration: is for method.init: gptq or blockwise");
+  refuse({"method.init=gptq", "calibration.tokens=100M"},
+         "calibration.tokens: 104857600 asked for, the training text has");
+  refuse({"method.init=gptq", "rotation.residual=true", "teacher=" + teacher().string()},
+         "objective.hidden_mse: rotation.residual turns the states of the model");
+  refuse({"method.init=gpqt"}, "it is none of absmax, absmean, mse, gptq, blockwise either");
 }
 
 TEST_F(TrainVerb, AGgufTrainsAsTheFolderItWasMadeFrom) {
