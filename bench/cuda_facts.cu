@@ -60,7 +60,7 @@ std::string format(const char* pattern, ...) {
   return text;
 }
 
-// ---------------------------------------------------------------------------------------------------------------- rows
+// ---- rows ------------------------------------------------------------------------------------------------
 
 struct Row {
   std::string section, name;
@@ -137,7 +137,7 @@ void write_tables(const std::string& folder, const std::vector<Row>& rows) {
   json << "]}\n";
 }
 
-// ---------------------------------------------------------------------------------------------------------------- time
+// ---- time ------------------------------------------------------------------------------------------------
 
 using Clock = std::chrono::steady_clock;
 Clock::time_point g_deadline;
@@ -153,8 +153,7 @@ bool time_left(double needed_seconds = 0.5) {
   return false;
 }
 
-// ----------------------------------------------------------------------------------------------------------------
-// device
+// ---- device ----------------------------------------------------------------------------------------------
 
 struct Shape {
   dim3 grid, block;
@@ -368,8 +367,15 @@ class Buffer {
 
 Shape grid_of(int blocks, int threads, int shared = 0) { return {dim3(blocks), dim3(threads), shared}; }
 
-// ----------------------------------------------------------------------------------------------------------------
-// predictions
+/// An idle card takes milliseconds to raise its clocks: 50 of them are spent before anything is measured.
+void raise_clocks() {
+  if (kEmulated) return;
+  Buffer<long long> out(2);
+  LAUNCH(clock_rate, grid_of(sm_count(), 1), out.get(), 50'000'000ll);
+  synchronize();
+}
+
+// ---- predictions -----------------------------------------------------------------------------------------
 
 // The floor model of the kernels' design with this card's numbers: a device-to-device copy of 3.0 TB/s, 798 TFLOP/s
 // bf16 (seen on an H100).
@@ -381,8 +387,7 @@ double read_ceiling() { return measured("ceilings", "read ceiling", kMemory); }
 double copy_ceiling() { return measured("ceilings", "copy ceiling", kMemory); }
 double gb_per_s(double bytes, double us) { return bytes / us * 1e-3; }
 
-// ----------------------------------------------------------------------------------------------------------------
-// rotation
+// ---- rotation --------------------------------------------------------------------------------------------
 
 const size_t kArenaBytes = kEmulated ? size_t{1} << 23 : size_t{2} << 30;
 
@@ -417,8 +422,7 @@ class Arena {
 /// buffers.
 int nodes_for(double expected_us) { return std::clamp(static_cast<int>(2000 / expected_us), 4, 400); }
 
-// ----------------------------------------------------------------------------------------------------------------
-// ceilings
+// ---- ceilings --------------------------------------------------------------------------------------------
 
 using ReadKernel = void (*)(const uint4*, size_t, uint32_t*);
 struct Reader {
@@ -451,28 +455,23 @@ uint32_t xor_of(const std::vector<uint32_t>& words) {
   return all;
 }
 
-/// Every reading kernel must have read every byte once: the XOR of all words.
-void check_readers(const Arena& arena, Buffer<uint32_t>& out) {
-  const size_t bytes = kEmulated ? 96 * 1024 + 16 * 5 : 2'000'000;  // a ragged number of uint4
+/// Runs `read` on a ragged number of uint4 and compares the XOR of all words: true if every word was read exactly once.
+bool reads_all(const Arena& arena, Buffer<uint32_t>& out, size_t bytes, int blocks,
+               const std::function<void(const uint4*)>& read) {
   std::vector<uint32_t> host(bytes / 4);
-  copy_to_host(host.data(), arena.cut<uint4>(bytes, 0), bytes);
+  const uint4* data = arena.cut<uint4>(bytes, 0);
+  copy_to_host(host.data(), data, bytes);
+  read(data);
+  synchronize();
+  return xor_of(out.host(blocks)) == xor_of(host);
+}
+
+void check_readers(const Arena& arena, Buffer<uint32_t>& out) {
+  const size_t bytes = kEmulated ? 96 * 1024 + 16 * 5 : 2'000'000;
   int wrong = 0;
-  auto judge = [&](const std::string& name, int blocks, uint32_t expected) {
-    synchronize();
-    if (xor_of(out.host(blocks)) != expected) ++wrong, report("WRONG sum of " + name, 1, "", 0);
-  };
-  for (const Reader& r : kReaders) {
-    read_with(r, arena.cut<uint4>(bytes, 0), bytes, out.get());
-    judge(format("%s x%d", r.name, r.threads), sm_count() * r.blocks_per_sm, xor_of(host));
-  }
-  if (!kEmulated) {  // bulk copies are not executed on the CPU
-    const size_t whole = bytes / kBulkChunk * kBulkChunk;
-    host.resize(whole / 4);
-    for (int stages : {2, 8, 12}) {
-      bulk_with(stages, 2, arena.cut<uint4>(bytes, 0), whole, out.get());
-      judge(format("read_bulk %d", stages), 2 * sm_count(), xor_of(host));
-    }
-  }
+  for (const Reader& r : kReaders)
+    wrong += !reads_all(arena, out, bytes, sm_count() * r.blocks_per_sm,
+                        [&](const uint4* data) { read_with(r, data, bytes, out.get()); });
   report("readers with a wrong sum", wrong, "", 0, "every word read exactly once (XOR)");
 }
 
@@ -486,78 +485,112 @@ void check_copy(const Arena& from, const Arena& to) {
   report("copy differs", a != b, "", 0);
 }
 
-/// GB/s over bytes in flight; the best reader and its rate.
-void measure_curve(const Arena& arena, Buffer<uint32_t>& out, const Reader*& best_reader, int& best_stages) {
+double predicted_rate(double bytes_in_flight) {
+  return std::min(kMemory, bytes_in_flight * sm_count() / 800.0);
+}  // Little, 0.8 us
+
+/// GB/s over bytes in flight. Returns the best reader.
+const Reader& measure_curve(const Arena& arena, Buffer<uint32_t>& out) {
   const size_t bytes = kEmulated ? 1 << 16 : size_t{1} << 30;
-  double best = 0, best_bulk = 0;
-  auto predicted = [](double in_flight) {
-    return std::min(kMemory, in_flight * sm_count() / 800.0);
-  };  // Little, 0.8 us
+  double best_rate = 0;
+  const Reader* best = kReaders;
   for (const Reader& r : kReaders) {
-    const double rate =
-        gb_per_s(bytes, graph_us(4, [&](int i) { read_with(r, arena.cut<uint4>(bytes, i), bytes, out.get()); }));
+    const double us = graph_us(4, [&](int i) { read_with(r, arena.cut<uint4>(bytes, i), bytes, out.get()); });
+    const double rate = gb_per_s(bytes, us);
     report(format("read, %d KB in flight/SM (%d thr x%d, %d loads)", r.bytes_per_sm() / 1024, r.threads,
                   r.blocks_per_sm, r.in_flight),
-           rate, "GB/s", predicted(r.bytes_per_sm()), "1 GiB, 16-byte loads, evict first");
-    if (rate > best) best = rate, best_reader = &r;
+           rate, "GB/s", predicted_rate(r.bytes_per_sm()), "1 GiB, 16-byte loads, evict first");
+    if (rate > best_rate) best_rate = rate, best = &r;
   }
-  for (int blocks : {1, 2})
-    for (int stages : {1, 2, 4, 8, 12, 24}) {
-      if (kEmulated || blocks * stages * kBulkChunk > 200 * 1024) continue;
-      const double rate = gb_per_s(
-          bytes, graph_us(4, [&](int i) { bulk_with(stages, blocks, arena.cut<uint4>(bytes, i), bytes, out.get()); }));
-      report(format("bulk, %d KB in flight/SM (%d stages x%d)", blocks * stages * kBulkChunk / 1024, stages, blocks),
-             rate, "GB/s", predicted(blocks * stages * kBulkChunk), "1 GiB, cp.async.bulk of 8 KB");
-      if (blocks == 1 && rate > best_bulk) best_bulk = rate, best_stages = stages;
-    }
-  report("read ceiling", std::max(best, best_bulk), "GB/s", kMemory,
-         "the best of the curve: what shares below refer to");
+  report("read ceiling", best_rate, "GB/s", kMemory, "the best of the curve: what shares below refer to");
+  return *best;
 }
 
-void measure_sizes(const Arena& arena, const Arena& other, Buffer<uint32_t>& out, const Reader* best, int stages) {
-  for (size_t mb : {2, 8, 32, 128, 1024}) {
-    if (!time_left()) return;
-    const size_t bytes = kEmulated ? 1 << 15 : mb << 20;
-    const double floor_us = predicted_us(2.0, bytes, 1);
-    const int nodes = nodes_for(floor_us);
-    auto say = [&](const std::string& what, double us, double predicted, double moved, const std::string& note) {
-      report(format("%s %zu MiB", what.c_str(), mb), us, "us", predicted,
-             format("%.0f GB/s %s", gb_per_s(moved, us), note.c_str()));
-    };
+const size_t kSizesMiB[] = {2, 8, 32, 128, 1024};
+size_t size_of(size_t mib) { return kEmulated ? 1 << 15 : mib << 20; }
+
+void say_size(const std::string& what, size_t mib, double us, double predicted, double moved, const std::string& note) {
+  report(format("%s %zu MiB", what.c_str(), mib), us, "us", predicted,
+         format("%.0f GB/s, %s", gb_per_s(moved, us), note.c_str()));
+}
+
+void measure_reads(const Arena& arena, Buffer<uint32_t>& out, const Reader& best) {
+  for (size_t mib : kSizesMiB)
     for (bool pdl : {false, true}) {
+      if (!time_left()) return;
+      const size_t bytes = size_of(mib);
+      const double predicted = predicted_us(pdl ? 1.2 : 2.0, bytes, 1);
       double us = 1e30;
-      const Reader* chosen = best;
-      for (const Reader* r : {best, &kReaders[5], &kReaders[8], &kReaders[9], &kReaders[11]}) {
-        const double t =
-            graph_us(nodes, [&](int i) { read_with(*r, arena.cut<uint4>(bytes, i), bytes, out.get(), pdl); });
-        if (t < us) us = t, chosen = r;
+      const Reader* chosen = &best;
+      for (const Reader* r : {&best, &kReaders[5], &kReaders[8], &kReaders[9], &kReaders[11]}) {
+        const double now = graph_us(nodes_for(predicted),
+                                    [&](int i) { read_with(*r, arena.cut<uint4>(bytes, i), bytes, out.get(), pdl); });
+        if (now < us) us = now, chosen = r;
       }
-      say(pdl ? "read, PDL" : "read", us, predicted_us(pdl ? 1.2 : 2.0, bytes, 1), bytes,
-          format("%d KB in flight/SM, %d threads x%d", chosen->bytes_per_sm() / 1024, chosen->threads,
-                 chosen->blocks_per_sm));
-      if (kEmulated) continue;
-      us = graph_us(nodes, [&](int i) { bulk_with(stages, 1, arena.cut<uint4>(bytes, i), bytes, out.get(), pdl); });
-      say(pdl ? "bulk, PDL" : "bulk", us, predicted_us(pdl ? 1.2 : 2.0, bytes, 1), bytes,
-          format("%d stages of 8 KB", stages));
+      say_size(pdl ? "read, PDL" : "read", mib, us, predicted, bytes,
+               format("%d KB in flight/SM, %d threads x%d", chosen->bytes_per_sm() / 1024, chosen->threads,
+                      chosen->blocks_per_sm));
     }
+}
+
+void measure_copies(const Arena& arena, const Arena& other) {
+  for (size_t mib : kSizesMiB) {
+    if (!time_left()) return;
+    const size_t bytes = size_of(mib);
+    const double moved = 2.0 * bytes, predicted = predicted_us(2.0, moved, 1);
     double us = 1e30;
     int threads = 0;
     for (int t : {256, 512, 1024}) {
-      const int blocks = sm_count() * 2048 / t;
-      const double now = graph_us(nodes, [&](int i) {
-        LAUNCH(copy_4, grid_of(blocks, t), arena.cut<uint4>(bytes, i), other.cut<uint4>(bytes, i), bytes / 16);
+      const Shape shape = grid_of(sm_count() * 2048 / t, t);
+      const double now = graph_us(nodes_for(predicted), [&](int i) {
+        LAUNCH(copy_4, shape, arena.cut<uint4>(bytes, i), other.cut<uint4>(bytes, i), bytes / 16);
       });
       if (now < us) us = now, threads = t;
     }
-    say("copy", us, predicted_us(2.0, 2.0 * bytes, 1), 2.0 * bytes,
-        format("read + written, %d threads, 2048 a SM", threads));
-    if (mb < 1024) continue;
+    say_size("copy", mib, us, predicted, moved, format("read + written, %d threads, 2048 a SM", threads));
+    if (mib < 1024) continue;
     const double memcpy_us =
         graph_us(4, [&](int i) { copy_on_device(other.cut<void>(bytes, i), arena.cut<void>(bytes, i), bytes); });
-    say("cudaMemcpy", memcpy_us, predicted_us(0, 2.0 * bytes, 1), 2.0 * bytes, "read + written");
-    report("copy ceiling", gb_per_s(2.0 * bytes, std::min(us, memcpy_us)), "GB/s", kMemory,
+    say_size("cudaMemcpy", mib, memcpy_us, predicted, moved, "read + written");
+    report("copy ceiling", gb_per_s(moved, std::min(us, memcpy_us)), "GB/s", kMemory,
            "read + written, the better of both");
   }
+}
+
+/// Last in its section: a copy that never arrives would end it.
+void measure_bulk(const Arena& arena, Buffer<uint32_t>& out) {
+  if (kEmulated) return;  // bulk copies are not executed on the CPU
+  int wrong = 0;
+  for (int stages : {1, 2, 8, 12})
+    for (int blocks : {1, 2}) {
+      const size_t bytes = 244 * kBulkChunk;
+      wrong += !reads_all(arena, out, bytes, blocks * sm_count(),
+                          [&](const uint4* data) { bulk_with(stages, blocks, data, bytes, out.get()); });
+    }
+  report("bulk readers with a wrong sum", wrong, "", 0, "every word read exactly once (XOR)");
+  double best_rate = 0;
+  int best = 1;
+  for (int blocks : {1, 2})
+    for (int stages : {1, 2, 4, 8, 12, 24}) {
+      const int in_flight = blocks * stages * kBulkChunk;
+      if (in_flight > 200 * 1024 || !time_left()) continue;
+      const size_t bytes = size_t{1} << 30;
+      const double us =
+          graph_us(4, [&](int i) { bulk_with(stages, blocks, arena.cut<uint4>(bytes, i), bytes, out.get()); });
+      const double rate = gb_per_s(bytes, us);
+      report(format("bulk, %d KB in flight/SM (%d stages x%d)", in_flight / 1024, stages, blocks), rate, "GB/s",
+             predicted_rate(in_flight), "1 GiB, cp.async.bulk of 8 KB");
+      if (blocks == 1 && rate > best_rate) best_rate = rate, best = stages;
+    }
+  for (size_t mib : kSizesMiB)
+    for (bool pdl : {false, true}) {
+      if (!time_left()) return;
+      const size_t bytes = size_of(mib);
+      const double predicted = predicted_us(pdl ? 1.2 : 2.0, bytes, 1);
+      const double us = graph_us(nodes_for(predicted),
+                                 [&](int i) { bulk_with(best, 1, arena.cut<uint4>(bytes, i), bytes, out.get(), pdl); });
+      say_size(pdl ? "bulk, PDL" : "bulk", mib, us, predicted, bytes, format("%d stages of 8 KB", best));
+    }
 }
 
 void measure_l2(const Arena& arena, Buffer<uint32_t>& out) {
@@ -620,15 +653,14 @@ void section_ceilings() {
   other.random_bits(2);
   check_readers(arena, out);
   check_copy(arena, other);
-  const Reader* best = &kReaders[9];
-  int stages = 8;
-  measure_curve(arena, out, best, stages);
-  measure_sizes(arena, other, out, best, stages);
+  const Reader& best = measure_curve(arena, out);
+  measure_reads(arena, out, best);
+  measure_copies(arena, other);
   if (time_left()) measure_l2(arena, out);
+  measure_bulk(arena, out);
 }
 
-// ----------------------------------------------------------------------------------------------------------------
-// shapes
+// ---- shapes ----------------------------------------------------------------------------------------------
 
 struct Layer {
   const char* model;
@@ -641,8 +673,7 @@ const Layer kLayers[] = {
 
 std::string layer_name(const Layer& l, int tokens) { return format("%dx%d M=%d", l.rows, l.cols, tokens); }
 
-// ----------------------------------------------------------------------------------------------------------------
-// cuBLASLt
+// ---- cuBLASLt --------------------------------------------------------------------------------------------
 
 #ifdef CRUMB_CUBLAS
 
@@ -756,9 +787,10 @@ void measure_product(const Blas& blas, const Arena& weights, const Layer& l, int
       const double us = time(a, 2);
       if (a == 0) first = us;
       if (us < best) best = us, chosen = a;
-    } catch (const std::exception& e) {
-      if (cudaPeekAtLastError() != cudaSuccess) throw;
+    } catch (const std::exception&) {  // an algorithm that does not run here; a broken context throws again at once
       ++failed;
+      cudaGetLastError();
+      synchronize();
     }
   }
   if (best > 1e29) return report(name, kNone, "us", predicted, "no algorithm runs this");
@@ -793,8 +825,7 @@ void section_cublas() {
 }
 #endif
 
-// ----------------------------------------------------------------------------------------------------------------
-// facts in doubt
+// ---- facts in doubt --------------------------------------------------------------------------------------
 
 uint16_t half_bits(double v) {
   const __half h = __double2half(v);
@@ -903,8 +934,7 @@ void section_facts() {
   report("SM clock, idle but for one thread", 1e3 * t[0] / t[1], "MHz", kNone);
 }
 
-// ----------------------------------------------------------------------------------------------------------------
-// skinny product
+// ---- skinny product --------------------------------------------------------------------------------------
 
 using SkinnyKernel = void (*)(SkinnyArgs);
 struct Variant {
@@ -1110,7 +1140,7 @@ void section_skinny() {
                (errors[i] <= (kVariants[i].is_exact ? 0 : 1e-5) ? "" : " WRONG"));
 }
 
-// ---------------------------------------------------------------------------------------------------------------- fake
+// ---- fake ------------------------------------------------------------------------------------------------
 // quantization
 
 /// The definition, ParetoQ's rint form: r = w / alpha, q = (rint(2 clip(r, +-.99) - .5) + .5) / 2.
@@ -1211,8 +1241,7 @@ void section_fake_quant() {
   }
 }
 
-// ----------------------------------------------------------------------------------------------------------------
-// program
+// ---- program ---------------------------------------------------------------------------------------------
 
 struct Section {
   const char* name;
@@ -1236,6 +1265,7 @@ int run_section(const Section& s) {
     return 3;
   }
   try {
+    raise_clocks();
     s.run();
     synchronize();
   } catch (const std::exception& e) {
@@ -1292,6 +1322,10 @@ int run(const std::string& folder, const std::vector<std::string>& wanted) {
     failures += code != 0;
     write_tables(folder, g_rows);
   }
+  for (const Row& r : g_rows)
+    if (r.note.find("WRONG") != std::string::npos ||
+        (r.value != 0 && r.predicted == 0 && r.unit.empty() && r.name.find("error") == std::string::npos))
+      std::printf("cuda_facts: look at %s: %s = %g %s\n", r.section.c_str(), r.name.c_str(), r.value, r.note.c_str());
   std::printf("cuda_facts: %zu rows in %s/cuda_facts.md and .json; %d sections failed\n", g_rows.size(), folder.c_str(),
               failures);
   return failures ? 1 : 0;

@@ -11,8 +11,7 @@
 
 namespace facts {
 
-// ----------------------------------------------------------------------------------------------------------------
-// layout T16x128 Tile = 16 rows x 128 k of 2-bit codes = 512 bytes = 32 lanes x 16 bytes. Tiles are ordered [row
+// ---- layout T16x128 Tile = 16 rows x 128 k of 2-bit codes = 512 bytes = 32 lanes x 16 bytes. Tiles are ordered [row
 // tile][k tile].
 //
 //   lane L: g = L / 4, t = L % 4; word i of its uint4: rows g + 8 (i & 1)
@@ -76,8 +75,7 @@ __host__ __device__ constexpr size_t x_at(Order order, int token, int k) {
 /// shift by 10.
 __host__ __device__ constexpr int and_power(int f) { return f < 5 ? f : f - 5; }
 
-// ----------------------------------------------------------------------------------------------------------------
-// small pieces
+// ---- small pieces ----------------------------------------------------------------------------------------
 
 __device__ inline uint64_t evict_first_policy() {
   uint64_t policy;
@@ -117,8 +115,7 @@ __device__ inline uint32_t block_xor(uint32_t v) {
   return all;
 }
 
-// ----------------------------------------------------------------------------------------------------------------
-// memory
+// ---- memory ----------------------------------------------------------------------------------------------
 
 /// Reads `count` uint4 once with kInFlight loads of 16 bytes always pending per thread; writes one XOR per block.
 template <int kInFlight>
@@ -173,13 +170,17 @@ __device__ inline void bulk_copy(void* to, const void* from, uint32_t bytes, uin
       : "memory");
 }
 
+/// Stops the kernel with an error instead of waiting for ever.
 __device__ inline void barrier_wait(uint64_t* barrier, uint32_t parity) {
-  uint32_t done = 0;
-  while (!done)
+  for (int tries = 0; tries < 1 << 22; ++tries) {
+    uint32_t done;
     asm volatile("{\n .reg .pred p;\n mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n selp.u32 %0, 1, 0, p;\n}"
                  : "=r"(done)
                  : "r"(shared_address(barrier)), "r"(parity)
                  : "memory");
+    if (done) return;
+  }
+  __trap();
 }
 
 constexpr int kBulkChunk = 8192;  // bytes of one bulk copy
@@ -194,7 +195,7 @@ extern "C" __global__ void __launch_bounds__(256)
   let_next_kernel_start();
   if (threadIdx.x == 0) {
     for (int s = 0; s < stages; ++s) barrier_init(&full[s]);
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    asm volatile("fence.mbarrier_init.release.cluster; fence.proxy.async.shared::cta;" ::: "memory");
   }
   __syncthreads();
   const size_t chunks = count / kPer;
@@ -259,7 +260,7 @@ extern "C" __global__ void empty_node_pdl() {
   wait_for_previous_kernel();
 }
 
-// ---------------------------------------------------------------------------------------------------------------- data
+// ---- data ------------------------------------------------------------------------------------------------
 
 __host__ __device__ inline uint32_t hash32(uint64_t x) {  // splitmix64, upper half
   x += 0x9e3779b97f4a7c15ull;
@@ -291,8 +292,7 @@ extern "C" __global__ void fill_float(float* out, size_t count, uint32_t seed, f
     out[i] = mid + spread * uniform(seed, i);
 }
 
-// ----------------------------------------------------------------------------------------------------------------
-// tensor cores
+// ---- tensor cores ----------------------------------------------------------------------------------------
 
 struct MmaBf16 {
   static __device__ void run(float (&c)[4], const uint32_t* a, const uint32_t* b) {
@@ -333,9 +333,8 @@ extern "C" __global__ void mma_once(const uint16_t* a, const uint16_t* b, float*
   for (int i = 0; i < 4; ++i) c[(g + 8 * (i / 2)) * 8 + 2 * t + i % 2] = acc[i];
 }
 
-// ----------------------------------------------------------------------------------------------------------------
-// issue rates 8 independent chains per thread of one instruction; the block's clocks tell how many the multiprocessor
-// issues per clock.
+// ---- issue rates 8 independent chains per thread of one instruction; the block's clocks tell how many the
+// multiprocessor issues per clock.
 
 constexpr int kChains = 8;
 
@@ -427,20 +426,22 @@ __device__ void mma_rate_body(uint32_t* out, long long* clocks, int iterations, 
   out[blockIdx.x * blockDim.x + threadIdx.x] = static_cast<uint32_t>(static_cast<long long>(sum));
 }
 
-/// The decode loop's mix: 4 LOP3 feed one HMMA.
+/// The decode loop's mix: 4 LOP3 feed one HMMA. The words change in every step, or the compiler would take the LOP3 out
+/// of the loop.
 __device__ inline void mix_body(uint32_t* out, long long* clocks, int iterations, uint32_t a, uint32_t b) {
   float acc[4][4] = {};
   const uint32_t fb[2] = {b, b ^ (threadIdx.x & 3)};
-  uint32_t w[4] = {a, a + threadIdx.x, a ^ b, b};
+  uint32_t w[4][4];
+  for (int i = 0; i < 16; ++i) w[i / 4][i % 4] = a + threadIdx.x * 16 + i;
   timed(clocks, [&] {
-#pragma unroll 4
+#pragma unroll 2
     for (int n = 0; n < iterations; ++n)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        uint32_t f[4];
+#pragma unroll
         for (int j = 0; j < 4; ++j)
-          asm volatile("lop3.b32 %0, %1, %2, 0, 0xc0;" : "=r"(f[j]) : "r"(w[j]), "r"(0x00030003u << (2 * i)));
-        MmaF16::run(acc[i], f, fb);
+          asm volatile("lop3.b32 %0, %0, %1, %2, 0x6a;" : "+r"(w[i][j]) : "r"(0x03ff03ffu), "r"(b));
+        MmaF16::run(acc[i], w[i], fb);
       }
   });
   float sum = 0;
@@ -478,8 +479,7 @@ extern "C" __global__ void clock_rate(long long* out, long long nanoseconds) {
   out[1] = now_ns - start_ns;
 }
 
-// ----------------------------------------------------------------------------------------------------------------
-// skinny product y[token][row] = d[row] * sum_k (2 c[row][k] - 3) x[token][k], up to 8 tokens.
+// ---- skinny product y[token][row] = d[row] * sum_k (2 c[row][k] - 3) x[token][k], up to 8 tokens. --------
 //
 // Activation-stationary: the warps of a block split K, each keeps the B fragments of its k tiles (registers, or shared
 // memory where they are too many) and walks row tiles. Weights go from memory to registers, kDepth row tiles ahead.
@@ -499,7 +499,7 @@ struct DecodeAnd {
   static constexpr bool kPrescaled = true;
   static constexpr float kAlpha = 33554432.0f;  // 2 * 2^24
   struct Acc {
-    float c[4] = {};
+    float c[2][4] = {};  // two chains: one alone would wait for the latency of its last mma
   };
   static __device__ void multiply(Acc& acc, uint4 w, const uint32_t* x) {
     const uint32_t raw[4] = {w.x, w.y, w.z, w.w};
@@ -508,10 +508,10 @@ struct DecodeAnd {
       uint32_t a[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) a[i] = (f < 5 ? raw[i] : raw[i] >> 10) & 0x00030003u << (2 * and_power(f));
-      MmaF16::run(acc.c, a, x + 2 * f);
+      MmaF16::run(acc.c[f % 2], a, x + 2 * f);
     }
   }
-  static __device__ float sum(const Acc& acc, int i) { return acc.c[i]; }
+  static __device__ float sum(const Acc& acc, int i) { return acc.c[0][i] + acc.c[1][i]; }
   static __device__ float finish(float s, Token t) { return t.scale * (kAlpha * s - t.offset); }
 };
 
@@ -522,7 +522,7 @@ struct DecodeMagic {
   static constexpr Order kOrder = Order::k16Bit;
   static constexpr bool kPrescaled = false;
   struct Acc {
-    float c[4] = {};
+    float c[2][4] = {};  // two chains: one alone would wait for the latency of its last mma
   };
   static __device__ uint32_t field(uint32_t word, int power) {  // the two halves' fields at bits 2 power: 2c - 3
     uint32_t magic;
@@ -539,10 +539,10 @@ struct DecodeMagic {
       uint32_t a[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) a[i] = field(f < 4 ? raw[i] << 2 : raw[i] >> 6, f % 4 + 1);
-      MmaF16::run(acc.c, a, x + 2 * f);
+      MmaF16::run(acc.c[f % 2], a, x + 2 * f);
     }
   }
-  static __device__ float sum(const Acc& acc, int i) { return acc.c[i]; }
+  static __device__ float sum(const Acc& acc, int i) { return acc.c[0][i] + acc.c[1][i]; }
   static __device__ float finish(float s, Token t) { return t.scale * s; }
 };
 
@@ -754,7 +754,7 @@ extern "C" __global__ void skinny_reference(const uint32_t* weights, int order, 
   magnitude[at] = d[row] * size;
 }
 
-// ---------------------------------------------------------------------------------------------------------------- SEQ
+// ---- SEQ -------------------------------------------------------------------------------------------------
 // fake quantization r = w / alpha; q in {-.75, -.25, .25, .75}; w_q = q alpha. Threshold form: the code is the number
 // of thresholds below w. Backward: dw = g where |r| <= .99, else 0; dalpha = gs sum (q - r) g inside, q g outside (q is
 // +-.75 there).
