@@ -5,16 +5,17 @@
 // Writes OUTDIR/cuda_facts.json and OUTDIR/cuda_facts.md, one row a number with its prediction beside it. Every section
 // is a process of its own with a time box: an error, a hang or a fault that spoils the CUDA context loses no other
 // section, and rows count as soon as printed. Times come from CUDA graphs whose nodes rotate over more memory than the
-// L2 cache holds, medians over replays, random data.
+// L2 cache holds: medians over replays, random data.
 //
-// Built with -DCRUMB_PTXVM the same program executes the compiled PTX on the CPU at small shapes: every check of a
-// result runs, times are meaningless. bench/cuda_facts.sh builds and runs it.
+// Built with -DCRUMB_PTXVM the same program executes its kernels' compiled PTX (file CUDA_FACTS_PTX) on the CPU at
+// small shapes: every check of a result runs, times mean nothing. bench/cuda_facts.sh builds and runs the real one.
 #include <dlfcn.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <cstdarg>
@@ -24,6 +25,7 @@
 #include <fstream>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <random>
 #include <sstream>
 #include <stdexcept>
@@ -35,9 +37,10 @@
 #ifdef CRUMB_PTXVM
 #include <ptxvm.hpp>
 #endif
-#if __has_include(<cublasLt.h>) && !defined(CRUMB_PTXVM)
+#if __has_include(<cublasLt.h>) && __has_include(<cublas_v2.h>) && !defined(CRUMB_PTXVM)
 #define CRUMB_CUBLAS 1
 #include <cublasLt.h>
+#include <cublas_v2.h>
 #endif
 
 namespace facts {
@@ -677,30 +680,69 @@ std::string layer_name(const Layer& l, int tokens) { return format("%dx%d M=%d",
 
 #ifdef CRUMB_CUBLAS
 
-/// cuBLASLt opened at run time: the program also runs where it is not installed, and where it lies in a Python
-/// environment.
-struct Blas {
-  void* library = nullptr;
-  cublasLtHandle_t handle = nullptr;
+/// A library opened at run time: the program also runs where cuBLAS is not installed, and where it lies in a Python
+/// environment (CUDA_FACTS_CUBLASLT names libcublasLt there, libcublas lies beside it).
+class Library {
+ public:
+  explicit Library(const std::vector<std::string>& paths) {
+    for (const std::string& path : paths)
+      if (!path.empty() && (library_ = dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL))) return;
+    const char* why = dlerror();
+    throw std::runtime_error(std::string("cannot load cuBLAS (CUDA_FACTS_CUBLASLT or LD_LIBRARY_PATH name it): ") +
+                             (why ? why : ""));
+  }
   template <class F>
   F get(const char* name) const {
-    F f = reinterpret_cast<F>(dlsym(library, name));
-    if (!f) throw std::runtime_error(std::string("libcublasLt has no ") + name);
+    F f = reinterpret_cast<F>(dlsym(library_, name));
+    if (!f) throw std::runtime_error(std::string("cuBLAS has no ") + name);
     return f;
   }
-  static void* open() {
-    for (const char* path :
-         {static_cast<const char*>(std::getenv("CUDA_FACTS_CUBLASLT")), "libcublasLt.so.13", "libcublasLt.so"})
-      if (path && *path)
-        if (void* library = dlopen(path, RTLD_NOW | RTLD_LOCAL)) return library;
-    throw std::runtime_error(std::string("cannot load cuBLASLt (CUDA_FACTS_CUBLASLT or LD_LIBRARY_PATH name it): ") +
-                             dlerror());
+  static std::string named() {
+    const char* path = std::getenv("CUDA_FACTS_CUBLASLT");
+    return path ? path : "";
   }
-  Blas() : library(open()) { check(get<decltype(&cublasLtCreate)>("cublasLtCreate")(&handle), "cublasLtCreate"); }
-  ~Blas() { get<decltype(&cublasLtDestroy)>("cublasLtDestroy")(handle); }
+  static std::string beside() {
+    std::string path = named();
+    const size_t at = path.rfind("libcublasLt");
+    return at == std::string::npos ? "" : path.replace(at, 11, "libcublas");
+  }
+
+ private:
+  void* library_ = nullptr;
+};
+
+struct Blas : Library {
+  cublasLtHandle_t handle = nullptr;
+  Blas() : Library({named(), "libcublasLt.so.13", "libcublasLt.so"}) {
+    check(get<decltype(&cublasLtCreate)>("cublasLtCreate")(&handle), "cublasLtCreate");
+  }
   static void check(cublasStatus_t status, const char* what) {
     if (status != CUBLAS_STATUS_SUCCESS)
       throw std::runtime_error(format("%s: cuBLAS status %d", what, static_cast<int>(status)));
+  }
+};
+
+/// cublasGemmEx beside cuBLASLt: at one token it may take a matrix-vector kernel that cuBLASLt does not offer.
+struct Gemm : Library {
+  using Run = cublasStatus_t (*)(cublasHandle_t, cublasOperation_t, cublasOperation_t, int, int, int, const void*,
+                                 const void*, cudaDataType, int, const void*, cudaDataType, int, const void*, void*,
+                                 cudaDataType, int, cublasComputeType_t, cublasGemmAlgo_t);
+  cublasHandle_t handle = nullptr;
+  Run multiply;
+  Gemm(void* workspace, size_t bytes)
+      : Library({beside(), "libcublas.so.13", "libcublas.so"}), multiply(get<Run>("cublasGemmEx")) {
+    Blas::check(get<cublasStatus_t (*)(cublasHandle_t*)>("cublasCreate_v2")(&handle), "cublasCreate");
+    Blas::check(get<cublasStatus_t (*)(cublasHandle_t, cudaStream_t)>("cublasSetStream_v2")(handle, g_stream),
+                "cublasSetStream");
+    Blas::check(
+        get<cublasStatus_t (*)(cublasHandle_t, void*, size_t)>("cublasSetWorkspace_v2")(handle, workspace, bytes),
+        "cublasSetWorkspace");
+  }
+  void run(int rows, int cols, int tokens, const void* w, const void* x, void* y) const {
+    const float one = 1, zero = 0;
+    Blas::check(multiply(handle, CUBLAS_OP_T, CUBLAS_OP_N, rows, tokens, cols, &one, w, CUDA_R_16BF, cols, x,
+                         CUDA_R_16BF, cols, &zero, y, CUDA_R_16BF, rows, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+                "cublasGemmEx");
   }
 };
 
@@ -760,63 +802,73 @@ class Product {
   cublasLtMatrixLayout_t w_ = nullptr, x_ = nullptr, y_ = nullptr;
 };
 
-/// One product of the best of up to 8 algorithms; false if there is none.
-void measure_product(const Blas& blas, const Arena& weights, const Layer& l, int tokens, bool int8, Buffer<uint32_t>& x,
-                     Buffer<uint32_t>& y, Buffer<uint32_t>& workspace) {
+struct BlasBench {
+  Blas lt;
+  Buffer<uint32_t> workspace{size_t{32} << 18}, x{size_t{4096} * 14336 / 2},
+      y{size_t{4096} * 28672};  // 32 MiB; the largest x and y
+  Arena weights;
+  std::unique_ptr<Gemm> gemm;
+};
+
+/// The best of up to 8 algorithms of cuBLASLt, and of cublasGemmEx for bf16.
+void measure_product(const BlasBench& b, const Layer& l, int tokens, bool int8) {
   const std::string name = (int8 ? "int8 " : "bf16 ") + layer_name(l, tokens);
-  const Product product(blas, int8, l.rows, l.cols, tokens);
-  const size_t scratch = workspace.size() * 4, bytes = static_cast<size_t>(l.rows) * l.cols * (int8 ? 1 : 2);
+  const Product product(b.lt, int8, l.rows, l.cols, tokens);
+  const size_t scratch = b.workspace.size() * 4, bytes = static_cast<size_t>(l.rows) * l.cols * (int8 ? 1 : 2);
   const double flop = 2.0 * l.rows * l.cols * tokens;
-  const double predicted =
-      predicted_us(2.5, bytes + 1.0 * tokens * (l.rows * (int8 ? 4.0 : 2.0) + l.cols * (int8 ? 1.0 : 2.0)), 0.8,
-                   int8 ? flop / 2 : flop, 0.95);
+  const double other_bytes = 1.0 * tokens * (l.rows * (int8 ? 4.0 : 2.0) + l.cols * (int8 ? 1.0 : 2.0));
+  const double predicted = predicted_us(2.5, bytes + other_bytes, 0.8, int8 ? flop / 2 : flop, 0.95);
   const auto algorithms = product.algorithms(scratch, 8);
-  auto time = [&](size_t a, double budget_ms) {
-    return graph_us(
-        std::clamp(static_cast<int>(1500 / predicted), 3, 150),
-        [&](int i) {
-          product.run(algorithms[a].algo, weights.cut<void>(bytes, i), x.get(), y.get(), workspace.get(), scratch);
-        },
-        budget_ms);
-  };
-  double best = 1e30, first = 0;
+  using Enqueue = std::function<void(int)>;
+  std::vector<std::pair<std::string, Enqueue>> ways;
+  for (size_t a = 0; a < algorithms.size(); ++a)
+    ways.push_back({format("Lt %zu", a + 1), [&, a](int i) {
+                      product.run(algorithms[a].algo, b.weights.cut<void>(bytes, i), b.x.get(), b.y.get(),
+                                  b.workspace.get(), scratch);
+                    }});
+  if (b.gemm && !int8)
+    ways.push_back({"GemmEx", [&](int i) {
+                      b.gemm->run(l.rows, l.cols, tokens, b.weights.cut<void>(bytes, i), b.x.get(), b.y.get());
+                    }});
+  const int nodes = std::clamp(static_cast<int>(1500 / predicted), 3, 150);
+  double best = 1e30;
   size_t chosen = 0;
-  int failed = 0;
-  for (size_t a = 0; a < algorithms.size(); ++a) {
+  std::string all;
+  for (size_t way = 0; way < ways.size(); ++way) {
     try {
-      const double us = time(a, 2);
-      if (a == 0) first = us;
-      if (us < best) best = us, chosen = a;
+      const double us = graph_us(nodes, ways[way].second, 2);
+      all += format(" %.2f", us);
+      if (us < best) best = us, chosen = way;
     } catch (const std::exception&) {  // an algorithm that does not run here; a broken context throws again at once
-      ++failed;
+      all += " -";
       cudaGetLastError();
       synchronize();
     }
   }
   if (best > 1e29) return report(name, kNone, "us", predicted, "no algorithm runs this");
-  best = std::min(best, time(chosen, 10));
+  best = std::min(best, graph_us(nodes, ways[chosen].second, 10));
   report(name, best, "us", predicted,
-         format("%s; %.0f GB/s of weights, %.0f T%s/s; algorithm %zu of %zu, the first %.2f us", l.model,
-                gb_per_s(bytes, best), flop / best * 1e-6, int8 ? "OP" : "FLOP", chosen + 1, algorithms.size() - failed,
-                first));
+         format("%s; %.0f GB/s of weights, %.0f T%s/s; %s of%s us", l.model, gb_per_s(bytes, best), flop / best * 1e-6,
+                int8 ? "OP" : "FLOP", ways[chosen].first.c_str(), all.c_str()));
 }
 
 void section_cublas() {
-  const auto began = Clock::now();
-  const Blas blas;
-  report("loading cuBLASLt", std::chrono::duration<double>(Clock::now() - began).count(), "s", kNone);
-  Arena weights;
-  Buffer<uint32_t> x(4096 * 14336 / 2), y(size_t{4096} * 28672), workspace(32 << 18);
-  weights.random_bf16(1);
-  LAUNCH(fill_bf16, grid_of(8 * sm_count(), 256), reinterpret_cast<__nv_bfloat16*>(x.get()), 2 * x.size(), 2);
+  BlasBench b;
+  try {
+    b.gemm = std::make_unique<Gemm>(b.workspace.get(), b.workspace.size() * 4);
+  } catch (const std::exception& e) {
+    report("cublasGemmEx is not measured", 1, "", 0, e.what());
+  }
+  b.weights.random_bf16(1);
+  LAUNCH(fill_bf16, grid_of(8 * sm_count(), 256), reinterpret_cast<__nv_bfloat16*>(b.x.get()), 2 * b.x.size(), 2u);
   for (int tokens : {1, 8, 64, 256, 16, 4096, 4, 128, 1024})  // the most telling first
     for (const Layer& l : kLayers)
-      if (time_left()) measure_product(blas, weights, l, tokens, false, x, y, workspace);
-  weights.random_bits(3);
-  LAUNCH(fill_bits, grid_of(8 * sm_count(), 256), x.get(), x.size(), 4);
+      if (time_left()) measure_product(b, l, tokens, false);
+  b.weights.random_bits(3);
+  LAUNCH(fill_bits, grid_of(8 * sm_count(), 256), b.x.get(), b.x.size(), 4u);
   for (int tokens : {64, 256, 1024, 4096, 128})
     for (const Layer& l : kLayers)
-      if (time_left()) measure_product(blas, weights, l, tokens, true, x, y, workspace);
+      if (time_left()) measure_product(b, l, tokens, true);
 }
 
 #else
@@ -1140,8 +1192,7 @@ void section_skinny() {
                (errors[i] <= (kVariants[i].is_exact ? 0 : 1e-5) ? "" : " WRONG"));
 }
 
-// ---- fake ------------------------------------------------------------------------------------------------
-// quantization
+// ---- fake quantization -----------------------------------------------------------------------------------
 
 /// The definition, ParetoQ's rint form: r = w / alpha, q = (rint(2 clip(r, +-.99) - .5) + .5) / 2.
 float seq_quarter(float w, float alpha) {
@@ -1313,8 +1364,8 @@ int run(const std::string& folder, const std::vector<std::string>& wanted) {
     if (!wanted.empty() && std::find(wanted.begin(), wanted.end(), s.name) == wanted.end()) continue;
     const auto began = Clock::now();
     const int code = run_isolated(s);
-    if (code == 3) return 1;  // said by the child; no other section would fare better
     g_rows = read_rows(g_rows_path);
+    if (code == 3 && g_rows.empty()) return 1;  // said by the child; no other section would fare better
     g_section = s.name;
     report("seconds", std::chrono::duration<double>(Clock::now() - began).count(), "s", s.box_seconds,
            "time box beside it");

@@ -11,13 +11,12 @@
 
 namespace facts {
 
-// ---- layout T16x128 Tile = 16 rows x 128 k of 2-bit codes = 512 bytes = 32 lanes x 16 bytes. Tiles are ordered [row
-// tile][k tile].
+// ---- layout T16x128 --------------------------------------------------------------------------------------
+// Tile = 16 rows x 128 k of 2-bit codes = 512 bytes = 32 lanes x 16 bytes. Tiles are ordered [row tile][k tile].
+// Lane L: g = L / 4, t = L % 4; word i of its uint4 belongs to row g + 8 (i & 1).
 //
-//   lane L: g = L / 4, t = L % 4; word i of its uint4: rows g + 8 (i & 1)
-//   16-bit order: bits 16 hh + 2 f of word i      hold k = 16 f + 2 t + 8 (i >> 1) + hh   = A fragment f of
-//   mma.m16n8k16 8-bit order:  bits 8 b + 2 j of word i        hold k = 32 j + 4 t + b + 16 (i >> 1)   = A fragment j
-//   of mma.m16n8k32
+//   16-bit order: bits 16 h + 2 f of word i    k = 16 f + 2 t + 8 (i >> 1) + h     A fragment f of mma.m16n8k16
+//   8-bit order:  bits 8 b + 2 j of word i     k = 32 j + 4 t + b + 16 (i >> 1)    A fragment j of mma.m16n8k32
 
 constexpr int kTileRows = 16, kTileK = 128, kTileBytes = 512, kTokens = 8;  // kTokens: columns of one mma
 
@@ -333,8 +332,9 @@ extern "C" __global__ void mma_once(const uint16_t* a, const uint16_t* b, float*
   for (int i = 0; i < 4; ++i) c[(g + 8 * (i / 2)) * 8 + 2 * t + i % 2] = acc[i];
 }
 
-// ---- issue rates 8 independent chains per thread of one instruction; the block's clocks tell how many the
-// multiprocessor issues per clock.
+// ---- issue rates -----------------------------------------------------------------------------------------
+// 8 independent chains per thread of one instruction; the block's clocks tell how many the multiprocessor issues per
+// clock.
 
 constexpr int kChains = 8;
 
@@ -479,7 +479,8 @@ extern "C" __global__ void clock_rate(long long* out, long long nanoseconds) {
   out[1] = now_ns - start_ns;
 }
 
-// ---- skinny product y[token][row] = d[row] * sum_k (2 c[row][k] - 3) x[token][k], up to 8 tokens. --------
+// ---- skinny product --------------------------------------------------------------------------------------
+// y[token][row] = d[row] * sum_k (2 c[row][k] - 3) x[token][k], up to 8 tokens.
 //
 // Activation-stationary: the warps of a block split K, each keeps the B fragments of its k tiles (registers, or shared
 // memory where they are too many) and walks row tiles. Weights go from memory to registers, kDepth row tiles ahead.
@@ -754,14 +755,14 @@ extern "C" __global__ void skinny_reference(const uint32_t* weights, int order, 
   magnitude[at] = d[row] * size;
 }
 
-// ---- SEQ -------------------------------------------------------------------------------------------------
-// fake quantization r = w / alpha; q in {-.75, -.25, .25, .75}; w_q = q alpha. Threshold form: the code is the number
-// of thresholds below w. Backward: dw = g where |r| <= .99, else 0; dalpha = gs sum (q - r) g inside, q g outside (q is
-// +-.75 there).
+// ---- SEQ fake quantization -------------------------------------------------------------------------------
+// r = w / alpha; q in {-.75, -.25, .25, .75}; w_q = q alpha. Threshold form: the code is the number of thresholds
+// passed. Backward: dw = g where |r| <= .99, else 0; dalpha = gs sum (q - r) g inside, q g outside (q is +-.75 there).
+
+constexpr float kZeroThreshold = -1.4901161e-08f;  // -2^-26: where rint(2 r - .5) in float turns from -1 to 0
 
 __host__ __device__ inline int seq_code(float w, float alpha) {
-  return (w > -0.5f * alpha) + (w >= -1.4901161e-08f * alpha) +
-         (w > 0.5f * alpha);  // 2^-26: where rint(2r - .5) turns, zero and its odd neighbours
+  return (w > -0.5f * alpha) + (w >= kZeroThreshold * alpha) + (w > 0.5f * alpha);
 }
 
 union Eight {
