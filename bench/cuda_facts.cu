@@ -220,7 +220,9 @@ int g_sms;
 
 void open_device() {
   int count = 0, driver = 0;
-  if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) throw std::runtime_error("no CUDA device");
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess || count == 0)
+    throw std::runtime_error(format("no CUDA device (%s): nothing can be measured here", cudaGetErrorString(error)));
   CUDA_CHECK(cudaSetDevice(0));
   cudaDeviceProp p;
   CUDA_CHECK(cudaGetDeviceProperties(&p, 0));
@@ -1102,8 +1104,15 @@ double skinny_error(const Layer& l, const Variant& v, const Setup& s, const Work
   return worst;
 }
 
+struct Best {
+  double us = 1e30;
+  const Variant* variant = nullptr;
+  int blocks = 0;  // a multiprocessor
+  bool pdl = false;
+};
+
 void measure_variant(const Layer& l, const Variant& v, const Setup& s, const Workspace& w, const Arena& arena,
-                     int tokens, double (&best)[2], std::string (&who)[2]) {
+                     int tokens, Best (&best)[2]) {
   const size_t bytes = static_cast<size_t>(l.rows) * l.cols / 4;
   const double useful = bytes + 4.0 * l.rows;
   const int resident = std::min(2, blocks_per_sm(v.kernel, skinny_shape(l, v, 1)));
@@ -1119,16 +1128,16 @@ void measure_variant(const Layer& l, const Variant& v, const Setup& s, const Wor
             launch(v.kernel_name, v.kernel, shape, arguments(l, v, s, w, arena.cut<uint4>(bytes, i), tokens));
           },
           6);
-      const std::string name = format("%s%s x%d", v.name, pdl ? " PDL" : "", blocks);
-      report(layer_name(l, tokens) + " " + name, us, "us", predicted,
+      report(layer_name(l, tokens) + format(" %s%s x%d", v.name, pdl ? " PDL" : "", blocks), us, "us", predicted,
              format("%.0f GB/s, %.0f %% of the read ceiling", gb_per_s(useful, us),
                     100 * gb_per_s(useful, us) / read_ceiling()));
-      double& record = best[v.is_exact];
-      if (us < record) record = us, who[v.is_exact] = name;
+      if (us < best[v.is_exact].us) best[v.is_exact] = {us, &v, blocks, pdl};
     }
 }
 
-void measure_layer(const Layer& l, const Arena& arena, std::vector<double>& errors) {
+/// Returns the best W2A16 kernel for one token.
+Best measure_layer(const Layer& l, const Arena& arena, std::vector<double>& errors) {
+  Best for_one_token;
   const uint4* weights = arena.cut<uint4>(static_cast<size_t>(l.rows) * l.cols / 4, 0);
   const Workspace w(l.rows);
   const Setup and_setup(make_activations(Order::k16Bit, true, l.cols)),
@@ -1153,22 +1162,62 @@ void measure_layer(const Layer& l, const Arena& arena, std::vector<double>& erro
     }
   }
   for (int tokens : {1, 8}) {
-    double best[2] = {1e30, 1e30};
-    std::string who[2];
+    Best best[2];  // 16-bit activations, 8-bit activations
     for (const Variant& v : kVariants)
       if (v.splits(l.cols) >= 1 && v.splits(l.cols) <= kMostSplits)
-        measure_variant(l, v, setup_of(v), w, arena, tokens, best, who);
+        measure_variant(l, v, setup_of(v), w, arena, tokens, best);
+    if (tokens == 1) for_one_token = best[0];
     const double useful = l.rows * (l.cols / 4.0 + 4),
                  blas = measured("cublas", "bf16 " + layer_name(l, tokens), kNone);
     const double blas_us = predicted_us(2.5, 2.0 * l.rows * l.cols, 0.8);
     for (int kind = 0; kind < 2; ++kind) {
-      if (best[kind] > 1e29) continue;
+      const Best& k = best[kind];
+      if (!k.variant) continue;
       const std::string what = format("best %s %s", kind ? "W2A8" : "W2A16", layer_name(l, tokens).c_str());
-      report(what, best[kind], "us", predicted_us(1.2, useful, 0.85),
-             format("%s; %s; %.0f %% of the read ceiling", l.model, who[kind].c_str(),
-                    100 * gb_per_s(useful, best[kind]) / read_ceiling()));
-      report(what + " over cuBLAS bf16", blas / best[kind], "x", blas_us / predicted_us(1.2, useful, 0.85));
+      report(what, k.us, "us", predicted_us(1.2, useful, 0.85),
+             format("%s; %s%s x%d; %.0f %% of the read ceiling", l.model, k.variant->name, k.pdl ? " PDL" : "",
+                    k.blocks, 100 * gb_per_s(useful, k.us) / read_ceiling()));
+      report(what + " over cuBLAS bf16", blas / k.us, "x", blas_us / predicted_us(1.2, useful, 0.85));
     }
+  }
+  return for_one_token;
+}
+
+/// All products of one decode step, `repeats` times the layers [first, first + 4), each with its best kernel: what is
+/// left of the single times when weights differ and each kernel waits for the one before.
+void measure_stack(const char* model, const Layer* layers, const Best* best, const Arena& arena, int repeats) {
+  std::vector<std::unique_ptr<Setup>> setups;
+  std::vector<std::unique_ptr<Workspace>> workspaces;
+  std::vector<size_t> offsets;
+  size_t bytes = 0;
+  double alone_us = 0;
+  for (int i = 0; i < 4; ++i) {
+    if (!best[i].variant)
+      return report(format("%s, products of a step", model), kNone, "us", kNone, "not all layers were measured");
+    setups.push_back(
+        std::make_unique<Setup>(make_activations(Order::k16Bit, best[i].variant->prescaled, layers[i].cols)));
+    workspaces.push_back(std::make_unique<Workspace>(layers[i].rows));
+    alone_us += repeats * best[i].us;
+  }
+  for (int r = 0; r < repeats; ++r)
+    for (int i = 0; i < 4; ++i)
+      offsets.push_back(bytes), bytes += static_cast<size_t>(layers[i].rows) * layers[i].cols / 4;
+  const char* weights = arena.cut<char>(bytes, 0);
+  for (bool pdl : {false, true}) {
+    const double us = graph_us(1, [&](int) {
+      for (int n = 0; n < 4 * repeats; ++n) {
+        const int i = n % 4;
+        Shape shape = skinny_shape(layers[i], *best[i].variant, best[i].blocks);
+        shape.pdl = pdl;
+        launch(best[i].variant->kernel_name, best[i].variant->kernel, shape,
+               arguments(layers[i], *best[i].variant, *setups[i], *workspaces[i],
+                         reinterpret_cast<const uint4*>(weights + offsets[n]), 1));
+      }
+    });
+    report(format("%s, products of a step%s", model, pdl ? ", PDL" : ""), us, "us",
+           predicted_us(4 * repeats * (pdl ? 1.2 : 2.0), bytes, 0.85),
+           format("%d kernels, %.0f MB, %.0f GB/s; the best times alone add up to %.0f us", 4 * repeats, bytes * 1e-6,
+                  gb_per_s(bytes, us), alone_us));
   }
 }
 
@@ -1178,13 +1227,17 @@ void section_skinny() {
   Arena arena;
   arena.random_bits(11);
   std::vector<double> errors(std::size(kVariants), 0.0);
-  auto measure = [&](const Layer& l) {
-    if (time_left()) measure_layer(l, arena, errors);
+  Best best[std::size(kLayers)];
+  auto measure = [&](const Layer& l, Best& of) {
+    if (time_left()) of = measure_layer(l, arena, errors);
   };
   if (kEmulated) {
-    for (const Layer& l : kSmall) measure(l);
+    for (size_t i = 0; i < std::size(kSmall); ++i) measure(kSmall[i], best[i]);
+    measure_stack("small", kSmall, best, arena, 2);
   } else {
-    for (int i : {2, 6, 8, 5, 1, 7, 3, 4, 0}) measure(kLayers[i]);
+    for (int i : {2, 6, 8, 5, 1, 7, 3, 0, 4}) measure(kLayers[i], best[i]);
+    if (time_left(2)) measure_stack("HY-1.8B", kLayers, best, arena, 32);
+    if (time_left(2)) measure_stack("Llama-8B", kLayers + 4, best + 4, arena, 32);
   }
   for (size_t i = 0; i < std::size(kVariants); ++i)
     report(format("error %s", kVariants[i].name), errors[i], "", kVariants[i].is_exact ? 0 : 4.4e-6,
