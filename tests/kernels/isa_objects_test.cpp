@@ -35,6 +35,7 @@ TEST(IsaObjects, DefineNothingButTheirTable) {
                               : name.starts_with("neon") ? "kNeonTable"
                                                          : "";
     if (table.empty()) continue;
+    if (!std::filesystem::exists(object)) GTEST_SKIP() << "needs the folder it was built in: " << object;
     EXPECT_THAT(shared_symbols(object), ::testing::ElementsAre(::testing::HasSubstr("crumb::kernels::" + table)))
         << object;
     ++checked;
