@@ -123,13 +123,14 @@ class Chunk {
     }
   }
 
-  /// Columns [i, i + count) of the order within the block that begins with `first`: what they would be rounded from by
-  /// what is known before column i.
+  /// Columns [i, i + count) of the order within the block that begins with `first`, as they best make up for all before
+  /// column i: the weights that GPTQ and SparseGPT have in memory then. With moves d of them, and C of the coefficients
+  /// among them, d = feed - d C, since a column that moves is itself an error to those after it.
   RowMajor targets_of(int64_t first, int64_t i, int64_t count, const Columns& feed) const {
-    RowMajor values = feed.middleCols(i - first, count);
-    values.noalias() += errors_.middleCols(first, i - first) * coefficients_.block(first, i, i - first, count);
-    values += columns_of_weights(i, count);
-    return values;
+    RowMajor moves = feed.middleCols(i - first, count);
+    moves.noalias() += errors_.middleCols(first, i - first) * coefficients_.block(first, i, i - first, count);
+    coefficients_.block(i, i, count, count).triangularView<Eigen::UnitUpper>().solveInPlace<Eigen::OnTheRight>(moves);
+    return moves + columns_of_weights(i, count);
   }
 
   void round_block(int64_t first, int64_t count) {
@@ -161,7 +162,7 @@ class Chunk {
     }
   }
 
-  /// The group that begins with column i, columns in their own order: its targets as far as they are known.
+  /// Of the group that begins with column i, columns in their own order.
   void find_scales_of_targets(int64_t first, int64_t i, const Columns& feed) {
     const RowMajor values = targets_of(first, i, group_cols_, feed);
     find_scales(i / group_cols_, values.data(), group_cols_, 0);

@@ -64,6 +64,7 @@ struct Reference {
   std::vector<uint8_t> codes;
   std::vector<double> targets;
   std::vector<uint8_t> mask;
+  std::vector<float> in_turn;  // what every weight was when the first of its group came, columns as they stand
 };
 Reference gptq_by_the_book(const Problem& p, const QuantFormat& format, const quant::QuantizedTensor& scales,
                            const FeedbackOptions& options) {
@@ -83,7 +84,7 @@ Reference gptq_by_the_book(const Problem& p, const QuantFormat& format, const qu
   double mean = 0;
   for (int64_t i = 0; i < n; ++i) mean += at(i, i) / static_cast<double>(n);
   Reference out{std::vector<uint8_t>(p.w.size()), std::vector<double>(p.w.begin(), p.w.end()),
-                std::vector<uint8_t>(p.w.size(), 1)};
+                std::vector<uint8_t>(p.w.size(), 1), std::vector<float>(p.w.size())};
   const std::vector<float> levels = format.levels();
   const auto inverse_of = [&](int64_t done) -> Eigen::MatrixXd {
     Eigen::MatrixXd left(n - done, n - done);
@@ -114,6 +115,14 @@ Reference gptq_by_the_book(const Problem& p, const QuantFormat& format, const qu
   for (int64_t done = 0; done < n; ++done) {
     if (sparsity.prunes() && done % together == 0) {
       for (int64_t row = 0; row < p.rows; ++row) choose(row, done, std::min(done + together, n));
+    }
+    if (!options.act_order && done % group_cols == 0) {
+      for (int64_t row = 0; row < p.rows; ++row) {
+        for (int64_t col = done; col < done + group_cols; ++col) {
+          const auto place = static_cast<size_t>(row * n + col);
+          out.in_turn[place] = static_cast<float>(out.targets[place]);
+        }
+      }
     }
     const Eigen::MatrixXd inverse = inverse_of(done);
     const int64_t col = order[static_cast<size_t>(done)];
@@ -267,6 +276,9 @@ TEST(FeedbackRounding, ScalesOfTargetsAreThoseOfTheGroupWhenItsTurnComes) {
   const auto result = round_with_feedback(p.w.data(), p.rows, factor, format, options, serial_executor());
   const Reference book = gptq_by_the_book(p, format, result.codes, options);
   EXPECT_EQ(result.codes.codes, book.codes);
+  const auto in_turn =
+      quant::find_scales(book.in_turn.data(), p.rows, p.cols, format, options.init, factor.importance().data());
+  EXPECT_EQ(result.codes.scales, in_turn.scales);
   // the first group's come from the weights, the second's no more
   const auto fixed = quant::find_scales(p.w.data(), p.rows, p.cols, format, options.init, factor.importance().data());
   int same = 0;
