@@ -86,6 +86,7 @@ json entry_json(const jobs::StoredEntry& entry) {
                  {"bytes", entry.bytes},
                  {"readable", entry.is_readable}};
   if (!entry.codes_histogram.empty()) result["codes"] = entry.codes_histogram;
+  if (entry.pruned > 0) result["pruned"] = entry.pruned;
   return result;
 }
 
@@ -106,6 +107,7 @@ void print_json(const Contents& contents, const Options& options) {
   for (const auto& [type, total] : totals_by_type(contents)) {
     result["types"][type] = {
         {"tensors", total.tensors}, {"parameters", total.elements}, {"bytes", total.bytes}, {"bits", total.bits()}};
+    if (total.pruned > 0) result["types"][type]["pruned"] = total.pruned;
   }
   for (const auto& [type, counts] : codes_by_type(contents)) result["codes"][type] = counts;
   for (const auto& [key, value] : contents.metadata) result["metadata"][key] = value;
@@ -137,6 +139,15 @@ void print_types(const Contents& contents) {
   for (const auto& [type, total] : totals_by_type(contents)) {
     fmt::print("  {:10} {:>8} {:>16} {:>12} {:>8.3f}\n", type, total.tensors, format_count(total.elements),
                format_bytes(total.bytes), total.bits());
+  }
+}
+
+/// Weights that masks take out.
+void print_pruned(const Contents& contents) {
+  for (const auto& [type, total] : totals_by_type(contents)) {
+    if (total.pruned == 0) continue;
+    fmt::print("\n  pruned of {}: {} weights, {:.2f} %\n", type, format_count(total.pruned),
+               100.0 * static_cast<double>(total.pruned) / static_cast<double>(total.elements));
   }
 }
 
@@ -189,6 +200,7 @@ int run(const Options& options, const Globals& globals) {
   print_summary(contents);
   print_types(contents);
   print_codes(contents);
+  print_pruned(contents);
   print_metadata(contents);
   if (options.tensors) print_tensors(contents);
   return kExitOk;

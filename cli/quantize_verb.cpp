@@ -142,6 +142,9 @@ void print_summary(const QuantizeReport& report, const QuantizeJob& job) {
   fmt::print("{}: {} linears, {} weights at {:.3f} bits; {} parameters kept\n", job.output.string(),
              report.tensors.size(), format_count(total.weights), report.bits_per_weight(),
              format_count(report.kept_weights));
+  if (report.pruned() > 0)
+    fmt::print("  pruned: {} weights, {:.2f} %\n", format_count(report.pruned()),
+               100.0 * static_cast<double>(report.pruned()) / static_cast<double>(total.weights));
   print_tables(report);
   fmt::print("  all linears: relative squared error {:.4g}, SQNR {:.2f} dB\n", total.relative(), total.sqnr_db());
   for (const auto& line : report.outstanding()) fmt::print("  {}\n", line);
@@ -160,6 +163,7 @@ nlohmann::json to_json(const QuantizeReport& report, const QuantizeJob& job) {
     entry["name"] = tensor.module;
     entry["scales"] = tensor.scales;
     entry["clamped_scales"] = tensor.clamped_scales;
+    entry["pruned"] = tensor.pruned;
     if (report.has_outputs()) {
       entry["relative_squared_error_of_outputs"] = tensor.output.relative();
       entry["largest_input"] = tensor.largest_input;
@@ -172,6 +176,7 @@ nlohmann::json to_json(const QuantizeReport& report, const QuantizeJob& job) {
           {"method", ptq::method_name(job)},
           {"bits_per_weight", report.bits_per_weight()},
           {"kept_parameters", report.kept_weights},
+          {"pruned", report.pruned()},
           {"tensors", tensors},
           {"kinds", kinds},
           {"total", to_json(report.total())}};
@@ -200,6 +205,7 @@ nlohmann::json to_json(const QuantizePlan& plan, const QuantizeJob& job) {
                        {"bits", part.format.bits},
                        {"symmetric", part.format.symmetric},
                        {"group_size", part.format.group_size},
+                       {"mask", part.format.has_mask},
                        {"linears", part.linears},
                        {"weights", part.weights},
                        {"bytes", part.bytes}});

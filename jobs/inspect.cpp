@@ -72,14 +72,16 @@ Contents read_safetensors(const formats::SafetensorsReader& reader) {
   return contents;
 }
 
-std::vector<int64_t> histogram(const quant::Checkpoint& checkpoint, const quant::StoredTensor& tensor) {
+void count_codes(const quant::Checkpoint& checkpoint, const quant::StoredTensor& tensor, StoredEntry& entry) {
   std::vector<int64_t> counts(256);
   quant::for_each_row_block(tensor.desc.rows(), tensor.desc.cols(), [&](int64_t begin, int64_t end) {
-    for (const auto code : checkpoint.read_codes(tensor, begin, end).codes) ++counts[code];
+    const quant::QuantizedTensor rows = checkpoint.read_codes(tensor, begin, end);
+    for (const auto code : rows.codes) ++counts[code];
+    entry.pruned += std::ranges::count(rows.mask, 0);
     checkpoint.release_rows(tensor, begin, end);
   });
   counts.resize(size_t{1} << tensor.format->bits);
-  return counts;
+  entry.codes_histogram = std::move(counts);
 }
 
 Contents read_folder(const quant::Checkpoint& checkpoint) {
@@ -94,7 +96,7 @@ Contents read_folder(const quant::Checkpoint& checkpoint) {
     const auto& desc = tensor.desc;
     const bool is_vocabulary = desc.role == arch::TensorRole::embedding || desc.role == arch::TensorRole::head;
     StoredEntry entry{desc.hf_name, tensor.dtype, desc.shape, tensor.stored_bytes, is_vocabulary, true, {}};
-    if (tensor.format) entry.codes_histogram = histogram(checkpoint, tensor);
+    if (tensor.format) count_codes(checkpoint, tensor, entry);
     contents.entries.push_back(std::move(entry));
   }
   const auto config = checkpoint.hf_config();
@@ -139,6 +141,7 @@ void Total::add(const StoredEntry& entry) {
   ++tensors;
   elements += entry.elements();
   bytes += entry.bytes;
+  pruned += entry.pruned;
 }
 
 double Total::bits() const {

@@ -22,6 +22,7 @@ struct StoredEntry {
   bool is_vocabulary = false;            // embedding or head
   bool is_readable = true;               // Crumb has a codec for it
   std::vector<int64_t> codes_histogram;  // of codes and scales
+  int64_t pruned = 0;                    // weights that a mask takes out
 
   int64_t elements() const;
 };
@@ -37,7 +38,7 @@ struct Contents {
 
 /// Sums over entries.
 struct Total {
-  int64_t tensors = 0, elements = 0, bytes = 0;
+  int64_t tensors = 0, elements = 0, bytes = 0, pruned = 0;
   void add(const StoredEntry& entry);
   double bits() const;  // a weight
 };

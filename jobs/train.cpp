@@ -17,6 +17,7 @@
 #include "qat/convert.h"
 #include "qat/linear_factory.h"
 #include "qat/movement.h"
+#include "qat/quant_linear.h"
 #include "qat/rates.h"
 #include "qat/start.h"
 #include "quant/fingerprint.h"
@@ -44,6 +45,19 @@ void check_progress(const TrainJob& job, const train::Plan& plan, bool force) {
     log_warning("a finished run goes on: its learning rate had come to its end and rises again");
 }
 
+/// What an earlier run has pruned would come back in a run that does not know of it.
+void check_same_masks(const Path& run, const model::Decoder& decoder) {
+  const auto earlier = quant::open_checkpoint(run / "last");
+  for (const auto& stored : earlier->tensors()) {
+    if (!stored.format || !stored.format->has_mask) continue;
+    const auto linear = std::dynamic_pointer_cast<qat::QuantLinear>(decoder.linear(stored.desc.id));
+    const bool is_same = linear != nullptr && linear->format().has_mask &&
+                         linear->quantized().mask == earlier->read_codes(stored, 0, stored.desc.rows()).mask;
+    CRUMB_CHECK(is_same, "init_from: {} of the run in {} is pruned, and not so here; begin with its method.init",
+                stored.desc.module_name(), run.string());
+  }
+}
+
 /// Every value that the earlier run trained, whether this one trains it or not.
 void load_earlier_run(const TrainJob& job, model::Decoder& decoder) {
   if (job.init_from.is_word()) return;
@@ -54,6 +68,7 @@ void load_earlier_run(const TrainJob& job, model::Decoder& decoder) {
   const std::string damage = train::damage_of(*folder);
   CRUMB_CHECK(damage.empty(), "init_from: {} is damaged ({}); run its job again, which goes on from the one before it",
               folder->string(), damage);
+  check_same_masks(run, decoder);
   const train::TrainedParts all{.linears = true, .norms = true, .biases = true, .embeddings = true, .head = true};
   train::load_masters(*folder, train::trained_parameters(decoder, all));
 }
@@ -105,6 +120,7 @@ TrainResult run_train_job(TrainJob job, bool force) {
   prepare_train_output(job, force);
   choose_threads(job);
   const torch::Device device = choose_device(job);
+  if (job.quantizes() && !device.is_cpu()) qat::check_device(*job.qat(), job.device);
   const torch::ScalarType compute = choose_compute(job);
   TrainStart start = open_train_start(job);
   check_ending(job, start.spec, *start.tokenizer);

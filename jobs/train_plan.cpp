@@ -143,7 +143,9 @@ DryRun plan_train_job(TrainJob job, bool force) {
   check_train_output(job, force);
   check_texts(job);
   const arch::DecoderSpec spec = read_spec(job, run);
-  const auto formats = planned_formats(job, spec);
+  auto formats = planned_formats(job, spec);
+  if (const Path* start = job.quantizes() ? job.qat()->start() : nullptr; start != nullptr)
+    keep_masks(*quant::open_checkpoint(*start), formats);
   if (job.quantizes()) job.qat()->linears.warn_unmatched(spec);
   run.architecture = arch::architecture_name(spec.architecture);
   run.parameters = arch::parameter_count(spec);

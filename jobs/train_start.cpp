@@ -20,6 +20,13 @@ void require_trainable(const TrainJob& job, const quant::Checkpoint& checkpoint)
               job.model.source().string());
 }
 
+void keep_masks(const quant::Checkpoint& start, std::map<std::string, quant::QuantFormat>& formats) {
+  for (const auto& stored : start.tensors()) {
+    const auto found = formats.find(stored.desc.hf_name);
+    if (found != formats.end() && stored.format) found->second.has_mask = stored.format->has_mask;
+  }
+}
+
 void check_quantized_start(const TrainJob& job, const quant::Checkpoint& start, const arch::DecoderSpec& model) {
   const Path& folder = start.path();
   CRUMB_CHECK(start.kind() == quant::CheckpointKind::codes, "method.init: {} is no quantized folder", folder.string());
@@ -31,7 +38,8 @@ void check_quantized_start(const TrainJob& job, const quant::Checkpoint& start, 
     user_error("method.init: {} was not made of {}: {} is {}, and {} there", folder.string(),
                job.model.source().string(), first.field, first.second, first.first);
   }
-  const auto formats = planned_formats(job, start.spec());
+  auto formats = planned_formats(job, start.spec());
+  keep_masks(start, formats);
   for (const auto& stored : start.tensors()) {
     const auto found = formats.find(stored.desc.hf_name);
     const auto wanted = found == formats.end() ? std::nullopt : std::optional(found->second);

@@ -34,6 +34,10 @@ struct TrainStart {
 /// UserError for a model that is quantized already, where the job quantizes.
 void require_trainable(const TrainJob& job, const quant::Checkpoint& checkpoint);
 
+/// Formats of a job (planned_formats) as a run has them that begins with the folder of method.init: what is pruned
+/// there stays so.
+void keep_masks(const quant::Checkpoint& start, std::map<std::string, quant::QuantFormat>& formats);
+
 /// Of the folder of method.init: UserError unless it was made of a model like `model`, in the formats of the job.
 void check_quantized_start(const TrainJob& job, const quant::Checkpoint& start, const arch::DecoderSpec& model);
 

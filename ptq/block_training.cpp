@@ -50,6 +50,7 @@ class TrainedLinear {
         log_scale_(torch::tensor(start.codes.scales).view({rows_, -1}).log()),
         first_weight_(start.masters),
         first_scale_(log_scale_.value.detach().exp()) {
+    if (format_.has_mask) mask_ = masked(torch::ones({rows_, cols_}), start.codes.mask);
     if (format_.has_zero_points()) zero_points_ = torch::tensor(start.codes.zero_points, torch::kInt).view({rows_, -1});
   }
 
@@ -62,6 +63,7 @@ class TrainedLinear {
     const auto by_group = [&](const Tensor& x) { return x.view({rows_, first_scale_.size(1), -1}); };
     const Tensor scale = first_scale_.unsqueeze(2);
     by_group(weight_.value).sub_(by_group(weight_.direction(training.step, number)) * scale * (training.lr * share));
+    if (mask_.defined()) weight_.value.mul_(mask_);  // what is pruned does not come back
     log_scale_.value.sub_(log_scale_.direction(training.step, number), training.scale_lr * share);
     if (training.reach > 0) {
       const Tensor reach = (scale * training.reach).expand_as(by_group(weight_.value)).reshape({rows_, cols_});
@@ -86,7 +88,7 @@ class TrainedLinear {
   quant::QuantFormat format_;
   int64_t rows_, cols_;
   Trained weight_, log_scale_;
-  Tensor zero_points_, first_weight_, first_scale_;
+  Tensor zero_points_, mask_, first_weight_, first_scale_;
 };
 
 /// Relative to each token's output, or of all together relative to theirs: a quotient of two sums over tokens.
@@ -180,6 +182,7 @@ class TrainedMethod : public BlockMethod {
   TrainedMethod(std::shared_ptr<BlockMethod> first, const BlockTraining& training)
       : first_(std::move(first)), training_(training) {}
 
+  bool prunes_jointly() const override { return first_->prunes_jointly(); }
   void quantize(BlockWork& work) const override {
     const Tensor input = work.memory.make(work.residual.sizes());
     input.copy_(work.residual);

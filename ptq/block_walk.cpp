@@ -25,8 +25,13 @@ constexpr int64_t kTokensAtOnce = 4096;
 class BlockWalk {
  public:
   BlockWalk(const quant::Checkpoint& model, quant::CodesFolder& folder, const BlockMethod& method,
-            ActivationMemory& memory)
-      : model_(model), folder_(folder), method_(method), memory_(memory), table_(arch::tensor_table(model.spec())) {}
+            const PruningOptions& pruning, ActivationMemory& memory)
+      : model_(model),
+        folder_(folder),
+        method_(method),
+        pruning_(pruning),
+        memory_(memory),
+        table_(arch::tensor_table(model.spec())) {}
 
   QuantizeReport run(const CalibrationTokens& calibration) {
     const bool is_resumed = folder_.num_finished() > 0;
@@ -114,7 +119,8 @@ class BlockWalk {
                    .residual = residual_,
                    .windows_at_once = std::max<int64_t>(1, kTokensAtOnce / tokens),
                    .formats = {},
-                   .memory = memory_};
+                   .memory = memory_,
+                   .pruning = pruning_};
     for_each_linear(layer, [&](const TensorDesc& desc) { work.formats[desc.id.slot] = *folder_.format_of(desc); });
     return work;
   }
@@ -146,13 +152,15 @@ class BlockWalk {
 
   void put(const TensorDesc& desc, const torch::Tensor& w, const LinearResult& result) {
     const QuantizedTensor& codes = result.codes;
+    const torch::Tensor kept = masked(w, codes.mask);
     const int64_t group_cols = codes.format.group_cols(codes.cols);
     TensorError error{.module = desc.module_name(),
                       .layer = desc.id.layer,
                       .error = weight_error(w.const_data_ptr<float>(), codes),
                       .scales = std::ssize(codes.scales),
-                      .clamped_scales = quant::count_clamped(w.const_data_ptr<float>(), codes.scales.data(), codes.rows,
-                                                             codes.cols, group_cols),
+                      .clamped_scales = quant::count_clamped(kept.const_data_ptr<float>(), codes.scales.data(),
+                                                             codes.rows, codes.cols, group_cols),
+                      .pruned = std::ranges::count(codes.mask, 0),
                       .output = output_error(w, dequantized(codes), result.gram),
                       .largest_input = result.largest_input};
     report_.tensors.push_back(error);
@@ -165,6 +173,7 @@ class BlockWalk {
   const quant::Checkpoint& model_;
   quant::CodesFolder& folder_;
   const BlockMethod& method_;
+  const PruningOptions& pruning_;
   ActivationMemory& memory_;
   std::vector<TensorDesc> table_;
   torch::Tensor residual_;
@@ -240,6 +249,19 @@ InputStatistics measure_inputs(const torch::Tensor& input, int64_t windows_at_on
   return out;
 }
 
+namespace {
+
+/// Where the method does not choose them itself.
+void choose_masks(BlockWork& work, const std::map<Slot, torch::Tensor>& weights, const InputStatistics& inputs) {
+  if (!work.pruning.prunes() || work.pruning.is_joint()) return;
+  const torch::Tensor sizes = inputs.gram.diagonal().to(torch::kFloat64).sqrt().contiguous();
+  const double* factors = work.pruning.looks_at_activations() ? sizes.const_data_ptr<double>() : nullptr;
+  for (const auto& [slot, w] : weights)
+    work.masks[slot] = choose_mask(w.const_data_ptr<float>(), w.size(0), w.size(1), factors, work.pruning.amount());
+}
+
+}  // namespace
+
 void LinearMethod::quantize(BlockWork& work) const {
   for (GroupedPass pass(work); !pass.is_done(); pass.advance()) {
     std::map<Slot, torch::Tensor> weights;
@@ -252,7 +274,10 @@ void LinearMethod::quantize(BlockWork& work) const {
     if (inputs.capped_tokens > 0)
       log_info("{}: {} of {} tokens weigh no more than token_cap lets them", work.name(weights.begin()->first),
                inputs.capped_tokens, pass.input().size(0) * pass.input().size(1));
+    choose_masks(work, weights, inputs);
     for (auto& [slot, result] : round(work, weights, inputs)) {
+      if (work.masks.contains(slot)) result.codes.mask = work.masks.at(slot);
+      CRUMB_ASSERT(!result.codes.format.has_mask || result.codes.find_broken_mask() < 0);
       result.gram = inputs.gram;
       result.largest_input = inputs.largest;
       replace_weight(*work.linear(slot), result.codes);
@@ -267,6 +292,11 @@ OutputError output_error(const torch::Tensor& w, const torch::Tensor& q, const t
   return {.error_square = std::max(0.0, energy(w - q)), .output_square = energy(w)};
 }
 
+torch::Tensor masked(const torch::Tensor& w, const std::vector<uint8_t>& mask) {
+  if (mask.empty()) return w;
+  return w * torch::from_blob(const_cast<uint8_t*>(mask.data()), w.sizes(), torch::kUInt8);
+}
+
 torch::Tensor dequantized(const QuantizedTensor& codes) {
   torch::Tensor values = torch::empty({codes.rows, codes.cols});
   codes.dequantize(values.data_ptr<float>());
@@ -279,9 +309,10 @@ void replace_weight(model::LinearModule& linear, const QuantizedTensor& codes) {
 }
 
 QuantizeReport walk_blocks(const quant::Checkpoint& model, quant::CodesFolder& folder, const BlockMethod& method,
-                           const CalibrationTokens& calibration, ActivationMemory& memory, ThreadPool& pool) {
+                           const CalibrationTokens& calibration, const PruningOptions& pruning,
+                           ActivationMemory& memory, ThreadPool& pool) {
   at::set_num_threads(pool.num_threads());
-  return BlockWalk(model, folder, method, memory).run(calibration);
+  return BlockWalk(model, folder, method, pruning, memory).run(calibration);
 }
 
 }  // namespace crumb::ptq

@@ -11,6 +11,7 @@
 #include "model/block.h"
 #include "ptq/activations.h"
 #include "ptq/calibration.h"
+#include "ptq/pruning.h"
 #include "ptq/report.h"
 #include "quant/checkpoint.h"
 #include "quant/codes_folder.h"
@@ -35,7 +36,9 @@ struct BlockWork {
   int64_t windows_at_once = 1;  // batches of this size, in order, whoever computes: sums come out the same
   std::map<arch::Slot, quant::QuantFormat> formats;  // of the linears that are quantized
   ActivationMemory& memory;
-  std::map<arch::Slot, LinearResult> results = {};  // to be filled: one for each of `formats`
+  PruningOptions pruning = {};
+  std::map<arch::Slot, std::vector<uint8_t>> masks = {};  // [rows, cols], of linears that are pruned before rounding
+  std::map<arch::Slot, LinearResult> results = {};        // to be filled: one for each of `formats`
 
   const std::shared_ptr<model::LinearModule>& linear(arch::Slot slot) const {
     return block.linears_by_id().at(arch::TensorId{slot, layer});
@@ -56,6 +59,8 @@ class BlockMethod {
   /// Fills work.results, leaves the quantized weights in work.block and its output in work.residual. Nothing may depend
   /// on the number of threads but by the rounding of Torch's sums.
   virtual void quantize(BlockWork& work) const = 0;
+  /// Whether it chooses masks itself where PruningOptions::is_joint().
+  virtual bool prunes_jointly() const { return false; }
 };
 
 /// A block run group of linears by group of linears for all windows at once.
@@ -100,7 +105,8 @@ class LinearMethod : public BlockMethod {
   void quantize(BlockWork& work) const final;
 
  protected:
-  /// Rounds linears that share an input: w by slot. Gives codes and masters.
+  /// Rounds linears that share an input: w by slot. Gives codes and masters. The weights that work.masks prunes are
+  /// still there, and must become 0 in both.
   virtual std::map<arch::Slot, LinearResult> round(const BlockWork& work, const std::map<arch::Slot, torch::Tensor>& w,
                                                    const InputStatistics& inputs) const = 0;
 
@@ -111,6 +117,8 @@ class LinearMethod : public BlockMethod {
 /// sum over tokens |x (w - q)^T|^2 and |x w^T|^2, each by the number of tokens. w, q [rows, cols].
 OutputError output_error(const torch::Tensor& w, const torch::Tensor& q, const torch::Tensor& gram);
 
+/// w [rows, cols] with zeros where the mask has them.
+torch::Tensor masked(const torch::Tensor& w, const std::vector<uint8_t>& mask);
 torch::Tensor dequantized(const quant::QuantizedTensor& codes);
 /// Puts the dequantized codes in the place of a linear's weight.
 void replace_weight(model::LinearModule& linear, const quant::QuantizedTensor& codes);
@@ -118,6 +126,7 @@ void replace_weight(model::LinearModule& linear, const quant::QuantizedTensor& c
 /// Fills `folder` as walk_rows() does, by `method` and its activations. UserError naming the linear whose inputs are
 /// not finite.
 QuantizeReport walk_blocks(const quant::Checkpoint& model, quant::CodesFolder& folder, const BlockMethod& method,
-                           const CalibrationTokens& calibration, ActivationMemory& memory, ThreadPool& pool);
+                           const CalibrationTokens& calibration, const PruningOptions& pruning,
+                           ActivationMemory& memory, ThreadPool& pool);
 
 }  // namespace crumb::ptq

@@ -3,6 +3,7 @@
 #include <Eigen/Dense>
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numeric>
 
 #include "core/common/error.h"
@@ -34,6 +35,7 @@ class Chunk {
         options_(options),
         group_cols_(format.group_cols(cols_)),
         has_static_scales_(options.static_scales || group_cols_ == cols_),  // a whole row's turn comes first of all
+        sparsity_(options.sparsity),
         levels_(format.levels()),
         coefficients_(factor.coefficients(), cols_, cols_),
         errors_(rows_, cols_),
@@ -43,6 +45,9 @@ class Chunk {
   void run(int64_t begin, FeedbackResult& out) {
     codes_ = out.codes.codes.data() + begin * cols_;
     targets_ = out.targets.data() + begin * cols_;
+    if (format_.has_mask) mask_ = out.codes.mask.data() + begin * cols_;
+    // A first choice, for the scales: by the weights as they are.
+    if (sparsity_.prunes()) choose(0, columns_of_weights(0, cols_));
     if (has_static_scales_) {
       for (int64_t group = 0; group < cols_ / group_cols_; ++group) find_scales(group, w_, cols_, group * group_cols_);
     }
@@ -59,19 +64,73 @@ class Chunk {
   }
 
  private:
-  /// Where scales come from the targets, a group lies within one block.
+  /// Where scales come from the targets, a group lies within one block; so do neighbours of which some are pruned.
   int64_t block_cols() const {
+    if (sparsity_.of > 0) return kBlockCols / sparsity_.of * sparsity_.of;
     if (has_static_scales_) return kBlockCols;
     return std::max(group_cols_, kBlockCols / group_cols_ * group_cols_);
   }
 
   GroupScale* scales_of(int64_t group) { return scales_.data() + group * rows_; }
 
-  /// Scales of a group from values [rows, stride] at column `at`.
+  bool is_pruned(int64_t row, int64_t col) const { return mask_ != nullptr && mask_[row * cols_ + col] == 0; }
+
+  /// Scales of a group from values [rows, stride] at column `at`: of the weights that stay, or of all where none does,
+  /// since what is pruned may change until its turn comes.
   void find_scales(int64_t group, const float* values, int64_t stride, int64_t at) {
-    for (int64_t row = 0; row < rows_; ++row)
-      scales_of(group)[row] = format_.grid->find_scale(values + row * stride + at, group_cols_, format_, options_.init,
+    std::vector<float> kept;
+    for (int64_t row = 0; row < rows_; ++row) {
+      const float* w = values + row * stride + at;
+      if (mask_ != nullptr) {
+        kept.assign(w, w + group_cols_);
+        for (int64_t k = 0; k < group_cols_; ++k) {
+          if (is_pruned(row, group * group_cols_ + k)) kept[static_cast<size_t>(k)] = 0;
+        }
+        if (std::ranges::any_of(kept, [](float x) { return x != 0; })) w = kept.data();
+      }
+      scales_of(group)[row] = format_.grid->find_scale(w, group_cols_, format_, options_.init,
                                                        factor_.importance().data() + group * group_cols_);
+    }
+  }
+
+  /// Columns [i, i + count) of the factor's order.
+  RowMajor columns_of_weights(int64_t i, int64_t count) const {
+    RowMajor values(rows_, count);
+    for (int64_t row = 0; row < rows_; ++row) {
+      for (int64_t k = 0; k < count; ++k)
+        values(row, k) = w_[row * cols_ + factor_.order()[static_cast<size_t>(i + k)]];
+    }
+    return values;
+  }
+
+  /// Which of columns [i, i + values.cols()) of the order go, whose targets are these values.
+  void choose(int64_t i, const RowMajor& values) {
+    const int64_t count = values.cols(), together = sparsity_.of > 0 ? sparsity_.of : count;
+    std::vector<double> scores(static_cast<size_t>(together));
+    std::vector<uint8_t> kept(static_cast<size_t>(together));
+    for (int64_t begin = 0; begin < count; begin += together) {
+      const int64_t first = i + begin;
+      const int64_t pruned = sparsity_.pruned_of(first + together) - sparsity_.pruned_of(first);
+      for (int64_t row = 0; row < rows_; ++row) {
+        for (int64_t k = 0; k < together; ++k) {
+          const double target = values(row, begin + k);
+          scores[static_cast<size_t>(k)] = target * target * factor_.pivots()[static_cast<size_t>(first + k)];
+        }
+        keep_largest(scores.data(), together, pruned, kept.data());
+        for (int64_t k = 0; k < together; ++k)
+          mask_[row * cols_ + factor_.order()[static_cast<size_t>(first + k)]] = kept[static_cast<size_t>(k)];
+      }
+    }
+  }
+
+  /// Columns [i, i + count) of the order within the block that begins with `first`, as they best make up for all before
+  /// column i: the weights that GPTQ and SparseGPT have in memory then. With moves d of them, and C of the coefficients
+  /// among them, d = feed - d C, since a column that moves is itself an error to those after it.
+  RowMajor targets_of(int64_t first, int64_t i, int64_t count, const Columns& feed) const {
+    RowMajor moves = feed.middleCols(i - first, count);
+    moves.noalias() += errors_.middleCols(first, i - first) * coefficients_.block(first, i, i - first, count);
+    coefficients_.block(i, i, count, count).triangularView<Eigen::UnitUpper>().solveInPlace<Eigen::OnTheRight>(moves);
+    return moves + columns_of_weights(i, count);
   }
 
   void round_block(int64_t first, int64_t count) {
@@ -81,10 +140,16 @@ class Chunk {
     Eigen::VectorXf target(rows_);
     for (int64_t i = first; i < first + count; ++i) {
       const int64_t col = factor_.order()[static_cast<size_t>(i)], group = col / group_cols_;
+      if (const int64_t together = sparsity_.of > 0 ? sparsity_.of : count;
+          sparsity_.prunes() && (i - first) % together == 0)
+        choose(i, targets_of(first, i, together, feed));
       if (!has_static_scales_ && i % group_cols_ == 0) find_scales_of_targets(first, i, feed);
       for (int64_t row = 0; row < rows_; ++row) target[row] = w_[row * cols_ + col];
       target += feed.col(i - first);
       target.noalias() += errors_.middleCols(first, i - first) * coefficients_.col(i).segment(first, i - first);
+      for (int64_t row = 0; row < rows_; ++row) {
+        if (is_pruned(row, col)) target[row] = 0;  // whose code is that of 0
+      }
       const GroupScale* scales = scales_of(group);
       format_.grid->nearest_codes_of_column(target.data(), rows_, format_, scales, codes.data());
       for (int64_t row = 0; row < rows_; ++row) {
@@ -97,13 +162,9 @@ class Chunk {
     }
   }
 
-  /// The group that begins with column i, columns in their own order: its targets as far as they are known.
+  /// Of the group that begins with column i, columns in their own order.
   void find_scales_of_targets(int64_t first, int64_t i, const Columns& feed) {
-    RowMajor values = feed.middleCols(i - first, group_cols_);
-    values.noalias() += errors_.middleCols(first, i - first) * coefficients_.block(first, i, i - first, group_cols_);
-    for (int64_t row = 0; row < rows_; ++row) {
-      for (int64_t k = 0; k < group_cols_; ++k) values(row, k) += w_[row * cols_ + i + k];
-    }
+    const RowMajor values = targets_of(first, i, group_cols_, feed);
     find_scales(i / group_cols_, values.data(), group_cols_, 0);
   }
 
@@ -114,22 +175,43 @@ class Chunk {
   const FeedbackOptions& options_;
   int64_t group_cols_;
   bool has_static_scales_;
+  Sparsity sparsity_;
   std::vector<float> levels_;
   Eigen::Map<const RowMajor> coefficients_;
   Columns errors_;                  // w - q of the columns done, in the factor's order
   std::vector<GroupScale> scales_;  // [groups, rows]
   uint8_t* codes_ = nullptr;
   float* targets_ = nullptr;
+  uint8_t* mask_ = nullptr;  // null: nothing is pruned
 };
+
+/// Columns of falling energy, those of a pattern together.
+void sort_by_energy(std::vector<int64_t>& order, int64_t together, const std::function<double(int64_t)>& energy) {
+  std::vector<int64_t> heads;
+  std::vector<double> sums;
+  for (int64_t begin = 0; begin < std::ssize(order); begin += together) {
+    heads.push_back(begin / together);
+    double& sum = sums.emplace_back(0);
+    for (int64_t k = 0; k < together; ++k) sum += energy(begin + k);
+  }
+  std::ranges::stable_sort(heads, std::greater<>(), [&](int64_t head) { return sums[static_cast<size_t>(head)]; });
+  for (int64_t i = 0; i < std::ssize(order); ++i)
+    order[static_cast<size_t>(i)] = heads[static_cast<size_t>(i / together)] * together + i % together;
+}
 
 }  // namespace
 
 FeedbackFactor::FeedbackFactor(const float* gram, int64_t n, const FeedbackOptions& options)
-    : n_(n), order_(static_cast<size_t>(n)), coefficients_(static_cast<size_t>(n * n)) {
-  CRUMB_ASSERT(options.static_scales || !options.act_order);
+    : n_(n),
+      order_(static_cast<size_t>(n)),
+      coefficients_(static_cast<size_t>(n * n)),
+      pivots_(static_cast<size_t>(n)) {
+  CRUMB_ASSERT(options.static_scales || !(options.act_order || options.sparsity.prunes()));
   const auto diagonal = [&](int64_t i) { return gram[i * n + i]; };
+  const int64_t together = std::max<int64_t>(1, options.sparsity.of);
+  CRUMB_ASSERT(n % together == 0);
   std::iota(order_.begin(), order_.end(), 0);
-  if (options.act_order) std::ranges::stable_sort(order_, std::greater<>(), diagonal);
+  if (options.act_order) sort_by_energy(order_, together, diagonal);
   double mean = 0;
   for (int64_t i = 0; i < n; ++i) {
     dead_columns_ += diagonal(i) == 0 ? 1 : 0;
@@ -155,6 +237,8 @@ bool FeedbackFactor::factorize(const float* gram, double added) {
   for (int64_t i = 0; i < n_; ++i) {
     const double pivot = reversed(n_ - 1 - i, n_ - 1 - i);
     if (!(pivot > 0) || !std::isfinite(pivot)) return false;
+    const int64_t col = order_[static_cast<size_t>(i)];
+    pivots_[static_cast<size_t>(i)] = gram[col * n_ + col] == 0 ? 0 : static_cast<float>(pivot * pivot);
     for (int64_t j = 0; j < i; ++j)
       coefficients_[static_cast<size_t>(j * n_ + i)] = static_cast<float>(reversed(n_ - 1 - j, n_ - 1 - i) / pivot);
   }
@@ -162,7 +246,8 @@ bool FeedbackFactor::factorize(const float* gram, double added) {
 }
 
 FeedbackResult round_with_feedback(const float* w, int64_t rows, const FeedbackFactor& factor,
-                                   const QuantFormat& format, const FeedbackOptions& options, Executor& executor) {
+                                   const QuantFormat& format, const FeedbackOptions& options, Executor& executor,
+                                   const std::vector<uint8_t>& mask) {
   const int64_t cols = factor.size();
   CRUMB_ASSERT(cols % format.group_cols(cols) == 0);
   quant::check_method(format, options.init);
@@ -172,6 +257,9 @@ FeedbackResult round_with_feedback(const float* w, int64_t rows, const FeedbackF
   out.targets.resize(out.codes.codes.size());
   out.codes.scales.resize(static_cast<size_t>(rows * format.groups(cols)));
   if (format.has_zero_points()) out.codes.zero_points.resize(out.codes.scales.size());
+  CRUMB_ASSERT(format.has_mask == (options.sparsity.prunes() || !mask.empty()));
+  out.codes.mask = mask;
+  if (format.has_mask) out.codes.mask.resize(out.codes.codes.size());
   executor.run_in_turns((rows + kChunkRows - 1) / kChunkRows, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t chunk = begin; chunk < end; ++chunk) {
       const int64_t row = chunk * kChunkRows;

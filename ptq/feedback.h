@@ -8,12 +8,17 @@
 //
 // so column after column is rounded from the target t_i = w_i + sum_{j<i} e_j R_ji / R_ii. One Cholesky factorization
 // of H (its columns in reverse), where the usual form inverts H and factorizes the inverse.
+//
+// Pruning is rounding to 0: it adds R_ii^2 t_i^2 to the loss, which is SparseGPT's w^2 / [H^-1]_ii (arXiv:2301.00774)
+// of the columns that are left. With FeedbackOptions::sparsity the least of these go, block of columns by block when
+// its turn comes, and all that follow make up for pruning and rounding together.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
 #include "core/common/executor.h"
+#include "ptq/pruning.h"
 #include "quant/quantized_tensor.h"
 
 namespace crumb::ptq {
@@ -24,6 +29,8 @@ struct FeedbackOptions {
   bool static_scales = true;  // all scales from the weights as they are; else those of a group from the targets when
                               // its first column comes (needs act_order = false)
   quant::ScaleInit init = quant::ScaleInit::mse;
+  Sparsity sparsity = {};  // chosen on the way, for formats with a mask (needs static_scales). The neighbours of a
+                           // pattern stay together in the order of columns
 };
 
 /// What all linears with the same input share.
@@ -38,6 +45,8 @@ class FeedbackFactor {
   const std::vector<int64_t>& order() const { return order_; }  // the column that comes i-th
   /// R_ji / R_ii, j < i, both in that order, row-major [n, n]; the rest is 0.
   const float* coefficients() const { return coefficients_.data(); }
+  /// R_ii^2, i as in order(); 0 for columns that no token moves.
+  const std::vector<float>& pivots() const { return pivots_; }
   /// Diagonal of the damped matrix, by column: what errors of a scale search weigh.
   const std::vector<float>& importance() const { return importance_; }
   double damping() const { return damping_; }  // the share that was used
@@ -48,19 +57,20 @@ class FeedbackFactor {
 
   int64_t n_;
   std::vector<int64_t> order_;
-  std::vector<float> coefficients_, importance_;
+  std::vector<float> coefficients_, pivots_, importance_;
   double damping_ = 0;
   int64_t dead_columns_ = 0;
 };
 
 struct FeedbackResult {
   quant::QuantizedTensor codes;
-  std::vector<float> targets;  // [rows, cols]: what was rounded to the codes
+  std::vector<float> targets;  // [rows, cols]: what was rounded to the codes; 0 for pruned weights
 };
 
-/// w [rows, n]. The result does not depend on the number of threads.
+/// w [rows, n]. The result does not depend on the number of threads. `mask` [rows, n]: the weights to prune, for a
+/// format with a mask where options.sparsity does not choose them.
 FeedbackResult round_with_feedback(const float* w, int64_t rows, const FeedbackFactor& factor,
-                                   const quant::QuantFormat& format, const FeedbackOptions& options,
-                                   Executor& executor);
+                                   const quant::QuantFormat& format, const FeedbackOptions& options, Executor& executor,
+                                   const std::vector<uint8_t>& mask = {});
 
 }  // namespace crumb::ptq

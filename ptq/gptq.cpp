@@ -12,16 +12,21 @@ namespace {
 class Gptq : public LinearMethod {
  public:
   Gptq(const FeedbackOptions& options, double token_cap) : LinearMethod(token_cap), options_(options) {}
+  bool prunes_jointly() const override { return options_.static_scales; }
 
  protected:
   std::map<arch::Slot, LinearResult> round(const BlockWork& work, const std::map<arch::Slot, torch::Tensor>& weights,
                                            const InputStatistics& inputs) const override {
-    const FeedbackFactor factor(inputs.gram.const_data_ptr<float>(), inputs.gram.size(0), options_);
+    FeedbackOptions options = options_;
+    if (work.pruning.is_joint()) options.sparsity = work.pruning.amount();
+    const FeedbackFactor factor(inputs.gram.const_data_ptr<float>(), inputs.gram.size(0), options);
     warn(factor, work.name(weights.begin()->first));
     std::map<arch::Slot, LinearResult> results;
     for (const auto& [slot, w] : weights) {
+      const auto mask = work.masks.find(slot);
       FeedbackResult rounded = round_with_feedback(w.const_data_ptr<float>(), w.size(0), factor, work.formats.at(slot),
-                                                   options_, kernels::torch_executor());
+                                                   options, kernels::torch_executor(),
+                                                   mask == work.masks.end() ? std::vector<uint8_t>() : mask->second);
       results[slot] = {.codes = std::move(rounded.codes),
                        .masters = torch::from_blob(rounded.targets.data(), w.sizes()).clone(),
                        .gram = {}};

@@ -20,10 +20,12 @@ class WeightedNearest : public LinearMethod {
     const torch::Tensor diagonal = inputs.gram.diagonal();
     const torch::Tensor importance = (diagonal + kLeastShare * diagonal.mean()).clamp_min(1e-30).contiguous();
     std::map<arch::Slot, LinearResult> results;
-    for (const auto& [slot, w] : weights)
-      results[slot] = {.codes = rounded(w, work.formats.at(slot), importance.const_data_ptr<float>()),
-                       .masters = w.clone(),
-                       .gram = {}};
+    for (const auto& [slot, weight] : weights) {
+      const auto mask = work.masks.find(slot);
+      const torch::Tensor w = mask == work.masks.end() ? weight.clone() : masked(weight, mask->second);
+      results[slot] = {
+          .codes = rounded(w, work.formats.at(slot), importance.const_data_ptr<float>()), .masters = w, .gram = {}};
+    }
     return results;
   }
 

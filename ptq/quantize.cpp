@@ -71,25 +71,53 @@ bool looks_at_activations(const Method& method) { return std::holds_alternative<
 
 QuantizeReport walk(const QuantizeJob& job, const quant::Checkpoint& model, quant::CodesFolder& folder,
                     const Method& method, const CalibrationTokens* calibration, ThreadPool& pool) {
-  if (calibration == nullptr) return walk_rows(model, folder, *std::get<std::unique_ptr<RowMethod>>(method), pool);
+  if (calibration == nullptr)
+    return walk_rows(model, folder, *std::get<std::unique_ptr<RowMethod>>(method), job.pruning, pool);
   const double memory =
       job.calibration.memory.is_word() ? std::numeric_limits<double>::infinity() : *job.calibration.memory.value * 1e9;
   ActivationMemory activations(AtomicFolder::partial_path(job.output), memory);
-  return walk_blocks(model, folder, *std::get<std::shared_ptr<BlockMethod>>(method), *calibration, activations, pool);
+  return walk_blocks(model, folder, *std::get<std::shared_ptr<BlockMethod>>(method), *calibration, job.pruning,
+                     activations, pool);
+}
+
+/// UserError for what the method cannot prune.
+template <class MethodOptions>
+void check_pruning(const PruningOptions& pruning, const MethodOptions& method) {
+  pruning.check(method.linears, quant::scale_init_from_name(method.init));
+  if (pruning.method != "none" && !pruning.prunes())
+    log_warning("pruning.sparsity: is 0, so nothing is pruned, whatever pruning.method says");
+  if (!pruning.looks_at_activations()) return;
+  const Method made = method.make();
+  CRUMB_CHECK(looks_at_activations(made),
+              "pruning.method: {} looks at activations, method {} at weights alone; use magnitude, or a method with a "
+              "calibration text{}",
+              pruning.method, method.kName,
+              std::is_same_v<MethodOptions, RtnMethod> ? " (rtn with method.importance: activations is one)" : "");
+  const bool prunes_jointly = std::get<std::shared_ptr<BlockMethod>>(made)->prunes_jointly();
+  CRUMB_CHECK(!pruning.is_joint() || prunes_jointly,
+              "pruning.method: sparsegpt needs a method that feeds errors on, with scales from the beginning: gptq, or "
+              "blockwise with first: gptq, and static_groups: true; others go with wanda");
 }
 
 template <class MethodOptions>
 void check(const QuantizeJob& job, const MethodOptions& method, bool force) {
   method.check();
+  check_pruning(job.pruning, method);
   quant::require_model_output(job.output, force, job.model);
 }
 
 /// Of the linears that are quantized, by hf_name.
 template <class MethodOptions>
-std::map<std::string, quant::QuantFormat> formats_for(const MethodOptions& method, const quant::Checkpoint& model) {
+std::map<std::string, quant::QuantFormat> formats_for(const PruningOptions& pruning, const MethodOptions& method,
+                                                      const quant::Checkpoint& model) {
   method.linears.warn_unmatched(model.spec());
   auto formats = method.linears.formats_of(model.spec());
   CRUMB_CHECK(!formats.empty(), "method.exclude: leaves no linear of {} to quantize", model.path().string());
+  for (auto& [name, format] : formats) {
+    const auto& desc = model.tensor(name).desc;
+    pruning.check_cols(desc.cols(), desc.module_name());
+    format.has_mask = pruning.prunes();
+  }
   return formats;
 }
 
@@ -99,7 +127,7 @@ QuantizeReport run(const QuantizeJob& job, const MethodOptions& method, bool for
   check(job, method, force);
   const Source source(job);
   const quant::Checkpoint& model = source.model();
-  const auto formats = formats_for(method, model);
+  const auto formats = formats_for(job.pruning, method, model);
   if (const auto head = added_head(source.stored(), model)) log_info("{}", to_text(*head));
   // Everything a user may have got wrong is found before the output is touched.
   const Method made = method.make();
@@ -161,7 +189,8 @@ QuantizePlan plan_quantize(const QuantizeJob& job, bool force) {
         check(job, method, force);
         const Source source(job);
         if (looks_at_activations(method.make())) check_calibration(job.calibration, source.model());
-        return plan_of(source.stored(), source.model(), formats_for(method, source.model()), masters_of(job));
+        return plan_of(source.stored(), source.model(), formats_for(job.pruning, method, source.model()),
+                       masters_of(job));
       },
       job.method);
 }

@@ -11,6 +11,7 @@
 #include "ptq/calibration.h"
 #include "ptq/gptq.h"
 #include "ptq/hqq.h"
+#include "ptq/pruning.h"
 #include "ptq/quantize_plan.h"
 #include "ptq/report.h"
 #include "ptq/rotation.h"
@@ -21,6 +22,7 @@ namespace crumb::ptq {
 struct QuantizeJob {
   Path model, output;
   RotationOptions rotation;
+  PruningOptions pruning;
   std::variant<RtnMethod, HqqMethod, GptqMethod, AutoRoundMethod, BlockwiseMethod> method;
   CalibrationOptions calibration;
   bool masters = false;
@@ -30,6 +32,7 @@ struct QuantizeJob {
     v.field("model", model, "the HF folder or GGUF to quantize", {.required = true});
     v.field("output", output, "the folder to write: codes and scales", {.required = true});
     v.section("rotation", rotation, "Before the method: rotations that do not change what the model computes");
+    v.section("pruning", pruning, "Weights that become zero, while the others are rounded by the method");
     v.section("method", method,
               "What becomes of the linears: rtn rounds them to nearest, hqq with scales that give up outliers, gptq "
               "with error feedback, autoround learns which way to round, blockwise trains each block after gptq");

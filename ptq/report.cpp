@@ -35,6 +35,12 @@ WeightError QuantizeReport::of_kind(const std::string& kind) const {
   return sum;
 }
 
+int64_t QuantizeReport::pruned() const {
+  int64_t sum = 0;
+  for (const auto& tensor : tensors) sum += tensor.pruned;
+  return sum;
+}
+
 std::vector<std::string> QuantizeReport::kinds() const {
   std::vector<std::string> out;
   for (const auto& tensor : tensors) {
@@ -86,6 +92,7 @@ nlohmann::json to_note(const TensorError& tensor) {
           {"weight_square", tensor.error.weight_square},
           {"scales", tensor.scales},
           {"clamped_scales", tensor.clamped_scales},
+          {"pruned", tensor.pruned},
           {"output_error_square", tensor.output.error_square},
           {"output_square", tensor.output.output_square},
           {"largest_input", tensor.largest_input}};
@@ -99,6 +106,7 @@ TensorError from_note(const nlohmann::json& note) {
                     .weight_square = note.at("weight_square")},
           .scales = note.at("scales"),
           .clamped_scales = note.at("clamped_scales"),
+          .pruned = note.at("pruned"),
           .output = {.error_square = note.at("output_error_square"), .output_square = note.at("output_square")},
           .largest_input = note.at("largest_input")};
 }

@@ -33,6 +33,7 @@ struct TensorError {
   int layer = -1;
   WeightError error;
   int64_t scales = 0, clamped_scales = 0;  // those at an end of their range: quant::count_clamped
+  int64_t pruned = 0;                      // weights
   OutputError output = {};
   double largest_input = 0;                                                  // |x| of the calibration text
   std::string kind() const { return module.substr(module.rfind('.') + 1); }  // "q_proj"
@@ -40,11 +41,12 @@ struct TensorError {
 
 struct QuantizeReport {
   std::vector<TensorError> tensors;  // the quantized ones, in the model's order
-  int64_t quantized_bytes = 0;       // codes, scales and zero points
+  int64_t quantized_bytes = 0;       // codes, scales, zero points and masks
   int64_t kept_weights = 0;          // parameters that stay as they are
 
   WeightError total() const;
   WeightError of_kind(const std::string& kind) const;
+  int64_t pruned() const;                  // weights
   std::vector<std::string> kinds() const;  // in order of appearance
   double bits_per_weight() const;          // of the quantized linears
   bool has_outputs() const;                // whether the method looked at activations

@@ -28,8 +28,9 @@ std::vector<float> read(const quant::Checkpoint& model, const StoredTensor& tens
 
 class RowWalk {
  public:
-  RowWalk(const quant::Checkpoint& model, quant::CodesFolder& folder, const RowMethod& method, ThreadPool& pool)
-      : model_(model), folder_(folder), method_(method), pool_(pool) {}
+  RowWalk(const quant::Checkpoint& model, quant::CodesFolder& folder, const RowMethod& method,
+          const PruningOptions& pruning, ThreadPool& pool)
+      : model_(model), folder_(folder), method_(method), pruning_(pruning), pool_(pool) {}
 
   QuantizeReport run() {
     int64_t linears = 0, finished = 0, weights = 0;
@@ -75,6 +76,7 @@ class RowWalk {
     // Pieces of a fixed size: sums and order do not depend on the number of threads.
     struct Piece {
       QuantizedTensor rows;
+      std::vector<float> kept;  // what is rounded, where weights are pruned
       WeightError error;
       int64_t clamped = 0;
     };
@@ -83,25 +85,37 @@ class RowWalk {
       for (int64_t i = first; i < last; ++i) {
         const float* values = w.data() + i * step * cols;
         Piece& piece = pieces[static_cast<size_t>(i)];
-        piece.rows = method_.quantize(values, std::min(step, rows - i * step), cols, format);
+        const int64_t count = std::min(step, rows - i * step);
+        std::vector<uint8_t> mask;
+        if (pruning_.prunes()) {
+          mask = choose_mask(values, count, cols, nullptr, pruning_.amount());
+          piece.kept = masked(values, mask);
+        }
+        const float* rounded = pruning_.prunes() ? piece.kept.data() : values;
+        piece.rows = method_.quantize(rounded, count, cols, format);
+        piece.rows.mask = std::move(mask);
         piece.error = weight_error(values, piece.rows);
         piece.clamped =
-            quant::count_clamped(values, piece.rows.scales.data(), piece.rows.rows, cols, format.group_cols(cols));
+            quant::count_clamped(rounded, piece.rows.scales.data(), piece.rows.rows, cols, format.group_cols(cols));
       }
     });
-    if (folder_.keeps_masters()) folder_.put_masters(desc, begin, end, w.data());
-    for (const Piece& piece : pieces) {
+    for (int64_t i = 0; i < std::ssize(pieces); ++i) {
+      const Piece& piece = pieces[static_cast<size_t>(i)];
+      const float* masters = pruning_.prunes() ? piece.kept.data() : w.data() + i * step * cols;
+      if (folder_.keeps_masters()) folder_.put_masters(desc, begin, begin + piece.rows.rows, masters);
       folder_.put(desc, begin, piece.rows);
       begin += piece.rows.rows;
       error.error += piece.error;
       error.scales += static_cast<int64_t>(piece.rows.scales.size());
       error.clamped_scales += piece.clamped;
+      error.pruned += std::ranges::count(piece.rows.mask, 0);
     }
   }
 
   const quant::Checkpoint& model_;
   quant::CodesFolder& folder_;
   const RowMethod& method_;
+  const PruningOptions& pruning_;
   ThreadPool& pool_;
   QuantizeReport report_;
 };
@@ -134,8 +148,8 @@ void put_kept_tensors(const quant::Checkpoint& model, quant::CodesFolder& folder
 }
 
 QuantizeReport walk_rows(const quant::Checkpoint& model, quant::CodesFolder& folder, const RowMethod& method,
-                         ThreadPool& pool) {
-  return RowWalk(model, folder, method, pool).run();
+                         const PruningOptions& pruning, ThreadPool& pool) {
+  return RowWalk(model, folder, method, pruning, pool).run();
 }
 
 }  // namespace crumb::ptq

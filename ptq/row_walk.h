@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "core/common/thread_pool.h"
+#include "ptq/pruning.h"
 #include "ptq/report.h"
 #include "quant/checkpoint.h"
 #include "quant/codes_folder.h"
@@ -29,7 +30,8 @@ void put_kept_tensors(const quant::Checkpoint& model, quant::CodesFolder& folder
 /// Fills `folder` with the linears that it has formats for, quantized, and the other tensors of `model` as they are;
 /// what is finished there already is left, and reported as it was. The result does not depend on the number of threads.
 /// UserError naming the tensor for weights that are not finite.
+/// pruning.looks_at_activations() is false.
 QuantizeReport walk_rows(const quant::Checkpoint& model, quant::CodesFolder& folder, const RowMethod& method,
-                         ThreadPool& pool);
+                         const PruningOptions& pruning, ThreadPool& pool);
 
 }  // namespace crumb::ptq

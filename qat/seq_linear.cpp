@@ -1,7 +1,5 @@
 #include "qat/seq_linear.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <ostream>
 
@@ -11,22 +9,6 @@
 
 namespace crumb::qat {
 namespace {
-
-/// ln of the first scales, [rows, groups].
-torch::Tensor first_log_scale(const torch::Tensor& weight, const SeqOptions& options) {
-  const int64_t cols = weight.size(1), group_cols = options.group_size == 0 ? cols : options.group_size;
-  CRUMB_CHECK(group_cols > 0 && cols % group_cols == 0,
-              "group_size: {} does not divide {}, the input size of the linear", options.group_size, cols);
-  const torch::Tensor w = weight.detach().to(torch::kCPU).contiguous();
-  torch::Tensor scale = torch::empty({w.size(0), cols / group_cols});
-  const float* values = w.const_data_ptr<float>();
-  float* scales = scale.data_ptr<float>();
-  at::parallel_for(0, scale.numel(), std::max<int64_t>(1, 16384 / group_cols), [&](int64_t begin, int64_t end) {
-    for (int64_t group = begin; group < end; ++group)
-      scales[group] = quant::Grid::seq->find_scale(values + group * group_cols, group_cols, {}, options.init).scale;
-  });
-  return scale.log_().to(weight.device());
-}
 
 torch::Tensor as_master(const torch::Tensor& parameter) {
   return parameter.defined() ? parameter.detach().to(torch::kFloat32, /*non_blocking=*/false, /*copy=*/true)
@@ -54,7 +36,7 @@ SeqLinearImpl::SeqLinearImpl(torch::Tensor initial_weight, torch::Tensor initial
   CRUMB_CHECK(initial_weight.dim() == 2 && initial_weight.scalar_type() == torch::kFloat32,
               "SeqLinear: the weight must be a float32 matrix [rows, cols]");
   weight = register_parameter("weight", std::move(initial_weight));
-  log_scale = register_parameter("log_scale", first_log_scale(weight, options_));
+  log_scale = register_parameter("log_scale", first_log_scales(weight, format(), options_.init));
   if (initial_bias.defined()) bias = register_parameter("bias", std::move(initial_bias));
 }
 

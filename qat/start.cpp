@@ -35,9 +35,11 @@ void take_scales(const quant::Checkpoint& start, model::Decoder& decoder) {
   for (const auto& stored : start.tensors()) {
     if (!stored.format) continue;
     const auto linear = std::dynamic_pointer_cast<QuantLinear>(decoder.linear(stored.desc.id));
-    CRUMB_ASSERT(linear != nullptr && linear->format() == *stored.format);
     const quant::QuantizedTensor codes = start.read_codes(stored, 0, stored.desc.rows());
+    CRUMB_ASSERT(linear != nullptr);
+    if (codes.format.has_mask) linear->set_mask(codes.mask);
     linear->set_scales(torch::tensor(codes.scales).view({codes.rows, -1}));
+    CRUMB_ASSERT(linear->format() == *stored.format);
     const quant::QuantizedTensor now = linear->quantized();
     CRUMB_CHECK(now.codes == codes.codes && now.scales == codes.scales,
                 "{}: the masters of {} do not belong to its codes; make the folder again", start.path().string(),

@@ -26,8 +26,8 @@ class Masters {
   std::shared_ptr<const formats::SafetensorsReader> reader_;  // null: there are none
 };
 
-/// Gives the quantized linears of a decoder that was made of its masters the scales of the folder. UserError naming a
-/// linear whose codes are others than the folder's then: masters and codes are not of one making.
+/// Gives the quantized linears of a decoder that was made of its masters the scales and masks of the folder. UserError
+/// naming a linear whose codes are others than the folder's then: masters and codes are not of one making.
 void take_scales(const quant::Checkpoint& start, model::Decoder& decoder);
 
 }  // namespace crumb::qat

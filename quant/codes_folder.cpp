@@ -172,19 +172,28 @@ void CodesFolder::go_on(const std::string& job) {
   record_bytes_ = std::ssize(record);
 }
 
+void CodesFolder::write_packed(const TensorDesc& desc, const char* suffix, int64_t begin, const QuantizedTensor& rows,
+                               const std::vector<uint8_t>& values, int bits) {
+  const int64_t row_bytes = packed_row_bytes(rows.cols, bits);
+  std::vector<uint8_t> packed(static_cast<size_t>(rows.rows * row_bytes));
+  for (int64_t row = 0; row < rows.rows; ++row)
+    pack_row(values.data() + row * rows.cols, rows.cols, bits, packed.data() + row * row_bytes);
+  tensors_.write(desc.hf_name + suffix, begin * row_bytes, packed.data(), std::ssize(packed));
+}
+
 void CodesFolder::put(const TensorDesc& desc, int64_t begin, const QuantizedTensor& rows) {
   const QuantFormat* format = format_of(desc);
   CRUMB_ASSERT(format != nullptr && rows.format == *format && rows.cols == desc.cols());
   check_finite(rows.scales.data(), static_cast<int64_t>(rows.scales.size()), base_.path(), desc.hf_name + kScaleSuffix);
-  const auto parts = parts_of(desc);
-  std::vector<uint8_t> packed(static_cast<size_t>(rows.rows * parts[0].row_bytes));
-  for (int64_t row = 0; row < rows.rows; ++row) {
-    pack_row(rows.codes.data() + row * rows.cols, rows.cols, format->bits, packed.data() + row * parts[0].row_bytes);
-  }
-  tensors_.write(parts[0].name, begin * parts[0].row_bytes, packed.data(), static_cast<int64_t>(packed.size()));
-  tensors_.write(parts[1].name, begin * parts[1].row_bytes, rows.scales.data(), rows.rows * parts[1].row_bytes);
+  write_packed(desc, kCodesSuffix, begin, rows, rows.codes, format->bits);
+  const int64_t row_bytes = format->groups(rows.cols) * 4;
+  tensors_.write(desc.hf_name + kScaleSuffix, begin * row_bytes, rows.scales.data(), rows.rows * row_bytes);
   if (format->has_zero_points())
-    tensors_.write(parts[2].name, begin * parts[2].row_bytes, rows.zero_points.data(), rows.rows * parts[2].row_bytes);
+    tensors_.write(desc.hf_name + kZeroPointSuffix, begin * row_bytes, rows.zero_points.data(), rows.rows * row_bytes);
+  if (format->has_mask) {
+    CRUMB_ASSERT(rows.find_broken_mask() < 0);
+    write_packed(desc, kMaskSuffix, begin, rows, rows.mask, 1);
+  }
   rows_put_[desc.hf_name] += rows.rows;
 }
 

@@ -67,7 +67,8 @@ class CodesFolder {
   /// Null: stored in floats.
   const QuantFormat* format_of(const arch::TensorDesc& desc) const;
 
-  /// Rows [begin, begin + rows.rows) of a quantized linear. UserError naming it if a scale is not finite.
+  /// Rows [begin, begin + rows.rows) of a quantized linear. UserError naming it if a scale is not finite. Where the
+  /// format has a mask, the values of pruned weights are 0.
   void put(const arch::TensorDesc& desc, int64_t begin, const QuantizedTensor& rows);
   /// Rows [begin, end) of any other tensor, in float32; rounded to what is stored. UserError naming it if a value is
   /// not finite.
@@ -94,6 +95,9 @@ class CodesFolder {
     std::string name;
     int64_t row_bytes;
   };
+  /// Rows of bits a code each, packed, into the tensor that is `desc` with this suffix.
+  void write_packed(const arch::TensorDesc& desc, const char* suffix, int64_t begin, const QuantizedTensor& rows,
+                    const std::vector<uint8_t>& values, int bits);
   std::vector<Part> parts_of(const arch::TensorDesc& desc) const;
   void declare(const StoredTensor& tensor);
   void open_files();

@@ -89,6 +89,7 @@ class FolderCheckpoint : public Checkpoint {
     }
     check_codes(tensor, result);
     read_scales(tensor, begin, result);
+    if (result.format.has_mask) read_mask(tensor, begin, result);
     return result;
   }
 
@@ -116,6 +117,7 @@ class FolderCheckpoint : public Checkpoint {
     }
     reader_.release_rows(codes_info(tensor), begin, end);
     reader_.release_rows(scale_info(tensor), begin, end);
+    if (tensor.format->has_mask) reader_.release_rows(mask_info(tensor), begin, end);
   }
 
   json hf_config() const override { return config_; }
@@ -130,6 +132,9 @@ class FolderCheckpoint : public Checkpoint {
   }
   const TensorInfo& scale_info(const StoredTensor& tensor) const {
     return reader_.at(own_name(tensor.desc) + kScaleSuffix);
+  }
+  const TensorInfo& mask_info(const StoredTensor& tensor) const {
+    return reader_.at(own_name(tensor.desc) + kMaskSuffix);
   }
   const TensorInfo& zero_point_info(const StoredTensor& tensor) const {
     return reader_.at(own_name(tensor.desc) + kZeroPointSuffix);
@@ -275,6 +280,19 @@ class FolderCheckpoint : public Checkpoint {
     result.zero_points.resize(result.scales.size());
     const auto first = bytes.begin() + begin * groups * 4;
     std::copy(first, first + result.rows * groups * 4, reinterpret_cast<uint8_t*>(result.zero_points.data()));
+  }
+
+  /// What the mask says is pruned must be 0.
+  void read_mask(const StoredTensor& tensor, int64_t begin, QuantizedTensor& result) const {
+    const int64_t row_bytes = packed_row_bytes(result.cols, 1);
+    const auto& info = mask_info(tensor);
+    const auto* packed = reader_.bytes(info).data() + begin * row_bytes;
+    result.mask.resize(result.codes.size());
+    for (int64_t row = 0; row < result.rows; ++row)
+      unpack_row(packed + row * row_bytes, result.cols, 1, result.mask.data() + row * result.cols);
+    const int64_t broken = result.find_broken_mask();
+    CRUMB_CHECK(broken < 0, "{}: tensor {} says that row {}, column {} is pruned, but its value is not 0",
+                path_.string(), info.name, begin + broken / result.cols, broken % result.cols);
   }
 
   Path path_;

@@ -69,6 +69,7 @@ std::string QuantFormat::title() const {
   std::transform(out.begin(), out.end(), out.begin(), [](unsigned char c) { return std::toupper(c); });
   if (facts.least_bits != facts.most_bits) out += std::to_string(bits);
   if (facts.may_be_asymmetric) out += symmetric ? " symmetric" : " asymmetric";
+  if (has_mask) out += " pruned";
   return out;
 }
 
@@ -103,6 +104,8 @@ void check_method(const QuantFormat& format, ScaleInit init, const std::string& 
               names_of([init](Grid grid) { return knows(grid, init); }), name, inits_of(format.grid));
 }
 
+bool has_zero(const QuantFormat& format) { return std::ranges::count(format.levels(), 0.0f) > 0; }
+
 std::string format_obstacle(const QuantFormat& format) {
   const GridFacts& facts = format.grid.facts();
   if (!has_bits(format.grid, format.bits))
@@ -110,6 +113,8 @@ std::string format_obstacle(const QuantFormat& format) {
   if (!format.symmetric && !facts.may_be_asymmetric)
     return fmt::format("grid {} is symmetric, symmetric: false does not exist", facts.name);
   if (format.group_size < 0) return fmt::format("group_size is {}", format.group_size);
+  if (format.has_mask && !has_zero(format))
+    return fmt::format("grid {} has no level 0 for pruned weights, mask: true does not exist", facts.name);
   return "";
 }
 

@@ -81,12 +81,13 @@ struct QuantFormat {
   int bits = 2;
   bool symmetric = true;   // false: a zero point a group
   int64_t group_size = 0;  // 0: one scale a row
+  bool has_mask = false;   // a bit a weight beside the codes says which are pruned
   int64_t groups(int64_t cols) const { return group_size == 0 ? 1 : cols / group_size; }
   int64_t group_cols(int64_t cols) const { return group_size == 0 ? cols : group_size; }
   bool has_zero_points() const { return !symmetric; }
   std::vector<float> levels() const { return grid->levels(*this); }
   std::string type_name() const;  // "seq2"; "fp8" has its bits in the name
-  std::string title() const;      // "SEQ", "INT4 symmetric"
+  std::string title() const;      // "SEQ", "INT4 symmetric", "INT4 symmetric pruned"
   bool operator==(const QuantFormat&) const = default;
 };
 
@@ -111,6 +112,8 @@ class AddedGrid {
 /// UserError for bits or symmetry that the grid does not have, in terms of the keys under `key`, and for first scales
 /// (`method.init`) that it does not know.
 void check_method(const QuantFormat& format, ScaleInit init, const std::string& key = "method");
+/// Whether a weight can be exactly 0: in a format with zero points each of them is a level.
+bool has_zero(const QuantFormat& format);
 /// Why there is no such format, in terms of quantization_config; empty if there is.
 std::string format_obstacle(const QuantFormat& format);
 

@@ -149,6 +149,10 @@ void LinearFormats::check(ScaleInit init) const {
   for (const auto& [format, key] : all_choices(*this)) check_method(format, init, key);
 }
 
+void LinearFormats::check_symmetric(const std::string& why) const {
+  for (const auto& [format, key] : all_choices(*this)) CRUMB_CHECK(format.symmetric, "{}.symmetric: {}", key, why);
+}
+
 std::vector<std::pair<Grid, std::string>> LinearFormats::grids() const {
   std::vector<std::pair<Grid, std::string>> out;
   for (const auto& [format, key] : all_choices(*this)) out.emplace_back(format.grid, key + ".grid");

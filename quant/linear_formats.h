@@ -74,6 +74,8 @@ struct LinearFormats {
   std::map<std::string, QuantFormat> formats_of(const arch::DecoderSpec& spec) const;
   /// UserError for combinations that do not exist (seq with 4 bits, ...), naming the key or the override.
   void check(ScaleInit init) const;
+  /// UserError naming the key, and why, for symmetric: false of the section or an override.
+  void check_symmetric(const std::string& why) const;
   /// Every grid that a linear may get, with the key that says so: "method.grid", "method.overrides.PATTERN.grid".
   std::vector<std::pair<Grid, std::string>> grids() const;
   /// Warns of patterns that match nothing: a mistyped one would leave a matrix quantized, or in a format, that it

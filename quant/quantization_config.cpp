@@ -15,10 +15,12 @@ using nlohmann::json;
 constexpr int kVersion = 1;
 
 json format_json(const QuantFormat& format) {
-  return {{"grid", std::string(format.grid.facts().name)},
-          {"bits", format.bits},
-          {"symmetric", format.symmetric},
-          {"group_size", format.group_size}};
+  json out = {{"grid", std::string(format.grid.facts().name)},
+              {"bits", format.bits},
+              {"symmetric", format.symmetric},
+              {"group_size", format.group_size}};
+  if (format.has_mask) out["mask"] = true;
+  return out;
 }
 
 QuantFormat most_frequent(const std::map<std::string, QuantFormat>& formats) {
@@ -59,7 +61,9 @@ json make_quantization_config(const std::map<std::string, QuantFormat>& formats,
   result["ignore"] = ignore;
   result["modules"] = json::object();
   for (const auto& [module, format] : formats) {
-    if (format != common) result["modules"][module] = format_json(format);
+    if (format == common) continue;
+    auto& own = result["modules"][module] = format_json(format);
+    if (common.has_mask) own["mask"] = format.has_mask;  // what is left out is as in all the others
   }
   return result;
 }
@@ -89,7 +93,8 @@ QuantFormat format_of_module(const json& config, const std::string& module, cons
   const QuantFormat format{.grid = grid_from_name(value_of<std::string>(own, common, "grid"), here),
                            .bits = value_of<int>(own, common, "bits"),
                            .symmetric = value_of<bool>(own, common, "symmetric", true),
-                           .group_size = value_of<int64_t>(own, common, "group_size")};
+                           .group_size = value_of<int64_t>(own, common, "group_size"),
+                           .has_mask = value_of<bool>(own, common, "mask", false)};
   const std::string obstacle = format_obstacle(format);
   CRUMB_CHECK(obstacle.empty(), "{}: {}", here, obstacle);
   return format;

@@ -20,6 +20,17 @@ void QuantizedTensor::dequantize(float* out) const {
   }
 }
 
+int64_t QuantizedTensor::find_broken_mask() const {
+  CRUMB_ASSERT(mask.size() == codes.size() && format.has_mask);
+  const std::vector<float> levels = format.levels();
+  const auto group_cols = static_cast<size_t>(format.group_cols(cols));
+  for (size_t i = 0; i < mask.size(); ++i) {
+    const float zero = format.has_zero_points() ? static_cast<float>(zero_points[i / group_cols]) : 0.0f;
+    if (mask[i] == 0 && levels[codes[i]] != zero) return static_cast<int64_t>(i);
+  }
+  return -1;
+}
+
 int64_t packed_row_bytes(int64_t cols, int bits) { return (cols * bits + 7) / 8; }
 
 // 2 bits:   byte 0: dd|cc|bb|aa   (bit 7 left), codes a b c d in order.

@@ -15,11 +15,14 @@ struct QuantizedTensor {
   std::vector<uint8_t> codes;        // [rows, cols], one byte a code
   std::vector<float> scales;         // [rows, groups], 6 significant bits
   std::vector<int32_t> zero_points;  // [rows, groups], where the format has them
+  std::vector<uint8_t> mask = {};  // [rows, cols], where the format has one: 1 for weights that stay, 0 for pruned ones
 
   /// What the weights of a group share; groups are numbered row by row.
   GroupScale group(size_t i) const { return {scales[i], zero_points.empty() ? 0 : zero_points[i]}; }
   /// out[rows, cols] = (level - zero point) * scale
   void dequantize(float* out) const;
+  /// The first weight, row by row, that is pruned and not 0; -1: there is none.
+  int64_t find_broken_mask() const;
 };
 
 /// Bytes of one packed row: ceil(cols * bits / 8); a little-endian bit stream, low bits first.

@@ -47,6 +47,14 @@ done
 row "rtn-int8-row" --method rtn --grid int --bits 8
 row "rtn-fp8-row" --method rtn --grid fp8 --bits 8
 row "gptq-ternary-row" --method gptq --grid ternary
+for amount in half:"pruning.sparsity=0.5" 2of4:"pruning.pattern=2:4"; do
+  label=${amount%%:*} option=${amount#*:}
+  row "magnitude-$label-int8" --method rtn --grid int --bits 8 method.importance=activations pruning.method=magnitude "$option"
+  row "wanda-$label-int8" --method rtn --grid int --bits 8 method.importance=activations pruning.method=wanda "$option"
+  row "wanda-gptq-$label-int8" --method gptq --grid int --bits 8 pruning.method=wanda "$option"
+  row "sparsegpt-$label-int8" --method gptq --grid int --bits 8 pruning.method=sparsegpt "$option"
+  row "sparsegpt-$label-int4-g32" --method gptq --grid int --bits 4 --group-size 32 pruning.method=sparsegpt "$option"
+done
 for name in ${rows[@]+"${rows[@]}"}; do
   [[ "$known " == *" $name "* ]] || { echo "no row is called $name; there are:$known" >&2; exit 2; }
 done

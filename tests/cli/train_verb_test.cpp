@@ -254,6 +254,69 @@ TEST_F(TrainVerb, KeysOfAStartThatIsNotMadeAreRefused) {
   refuse({"method.init=gpqt"}, "it is none of absmax, absmean, mse, gptq, blockwise either");
 }
 
+TEST_F(TrainVerb, IntegersAreTrainedFromRounding) {
+  const TempDir dir;
+  for (const std::string& grid : std::vector<std::string>{"method.grid=int method.bits=3", "method.grid=ternary"}) {
+    const std::string name = grid.substr(12, 3);
+    std::vector<std::string> more = {grid.substr(0, grid.find(' '))};
+    if (grid.find(' ') != std::string::npos) more.push_back(grid.substr(grid.find(' ') + 1));
+    const auto result = run_qat(dir / name, more);
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    const auto log = log_of(dir / name);
+    EXPECT_LT(log.back()["valid_kl"], log.front()["valid_kl"]) << grid;
+    EXPECT_GT(log.back()["flipped_share"], 0.0) << grid;
+  }
+}
+
+// What crumb quantize has pruned stays so: in training, in the folder it writes, and in a run that goes on from it.
+TEST_F(TrainVerb, APrunedStartStaysPruned) {
+  const TempDir dir;
+  const auto made =
+      run_crumb("quantize " + teacher().string() + " --method gptq --grid int --bits 4 -o " + (dir / "start").string() +
+                " calibration.text=" + text() + " calibration.sequence_length=32 calibration.tokens=1024 masters=true" +
+                " pruning.method=sparsegpt pruning.pattern=2:4");
+  ASSERT_EQ(made.exit_code, 0) << made.err;
+  const std::vector<std::string> method = {"method.init=" + (dir / "start").string(), "method.grid=int",
+                                           "method.bits=4"};
+  const auto train = [&](const std::string& name, std::vector<std::string> more) {
+    more.insert(more.begin(), method.begin(), method.end());
+    return run_qat(dir / name, more);
+  };
+  const auto still = train("still", {"optimizer.lr=0", "optimizer.scale_lr=0", "schedule.tokens=64"});
+  ASSERT_EQ(still.exit_code, 0) << still.err;
+  EXPECT_EQ(read_file(dir / "still/model/model.safetensors"), read_file(dir / "start/model.safetensors"));
+  EXPECT_EQ(read_file(dir / "still/model/config.json"), read_file(dir / "start/config.json"));
+
+  const auto trained = train("trained", {"optimizer.weight_decay=0.1"});
+  ASSERT_EQ(trained.exit_code, 0) << trained.err;
+  const auto log = log_of(dir / "trained");
+  EXPECT_LT(log.back()["valid_kl"], log.front()["valid_kl"]);
+  EXPECT_GT(log.back()["flipped_share"], 0.0);
+  const auto tensors = [](const fs::path& folder) {
+    return Json::parse(run_crumb("inspect --json --tensors " + folder.string()).out);
+  };
+  const auto before = tensors(dir / "start"), after = tensors(dir / "trained/last");
+  EXPECT_EQ(before.at("types").at("int4").at("pruned"),
+            before.at("types").at("int4").at("parameters").get<int64_t>() / 2);
+  EXPECT_EQ(after.at("types"), before.at("types"));
+
+  // the masks of a run that goes on from it are those of its start, or it is refused
+  const auto again = train("again", {"init_from=" + (dir / "trained").string(), "schedule.tokens=64"});
+  EXPECT_EQ(again.exit_code, 0) << again.err;
+  const auto lost = run_qat(dir / "lost", {"method.grid=int", "method.bits=4",
+                                           "init_from=" + (dir / "trained").string(), "schedule.tokens=64"});
+  EXPECT_EQ(lost.exit_code, 2);
+  EXPECT_THAT(lost.err, HasSubstr("is pruned, and not so here; begin with its method.init"));
+  // a dry run counts the masks
+  auto dry = qat(dir / "dry", method);
+  dry.push_back("--dry-run");
+  dry.push_back("--json");
+  const auto plan = run_crumb(words(dry));
+  ASSERT_EQ(plan.exit_code, 0) << plan.err;
+  constexpr int64_t kShapes = 14 * 16;
+  EXPECT_EQ(Json::parse(plan.out).at("disk").at("model_bytes"), after.at("tensor_bytes").get<int64_t>() + kShapes);
+}
+
 TEST_F(TrainVerb, AGgufTrainsAsTheFolderItWasMadeFrom) {
   const TempDir dir;
   const auto exported = [&](const fs::path& from, const std::string& target, const std::string& name) {

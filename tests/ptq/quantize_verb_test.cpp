@@ -72,7 +72,7 @@ TEST(QuantizeVerb, ShippedJobsRunWithOverrides) {
     EXPECT_TRUE(testing::fs::exists(output / "config.json"));
     ++jobs;
   }
-  EXPECT_EQ(jobs, 9);
+  EXPECT_EQ(jobs, 11);
 }
 
 TEST(QuantizeVerb, PrintConfigShowsTheResolvedJobAndRunsNothing) {

@@ -123,12 +123,13 @@ TEST(QuantLinears, MoveByTheCodesThatFlip) {
 
 TEST(QatMethod, NamesTheGridsThatCanBeTrained) {
   EXPECT_NO_THROW(QatMethod{}.check());
-  const QatMethod int4{.linears = {.grid = "int", .bits = 4}}, seq4{.linears = {.bits = 4}},
-      mixed{.linears = {.overrides = {{"down_proj", {.grid = "int", .bits = 4}}}}};
-  EXPECT_EQ(testing::error_of([&] { int4.check(); }), "method.grid: training knows seq only, got int");
+  const QatMethod fp8{.linears = {.grid = "fp8", .bits = 8}}, seq4{.linears = {.bits = 4}},
+      mixed{.linears = {.overrides = {{"down_proj", {.grid = "fp8", .bits = 8}}}}};
+  EXPECT_EQ(testing::error_of([&] { fp8.check(); }), "method.grid: training knows seq, int, ternary only, got fp8");
   EXPECT_EQ(testing::error_of([&] { mixed.check(); }),
-            "method.overrides.down_proj.grid: training knows seq only, got int");
-  EXPECT_EQ(testing::error_of([&] { quant_linear_maker(int4); }), "method.grid: training knows seq only, got int");
+            "method.overrides.down_proj.grid: training knows seq, int, ternary only, got fp8");
+  EXPECT_EQ(testing::error_of([&] { quant_linear_maker(fp8); }),
+            "method.grid: training knows seq, int, ternary only, got fp8");
   EXPECT_EQ(testing::error_of([&] { seq4.check(); }), "method.bits: grid seq has 2 bits, got 4; grid int has 2 to 8");
 }
 

@@ -119,8 +119,9 @@ TEST(LinearFactory, ExcludedNamesStayFloatAndOverridesHold) {
 }
 
 TEST(LinearFactory, WhatCannotTrainIsRefused) {
-  const QatMethod int4{.linears = {.grid = "int", .bits = 4}};
-  EXPECT_EQ(testing::error_of([&] { linear_factory(int4); }), "method.grid: training knows seq only, got int");
+  const QatMethod fp8{.linears = {.grid = "fp8", .bits = 8}};
+  EXPECT_EQ(testing::error_of([&] { linear_factory(fp8); }),
+            "method.grid: training knows seq, int, ternary only, got fp8");
   const auto make = linear_factory({.linears = {.group_size = 48}});
   EXPECT_EQ(testing::error_of([&] {
               make("model.layers.1.mlp.up_proj", torch::randn({4, 64}), {});

@@ -139,6 +139,67 @@ TEST(CodesFolder, AnotherJobsWorkIsNotTouched) {
   EXPECT_EQ(names_in(dir / "strange"), std::vector<std::string>{"x"});
 }
 
+TEST(CodesFolder, KeepsMasks) {
+  const TempDir dir;
+  CodesModel model;
+  model.prune();
+  {  // two processes, and rows in pieces
+    CodesFolder first = folder_of(model, dir / "out", "a job");
+    const auto& tensors = model.base->tensors();
+    for (size_t i = 0; i < tensors.size(); i += 2) put_tensor(first, model, tensors[i].desc);
+  }
+  CodesFolder second = folder_of(model, dir / "out", "a job");
+  for (const auto& tensor : model.base->tensors()) {
+    if (second.is_finished(tensor.desc)) continue;
+    put_rows(second, model, tensor.desc, 0, 1);
+    if (tensor.desc.rows() > 1) put_rows(second, model, tensor.desc, 1, tensor.desc.rows());
+    second.finish(tensor.desc);
+  }
+  second.complete();
+  const auto saved = open_checkpoint(dir / "out");
+  int masked = 0;
+  for (const auto& [name, expected] : model.tensors) {
+    const auto& stored = saved->tensor(name);
+    ASSERT_EQ(stored.format, expected.format) << name;
+    const auto codes = saved->read_codes(stored, 0, expected.rows), part = saved->read_codes(stored, 3, 5);
+    EXPECT_EQ(codes.mask, expected.mask) << name;
+    EXPECT_EQ(part.mask, model.block(name, 3, 5).mask) << name;
+    EXPECT_EQ(codes.codes, expected.codes) << name;
+    masked += expected.mask.empty() ? 0 : 1;
+  }
+  EXPECT_EQ(masked, 6) << "q, k and v of two layers";
+  EXPECT_EQ(saved->hf_config().at("quantization_config").contains("mask"), false) << "most are SEQ";
+}
+
+TEST(CodesFolder, AMaskThatTheCodesContradictIsRefused) {
+  const TempDir dir;
+  CodesModel model;
+  model.prune();
+  std::filesystem::create_directories(dir / "out");
+  write_codes_folder(dir / "out", *model.base, model.source(), {"lm_head"});
+  const std::string name = "model.layers.1.self_attn.k_proj.weight";
+  std::string bytes = read_file(dir / "out/model.safetensors");
+  const formats::SafetensorsReader reader(dir / "out");
+  uint64_t head = 0;
+  std::memcpy(&head, bytes.data(), sizeof head);
+  const auto& tensor = model.tensors.at(name);
+  const size_t kept = static_cast<size_t>(std::ranges::find(tensor.mask, 1) - tensor.mask.begin());
+  ASSERT_LT(kept, 8u);
+  ASSERT_NE(tensor.codes[kept], 128);
+  bytes[8 + head + static_cast<size_t>(reader.at(name + "_mask").offset)] &= static_cast<char>(~(1 << kept));
+  testing::write_file(dir / "out/model.safetensors", bytes);
+  const auto saved = open_checkpoint(dir / "out");
+  EXPECT_THAT(error_of([&] { saved->read_codes(saved->tensor(name), 0, 4); }),
+              ::testing::EndsWith(fmt::format(
+                  "tensor {}_mask says that row 0, column {} is pruned, but its value is not 0", name, kept)));
+  // and one that config.json does not know of, or that is missing
+  std::string config = read_file(dir / "out/config.json");
+  const std::string word = "\"mask\": true";
+  ASSERT_NE(config.find(word), std::string::npos);
+  testing::write_file(dir / "out/config.json", config.replace(config.find(word), word.size(), "\"mask\": false"));
+  EXPECT_THAT(error_of([&] { open_checkpoint(dir / "out"); }), HasSubstr("_mask is not part of a llama model"));
+}
+
 TEST(CodesFolder, RefusesValuesThatAreNotFinite) {
   const TempDir dir;
   const CodesModel model;

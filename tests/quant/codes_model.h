@@ -57,7 +57,25 @@ struct CodesModel {
     if (!whole.zero_points.empty()) {
       part.zero_points.assign(whole.zero_points.begin() + begin * groups, whole.zero_points.begin() + end * groups);
     }
+    if (!whole.mask.empty())
+      part.mask.assign(whole.mask.begin() + begin * whole.cols, whole.mask.begin() + end * whole.cols);
     return part;
+  }
+  /// Prunes about a third of every linear whose grid has a level 0.
+  void prune() {
+    for (auto& [name, tensor] : tensors) {
+      if (!has_zero(tensor.format)) continue;
+      tensor.format.has_mask = true;
+      tensor.mask.resize(tensor.codes.size());
+      const Rng rng(5, hash_name(name));
+      const float zero = 0;
+      for (size_t i = 0; i < tensor.mask.size(); ++i) {
+        tensor.mask[i] = rng.below(i, 3) == 0 ? 0 : 1;
+        if (tensor.mask[i] != 0) continue;
+        const auto group = i / static_cast<size_t>(tensor.format.group_cols(tensor.cols));
+        tensor.format.grid->nearest_codes(&zero, 1, tensor.format, tensor.group(group), &tensor.codes[i]);
+      }
+    }
   }
   CodesSource source() const {
     CodesSource result;
