@@ -234,7 +234,7 @@ TEST(FeedbackRounding, MakesUpForWeightsThatAreGone) {
 
 // The first choice may take out the whole of a small group of which in the end something stays.
 TEST(FeedbackRounding, ScalesOfWhatStaysAreNeverThoseOfNothing) {
-  const Problem p = make_problem(64, 96, 200, 15);
+  const Problem p = make_problem(64, 256, 300, 15);  // more than a block, whose choice is the first one
   const QuantFormat format{Grid::intn, 8, true, 2, true};
   const FeedbackOptions options{.sparsity = {.share = 0.6}};
   const FeedbackFactor factor(p.gram.data(), p.cols, options);
