@@ -259,7 +259,8 @@ Verb add_quantize(CLI::App& program, const Globals& globals) {
   app->add_option("overrides", options->overrides, "key=value of the job, for example method.bits=4");
   const ptq::RtnMethod usual;
   const auto& linears = usual.linears;
-  app->add_option("--method", options->method, "rtn: round to nearest; hqq, gptq, autoround, blockwise: docs/ptq.md")
+  app->add_option("--method", options->method,
+                  "rtn: round to nearest; hqq, gptq, awq, smoothquant, autoround, blockwise: docs/ptq.md")
       ->default_str(usual.kName);
   app->add_option("--grid", options->grid, grid_words())->default_str(linears.grid);
   app->add_option("--bits", options->bits, bits_words())->default_str(fmt::format("{}", linears.bits));
@@ -272,10 +273,10 @@ Verb add_quantize(CLI::App& program, const Globals& globals) {
                   "glob on names of modules that stay as they are (repeatable); a bare word matches one part of a name")
       ->default_str(fmt::format("{}", fmt::join(linears.exclude, ", ")))
       ->allow_extra_args(false);
-  app->add_option(
-         "--calibration", options->calibration,
-         "text whose activations gptq, autoround, blockwise and rtn with method.importance=activations look at "
-         "(repeatable)")
+  app->add_option("--calibration", options->calibration,
+                  "text whose activations gptq, awq, smoothquant, autoround, blockwise and rtn with "
+                  "method.importance=activations look at "
+                  "(repeatable)")
       ->allow_extra_args(false);
   app->add_option("-o,--output", options->output, "the folder to write");
   app->add_flag("--dry-run", options->dry_run, "print formats, bits and bytes of what would be made; write nothing");

@@ -1,6 +1,8 @@
 #include "distill/teachers.h"
 
+#include "core/common/log.h"
 #include "distill/model_teacher.h"
+#include "quant/activations.h"
 #include "quant/checkpoint.h"
 
 namespace crumb::distill {
@@ -17,6 +19,9 @@ Teachers make_teachers(const ObjectiveOptions& objective, const Student& student
     teachers.baseline = make(student.spec, student.source);
   if (!other.empty() && needs_teacher(objective)) {
     const auto checkpoint = quant::open_checkpoint(other);
+    if (const auto activations = quant::activations_of(*checkpoint))
+      log_warning("teacher: {} rounds activations ({}); it teaches with those it would have without", other.string(),
+                  activations->title());
     check_same_pieces(student.tokenizer, *checkpoint->load_tokenizer());
     teachers.teacher = make(checkpoint->spec(), model::checkpoint_source(*checkpoint));
   } else {

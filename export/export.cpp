@@ -4,6 +4,7 @@
 #include "core/common/log.h"
 #include "core/formats/gguf.h"
 #include "export/writers.h"
+#include "quant/activations.h"
 
 namespace crumb::exporting {
 namespace {
@@ -64,6 +65,11 @@ ExportResult export_checkpoint(const quant::Checkpoint& checkpoint, const Path& 
   quant::check_vocabulary(checkpoint);
   ExportResult result;
   result.plan = plan_export(checkpoint.spec(), quantized_formats(checkpoint), options);
+  if (const auto activations = quant::activations_of(checkpoint))
+    result.plan.warnings.push_back(fmt::format(
+        "no file says that activations are quantized ({}): whoever runs it reads them as floats, or rounds them in its "
+        "own way",
+        activations->title()));
   check_output(checkpoint.path(), output, options);
   log_warnings(result.plan, 0);
   const size_t told = result.plan.warnings.size();

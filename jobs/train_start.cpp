@@ -11,6 +11,7 @@
 #include "model/float_model.h"
 #include "ptq/quantize.h"
 #include "qat/start.h"
+#include "quant/activations.h"
 
 namespace crumb::jobs {
 
@@ -18,6 +19,9 @@ void require_trainable(const TrainJob& job, const quant::Checkpoint& checkpoint)
   CRUMB_CHECK(!job.quantizes() || checkpoint.kind() != quant::CheckpointKind::codes,
               "model: {} is quantized already; give the model it was made from (init_from goes on from a finished run)",
               job.model.source().string());
+  if (const auto activations = quant::activations_of(checkpoint))
+    user_error("model: {} rounds activations ({}), which training does not; give the model it was made from",
+               job.model.source().string(), activations->title());
 }
 
 void keep_masks(const quant::Checkpoint& start, std::map<std::string, quant::QuantFormat>& formats) {
@@ -30,6 +34,9 @@ void keep_masks(const quant::Checkpoint& start, std::map<std::string, quant::Qua
 void check_quantized_start(const TrainJob& job, const quant::Checkpoint& start, const arch::DecoderSpec& model) {
   const Path& folder = start.path();
   CRUMB_CHECK(start.kind() == quant::CheckpointKind::codes, "method.init: {} is no quantized folder", folder.string());
+  if (const auto activations = quant::activations_of(start))
+    user_error("method.init: {} rounds activations ({}), which training does not; make it without `activations`",
+               folder.string(), activations->title());
   arch::DecoderSpec expected = model;
   expected.tied_head = start.spec().tied_head;  // a rotation may have untied it
   const auto differences = arch::differences(expected, start.spec());

@@ -9,6 +9,7 @@
 #include "core/common/error.h"
 #include "core/common/log.h"
 #include "core/common/progress.h"
+#include "kernels/torch/executor.h"
 #include "ptq/row_walk.h"
 #include "quant/codes_parts.h"
 #include "quant/scale_search.h"
@@ -22,20 +23,46 @@ using quant::QuantizedTensor;
 
 constexpr int64_t kTokensAtOnce = 4096;
 
+/// Reads floats until it is quantized, then what `rounder` makes of them.
+class WalkedLinear : public model::LinearModule {
+ public:
+  WalkedLinear(torch::Tensor initial_weight, torch::Tensor initial_bias, const quant::ActivationRounder* rounder,
+               bool is_quantized)
+      : rounder_(rounder), is_quantized_(is_quantized) {
+    weight = register_parameter("weight", std::move(initial_weight));
+    if (initial_bias.defined()) bias = register_parameter("bias", std::move(initial_bias));
+  }
+  torch::Tensor forward(const torch::Tensor& x) override {
+    const auto type = x.scalar_type();
+    const bool rounds = is_quantized_ && rounder_ != nullptr;
+    return torch::linear(rounds ? rounded(x.to(torch::kFloat32), *rounder_).to(type) : x, weight.to(type),
+                         effective_bias(type));
+  }
+  torch::Tensor effective_weight() override { return weight.detach(); }
+  void become_quantized() { is_quantized_ = true; }
+
+ private:
+  const quant::ActivationRounder* rounder_;
+  bool is_quantized_;
+};
+
 class BlockWalk {
  public:
   BlockWalk(const quant::Checkpoint& model, quant::CodesFolder& folder, const BlockMethod& method,
-            const PruningOptions& pruning, ActivationMemory& memory)
+            const PruningOptions& pruning, const std::optional<quant::ActivationFormat>& activations,
+            ActivationMemory& memory)
       : model_(model),
         folder_(folder),
         method_(method),
         pruning_(pruning),
         memory_(memory),
-        table_(arch::tensor_table(model.spec())) {}
+        table_(arch::tensor_table(model.spec())) {
+    if (activations) rounder_.emplace(*activations);
+  }
 
   QuantizeReport run(const CalibrationTokens& calibration) {
     const bool is_resumed = folder_.num_finished() > 0;
-    put_kept_tensors(model_, folder_, report_);
+    put_kept_tensors(model_, folder_, report_, [&](const TensorDesc& desc) { return may_change(desc); });
     const int64_t layers = model_.spec().num_layers();
     embed(calibration);
     Progress progress("quantize", layers, "blocks");
@@ -57,6 +84,10 @@ class BlockWalk {
 
  private:
   bool is_quantized(const TensorDesc& desc) const { return folder_.format_of(desc) != nullptr; }
+  /// A norm or a bias that is written when its block is finished, as the method leaves it.
+  bool may_change(const TensorDesc& desc) const {
+    return desc.id.layer >= 0 && arch::is_small(desc.role) && method_.changes(desc.id.slot);
+  }
 
   template <class Function>
   void for_each_linear(int64_t layer, const Function& function) const {
@@ -66,9 +97,8 @@ class BlockWalk {
   }
 
   bool is_finished(int64_t layer) const {
-    bool all = true;
-    for_each_linear(layer, [&](const TensorDesc& desc) { all = all && folder_.is_finished(desc); });
-    return all;
+    return std::ranges::all_of(
+        table_, [&](const TensorDesc& desc) { return desc.id.layer != layer || folder_.is_finished(desc); });
   }
 
   /// The residual stream before the first block: rows of the embedding as the output stores them.
@@ -91,12 +121,16 @@ class BlockWalk {
   /// The block with float weights; one that is finished, with those of the folder.
   std::shared_ptr<model::Block> make_block(int layer, bool finished) const {
     const model::TensorSource source = [&, finished](const TensorDesc& desc) {
-      if (!is_quantized(desc) || finished) return read_folder(desc);
+      if (finished || !(is_quantized(desc) || may_change(desc))) return read_folder(desc);
       return model::checkpoint_source(model_)(desc);
     };
-    auto block =
-        std::make_shared<model::Block>(model_.spec().layers[static_cast<size_t>(layer)], model_.spec().rms_norm_eps,
-                                       layer, table_, source, model::make_float_linear);
+    const model::LinearFactory make_linear = [&](const std::string& name, torch::Tensor weight, torch::Tensor bias) {
+      const auto desc = std::ranges::find(table_, name, &TensorDesc::module_name);
+      return std::make_shared<WalkedLinear>(std::move(weight), std::move(bias), rounder(),
+                                            finished && is_quantized(*desc));
+    };
+    auto block = std::make_shared<model::Block>(model_.spec().layers[static_cast<size_t>(layer)],
+                                                model_.spec().rms_norm_eps, layer, table_, source, make_linear);
     for (const auto& parameter : block->parameters()) parameter.set_requires_grad(false);
     return block;
   }
@@ -120,6 +154,7 @@ class BlockWalk {
                    .windows_at_once = std::max<int64_t>(1, kTokensAtOnce / tokens),
                    .formats = {},
                    .memory = memory_,
+                   .rounder = rounder(),
                    .pruning = pruning_};
     for_each_linear(layer, [&](const TensorDesc& desc) { work.formats[desc.id.slot] = *folder_.format_of(desc); });
     return work;
@@ -137,21 +172,23 @@ class BlockWalk {
 
   void quantize(int layer) {
     const auto block = make_block(layer, false);
-    std::map<Slot, torch::Tensor> weights;
-    for_each_linear(layer, [&](const TensorDesc& desc) {
-      weights[desc.id.slot] = block->linears_by_id().at(desc.id)->weight.detach().clone();
-    });
     BlockWork work = work_of(layer, *block);
     method_.quantize(work);
     residual_ = work.residual;
+    for (const auto& desc : table_) {
+      if (desc.id.layer != layer || !may_change(desc) || folder_.is_finished(desc)) continue;
+      folder_.put(desc, 0, desc.rows(), block->parameters_by_id().at(desc.id).const_data_ptr<float>());
+      folder_.finish(desc);
+    }
     for_each_linear(layer, [&](const TensorDesc& desc) {
-      put(desc, weights.at(desc.id.slot), work.results.at(desc.id.slot));
+      put(desc, work.results.at(desc.id.slot));
       report_.quantized_bytes += quant::codes_bytes(desc.rows(), desc.cols(), *folder_.format_of(desc));
     });
   }
 
-  void put(const TensorDesc& desc, const torch::Tensor& w, const LinearResult& result) {
+  void put(const TensorDesc& desc, const LinearResult& result) {
     const QuantizedTensor& codes = result.codes;
+    const torch::Tensor& w = result.weight;
     const torch::Tensor kept = masked(w, codes.mask);
     const int64_t group_cols = codes.format.group_cols(codes.cols);
     TensorError error{.module = desc.module_name(),
@@ -170,12 +207,15 @@ class BlockWalk {
     folder_.finish(desc, to_note(error));
   }
 
+  const quant::ActivationRounder* rounder() const { return rounder_ ? &*rounder_ : nullptr; }
+
   const quant::Checkpoint& model_;
   quant::CodesFolder& folder_;
   const BlockMethod& method_;
   const PruningOptions& pruning_;
   ActivationMemory& memory_;
   std::vector<TensorDesc> table_;
+  std::optional<quant::ActivationRounder> rounder_;
   torch::Tensor residual_;
   QuantizeReport report_;
 };
@@ -225,16 +265,45 @@ void GroupedPass::advance() {
   ++group_;
 }
 
+namespace {
+
+struct RoundTokens : torch::autograd::Function<RoundTokens> {
+  static torch::Tensor forward(torch::autograd::AutogradContext*, const torch::Tensor& x,
+                               const quant::ActivationRounder* rounder) {
+    const torch::Tensor from = x.contiguous(), out = torch::empty_like(from);
+    const int64_t cols = x.size(-1);
+    kernels::torch_executor().run(x.numel() / cols, 8, [&](int64_t begin, int64_t end, int) {
+      rounder->round(from.const_data_ptr<float>() + begin * cols, end - begin, cols,
+                     out.data_ptr<float>() + begin * cols);
+    });
+    return out;
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext*,
+                                                 torch::autograd::variable_list grads) {
+    return {grads[0], {}};
+  }
+};
+
+}  // namespace
+
+torch::Tensor rounded(const torch::Tensor& x, const quant::ActivationRounder& rounder) {
+  return RoundTokens::apply(x, &rounder);
+}
+
 InputStatistics measure_inputs(const torch::Tensor& input, int64_t windows_at_once, double token_cap,
-                               const std::string& where) {
+                               const std::string& where, const quant::ActivationRounder* rounder) {
   const torch::NoGradGuard no_grad;
   const int64_t cols = input.size(2), tokens = input.size(0) * input.size(1);
-  InputStatistics out{.gram = torch::zeros({cols, cols})};
+  InputStatistics out{
+      .gram = torch::zeros({cols, cols}), .mean_abs = torch::zeros({cols}), .max_abs = torch::zeros({cols})};
   for_each_batch(input.size(0), windows_at_once, [&](int64_t begin, int64_t end) {
     torch::Tensor x = input.slice(0, begin, end).reshape({-1, cols});
-    const double largest = x.abs().max().item<double>();
-    if (!std::isfinite(largest)) user_error("{}: its inputs are not finite on the calibration text", where);
-    out.largest = std::max(out.largest, largest);
+    const torch::Tensor size = x.abs(), largest = size.amax(0);
+    if (!largest.isfinite().all().item<bool>())
+      user_error("{}: its inputs are not finite on the calibration text", where);
+    out.max_abs = torch::maximum(out.max_abs, largest);
+    out.mean_abs.add_(size.sum(0));
+    if (rounder != nullptr) x = rounded(x, *rounder);
     if (token_cap > 0) {
       const torch::Tensor energy = x.square().mean(1, true);
       const torch::Tensor share = (energy.median() * token_cap / energy.clamp_min(1e-30)).clamp_max(1);
@@ -244,6 +313,8 @@ InputStatistics measure_inputs(const torch::Tensor& input, int64_t windows_at_on
     out.gram.addmm_(x.t(), x);
   });
   out.gram.div_(static_cast<double>(tokens));
+  out.mean_abs.div_(static_cast<double>(tokens));
+  out.largest = out.max_abs.max().item<double>();
   const bool is_finite = out.gram.diagonal().isfinite().all().item<bool>();
   if (!is_finite) user_error("{}: its inputs are too large on the calibration text", where);
   return out;
@@ -266,11 +337,11 @@ void LinearMethod::quantize(BlockWork& work) const {
   for (GroupedPass pass(work); !pass.is_done(); pass.advance()) {
     std::map<Slot, torch::Tensor> weights;
     for (const Slot slot : pass.group()) {
-      if (work.formats.contains(slot)) weights[slot] = work.linear(slot)->weight.detach();
+      if (work.formats.contains(slot)) weights[slot] = work.linear(slot)->weight.detach().clone();
     }
     if (weights.empty()) continue;
     const InputStatistics inputs =
-        measure_inputs(pass.input(), work.windows_at_once, token_cap_, work.name(weights.begin()->first));
+        measure_inputs(pass.input(), work.windows_at_once, token_cap_, work.name(weights.begin()->first), work.rounder);
     if (inputs.capped_tokens > 0)
       log_info("{}: {} of {} tokens weigh no more than token_cap lets them", work.name(weights.begin()->first),
                inputs.capped_tokens, pass.input().size(0) * pass.input().size(1));
@@ -278,6 +349,7 @@ void LinearMethod::quantize(BlockWork& work) const {
     for (auto& [slot, result] : round(work, weights, inputs)) {
       if (work.masks.contains(slot)) result.codes.mask = work.masks.at(slot);
       CRUMB_ASSERT(!result.codes.format.has_mask || result.codes.find_broken_mask() < 0);
+      result.weight = weights.at(slot);
       result.gram = inputs.gram;
       result.largest_input = inputs.largest;
       replace_weight(*work.linear(slot), result.codes);
@@ -306,13 +378,15 @@ torch::Tensor dequantized(const QuantizedTensor& codes) {
 void replace_weight(model::LinearModule& linear, const QuantizedTensor& codes) {
   const torch::NoGradGuard no_grad;
   linear.weight.copy_(dequantized(codes));
+  if (auto* walked = dynamic_cast<WalkedLinear*>(&linear)) walked->become_quantized();
 }
 
 QuantizeReport walk_blocks(const quant::Checkpoint& model, quant::CodesFolder& folder, const BlockMethod& method,
                            const CalibrationTokens& calibration, const PruningOptions& pruning,
-                           ActivationMemory& memory, ThreadPool& pool) {
+                           const std::optional<quant::ActivationFormat>& activations, ActivationMemory& memory,
+                           ThreadPool& pool) {
   at::set_num_threads(pool.num_threads());
-  return BlockWalk(model, folder, method, pruning, memory).run(calibration);
+  return BlockWalk(model, folder, method, pruning, activations, memory).run(calibration);
 }
 
 }  // namespace crumb::ptq

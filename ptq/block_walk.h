@@ -13,6 +13,7 @@
 #include "ptq/calibration.h"
 #include "ptq/pruning.h"
 #include "ptq/report.h"
+#include "quant/activations.h"
 #include "quant/checkpoint.h"
 #include "quant/codes_folder.h"
 #include "quant/quantized_tensor.h"
@@ -22,9 +23,10 @@ namespace crumb::ptq {
 /// What became of a linear.
 struct LinearResult {
   quant::QuantizedTensor codes;
-  torch::Tensor masters;     // [rows, cols] float32: what the codes are nearest to
-  torch::Tensor gram;        // of its inputs (InputStatistics), which the report judges its outputs by
-  double largest_input = 0;  // |x|
+  torch::Tensor masters;      // [rows, cols] float32: what the codes are nearest to
+  torch::Tensor weight = {};  // [rows, cols] float32: what they stand for
+  torch::Tensor gram = {};    // of its inputs (InputStatistics), which the report judges its outputs by
+  double largest_input = 0;   // |x|
 };
 
 /// One block, while it is quantized.
@@ -36,6 +38,7 @@ struct BlockWork {
   int64_t windows_at_once = 1;  // batches of this size, in order, whoever computes: sums come out the same
   std::map<arch::Slot, quant::QuantFormat> formats;  // of the linears that are quantized
   ActivationMemory& memory;
+  const quant::ActivationRounder* rounder = nullptr;  // of what quantized linears read; null: nothing is rounded
   PruningOptions pruning = {};
   std::map<arch::Slot, std::vector<uint8_t>> masks = {};  // [rows, cols], of linears that are pruned before rounding
   std::map<arch::Slot, LinearResult> results = {};        // to be filled: one for each of `formats`
@@ -61,6 +64,8 @@ class BlockMethod {
   virtual void quantize(BlockWork& work) const = 0;
   /// Whether it chooses masks itself where PruningOptions::is_joint().
   virtual bool prunes_jointly() const { return false; }
+  /// Whether it may change norms or biases in this place of work.block; they are written as it leaves them.
+  virtual bool changes(arch::Slot /*slot*/) const { return false; }
 };
 
 /// A block run group of linears by group of linears for all windows at once.
@@ -88,14 +93,18 @@ class GroupedPass {
 
 /// What is known of the inputs of a group of linears.
 struct InputStatistics {
-  torch::Tensor gram;  // [cols, cols] float32: mean of x x^T over tokens
-  double largest = 0;  // |x|
+  torch::Tensor gram;               // [cols, cols] float32: mean of x x^T over tokens
+  torch::Tensor mean_abs, max_abs;  // [cols] float32: |x|; no token_cap
+  double largest = 0;               // |x|
   int64_t capped_tokens = 0;
 };
 /// input [windows, tokens, cols]. token_cap > 0: a token whose energy is above that many medians of its batch counts
-/// as one of that energy. UserError naming `where` for those that are not finite.
+/// as one of that energy. The Gram matrix is that of what the linears read: rounded, if there is a rounder. UserError
+/// naming `where` for those that are not finite.
 InputStatistics measure_inputs(const torch::Tensor& input, int64_t windows_at_once, double token_cap,
-                               const std::string& where);
+                               const std::string& where, const quant::ActivationRounder* rounder = nullptr);
+/// x [..., cols] float32 as quantized linears read it; the gradient passes unchanged.
+torch::Tensor rounded(const torch::Tensor& x, const quant::ActivationRounder& rounder);
 
 /// Methods that round linear by linear, looking at what they read: each group on the inputs that the quantized groups
 /// before it give.
@@ -120,13 +129,15 @@ OutputError output_error(const torch::Tensor& w, const torch::Tensor& q, const t
 /// w [rows, cols] with zeros where the mask has them.
 torch::Tensor masked(const torch::Tensor& w, const std::vector<uint8_t>& mask);
 torch::Tensor dequantized(const quant::QuantizedTensor& codes);
-/// Puts the dequantized codes in the place of a linear's weight.
+/// Puts the dequantized codes in the place of a linear's weight. A linear of the walk rounds what it reads from then
+/// on, where the job rounds activations.
 void replace_weight(model::LinearModule& linear, const quant::QuantizedTensor& codes);
 
-/// Fills `folder` as walk_rows() does, by `method` and its activations. UserError naming the linear whose inputs are
-/// not finite.
+/// Fills `folder` as walk_rows() does, by `method` and its activations; the inputs of quantized linears are those of
+/// `activations`, where there are any. UserError naming the linear whose inputs are not finite.
 QuantizeReport walk_blocks(const quant::Checkpoint& model, quant::CodesFolder& folder, const BlockMethod& method,
                            const CalibrationTokens& calibration, const PruningOptions& pruning,
-                           ActivationMemory& memory, ThreadPool& pool);
+                           const std::optional<quant::ActivationFormat>& activations, ActivationMemory& memory,
+                           ThreadPool& pool);
 
 }  // namespace crumb::ptq

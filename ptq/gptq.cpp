@@ -28,8 +28,7 @@ class Gptq : public LinearMethod {
                                                    options, kernels::torch_executor(),
                                                    mask == work.masks.end() ? std::vector<uint8_t>() : mask->second);
       results[slot] = {.codes = std::move(rounded.codes),
-                       .masters = torch::from_blob(rounded.targets.data(), w.sizes()).clone(),
-                       .gram = {}};
+                       .masters = torch::from_blob(rounded.targets.data(), w.sizes()).clone()};
     }
     return results;
   }

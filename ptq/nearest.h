@@ -2,15 +2,22 @@
 // and the start of others.
 #pragma once
 
+#include <torch/torch.h>
+
 #include <memory>
 
-#include "quant/grid.h"
+#include "quant/quantized_tensor.h"
 
 namespace crumb::ptq {
 
 class BlockMethod;
 
-/// The error of a scale search is weighted by the diagonal of the inputs' Gram matrix.
+/// w [rows, cols] rounded to nearest; the error of the scale search is weighted by `energy` [cols], the diagonal of the
+/// inputs' Gram matrix.
+quant::QuantizedTensor weighted_nearest(const torch::Tensor& w, const torch::Tensor& energy,
+                                        const quant::QuantFormat& format, quant::ScaleInit init);
+
+/// That, of every linear.
 std::shared_ptr<BlockMethod> make_weighted_nearest(quant::ScaleInit init, double token_cap = 0);
 
 }  // namespace crumb::ptq

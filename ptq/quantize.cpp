@@ -77,7 +77,7 @@ QuantizeReport walk(const QuantizeJob& job, const quant::Checkpoint& model, quan
       job.calibration.memory.is_word() ? std::numeric_limits<double>::infinity() : *job.calibration.memory.value * 1e9;
   ActivationMemory activations(AtomicFolder::partial_path(job.output), memory);
   return walk_blocks(model, folder, *std::get<std::shared_ptr<BlockMethod>>(method), *calibration, job.pruning,
-                     activations, pool);
+                     job.activations.format(), activations, pool);
 }
 
 /// UserError for what the method cannot prune.
@@ -103,6 +103,9 @@ template <class MethodOptions>
 void check(const QuantizeJob& job, const MethodOptions& method, bool force) {
   method.check();
   check_pruning(job.pruning, method);
+  if constexpr (std::is_same_v<MethodOptions, SmoothQuantMethod>)
+    CRUMB_CHECK(job.activations.format(),
+                "method: smoothquant makes activations easier to round; say how they are: activations.grid=int or fp8");
   quant::require_model_output(job.output, force, job.model);
 }
 
@@ -150,7 +153,8 @@ QuantizeReport run(const QuantizeJob& job, const MethodOptions& method, bool for
   QuantizeReport report;
   std::optional<quant::CodesFolder> folder;
   try {
-    folder.emplace(output.temporary_path(), model, formats, method.linears.exclude, fingerprint, masters_of(job));
+    folder.emplace(output.temporary_path(), model, formats, method.linears.exclude, fingerprint, masters_of(job),
+                   job.activations.format());
     report = walk(job, model, *folder, made, calibration, pool);
     folder->complete();
   } catch (const RunError& e) {

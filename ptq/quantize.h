@@ -7,6 +7,7 @@
 #include "core/common/file.h"
 #include "core/common/thread_pool.h"
 #include "ptq/autoround.h"
+#include "ptq/awq.h"
 #include "ptq/blockwise.h"
 #include "ptq/calibration.h"
 #include "ptq/gptq.h"
@@ -16,6 +17,8 @@
 #include "ptq/report.h"
 #include "ptq/rotation.h"
 #include "ptq/rtn.h"
+#include "ptq/smoothquant.h"
+#include "quant/activations.h"
 
 namespace crumb::ptq {
 
@@ -23,7 +26,8 @@ struct QuantizeJob {
   Path model, output;
   RotationOptions rotation;
   PruningOptions pruning;
-  std::variant<RtnMethod, HqqMethod, GptqMethod, AutoRoundMethod, BlockwiseMethod> method;
+  std::variant<RtnMethod, HqqMethod, GptqMethod, AwqMethod, SmoothQuantMethod, AutoRoundMethod, BlockwiseMethod> method;
+  quant::ActivationOptions activations;
   CalibrationOptions calibration;
   bool masters = false;
 
@@ -35,7 +39,13 @@ struct QuantizeJob {
     v.section("pruning", pruning, "Weights that become zero, while the others are rounded by the method");
     v.section("method", method,
               "What becomes of the linears: rtn rounds them to nearest, hqq with scales that give up outliers, gptq "
-              "with error feedback, autoround learns which way to round, blockwise trains each block after gptq");
+              "with error feedback, awq and smoothquant after scaling channels by their inputs, autoround learns which "
+              "way to round, "
+              "blockwise trains each block after gptq");
+    v.section(
+        "activations", activations,
+        "What becomes of the inputs of the quantized linears while the model runs: `crumb eval` and `generate` do "
+        "it; files of other programs do not say it");
     v.section("calibration", calibration, "What the methods that look at activations see");
     v.field("masters", masters,
             "also keep the weights that were rounded to the codes, in OUTPUT/masters: four bytes a weight, for `crumb "

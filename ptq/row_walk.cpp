@@ -134,12 +134,13 @@ WeightError weight_error(const float* w, const QuantizedTensor& quantized) {
   return error;
 }
 
-void put_kept_tensors(const quant::Checkpoint& model, quant::CodesFolder& folder, QuantizeReport& report) {
+void put_kept_tensors(const quant::Checkpoint& model, quant::CodesFolder& folder, QuantizeReport& report,
+                      const std::function<bool(const TensorDesc&)>& comes_later) {
   for (const auto& tensor : model.tensors()) {
     const TensorDesc& desc = tensor.desc;
     if (folder.format_of(desc) != nullptr) continue;
     report.kept_weights += desc.elements();
-    if (folder.is_finished(desc)) continue;
+    if (folder.is_finished(desc) || comes_later(desc)) continue;
     quant::for_each_row_block(desc.rows(), desc.cols(), [&](int64_t begin, int64_t end) {
       folder.put(desc, begin, end, read(model, tensor, begin, end).data());
     });

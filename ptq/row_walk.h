@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "core/common/thread_pool.h"
 #include "ptq/pruning.h"
@@ -24,8 +25,11 @@ class RowMethod {
 /// Of w [rows, cols].
 WeightError weight_error(const float* w, const quant::QuantizedTensor& quantized);
 
-/// Puts the tensors that `folder` has no formats for, as they are, unless they are finished; counts them.
-void put_kept_tensors(const quant::Checkpoint& model, quant::CodesFolder& folder, QuantizeReport& report);
+/// Puts the tensors that `folder` has no formats for, as they are, unless they are finished; counts them. Those that
+/// come later, changed by a method, are counted only.
+void put_kept_tensors(
+    const quant::Checkpoint& model, quant::CodesFolder& folder, QuantizeReport& report,
+    const std::function<bool(const arch::TensorDesc&)>& comes_later = [](const arch::TensorDesc&) { return false; });
 
 /// Fills `folder` with the linears that it has formats for, quantized, and the other tensors of `model` as they are;
 /// what is finished there already is left, and reported as it was. The result does not depend on the number of threads.

@@ -82,8 +82,14 @@ void PlacedTensors::read(const std::string& name, int64_t offset, void* out, int
 }
 
 CodesFolder::CodesFolder(const Path& folder, const Checkpoint& base, std::map<std::string, QuantFormat> formats,
-                         std::vector<std::string> exclude, const std::string& job, Masters masters)
-    : folder_(folder), base_(base), formats_(std::move(formats)), exclude_(std::move(exclude)), masters_(masters) {
+                         std::vector<std::string> exclude, const std::string& job, Masters masters,
+                         std::optional<ActivationFormat> activations)
+    : folder_(folder),
+      base_(base),
+      formats_(std::move(formats)),
+      exclude_(std::move(exclude)),
+      masters_(masters),
+      activations_(activations) {
   for (const auto& tensor : base_.tensors()) declare(tensor);
   tensors_.place(folder);
   if (keeps_masters()) master_tensors_.place(folder / kMastersFolder);
@@ -286,7 +292,7 @@ void CodesFolder::write_config() const {
       by_module[tensor.desc.module_name()] = *format;
   }
   auto config = base_.hf_config();
-  config["quantization_config"] = make_quantization_config(by_module, exclude_);
+  config["quantization_config"] = make_quantization_config(by_module, exclude_, activations_);
   write_text(folder_ / "config.json", dump_json(config, 2) + "\n");
 }
 

@@ -13,11 +13,13 @@
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "core/common/file.h"
 #include "core/formats/safetensors.h"
+#include "quant/activations.h"
 #include "quant/checkpoint.h"
 #include "quant/quantized_tensor.h"
 
@@ -55,9 +57,11 @@ class CodesFolder {
   ///
   /// With a `job` (a fingerprint of everything the result depends on) the folder keeps a record of its finished
   /// tensors, and a folder left by another process is gone on with: tensors whose bytes are what the record says are
-  /// finished. UserError if the folder holds another job's work.
+  /// finished. UserError if the folder holds another job's work. `activations`: what the inputs of the quantized
+  /// linears are rounded to when the model runs.
   CodesFolder(const Path& folder, const Checkpoint& base, std::map<std::string, QuantFormat> formats,
-              std::vector<std::string> exclude, const std::string& job = "", Masters masters = Masters::left_out);
+              std::vector<std::string> exclude, const std::string& job = "", Masters masters = Masters::left_out,
+              std::optional<ActivationFormat> activations = std::nullopt);
 
   /// Whether `folder` holds unfinished work of this job.
   static bool holds(const Path& folder, const std::string& job);
@@ -110,6 +114,7 @@ class CodesFolder {
   std::map<std::string, QuantFormat> formats_;
   std::vector<std::string> exclude_;
   Masters masters_;
+  std::optional<ActivationFormat> activations_;
   PlacedTensors tensors_, master_tensors_;
   std::map<std::string, int64_t> rows_put_;      // by hf_name
   std::map<std::string, nlohmann::json> notes_;  // of the finished tensors by hf_name

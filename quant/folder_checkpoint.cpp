@@ -53,6 +53,7 @@ class FolderCheckpoint : public Checkpoint {
         spec_(arch::spec_from_hf_config(config_, (path / "config.json").string())),
         head_name_(arch::hf_name(spec_.architecture, Slot::head)),
         reader_(path) {
+    if (is_codes_) activations_in(config_, (path / "config.json").string());  // refuses what it does not know
     if (spec_.tied_head && is_stored(head_name_)) settle_head();
     for (const auto& desc : make_table_(spec_)) tensors_.push_back(find_stored(desc));
     check_nothing_left();

@@ -12,7 +12,9 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kVersion = 1;
+/// Of weights alone, and of weights whose linears also round what they read: programs of the first would leave that
+/// out.
+constexpr int kVersion = 1, kActivationsVersion = 2;
 
 json format_json(const QuantFormat& format) {
   json out = {{"grid", std::string(format.grid.facts().name)},
@@ -51,13 +53,13 @@ T value_of(const JsonObject& own, const JsonObject& common, const char* key, std
 
 }  // namespace
 
-json make_quantization_config(const std::map<std::string, QuantFormat>& formats,
-                              const std::vector<std::string>& ignore) {
+json make_quantization_config(const std::map<std::string, QuantFormat>& formats, const std::vector<std::string>& ignore,
+                              const std::optional<ActivationFormat>& activations) {
   const auto common = most_frequent(formats);
   json result = format_json(common);
   result["quant_method"] = "crumb";
-  result["version"] = kVersion;
-  result["activations"] = "none";
+  result["version"] = activations ? kActivationsVersion : kVersion;
+  result["activations"] = activations_json(activations);
   result["ignore"] = ignore;
   result["modules"] = json::object();
   for (const auto& [module, format] : formats) {
@@ -79,9 +81,22 @@ bool is_codes_config(const json& config, const std::string& where) {
               "{}: the weights are quantized by {}, which Crumb does not read; give the unquantized model", where,
               method);
   const int version = quantization->get<int>("version");
-  CRUMB_CHECK(version == kVersion, "{}: quantization_config has version {}; this program reads {}", where, version,
-              kVersion);
+  CRUMB_CHECK(version == kVersion || version == kActivationsVersion,
+              "{}: quantization_config has version {}; this program reads {} and {}", where, version, kVersion,
+              kActivationsVersion);
   return true;
+}
+
+std::optional<ActivationFormat> activations_in(const json& config, const std::string& where) {
+  const auto found = quantization_of(JsonObject(config, where));
+  CRUMB_ASSERT(found);
+  const auto& entries = found->object();
+  const std::string here = where + ": quantization_config";
+  const auto activations =
+      entries.contains("activations") ? activations_from_json(entries.at("activations"), here) : std::nullopt;
+  CRUMB_CHECK(!activations || found->get<int>("version") >= kActivationsVersion,
+              "{}: activations are rounded only from version {} on", here, kActivationsVersion);
+  return activations;
 }
 
 QuantFormat format_of_module(const json& config, const std::string& module, const std::string& where) {

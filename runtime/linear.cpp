@@ -1,9 +1,11 @@
 #include "runtime/linear.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "core/common/error.h"
 #include "kernels/matmul.h"
+#include "quant/activations.h"
 
 namespace crumb::runtime {
 namespace {
@@ -47,11 +49,48 @@ class JoinedLinears : public LinearGroup {
   std::vector<std::unique_ptr<LinearGroup>> members_;
 };
 
+/// Linears that read rounded activations.
+class RoundedInputs : public LinearGroup {
+ public:
+  RoundedInputs(std::unique_ptr<LinearGroup> linears, const quant::ActivationFormat& format, int64_t cols)
+      : linears_(std::move(linears)), rounder_(format), cols_(cols) {}
+
+  void forward(const float* x, int64_t tokens, std::span<float* const> outputs, Executor& executor) const override {
+    constexpr int64_t kTokens = 4;  // a thread takes
+    std::vector<float> rounded(static_cast<size_t>(tokens * cols_));
+    executor.run(tokens, kTokens, [&](int64_t begin, int64_t end, int) {
+      rounder_.round(x + begin * cols_, end - begin, cols_, rounded.data() + begin * cols_);
+    });
+    linears_->forward(rounded.data(), tokens, outputs, executor);
+  }
+
+ private:
+  std::unique_ptr<LinearGroup> linears_;
+  quant::ActivationRounder rounder_;
+  int64_t cols_;
+};
+
 DenseWeights read_weights(const quant::Checkpoint& checkpoint, const LinearTensors& tensors) {
   const auto& weight = *tensors.weight;
   DenseWeights out{quant::read_all(checkpoint, weight), weight.desc.rows(), weight.desc.cols()};
   if (tensors.bias != nullptr) out.bias = quant::read_all(checkpoint, *tensors.bias);
   return out;
+}
+
+/// Each member by `make`.
+template <class Make>
+std::unique_ptr<LinearGroup> join(std::span<const LinearTensors> members, const Make& make) {
+  std::vector<std::unique_ptr<LinearGroup>> alone;
+  for (size_t i = 0; i < members.size(); ++i) alone.push_back(make(members.subspan(i, 1)));
+  return std::make_unique<JoinedLinears>(std::move(alone));
+}
+
+// Dense members are not stacked into one matrix: that takes the same time, to a few hundredths.
+std::unique_ptr<LinearGroup> make_products(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members,
+                                           const LinearMaker& maker) {
+  if (auto group = maker ? maker(checkpoint, members) : nullptr) return group;
+  if (members.size() == 1) return make_dense_linear(read_weights(checkpoint, members.front()));
+  return join(members, [&](auto one) { return make_products(checkpoint, one, maker); });
 }
 
 }  // namespace
@@ -64,14 +103,15 @@ std::unique_ptr<LinearGroup> make_dense_view(const float* weight, int64_t rows, 
   return std::make_unique<DenseLinear>(weight, rows, cols);
 }
 
-// Dense members are not stacked into one matrix: that takes the same time, to a few hundredths.
 std::unique_ptr<LinearGroup> make_linears(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members,
                                           const LinearMaker& maker) {
-  if (auto group = maker ? maker(checkpoint, members) : nullptr) return group;
-  if (members.size() == 1) return make_dense_linear(read_weights(checkpoint, members.front()));
-  std::vector<std::unique_ptr<LinearGroup>> alone;
-  for (size_t i = 0; i < members.size(); ++i) alone.push_back(make_linears(checkpoint, members.subspan(i, 1), maker));
-  return std::make_unique<JoinedLinears>(std::move(alone));
+  const auto rounds = [](const LinearTensors& member) { return member.weight->format.has_value(); };
+  const auto activations = quant::activations_of(checkpoint);
+  if (!activations || std::ranges::none_of(members, rounds)) return make_products(checkpoint, members, maker);
+  if (!std::ranges::all_of(members, rounds))
+    return join(members, [&](auto one) { return make_linears(checkpoint, one, maker); });
+  return std::make_unique<RoundedInputs>(make_products(checkpoint, members, maker), *activations,
+                                         members.front().weight->desc.cols());
 }
 
 }  // namespace crumb::runtime

@@ -34,6 +34,8 @@ using LinearMaker = std::function<std::unique_ptr<LinearGroup>(const quant::Chec
                                                                std::span<const LinearTensors> members)>;
 
 /// By `maker` (or null) together, else each alone by it, else as dense floats: members may be of different types.
+/// Quantized members of a model with quantized activations (quant/activations.h) read their input rounded; what a maker
+/// gives is given it so.
 std::unique_ptr<LinearGroup> make_linears(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members,
                                           const LinearMaker& maker = nullptr);
 

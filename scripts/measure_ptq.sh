@@ -36,6 +36,7 @@ for grid in int4:g32:"--grid int --bits 4 --group-size 32" int4asym:g32:"--grid 
     row "rtn-weighted-$label" --method rtn method.importance=activations $options
     row "hqq-$label" --method hqq $options
     row "gptq-$label" --method gptq $options
+    row "awq-$label" --method awq $options
     row "autoround-$label" --method autoround $options
     row "blockwise-$label" --method blockwise $options
     row "rotated-rtn-$label" --method rtn $options rotation.residual=true rotation.heads=true
@@ -46,6 +47,10 @@ for grid in int4:g32:"--grid int --bits 4 --group-size 32" int4asym:g32:"--grid 
 done
 row "rtn-int8-row" --method rtn --grid int --bits 8
 row "rtn-fp8-row" --method rtn --grid fp8 --bits 8
+row "rtn-w8a8" --method rtn --grid int --bits 8 activations.grid=int
+row "smoothquant-w8a8" --method smoothquant --grid int --bits 8 activations.grid=int
+row "smoothquant-half-w8a8" --method smoothquant --grid int --bits 8 activations.grid=int method.alpha=0.5
+row "fp8-dynamic" --method rtn --grid fp8 --bits 8 activations.grid=fp8
 row "gptq-ternary-row" --method gptq --grid ternary
 for amount in half:"pruning.sparsity=0.5" 2of4:"pruning.pattern=2:4"; do
   label=${amount%%:*} option=${amount#*:}

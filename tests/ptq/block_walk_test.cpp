@@ -106,8 +106,15 @@ TEST_F(Calibrated, MastersRoundToTheCodes) {
 TEST_F(Calibrated, AKilledRunGoesOnToTheSameFilesAndTheSameReport) {
   CRUMB_NEED_DATA(folder, "models/ref-llama-15m");
   CRUMB_NEED_DATA(text, "text/corpus/prose-test.txt");
-  for (const std::string& method : std::vector<std::string>{"gptq", "blockwise"}) {
-    QuantizeJob whole_job = method == "gptq" ? job(method, GptqMethod{}) : job(method, BlockwiseMethod{.passes = 1});
+  const std::vector<std::tuple<std::string, QuantizeJob, std::string>> cases = {
+      {"gptq", job("gptq", GptqMethod{}), "method.damping=0.01"},
+      {"blockwise", job("blockwise", BlockwiseMethod{.passes = 1}), "method.passes=1"},
+      {"awq", job("awq", AwqMethod{.grid_points = 4}), "method.grid_points=4"},
+      {"smoothquant", job("smoothquant", SmoothQuantMethod{.alpha = 0.5}), "method.alpha=0.5"}};
+  for (const auto& [method, one, option] : cases) {
+    QuantizeJob whole_job = one;
+    const std::string activations = method == "smoothquant" ? "int" : "none";
+    whole_job.activations.grid = activations;
     whole_job.model = folder;
     whole_job.masters = true;
     whole_job.calibration.text = {text};
@@ -117,10 +124,10 @@ TEST_F(Calibrated, AKilledRunGoesOnToTheSameFilesAndTheSameReport) {
       testing::RunningCrumb crumb(
           {"quantize", folder.string(), "--method", method, "-o", output.string(), "masters=true",
            "calibration.text=" + text.string(), "calibration.separator=<|endoftext|>", "calibration.tokens=2048",
-           "calibration.sequence_length=128", method == "gptq" ? "method.damping=0.01" : "method.passes=1", "--threads",
-           "2"},
+           "calibration.sequence_length=128", option, "activations.grid=" + activations, "--threads", "2"},
           dir_ / "errors");
-      // the head of the record, 10 kept tensors, the first block and more
+      // the head of the record, 10 kept tensors, the first block and more; of awq, which changes norms, the second
+      // block but for its last linear
       ASSERT_TRUE(crumb.wait_for_lines(partial / "progress.jsonl", 11 + 9)) << testing::read_file(dir_ / "errors");
       EXPECT_EQ(crumb.end(SIGKILL), 128 + SIGKILL);
     }

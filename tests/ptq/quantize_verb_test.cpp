@@ -72,7 +72,7 @@ TEST(QuantizeVerb, ShippedJobsRunWithOverrides) {
     EXPECT_TRUE(testing::fs::exists(output / "config.json"));
     ++jobs;
   }
-  EXPECT_EQ(jobs, 11);
+  EXPECT_EQ(jobs, 14);
 }
 
 TEST(QuantizeVerb, PrintConfigShowsTheResolvedJobAndRunsNothing) {

@@ -14,6 +14,7 @@
 #include "ptq/quantize.h"
 #include "quant/scale_search.h"
 #include "tests/ptq/random_model.h"
+#include "tests/ptq/spec_cases.h"
 #include "tests/quant/hand_gguf.h"
 #include "tests/runtime/golden.h"
 #include "tests/testing/testing.h"
@@ -32,6 +33,9 @@ using testing::error_of;
 using testing::random_layer;
 using testing::RandomModel;
 using testing::relative_difference;
+using testing::spec_cases;
+using testing::spec_of;
+using testing::SpecCase;
 
 const RotationOptions kResidual{.residual = true}, kHeads{.heads = true}, kBoth{.residual = true, .heads = true};
 
@@ -76,40 +80,6 @@ TEST_P(RotatedGoldens, HaveTheLogitsOfTransformersFromAFolderAndFromAGguf) {
     EXPECT_LE(relative_difference(logits_of(*from_gguf, golden.ids), golden.logits), kTolerance);
     EXPECT_EQ(all_values(*from_gguf), all_values(*rotated));
   }
-}
-
-struct SpecCase {
-  std::string name;
-  DecoderSpec spec;
-  friend void PrintTo(const SpecCase& one, std::ostream* out) { *out << one.name; }
-};
-
-DecoderSpec spec_of(Architecture architecture, int64_t hidden, bool is_tied, std::vector<arch::LayerSpec> layers) {
-  DecoderSpec spec;
-  spec.architecture = architecture;
-  spec.vocab_size = 90;
-  spec.hidden_size = hidden;
-  spec.context_length = 64;
-  spec.tied_head = is_tied;
-  spec.layers = std::move(layers);
-  return spec;
-}
-
-/// Sizes that are no powers of two, every bias, norms in heads, layers that differ.
-std::vector<SpecCase> spec_cases() {
-  const arch::GqaSpec plain{6, 2, 12}, biased{4, 4, 10, true, true}, wide{8, 1, 18, true, false, QkNorm::before_rope},
-      after{6, 3, 14, false, true, QkNorm::after_rope};
-  const arch::MlpSpec narrow{50, true}, usual{40};
-  return {
-      {"llama_tied_72",
-       spec_of(Architecture::llama, 72, true, {random_layer(plain, usual), random_layer(biased, narrow)})},
-      {"llama_untied_72", spec_of(Architecture::llama, 72, false, {random_layer(plain, usual)})},
-      {"mistral_28",
-       spec_of(Architecture::mistral, 28, false, {random_layer(wide, narrow), random_layer(plain, usual)})},
-      {"qwen2_50", spec_of(Architecture::qwen2, 50, true, {random_layer(biased, usual)})},
-      {"qwen3_45", spec_of(Architecture::qwen3, 45, true, {random_layer(wide, usual), random_layer(after, narrow)})},
-      {"hunyuan_36", spec_of(Architecture::hunyuan_v1_dense, 36, true, {random_layer(after, usual)})},
-  };
 }
 
 class RotatedSpecs : public ::testing::TestWithParam<SpecCase> {};
