@@ -75,7 +75,8 @@ void AwqMethod::check() const { linears.check(quant::scale_init_from_name(init))
 
 Method AwqMethod::make() const {
   const quant::ScaleInit scales = quant::scale_init_from_name(init);
-  return make_scaled(make_awq_search(scales, grid_points), make_weighted_nearest(scales));
+  return make_scaled(make_awq_search(scales, grid_points),
+                     rounding == "gptq" ? make_gptq(gptq, scales) : make_weighted_nearest(scales));
 }
 
 }  // namespace crumb::ptq

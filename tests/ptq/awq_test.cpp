@@ -267,5 +267,19 @@ TEST_F(AwqJob, LosesLessOfTheFirstOutputsThanWeightedRounding) {
   EXPECT_EQ(scaled.kept_weights, plain.kept_weights);
 }
 
+TEST_F(AwqJob, GptqGoesOnFromTheScaledWeights) {
+  CRUMB_NEED_DATA(folder, "models/stories260K-hf");
+  const QuantFormat format{Grid::intn, 3, true, 0};
+  QuantizeJob awq = job("awq", format), both = job("both", format);
+  std::get<AwqMethod>(both.method).rounding = "gptq";
+  const QuantizeReport plain = run(awq), fed_on = run(both);
+  double plain_error = 0, error = 0;
+  for (size_t i = 0; i < plain.tensors.size(); ++i) {
+    plain_error += plain.tensors[i].output.relative();
+    error += fed_on.tensors[i].output.relative();
+  }
+  EXPECT_LT(error, 0.9 * plain_error);
+}
+
 }  // namespace
 }  // namespace crumb::ptq
