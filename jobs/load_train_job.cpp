@@ -36,6 +36,8 @@ void check(const TrainJob& job) {
   CRUMB_CHECK(!job.rotation.residual || job.teacher.is_word() || job.objective.hidden_mse == 0,
               "objective.hidden_mse: rotation.residual turns the states of the model, those of another teacher stay; "
               "leave teacher: self, or set hidden_mse to 0");
+  CRUMB_CHECK(!makes_start || job.init_from.is_word(),
+              "init_from: brings what method.init: gptq or blockwise would make; give one of them");
   distill::check_weights(job.objective);
   CRUMB_CHECK(job.optimizer.betas.size() == 2, "optimizer.betas: expected two numbers, got {}",
               job.optimizer.betas.size());

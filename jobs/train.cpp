@@ -14,6 +14,7 @@
 #include "jobs/train_output.h"
 #include "jobs/train_start.h"
 #include "model/float_model.h"
+#include "ptq/rotation.h"
 #include "qat/convert.h"
 #include "qat/linear_factory.h"
 #include "qat/movement.h"
@@ -58,8 +59,17 @@ void check_same_masks(const Path& run, const model::Decoder& decoder) {
   }
 }
 
+/// Weights of rotated and of plain models do not go together, and what is not trained stays as it is here.
+void check_same_rotation(const Path& run, const nlohmann::json& config) {
+  const Path there = run / "last" / "config.json";
+  const auto earlier = ptq::rotation_of(model::read_hf_config(run / "last"), there.string());
+  CRUMB_CHECK(earlier == ptq::rotation_of(config, "config.json"),
+              "init_from: the run in {} is of a model rotated otherwise; begin with its method.init and rotation",
+              run.string());
+}
+
 /// Every value that the earlier run trained, whether this one trains it or not.
-void load_earlier_run(const TrainJob& job, model::Decoder& decoder) {
+void load_earlier_run(const TrainJob& job, const nlohmann::json& config, model::Decoder& decoder) {
   if (job.init_from.is_word()) return;
   const Path& run = *job.init_from.value;
   const auto folder = train::newest_checkpoint(run);
@@ -68,6 +78,7 @@ void load_earlier_run(const TrainJob& job, model::Decoder& decoder) {
   const std::string damage = train::damage_of(*folder);
   CRUMB_CHECK(damage.empty(), "init_from: {} is damaged ({}); run its job again, which goes on from the one before it",
               folder->string(), damage);
+  check_same_rotation(run, config);
   check_same_masks(run, decoder);
   const train::TrainedParts all{.linears = true, .norms = true, .biases = true, .embeddings = true, .head = true};
   train::load_masters(*folder, train::trained_parameters(decoder, all));
@@ -149,7 +160,7 @@ TrainResult run_train_job(TrainJob job, bool force) {
   decoder.to(device);
   decoder.compute = compute;
   decoder.round_small_tensors = true;
-  load_earlier_run(job, decoder);
+  load_earlier_run(job, start.config, decoder);
   qat::warn_about_clamped_scales(decoder);
   auto parameters = train::trained_parameters(decoder, job.train);
   TrainResult result;

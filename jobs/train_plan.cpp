@@ -112,6 +112,7 @@ arch::DecoderSpec read_spec(const TrainJob& job, DryRun& run) {
     return quantized->spec();
   }
   if (job.rotation.rotates() && checkpoint != nullptr) return ptq::rotate(*checkpoint, job.rotation)->spec();
+  if (job.rotation.residual) spec.tied_head = false;  // as it would be of the weights, which are not here
   return spec;
 }
 

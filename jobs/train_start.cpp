@@ -118,6 +118,9 @@ ptq::QuantizeJob start_job(const TrainJob& job) {
 int64_t calibration_tokens(const TrainJob& job, int64_t there, int64_t length) {
   const int64_t wanted = std::max<int64_t>(1, job.calibration.tokens.value_or(ptq::kUsualTokens) / length) * length;
   if (job.calibration.tokens.is_auto()) return std::min(wanted, there);
+  CRUMB_CHECK(*job.calibration.tokens.value >= length,
+              "calibration.tokens: {} are less than one window of {} (data.sequence_length)",
+              *job.calibration.tokens.value, length);
   CRUMB_CHECK(wanted <= there,
               "calibration.tokens: {} asked for, the training text has {} in windows of {}; give more text, or ask for "
               "less",
@@ -174,6 +177,9 @@ void make_start(const TrainJob& job, const ptq::CalibrationTokens& tokens, Train
     ThreadPool pool(static_cast<int>(job.threads.value_or(0)));
     ptq::quantize(quantize, false, pool, &tokens);
   }
+  const auto made = quant::open_checkpoint(quantize.output);  // perhaps by a run before, of a model that has changed
+  check_quantized_start(job, *made, start.float_model().spec());
+  check_same_embedding(start.float_model(), *made, job);
   take_folder(quantize.output, start);
 }
 

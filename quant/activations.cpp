@@ -1,6 +1,8 @@
 #include "quant/activations.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "core/common/error.h"
@@ -33,6 +35,11 @@ ActivationRounder::ActivationRounder(const ActivationFormat& format)
 void ActivationRounder::round(const float* x, int64_t tokens, int64_t cols, float* out) const {
   std::vector<uint8_t> codes(static_cast<size_t>(cols));
   for (int64_t token = 0; token < tokens; ++token, x += cols, out += cols) {
+    // A maximum would pass over NaN, and a code could not hold it: a model that overflows must not look sound.
+    if (!std::all_of(x, x + cols, [](float value) { return std::isfinite(value); })) {
+      std::fill_n(out, cols, std::numeric_limits<float>::quiet_NaN());
+      continue;
+    }
     const GroupScale group{.scale = max_abs(x, cols) / levels_.back()};
     if (!(group.scale > 0)) {  // zeros, or so small that the quotient is
       std::fill_n(out, cols, 0.0f);

@@ -44,7 +44,8 @@ struct ActivationOptions {
 class ActivationRounder {
  public:
   explicit ActivationRounder(const ActivationFormat& format);
-  /// out [tokens, cols] = what becomes of x [tokens, cols]; may be x itself. Each token by itself.
+  /// out [tokens, cols] = what becomes of x [tokens, cols]; may be x itself. Each token by itself; one with
+  /// a value that is not finite becomes NaN.
   void round(const float* x, int64_t tokens, int64_t cols, float* out) const;
 
  private:

@@ -228,6 +228,31 @@ TEST_F(TrainVerb, AStartThatIsMadeGoesOnAfterAKill) {
   EXPECT_EQ(fs::last_write_time(early / "start/model.safetensors"), before);
   expect_same_run(early, dir / "whole");
 
+  // a start of a model that has changed since is told
+  const fs::path changed = dir / "changed";
+  fs::create_directories(changed);
+  fs::copy(dir / "whole/start", changed / "start", fs::copy_options::recursive);
+  const auto strange = run_command(pretrain() + " seed=5 schedule.tokens=256 output=" + (dir / "stranger").string());
+  ASSERT_EQ(strange.exit_code, 0) << strange.err;
+  std::string other_job = read_file(dir / "whole/job.yaml");
+  other_job.replace(other_job.find((dir / "whole").string()), (dir / "whole").string().size(), changed.string());
+  other_job.replace(other_job.find(teacher().string()), teacher().string().size(), (dir / "stranger/model").string());
+  write_file(changed / "job.yaml", other_job);
+  auto with_stranger = start;
+  with_stranger.push_back("model=" + (dir / "stranger/model").string());
+  const auto mixed = run_qat(changed, with_stranger);
+  EXPECT_EQ(mixed.exit_code, 2);
+  EXPECT_THAT(mixed.err, HasSubstr("its embedding has other values"));
+
+  // a run of a rotated model is not what a plain one goes on from
+  ASSERT_EQ(run_qat(dir / "rotated",
+                    {"method.init=gptq", "calibration.tokens=1024", "rotation.heads=true", "schedule.tokens=64"})
+                .exit_code,
+            0);
+  const auto plain = run_qat(dir / "plain", {"init_from=" + (dir / "rotated").string(), "schedule.tokens=64"});
+  EXPECT_EQ(plain.exit_code, 2);
+  EXPECT_THAT(plain.err, HasSubstr("is of a model rotated otherwise; begin with its method.init and rotation"));
+
   // by force everything is made anew
   ASSERT_EQ(run_qat(early, {"method.init=blockwise", "calibration.tokens=1024", "--force"}).exit_code, 0);
   EXPECT_NE(read_file(early / "start/model.safetensors"), read_file(dir / "whole/start/model.safetensors"));
@@ -251,6 +276,8 @@ TEST_F(TrainVerb, KeysOfAStartThatIsNotMadeAreRefused) {
          "calibration.tokens: 104857600 asked for, the training text has");
   refuse({"method.init=gptq", "rotation.residual=true", "teacher=" + teacher().string()},
          "objective.hidden_mse: rotation.residual turns the states of the model");
+  refuse({"method.init=gptq", "calibration.tokens=31"}, "calibration.tokens: 31 are less than one window of 32");
+  refuse({"method.init=gptq", "init_from=" + (dir / "earlier").string()}, "init_from: brings what method.init: gptq");
   refuse({"method.init=gpqt"}, "it is none of absmax, absmean, mse, gptq, blockwise either");
 }
 

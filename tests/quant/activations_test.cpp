@@ -38,6 +38,19 @@ TEST(Activations, KeepTheirLargestEntry) {
   }
 }
 
+// A model that overflows must not look sound.
+TEST(Activations, ThatAreNotFiniteMakeTheirTokenNaN) {
+  for (const Grid grid : {Grid::intn, Grid::fp8}) {
+    for (const float value : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
+      const std::vector<float> x = {1.0f, value, -2.0f, 1.0f, 0.5f, -2.0f};
+      std::vector<float> out(x.size());
+      ActivationRounder({grid, 8}).round(x.data(), 2, 3, out.data());
+      for (int i = 0; i < 3; ++i) EXPECT_TRUE(std::isnan(out[static_cast<size_t>(i)]));
+      for (int i = 3; i < 6; ++i) EXPECT_TRUE(std::isfinite(out[static_cast<size_t>(i)]));
+    }
+  }
+}
+
 TEST(Activations, OfATokenDoNotDependOnTheOthers) {
   constexpr int64_t kTokens = 5, kCols = 37;
   std::vector<float> x;
