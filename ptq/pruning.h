@@ -45,7 +45,7 @@ struct PruningOptions {
   void visit(V& v) {
     v.field("method", method,
             "which weights become zero before the others are rounded: those of least size, of least size times the "
-            "energy of their input, or of least loss when the others make up for it (with gptq, and what goes on from it)",
+            "energy of their input, or of least loss when the others make up for it (with what begins with gptq)",
             {.choices = {"none", "magnitude", "wanda", "sparsegpt"}});
     v.field("sparsity", sparsity, "share of each row that becomes zero", {.min = 0, .max = 0.99});
     v.field("pattern", pattern, "in place of sparsity: n:m keeps n of every m neighbours along the input, as 2:4");

@@ -94,8 +94,10 @@ std::optional<ActivationFormat> activations_in(const json& config, const std::st
   const std::string here = where + ": quantization_config";
   const auto activations =
       entries.contains("activations") ? activations_from_json(entries.at("activations"), here) : std::nullopt;
-  CRUMB_CHECK(!activations || found->get<int>("version") >= kActivationsVersion,
-              "{}: activations are rounded only from version {} on", here, kActivationsVersion);
+  const int version = found->get<int>("version");
+  CRUMB_CHECK(activations.has_value() == (version >= kActivationsVersion),
+              "{}: version {} {} rounded activations, and the entry activations says otherwise", here, version,
+              version >= kActivationsVersion ? "has" : "has no");
   return activations;
 }
 

@@ -119,7 +119,8 @@ TEST(Activations, ThatAreNotKnownAreRefusedWhenTheFolderIsOpened) {
   EXPECT_EQ(error(with("grid", "seq")), where + ": activations: grid is seq; activations are int or fp8");
   EXPECT_EQ(error(with("bits", 3)), where + ": activations: int has no 3 bits");
   EXPECT_EQ(error(with("static", true)), where + ": activations: unknown key static; known: bits, grid, per");
-  EXPECT_EQ(error(good, 1), where + ": activations are rounded only from version 2 on");
+  EXPECT_EQ(error(good, 1), where + ": version 1 has no rounded activations, and the entry activations says otherwise");
+  EXPECT_EQ(error("none"), where + ": version 2 has rounded activations, and the entry activations says otherwise");
   EXPECT_EQ(error(good, 3),
             (dir / "out/config.json").string() + ": quantization_config has version 3; this program reads 1 and 2");
   EXPECT_THAT(error("int8"), ::testing::HasSubstr("activations"));

@@ -268,8 +268,8 @@ TEST(HfCheckpoint, NamesTheProgramWhoseQuantizationItCannotRead) {
               HasSubstr("quantized by gptq, which Crumb does not read; give the unquantized model"));
   model.config["quantization_config"] = {{"quant_method", "compressed-tensors"}};
   EXPECT_THAT(model.complaint(dir), HasSubstr("quantized by compressed-tensors"));
-  model.config["quantization_config"] = {{"quant_method", "crumb"}, {"version", 2}};
-  EXPECT_THAT(model.complaint(dir), HasSubstr("version 2; this program reads 1"));
+  model.config["quantization_config"] = {{"quant_method", "crumb"}, {"version", 3}};
+  EXPECT_THAT(model.complaint(dir), HasSubstr("version 3; this program reads 1 and 2"));
   model.config.erase("quantization_config");
   model.config["quantization"] = {{"bits", 4}, {"group_size", 32}};
   EXPECT_THAT(model.complaint(dir), HasSubstr("quantized by MLX"));
