@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "core/arch/hf_config.h"
 #include "core/arch/spec_compare.h"
@@ -78,13 +79,13 @@ void check_same_embedding(const quant::Checkpoint& model, const quant::Checkpoin
 }
 
 /// Training begins with the codes and scales of a folder, which fits (check_quantized_start).
-void take_folder(const Path& folder, TrainStart& start) {
-  start.quantized = quant::open_checkpoint(folder);
+void take_folder(std::unique_ptr<quant::Checkpoint> folder, TrainStart& start) {
+  start.quantized = std::move(folder);
   start.source = model::TensorSource(qat::Masters(*start.quantized));
 }
 
 void open_folder(const TrainJob& job, const Path& folder, TrainStart& start) {
-  const auto quantized = quant::open_checkpoint(folder);
+  auto quantized = quant::open_checkpoint(folder);
   check_quantized_start(job, *quantized, start.model->spec());
   const auto rotation = ptq::rotation_of(quantized->hf_config(), (folder / "config.json").string());
   if (rotation) start.rotated = ptq::rotate(*start.model, *rotation);
@@ -94,7 +95,7 @@ void open_folder(const TrainJob& job, const Path& folder, TrainStart& start) {
       "set hidden_mse to 0",
       folder.string());
   check_same_embedding(start.float_model(), *quantized, job);
-  take_folder(folder, start);
+  take_folder(std::move(quantized), start);
 }
 
 /// What `crumb quantize` is asked for by method.init: gptq or blockwise.
@@ -177,10 +178,10 @@ void make_start(const TrainJob& job, const ptq::CalibrationTokens& tokens, Train
     ThreadPool pool(static_cast<int>(job.threads.value_or(0)));
     ptq::quantize(quantize, false, pool, &tokens);
   }
-  const auto made = quant::open_checkpoint(quantize.output);  // perhaps by a run before, of a model that has changed
+  auto made = quant::open_checkpoint(quantize.output);  // perhaps by a run before, of a model that has changed
   check_quantized_start(job, *made, start.float_model().spec());
   check_same_embedding(start.float_model(), *made, job);
-  take_folder(quantize.output, start);
+  take_folder(std::move(made), start);
 }
 
 }  // namespace crumb::jobs

@@ -15,7 +15,7 @@
 #include "quant/scale_search.h"
 #include "tests/ptq/one_block.h"
 #include "tests/ptq/spec_cases.h"
-#include "tests/runtime/golden.h"
+#include "tests/ptq/story_job.h"
 #include "tests/testing/testing.h"
 
 namespace crumb::ptq {
@@ -202,29 +202,11 @@ TEST(Awq, IsNeverWorseThanRoundingByItsMeasure) {
 class AwqJob : public ::testing::Test {
  protected:
   QuantizeJob job(const std::string& output, const QuantFormat& format) const {
-    QuantizeJob job;
-    job.model = testing::data("models/stories260K-hf");
-    job.output = dir_ / output;
-    job.calibration.text = {testing::data("text/tinystories-valid-sample/tinystories_valid_1911.txt")};
-    job.calibration.separator = "<|endoftext|>";
-    job.calibration.tokens = 2048;
-    job.calibration.sequence_length = 128;
-    AwqMethod method{.grid_points = 8};
-    method.linears.grid = format.grid.facts().name;
-    method.linears.bits = format.bits;
-    method.linears.group_size = format.group_size;
-    job.method = method;
-    return job;
+    return testing::story_job(dir_ / output, 2048, AwqMethod{.grid_points = 8}, format);
   }
   static QuantizeReport run(const QuantizeJob& job) {
     ThreadPool pool(2);
     return quantize(job, false, pool);
-  }
-  static std::vector<float> logits_of(const quant::Checkpoint& model) {
-    std::vector<runtime::TokenId> ids;
-    for (int64_t i = 0; i < 24; ++i)
-      ids.push_back(static_cast<runtime::TokenId>((i * i + 3) % model.spec().vocab_size));
-    return testing::all_logits(*runtime::load_decoder(model, testing::two_threads()), ids);
   }
 
   testing::TempDir dir_;
@@ -237,7 +219,7 @@ TEST_F(AwqJob, GivesAStockFolderWhoseNormsAreScaled) {
   std::get<AwqMethod>(eight_bits.method).grid_points = 3;
   run(eight_bits);
   const auto source = quant::open_checkpoint(folder), saved = quant::open_checkpoint(dir_ / "out");
-  EXPECT_LT(relative_difference(logits_of(*saved), logits_of(*source)), 0.01);
+  EXPECT_LT(relative_difference(testing::logits_of(*saved), testing::logits_of(*source)), 0.01);
   int changed = 0;
   for (const auto& tensor : source->tensors()) {
     if (tensor.desc.role != arch::TensorRole::norm) continue;
@@ -247,7 +229,7 @@ TEST_F(AwqJob, GivesAStockFolderWhoseNormsAreScaled) {
   EXPECT_EQ(quant::read_all(*saved, saved->tensor({Slot::final_norm})),
             quant::read_all(*source, source->tensor({Slot::final_norm})));
   exporting::export_checkpoint(*saved, dir_ / "out.gguf", {"gguf-q8_0", "f32", "f32", false, 2});
-  EXPECT_EQ(logits_of(*quant::open_checkpoint(dir_ / "out.gguf")), logits_of(*saved));
+  EXPECT_EQ(testing::logits_of(*quant::open_checkpoint(dir_ / "out.gguf")), testing::logits_of(*saved));
 }
 
 TEST_F(AwqJob, LosesLessOfTheFirstOutputsThanWeightedRounding) {

@@ -12,6 +12,7 @@
 #include "ptq/quantize.h"
 #include "qat/fake_quantize.h"
 #include "quant/scale_search.h"
+#include "tests/ptq/story_job.h"
 #include "tests/testing/running_crumb.h"
 #include "tests/testing/small_disk.h"
 #include "tests/testing/testing.h"
@@ -28,25 +29,10 @@ class Calibrated : public ::testing::Test {
   void SetUp() override { setenv("CRUMB_CACHE", (dir_ / "cache").c_str(), 1); }
 
   /// Calibrated on the first stories of a text; 2,048 tokens in windows of 128.
-  QuantizeJob job(const std::string& output) const {
-    QuantizeJob job;
-    job.model = testing::data("models/stories260K-hf");
-    job.output = dir_ / output;
-    job.calibration.text = {testing::data("text/tinystories-valid-sample/tinystories_valid_1911.txt")};
-    job.calibration.separator = "<|endoftext|>";
-    job.calibration.tokens = 2048;
-    job.calibration.sequence_length = 128;
-    return job;
-  }
+  QuantizeJob job(const std::string& output) const { return testing::story_job(dir_ / output, 2048); }
   template <class MethodOptions>
   QuantizeJob job(const std::string& output, MethodOptions method, const QuantFormat& format = {}) const {
-    QuantizeJob out = job(output);
-    method.linears.grid = format.grid.facts().name;
-    method.linears.bits = format.bits;
-    method.linears.symmetric = format.symmetric;
-    method.linears.group_size = format.group_size;
-    out.method = std::move(method);
-    return out;
+    return testing::story_job(dir_ / output, 2048, std::move(method), format);
   }
   static QuantizeReport run(const QuantizeJob& job) {
     ThreadPool pool(2);

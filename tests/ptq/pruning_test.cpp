@@ -11,6 +11,7 @@
 #include "ptq/quantize.h"
 #include "quant/codes_folder.h"
 #include "quant/scale_search.h"
+#include "tests/ptq/story_job.h"
 #include "tests/testing/running_crumb.h"
 #include "tests/testing/testing.h"
 
@@ -55,18 +56,8 @@ class Pruned : public ::testing::Test {
   template <class MethodOptions>
   QuantizeJob job(const std::string& output, MethodOptions method, const QuantFormat& format,
                   const PruningOptions& pruning, const std::string& model = "models/stories260K-hf") const {
-    QuantizeJob out;
+    QuantizeJob out = testing::story_job(dir_ / output, 512, std::move(method), format);
     out.model = testing::data(model);
-    out.output = dir_ / output;
-    out.calibration.text = {testing::data("text/tinystories-valid-sample/tinystories_valid_1911.txt")};
-    out.calibration.separator = "<|endoftext|>";
-    out.calibration.tokens = 512;
-    out.calibration.sequence_length = 128;
-    method.linears.grid = format.grid.facts().name;
-    method.linears.bits = format.bits;
-    method.linears.symmetric = format.symmetric;
-    method.linears.group_size = format.group_size;
-    out.method = std::move(method);
     out.pruning = pruning;
     return out;
   }

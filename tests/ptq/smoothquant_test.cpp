@@ -13,7 +13,7 @@
 #include "quant/scale_search.h"
 #include "tests/ptq/one_block.h"
 #include "tests/ptq/spec_cases.h"
-#include "tests/runtime/golden.h"
+#include "tests/ptq/story_job.h"
 #include "tests/testing/testing.h"
 
 namespace crumb::ptq {
@@ -91,17 +91,7 @@ class SmoothJob : public ::testing::Test {
  protected:
   template <class MethodOptions>
   QuantizeJob job(const std::string& output, MethodOptions method, const std::string& activations) const {
-    QuantizeJob job;
-    job.model = testing::data("models/stories260K-hf");
-    job.output = dir_ / output;
-    job.calibration.text = {testing::data("text/tinystories-valid-sample/tinystories_valid_1911.txt")};
-    job.calibration.separator = "<|endoftext|>";
-    job.calibration.tokens = 1024;
-    job.calibration.sequence_length = 128;
-    method.linears.grid = "int";
-    method.linears.bits = 8;
-    method.linears.group_size = 0;
-    job.method = method;
+    QuantizeJob job = testing::story_job(dir_ / output, 1024, std::move(method), {quant::Grid::intn, 8, true, 0});
     job.activations.grid = activations;
     return job;
   }
@@ -112,12 +102,6 @@ class SmoothJob : public ::testing::Test {
   static std::string error_of(const QuantizeJob& job) {
     return testing::error_of([&] { run(job); });
   }
-  static std::vector<float> logits_of(const quant::Checkpoint& model) {
-    std::vector<runtime::TokenId> ids;
-    for (int64_t i = 0; i < 24; ++i)
-      ids.push_back(static_cast<runtime::TokenId>((i * i + 3) % model.spec().vocab_size));
-    return testing::all_logits(*runtime::load_decoder(model, testing::two_threads()), ids);
-  }
 
   testing::TempDir dir_;
 };
@@ -127,14 +111,14 @@ TEST_F(SmoothJob, GivesAFolderThatRunsWithRoundedActivations) {
   run(job("out", SmoothQuantMethod{.grid_points = 5}, "int"));
   const auto saved = quant::open_checkpoint(dir_ / "out"), source = quant::open_checkpoint(folder);
   EXPECT_EQ(quant::activations_of(*saved), (quant::ActivationFormat{Grid::intn, 8}));
-  const auto logits = logits_of(*saved);
-  EXPECT_LT(relative_difference(logits, logits_of(*source)), 0.03);
+  const auto logits = testing::logits_of(*saved);
+  EXPECT_LT(relative_difference(logits, testing::logits_of(*source)), 0.03);
   // without the key the same weights read floats
   auto config = nlohmann::json::parse(testing::read_file(dir_ / "out/config.json"));
   config["quantization_config"]["activations"] = "none";
   config["quantization_config"]["version"] = 1;
   testing::write_file(dir_ / "out/config.json", config.dump());
-  EXPECT_GT(relative_difference(logits, logits_of(*quant::open_checkpoint(dir_ / "out"))), 1e-4);
+  EXPECT_GT(relative_difference(logits, testing::logits_of(*quant::open_checkpoint(dir_ / "out"))), 1e-4);
 }
 
 TEST_F(SmoothJob, AnyMethodMayHaveActivations) {
