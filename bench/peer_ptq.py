@@ -37,7 +37,7 @@ def llmcompressor(model, tokenizer, data, a):
     weights = QuantizationArgs(num_bits=a.bits, type="int", symmetric=not a.asymmetric, strategy="group" if a.group_size else "channel",
                                group_size=a.group_size or None, **({"observer": "mse"} if a.method == "rtn" else {}))
     make = GPTQModifier if a.method == "gptq" else QuantizationModifier
-    recipe = make(config_groups={"all": QuantizationScheme(targets=["Linear"], weights=weights)}, ignore=["lm_head"])
+    recipe = make(config_groups={"all": QuantizationScheme(targets=a.targets, weights=weights)}, ignore=["lm_head"])
     dataset = Dataset.from_dict({"input_ids": data, "attention_mask": [[1] * LENGTH] * len(data)})
     begin = time.time()
     oneshot(model=model, dataset=dataset, recipe=recipe, max_seq_length=LENGTH, num_calibration_samples=len(data))
@@ -73,6 +73,7 @@ def main():
     p.add_argument("--bits", type=int, default=4)
     p.add_argument("--group-size", type=int, default=32)
     p.add_argument("--asymmetric", action="store_true")
+    p.add_argument("--targets", nargs="+", default=["Linear"], help="llmcompressor: names (re:.*down_proj) or classes of what is quantized")
     p.add_argument("--tokens", type=int, default=16384)
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--iterations", type=int, default=200)

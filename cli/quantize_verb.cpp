@@ -137,6 +137,29 @@ void print_tables(const QuantizeReport& report) {
   print_table(report, "largest input", [](const TensorError& t) { return t.largest_input; });
 }
 
+std::string words(const quant::QuantFormat& format) {
+  return format.title() + (format.group_size == 0 ? "" : fmt::format(" g{}", format.group_size));
+}
+
+const quant::LinearFormats& linears_of(const QuantizeJob& job) {
+  return std::visit([](const auto& method) -> const quant::LinearFormats& { return method.linears; }, job.method);
+}
+
+void print_budget(const ptq::BudgetReport& budget, const QuantizeJob& job) {
+  const bool is_kl = budget.sensitivity == "fisher";
+  fmt::print("budget: {} of {} bytes for {} linears; {} {:.4g}, and no choice of formats is below {:.4g}\n",
+             format_count(budget.used_bytes), format_count(budget.budget_bytes), budget.lines.size(),
+             is_kl ? "predicted KL" : "predicted loss", budget.loss, budget.bound);
+  fmt::print("  {:<40} {:<20} {:>10}   {}\n", "linear", "format", "loses", "the next format would lose, for");
+  for (const auto& line : budget.lines) {
+    fmt::print("  {:<40} {:<20} {:>10.3g}", line.module, words(line.format), line.loss);
+    if (line.next)
+      fmt::print("   {}: {:.3g}, {} more", words(line.next->format), line.next->loss, format_bytes(line.next->bytes));
+    fmt::print("\n");
+  }
+  fmt::print("  to have these without choosing again, under method:\n{}", budget.overrides_yaml(linears_of(job)));
+}
+
 void print_summary(const QuantizeReport& report, const QuantizeJob& job) {
   const auto total = report.total();
   fmt::print("{}: {} linears, {} weights at {:.3f} bits; {} parameters kept\n", job.output.string(),
@@ -145,9 +168,38 @@ void print_summary(const QuantizeReport& report, const QuantizeJob& job) {
   if (report.pruned() > 0)
     fmt::print("  pruned: {} weights, {:.2f} %\n", format_count(report.pruned()),
                100.0 * static_cast<double>(report.pruned()) / static_cast<double>(total.weights));
+  if (report.budget) print_budget(*report.budget, job);
   print_tables(report);
   fmt::print("  all linears: relative squared error {:.4g}, SQNR {:.2f} dB\n", total.relative(), total.sqnr_db());
   for (const auto& line : report.outstanding()) fmt::print("  {}\n", line);
+}
+
+nlohmann::json to_json(const quant::QuantFormat& format) {
+  return {{"grid", format.grid.facts().name},
+          {"bits", format.bits},
+          {"symmetric", format.symmetric},
+          {"group_size", format.group_size}};
+}
+
+nlohmann::json to_json(const ptq::BudgetReport& budget) {
+  auto linears = nlohmann::json::array();
+  for (const auto& line : budget.lines) {
+    nlohmann::json entry = {{"name", line.module},
+                            {"format", to_json(line.format)},
+                            {"bytes", line.bytes},
+                            {"loss", line.loss},
+                            {"next", nullptr}};
+    if (line.next)
+      entry["next"] = {
+          {"format", to_json(line.next->format)}, {"more_bytes", line.next->bytes}, {"loss", line.next->loss}};
+    linears.push_back(std::move(entry));
+  }
+  return {{"sensitivity", budget.sensitivity},
+          {"budget_bytes", budget.budget_bytes},
+          {"used_bytes", budget.used_bytes},
+          {"loss", budget.loss},
+          {"bound", budget.bound},
+          {"linears", linears}};
 }
 
 nlohmann::json to_json(const WeightError& error) {
@@ -177,20 +229,36 @@ nlohmann::json to_json(const QuantizeReport& report, const QuantizeJob& job) {
           {"bits_per_weight", report.bits_per_weight()},
           {"kept_parameters", report.kept_weights},
           {"pruned", report.pruned()},
+          {"budget", report.budget ? to_json(*report.budget) : nlohmann::json(nullptr)},
           {"tensors", tensors},
           {"kinds", kinds},
           {"total", to_json(report.total())}};
 }
 
+/// What there is to choose; the formats are not known without weights.
+void print_frame(const QuantizePlan& plan, const QuantizeJob& job) {
+  const auto& budget = *plan.budget;
+  fmt::print("{}: {} parameters kept, {}\n", job.output.string(), format_count(plan.kept_parameters),
+             format_bytes(plan.kept_bytes));
+  if (budget.fixed_bytes > 0) fmt::print("  method.overrides names linears of {}\n", format_bytes(budget.fixed_bytes));
+  fmt::print("  the budget leaves {} bytes ({}) for {} linears of {} weights: {:.3f} bits each\n",
+             format_count(budget.bytes), format_bytes(budget.bytes), budget.linears.size(),
+             format_count(budget.weights), budget.bits(budget.bytes));
+  fmt::print(
+      "  the choices reach from {:.3f} bits ({}) to {:.3f} ({}); which linear gets which is measured by the run\n",
+      budget.bits(budget.least_bytes), format_bytes(budget.least_bytes), budget.bits(budget.most_bytes),
+      format_bytes(budget.most_bytes));
+  if (plan.added_head) fmt::print("  {}\n", ptq::to_text(*plan.added_head));
+}
+
 void print_plan(const QuantizePlan& plan, const QuantizeJob& job) {
+  if (plan.budget) return print_frame(plan, job);
   const auto total = plan.total();
   fmt::print("{}: {} linears, {} weights at {:.3f} bits; {} parameters kept\n", job.output.string(), total.linears,
              format_count(total.weights), plan.bits_per_weight(), format_count(plan.kept_parameters));
   for (const auto& part : plan.parts) {
-    const int64_t group = part.format.group_size;
-    fmt::print("  {:<22} {:>5} linears, {} weights, {}\n",
-               part.format.title() + (group == 0 ? "" : fmt::format(" g{}", group)), part.linears,
-               format_count(part.weights), format_bytes(part.bytes));
+    fmt::print("  {:<22} {:>5} linears, {} weights, {}\n", words(part.format), part.linears, format_count(part.weights),
+               format_bytes(part.bytes));
   }
   fmt::print("  {:<22} {} bytes ({}): codes {}, kept tensors {}{}\n", "in all", format_count(plan.all_bytes()),
              format_bytes(plan.all_bytes()), format_bytes(total.bytes), format_bytes(plan.kept_bytes),
@@ -201,14 +269,12 @@ void print_plan(const QuantizePlan& plan, const QuantizeJob& job) {
 nlohmann::json to_json(const QuantizePlan& plan, const QuantizeJob& job) {
   auto formats = nlohmann::json::array();
   for (const auto& part : plan.parts) {
-    formats.push_back({{"grid", part.format.grid.facts().name},
-                       {"bits", part.format.bits},
-                       {"symmetric", part.format.symmetric},
-                       {"group_size", part.format.group_size},
-                       {"mask", part.format.has_mask},
-                       {"linears", part.linears},
-                       {"weights", part.weights},
-                       {"bytes", part.bytes}});
+    auto entry = to_json(part.format);
+    entry["mask"] = part.format.has_mask;
+    entry["linears"] = part.linears;
+    entry["weights"] = part.weights;
+    entry["bytes"] = part.bytes;
+    formats.push_back(std::move(entry));
   }
   const auto total = plan.total();
   nlohmann::json out = {{"output", job.output.string()},
@@ -221,7 +287,19 @@ nlohmann::json to_json(const QuantizePlan& plan, const QuantizeJob& job) {
                         {"kept_bytes", plan.kept_bytes},
                         {"masters_bytes", plan.masters_bytes},
                         {"formats", formats},
+                        {"budget", nullptr},
                         {"added_head", nullptr}};
+  if (const auto& budget = plan.budget) {
+    // What the method's keys alone would make is not what is made.
+    for (const char* key : {"bits_per_weight", "codes_bytes", "formats"}) out[key] = nullptr;
+    out["budget"] = {{"bytes", budget->bytes},
+                     {"bits_per_weight", budget->bits(budget->bytes)},
+                     {"least_bytes", budget->least_bytes},
+                     {"most_bytes", budget->most_bytes},
+                     {"fixed_bytes", budget->fixed_bytes},
+                     {"linears", budget->linears.size()},
+                     {"weights", budget->weights}};
+  }
   if (const auto& head = plan.added_head)
     out["added_head"] = {{"parameters", head->parameters}, {"bytes", head->bytes}, {"dtype", head->dtype}};
   return out;

@@ -10,6 +10,7 @@
 #include "core/common/log.h"
 #include "core/common/progress.h"
 #include "kernels/torch/executor.h"
+#include "ptq/gram.h"
 #include "ptq/row_walk.h"
 #include "quant/codes_parts.h"
 #include "quant/scale_search.h"
@@ -50,12 +51,13 @@ class BlockWalk {
  public:
   BlockWalk(const quant::Checkpoint& model, quant::CodesFolder& folder, const BlockMethod& method,
             const PruningOptions& pruning, const std::optional<quant::ActivationFormat>& activations,
-            ActivationMemory& memory)
+            ActivationMemory& memory, InputSquares squares)
       : model_(model),
         folder_(folder),
         method_(method),
         pruning_(pruning),
         memory_(memory),
+        squares_(squares),
         table_(arch::tensor_table(model.spec())) {
     if (activations) rounder_.emplace(*activations);
   }
@@ -104,18 +106,8 @@ class BlockWalk {
   /// The residual stream before the first block: rows of the embedding as the output stores them.
   void embed(const CalibrationTokens& calibration) {
     const TensorDesc& desc = model_.tensor(arch::TensorId{Slot::embedding}).desc;
-    const int64_t width = desc.cols();
-    residual_ = memory_.make({calibration.windows, calibration.length, width});
-    float* out = residual_.data_ptr<float>();
-    std::unordered_map<tokenizer::TokenId, std::vector<float>> rows;
-    for (size_t i = 0; i < calibration.ids.size(); ++i) {
-      auto& row = rows[calibration.ids[i]];
-      if (row.empty()) {
-        row.resize(static_cast<size_t>(width));
-        folder_.read_rows(desc, calibration.ids[i], calibration.ids[i] + 1, row.data());
-      }
-      std::copy(row.begin(), row.end(), out + static_cast<int64_t>(i) * width);
-    }
+    residual_ = ptq::embed(calibration, desc.cols(), memory_,
+                           [&](int64_t token, float* out) { folder_.read_rows(desc, token, token + 1, out); });
   }
 
   /// The block with float weights; one that is finished, with those of the folder.
@@ -129,10 +121,7 @@ class BlockWalk {
       return std::make_shared<WalkedLinear>(std::move(weight), std::move(bias), rounder(),
                                             finished && is_quantized(*desc));
     };
-    auto block = std::make_shared<model::Block>(model_.spec().layers[static_cast<size_t>(layer)],
-                                                model_.spec().rms_norm_eps, layer, table_, source, make_linear);
-    for (const auto& parameter : block->parameters()) parameter.set_requires_grad(false);
-    return block;
+    return ptq::make_block(model_.spec(), layer, table_, source, make_linear);
   }
 
   torch::Tensor read_folder(const TensorDesc& desc) const {
@@ -142,20 +131,9 @@ class BlockWalk {
   }
 
   BlockWork work_of(int layer, model::Block& block) {
-    const int64_t tokens = residual_.size(1);
-    const auto& spec = block.spec();
-    BlockWork work{.layer = layer,
-                   .block = block,
-                   .context = {.rotary = model::make_rotary_table(spec.rope, tokens),
-                               .mask = model::make_window_mask(spec.window, tokens),
-                               .compute = torch::kFloat32,
-                               .round_small_tensors = true},
-                   .residual = residual_,
-                   .windows_at_once = std::max<int64_t>(1, kTokensAtOnce / tokens),
-                   .formats = {},
-                   .memory = memory_,
-                   .rounder = rounder(),
-                   .pruning = pruning_};
+    BlockWork work = make_work(layer, block, residual_, memory_);
+    work.rounder = rounder();
+    work.pruning = pruning_;
     for_each_linear(layer, [&](const TensorDesc& desc) { work.formats[desc.id.slot] = *folder_.format_of(desc); });
     return work;
   }
@@ -200,6 +178,11 @@ class BlockWalk {
                       .pruned = std::ranges::count(codes.mask, 0),
                       .output = output_error(w, dequantized(codes), result.gram),
                       .largest_input = result.largest_input};
+    if (squares_ == InputSquares::kept) {
+      const torch::Tensor diagonal = result.gram.diagonal().contiguous();
+      const float* first = diagonal.const_data_ptr<float>();
+      error.input_squares.assign(first, first + diagonal.numel());
+    }
     report_.tensors.push_back(error);
     if (folder_.is_finished(desc)) return;  // of a block that was not
     folder_.put(desc, 0, codes);
@@ -214,6 +197,7 @@ class BlockWalk {
   const BlockMethod& method_;
   const PruningOptions& pruning_;
   ActivationMemory& memory_;
+  InputSquares squares_;
   std::vector<TensorDesc> table_;
   std::optional<quant::ActivationRounder> rounder_;
   torch::Tensor residual_;
@@ -221,6 +205,45 @@ class BlockWalk {
 };
 
 }  // namespace
+
+std::shared_ptr<model::Block> make_block(const arch::DecoderSpec& spec, int layer, const std::vector<TensorDesc>& table,
+                                         const model::TensorSource& source, const model::LinearFactory& make_linear) {
+  auto block = std::make_shared<model::Block>(spec.layers[static_cast<size_t>(layer)], spec.rms_norm_eps, layer, table,
+                                              source, make_linear);
+  for (const auto& parameter : block->parameters()) parameter.set_requires_grad(false);
+  return block;
+}
+
+BlockWork make_work(int layer, model::Block& block, const torch::Tensor& residual, ActivationMemory& memory) {
+  const int64_t tokens = residual.size(1);
+  const auto& spec = block.spec();
+  return {.layer = layer,
+          .block = block,
+          .context = {.rotary = model::make_rotary_table(spec.rope, tokens),
+                      .mask = model::make_window_mask(spec.window, tokens),
+                      .compute = torch::kFloat32,
+                      .round_small_tensors = true},
+          .residual = residual,
+          .windows_at_once = std::max<int64_t>(1, kTokensAtOnce / tokens),
+          .formats = {},
+          .memory = memory};
+}
+
+torch::Tensor embed(const CalibrationTokens& calibration, int64_t width, ActivationMemory& memory,
+                    const std::function<void(int64_t token, float* out)>& row) {
+  torch::Tensor residual = memory.make({calibration.windows, calibration.length, width});
+  float* out = residual.data_ptr<float>();
+  std::unordered_map<tokenizer::TokenId, std::vector<float>> rows;
+  for (size_t i = 0; i < calibration.ids.size(); ++i) {
+    auto& values = rows[calibration.ids[i]];
+    if (values.empty()) {
+      values.resize(static_cast<size_t>(width));
+      row(calibration.ids[i], values.data());
+    }
+    std::ranges::copy(values, out + static_cast<int64_t>(i) * width);
+  }
+  return residual;
+}
 
 const std::string& BlockWork::name(Slot slot) const {
   const auto found = std::ranges::find(block.linears(), linear(slot), &model::NamedLinear::second);
@@ -294,8 +317,8 @@ InputStatistics measure_inputs(const torch::Tensor& input, int64_t windows_at_on
                                const std::string& where, const quant::ActivationRounder* rounder) {
   const torch::NoGradGuard no_grad;
   const int64_t cols = input.size(2), tokens = input.size(0) * input.size(1);
-  InputStatistics out{
-      .gram = torch::zeros({cols, cols}), .mean_abs = torch::zeros({cols}), .max_abs = torch::zeros({cols})};
+  InputStatistics out{.gram = {}, .mean_abs = torch::zeros({cols}), .max_abs = torch::zeros({cols})};
+  GramSum gram(cols);
   for_each_batch(input.size(0), windows_at_once, [&](int64_t begin, int64_t end) {
     torch::Tensor x = input.slice(0, begin, end).reshape({-1, cols});
     const torch::Tensor size = x.abs(), largest = size.amax(0);
@@ -310,9 +333,9 @@ InputStatistics measure_inputs(const torch::Tensor& input, int64_t windows_at_on
       out.capped_tokens += (share < 1).sum().item<int64_t>();
       x = x * share.sqrt();
     }
-    out.gram.addmm_(x.t(), x);
+    gram.add(x);
   });
-  out.gram.div_(static_cast<double>(tokens));
+  out.gram = gram.mean(tokens);
   out.mean_abs.div_(static_cast<double>(tokens));
   out.largest = out.max_abs.max().item<double>();
   const bool is_finite = out.gram.diagonal().isfinite().all().item<bool>();
@@ -384,9 +407,9 @@ void replace_weight(model::LinearModule& linear, const QuantizedTensor& codes) {
 QuantizeReport walk_blocks(const quant::Checkpoint& model, quant::CodesFolder& folder, const BlockMethod& method,
                            const CalibrationTokens& calibration, const PruningOptions& pruning,
                            const std::optional<quant::ActivationFormat>& activations, ActivationMemory& memory,
-                           ThreadPool& pool) {
+                           ThreadPool& pool, InputSquares squares) {
   at::set_num_threads(pool.num_threads());
-  return BlockWalk(model, folder, method, pruning, activations, memory).run(calibration);
+  return BlockWalk(model, folder, method, pruning, activations, memory, squares).run(calibration);
 }
 
 }  // namespace crumb::ptq

@@ -4,6 +4,7 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <optional>
 
@@ -48,6 +49,18 @@ struct BlockWork {
   }
   const std::string& name(arch::Slot slot) const;  // of the module, for messages
 };
+
+/// The float block of a layer, read from `source`, without gradients. `table`: tensor_table() of the model.
+std::shared_ptr<model::Block> make_block(const arch::DecoderSpec& spec, int layer,
+                                         const std::vector<arch::TensorDesc>& table, const model::TensorSource& source,
+                                         const model::LinearFactory& make_linear = model::make_float_linear);
+
+/// Work on a block that reads `residual`; nothing of it is quantized yet.
+BlockWork make_work(int layer, model::Block& block, const torch::Tensor& residual, ActivationMemory& memory);
+
+/// The residual stream before the first block, [windows, tokens, width]. row(token, out) gives a row of the embedding.
+torch::Tensor embed(const CalibrationTokens& calibration, int64_t width, ActivationMemory& memory,
+                    const std::function<void(int64_t token, float* out)>& row);
 
 /// Calls body(begin, end) for the batches of `windows`, in order.
 template <class Body>
@@ -138,6 +151,6 @@ void replace_weight(model::LinearModule& linear, const quant::QuantizedTensor& c
 QuantizeReport walk_blocks(const quant::Checkpoint& model, quant::CodesFolder& folder, const BlockMethod& method,
                            const CalibrationTokens& calibration, const PruningOptions& pruning,
                            const std::optional<quant::ActivationFormat>& activations, ActivationMemory& memory,
-                           ThreadPool& pool);
+                           ThreadPool& pool, InputSquares squares = InputSquares::left_out);
 
 }  // namespace crumb::ptq

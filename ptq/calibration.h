@@ -1,6 +1,7 @@
 // The text that methods with activations look at.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,7 @@ struct CalibrationOptions {
   Auto<int64_t> tokens = {};
   Auto<int64_t> sequence_length = {};
   WordOr<double, "unlimited"> memory = {};
+  std::optional<Path> imatrix = std::nullopt;
 
   template <class V>
   void visit(V& v) {
@@ -32,6 +34,8 @@ struct CalibrationOptions {
     v.field("memory", memory,
             "gigabytes of activations held in memory; what is more lies in files beside the output while it works",
             {.min = 0});
+    v.field("imatrix", imatrix,
+            "also write what the quantized linears read, as an importance matrix of llama.cpp: the name of a .gguf");
   }
 };
 

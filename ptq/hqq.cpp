@@ -121,8 +121,8 @@ class Hqq : public RowMethod {
  public:
   Hqq(quant::ScaleInit init, const HalfQuadratic& options) : init_(init), options_(options) {}
 
-  quant::QuantizedTensor quantize(const float* w, int64_t rows, int64_t cols,
-                                  const QuantFormat& format) const override {
+  quant::QuantizedTensor quantize(const float* w, int64_t rows, int64_t cols, const QuantFormat& format,
+                                  const arch::TensorDesc& /*tensor*/) const override {
     const int64_t group_cols = format.group_cols(cols);
     quant::QuantizedTensor out = quant::find_scales(w, rows, cols, format, init_);
     Splitting splitting(format, group_cols, options_);

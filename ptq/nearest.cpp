@@ -1,6 +1,7 @@
 #include "ptq/nearest.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "kernels/torch/executor.h"
 #include "ptq/block_walk.h"
@@ -34,9 +35,9 @@ class WeightedNearest : public LinearMethod {
 
 quant::QuantizedTensor weighted_nearest(const torch::Tensor& w, const torch::Tensor& energy,
                                         const quant::QuantFormat& format, quant::ScaleInit init) {
-  // A share of the mean, so that inputs the text never moves count for a little.
-  constexpr double kLeastShare = 0.01;
-  const torch::Tensor importance = (energy + kLeastShare * energy.mean()).clamp_min(1e-30).contiguous();
+  const torch::Tensor energies = energy.contiguous();
+  const float* first = energies.const_data_ptr<float>();
+  const std::vector<float> importance = input_importance({first, first + energies.numel()});
   const int64_t rows = w.size(0), cols = w.size(1), groups = format.groups(cols);
   quant::QuantizedTensor out{
       .format = format, .rows = rows, .cols = cols, .codes = {}, .scales = {}, .zero_points = {}};
@@ -45,12 +46,22 @@ quant::QuantizedTensor weighted_nearest(const torch::Tensor& w, const torch::Ten
   if (format.has_zero_points()) out.zero_points.resize(out.scales.size());
   kernels::torch_executor().run(rows, 8, [&](int64_t begin, int64_t end, int) {
     const auto part = quant::round_to_nearest(w.const_data_ptr<float>() + begin * cols, end - begin, cols, format, init,
-                                              importance.const_data_ptr<float>());
+                                              importance.data());
     std::ranges::copy(part.codes, out.codes.begin() + begin * cols);
     std::ranges::copy(part.scales, out.scales.begin() + begin * groups);
     if (format.has_zero_points()) std::ranges::copy(part.zero_points, out.zero_points.begin() + begin * groups);
   });
   return out;
+}
+
+std::vector<float> input_importance(const std::vector<float>& mean_squares) {
+  constexpr double kLeastShare = 0.01;
+  const double mean = std::accumulate(mean_squares.begin(), mean_squares.end(), 0.0) /
+                      static_cast<double>(std::max<size_t>(1, mean_squares.size()));
+  std::vector<float> importance;
+  for (const float square : mean_squares)
+    importance.push_back(std::max(static_cast<float>(square + kLeastShare * mean), 1e-30f));
+  return importance;
 }
 
 std::shared_ptr<BlockMethod> make_weighted_nearest(quant::ScaleInit init, double token_cap) {

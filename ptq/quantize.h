@@ -9,6 +9,7 @@
 #include "ptq/autoround.h"
 #include "ptq/awq.h"
 #include "ptq/blockwise.h"
+#include "ptq/budget.h"
 #include "ptq/calibration.h"
 #include "ptq/gptq.h"
 #include "ptq/hqq.h"
@@ -28,6 +29,7 @@ struct QuantizeJob {
   PruningOptions pruning;
   std::variant<RtnMethod, HqqMethod, GptqMethod, AwqMethod, SmoothQuantMethod, AutoRoundMethod, BlockwiseMethod> method;
   quant::ActivationOptions activations;
+  BudgetOptions budget;
   CalibrationOptions calibration;
   bool masters = false;
 
@@ -46,7 +48,11 @@ struct QuantizeJob {
         "activations", activations,
         "What becomes of the inputs of the quantized linears while the model runs: `crumb eval` and `generate` do "
         "it; files of other programs do not say it");
-    v.section("calibration", calibration, "What the methods that look at activations see");
+    v.section("budget", budget,
+              "Bits of each linear chosen so that all take no more than this; measured on the calibration text before "
+              "the method begins");
+    v.section("calibration", calibration,
+              "What the methods that look at activations see, and what a budget is chosen by");
     v.field("masters", masters,
             "also keep the weights that were rounded to the codes, in OUTPUT/masters: four bytes a weight, for `crumb "
             "train` to go on from");

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "ptq/budget.h"
 #include "quant/checkpoint.h"
 #include "quant/codes_folder.h"
 #include "quant/quantized_tensor.h"
@@ -33,6 +34,8 @@ struct QuantizePlan {
   int64_t kept_parameters = 0, kept_bytes = 0;
   int64_t masters_bytes = 0;  // of QuantizeJob::masters
   std::optional<AddedHead> added_head;
+  /// Where bits are still to be chosen: these linears are counted in `parts` as the method's keys alone have it.
+  std::optional<BudgetFrame> budget = std::nullopt;
 
   Part total() const;  // its format means nothing
   double bits_per_weight() const;

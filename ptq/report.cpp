@@ -85,17 +85,19 @@ std::vector<std::string> QuantizeReport::outstanding() const {
 }
 
 nlohmann::json to_note(const TensorError& tensor) {
-  return {{"module", tensor.module},
-          {"layer", tensor.layer},
-          {"weights", tensor.error.weights},
-          {"error_square", tensor.error.error_square},
-          {"weight_square", tensor.error.weight_square},
-          {"scales", tensor.scales},
-          {"clamped_scales", tensor.clamped_scales},
-          {"pruned", tensor.pruned},
-          {"output_error_square", tensor.output.error_square},
-          {"output_square", tensor.output.output_square},
-          {"largest_input", tensor.largest_input}};
+  nlohmann::json note = {{"module", tensor.module},
+                         {"layer", tensor.layer},
+                         {"weights", tensor.error.weights},
+                         {"error_square", tensor.error.error_square},
+                         {"weight_square", tensor.error.weight_square},
+                         {"scales", tensor.scales},
+                         {"clamped_scales", tensor.clamped_scales},
+                         {"pruned", tensor.pruned},
+                         {"output_error_square", tensor.output.error_square},
+                         {"output_square", tensor.output.output_square},
+                         {"largest_input", tensor.largest_input}};
+  if (!tensor.input_squares.empty()) note["input_squares"] = tensor.input_squares;
+  return note;
 }
 
 TensorError from_note(const nlohmann::json& note) {
@@ -108,7 +110,8 @@ TensorError from_note(const nlohmann::json& note) {
           .clamped_scales = note.at("clamped_scales"),
           .pruned = note.at("pruned"),
           .output = {.error_square = note.at("output_error_square"), .output_square = note.at("output_square")},
-          .largest_input = note.at("largest_input")};
+          .largest_input = note.at("largest_input"),
+          .input_squares = note.value("input_squares", std::vector<float>())};
 }
 
 }  // namespace crumb::ptq

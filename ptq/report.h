@@ -2,8 +2,11 @@
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
+
+#include "ptq/budget.h"
 
 namespace crumb::ptq {
 
@@ -28,6 +31,9 @@ struct OutputError {
   double relative() const { return output_square > 0 ? error_square / output_square : 0; }
 };
 
+/// Whether a report keeps what an importance matrix says.
+enum class InputSquares { left_out, kept };
+
 struct TensorError {
   std::string module;  // "model.layers.0.self_attn.q_proj"
   int layer = -1;
@@ -35,7 +41,8 @@ struct TensorError {
   int64_t scales = 0, clamped_scales = 0;  // those at an end of their range: quant::count_clamped
   int64_t pruned = 0;                      // weights
   OutputError output = {};
-  double largest_input = 0;                                                  // |x| of the calibration text
+  double largest_input = 0;               // |x| of the calibration text
+  std::vector<float> input_squares = {};  // mean of x^2 for each input, where InputSquares::kept
   std::string kind() const { return module.substr(module.rfind('.') + 1); }  // "q_proj"
 };
 
@@ -43,6 +50,7 @@ struct QuantizeReport {
   std::vector<TensorError> tensors;  // the quantized ones, in the model's order
   int64_t quantized_bytes = 0;       // codes, scales, zero points and masks
   int64_t kept_weights = 0;          // parameters that stay as they are
+  std::optional<BudgetReport> budget = std::nullopt;
 
   WeightError total() const;
   WeightError of_kind(const std::string& kind) const;

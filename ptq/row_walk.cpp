@@ -92,7 +92,7 @@ class RowWalk {
           piece.kept = masked(values, mask);
         }
         const float* rounded = pruning_.prunes() ? piece.kept.data() : values;
-        piece.rows = method_.quantize(rounded, count, cols, format);
+        piece.rows = method_.quantize(rounded, count, cols, format, desc);
         piece.rows.mask = std::move(mask);
         piece.error = weight_error(values, piece.rows);
         piece.clamped =

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
+#include <vector>
 
 #include "core/common/thread_pool.h"
 #include "ptq/pruning.h"
@@ -17,9 +19,13 @@ namespace crumb::ptq {
 class RowMethod {
  public:
   virtual ~RowMethod() = default;
-  /// w [rows, cols], part of a matrix. May be called from several threads at once.
-  virtual quant::QuantizedTensor quantize(const float* w, int64_t rows, int64_t cols,
-                                          const quant::QuantFormat& format) const = 0;
+  /// w [rows, cols], part of the matrix `tensor`. May be called from several threads at once.
+  virtual quant::QuantizedTensor quantize(const float* w, int64_t rows, int64_t cols, const quant::QuantFormat& format,
+                                          const arch::TensorDesc& tensor) const = 0;
+  /// UserError, before anything is written, for a model or linears of it that it cannot do.
+  virtual void check(const quant::Checkpoint& /*model*/, const std::vector<arch::TensorDesc>& /*linears*/) const {}
+  /// Of what it knows beside its keys; "": nothing.
+  virtual std::string fingerprint() const { return ""; }
 };
 
 /// Of w [rows, cols].

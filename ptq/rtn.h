@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <variant>
 
 #include "ptq/method.h"
 #include "quant/linear_formats.h"
@@ -15,14 +16,15 @@ struct RtnMethod {
 
   quant::LinearFormats linears = {};
   std::string init = "mse";
-  std::string importance = "none";
+  std::variant<std::string, Path> importance = std::string("none");
 
   template <class V>
   void visit(V& v) {
     linears.visit(v);
     v.field("init", init, quant::format_help::kInit, {.choices = quant::scale_init_names()});
     v.field("importance", importance,
-            "what weighs the errors of init: mse: nothing, or the energy of each input on the calibration text",
+            "what weighs the errors of init: mse: none; activations, the energy of each input on the calibration text; "
+            "or that which a file of llama.cpp's imatrix says (.gguf, .dat)",
             {.choices = {"none", "activations"}});
   }
 

@@ -58,8 +58,7 @@ Chosen usual_format(const LinearFormats& formats) {
           "method"};
 }
 
-Chosen overridden(const Chosen& usual, const std::string& pattern, const FormatOverride& changes) {
-  const std::string key = "method.overrides." + pattern;
+Chosen changed(const Chosen& usual, const FormatOverride& changes, const std::string& key) {
   const QuantFormat& format = usual.format;
   return {{.grid = changes.grid ? grid_from_name(*changes.grid, key + ".grid") : format.grid,
            .bits = static_cast<int>(changes.bits.value_or(format.bits)),
@@ -68,10 +67,15 @@ Chosen overridden(const Chosen& usual, const std::string& pattern, const FormatO
           key};
 }
 
-/// All that linears may get: that of the section, then those of its overrides in their order.
+Chosen overridden(const Chosen& usual, const std::string& pattern, const FormatOverride& changes) {
+  return changed(usual, changes, "method.overrides." + pattern);
+}
+
+/// All that linears may get: that of the section, then those of its overrides in their order, then the candidates.
 std::vector<Chosen> all_choices(const LinearFormats& formats) {
   std::vector<Chosen> out = {usual_format(formats)};
   for (const auto& [pattern, changes] : formats.overrides) out.push_back(overridden(out[0], pattern, changes));
+  for (const auto& [key, changes] : formats.candidates) out.push_back(changed(out[0], changes, key));
   return out;
 }
 
@@ -127,6 +131,14 @@ bool matches_any(const std::string& module_name, const std::vector<std::string>&
 }
 
 QuantFormat LinearFormats::format() const { return usual_format(*this).format; }
+
+QuantFormat LinearFormats::format(const FormatOverride& changes, const std::string& key) const {
+  return changed(usual_format(*this), changes, key).format;
+}
+
+bool LinearFormats::is_overridden(const std::string& module_name) const {
+  return std::ranges::any_of(overrides, [&](const auto& entry) { return matches(module_name, entry.first); });
+}
 
 std::optional<QuantFormat> LinearFormats::format_of(const std::string& module_name) const {
   const auto chosen = choose(*this, module_name);

@@ -51,6 +51,9 @@ struct LinearFormats {
   std::string activations = "none";
   std::vector<std::string> exclude = {"lm_head", "embed_tokens"};
   NamedList<FormatOverride> overrides = {};
+  /// Formats that linears may get beside those, with the keys that say so ("budget.choices[0]"): no key of its own, for
+  /// who decides later which linear gets which.
+  NamedList<FormatOverride> candidates = {};
 
   template <class V>
   void visit(V& v) {
@@ -67,6 +70,10 @@ struct LinearFormats {
 
   /// Of linears that no override matches.
   QuantFormat format() const;
+  /// With these changes; `key` is what messages call them.
+  QuantFormat format(const FormatOverride& changes, const std::string& key) const;
+  /// Whether an entry of `overrides` says what its format is.
+  bool is_overridden(const std::string& module_name) const;
   /// Empty: it is excluded. The format may not fit the linear: see formats_of().
   std::optional<QuantFormat> format_of(const std::string& module_name) const;
   /// Formats of the quantized linears of a model by hf_name. UserError naming the linear and the key when a group_size

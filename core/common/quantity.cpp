@@ -44,6 +44,28 @@ std::optional<int64_t> parse_count(std::string_view text) {
   return static_cast<int64_t>(count);
 }
 
+std::optional<int64_t> parse_bytes(std::string_view text) {
+  struct Unit {
+    std::string_view name;
+    double bytes;
+  };
+  static constexpr Unit kUnits[] = {{"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}, {"kB", 1e3},
+                                    {"KB", 1e3},     {"MB", 1e6},     {"GB", 1e9},     {"TB", 1e12},    {"B", 1}};
+  double unit = 1;
+  for (const Unit& known : kUnits) {
+    if (!text.ends_with(known.name)) continue;
+    unit = known.bytes;
+    text.remove_suffix(known.name.size());
+    if (text.ends_with(' ')) text.remove_suffix(1);
+    break;
+  }
+  const auto value = parse_plain(text);
+  if (!value || *value < 0) return std::nullopt;
+  const double bytes = *value * unit;
+  if (bytes > 9e15 || bytes != std::floor(bytes)) return std::nullopt;
+  return static_cast<int64_t>(bytes);
+}
+
 std::optional<double> parse_number(std::string_view text) {
   if (!text.empty() && text.back() == '%') {
     text.remove_suffix(1);

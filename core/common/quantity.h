@@ -12,6 +12,9 @@ namespace crumb {
 std::optional<int64_t> parse_count(std::string_view text);
 /// "3%" -> 0.03, "2e-5", "0.5". Nothing if it is not a finite number.
 std::optional<double> parse_number(std::string_view text);
+/// Sizes of files: "900MB" -> 900000000, "1.5 GB", "64kB", "512MiB" -> 2^29, "1000" and "1000B". Nothing if it is no
+/// size, or no whole number of bytes.
+std::optional<int64_t> parse_bytes(std::string_view text);
 /// 1234567 -> "1,234,567".
 std::string format_count(int64_t count);
 /// 1234567 -> "1.23 MB" (decimal units, as file sizes are quoted).

@@ -31,6 +31,17 @@ TEST(ParseCount, RefusesWhatIsNotAWholeNumber) {
   }
 }
 
+TEST(ParseBytes, UnderstandsTheUnitsOfFilesAndNoOthers) {
+  EXPECT_EQ(parse_bytes("900MB"), 900000000);
+  EXPECT_EQ(parse_bytes("1.5 GB"), 1500000000);
+  EXPECT_EQ(parse_bytes("64kB"), 64000);
+  EXPECT_EQ(parse_bytes("512MiB"), int64_t{1} << 29);
+  EXPECT_EQ(parse_bytes("1000"), 1000);
+  EXPECT_EQ(parse_bytes("1000B"), 1000);
+  for (const char* text : {"", "MB", "-1MB", "900M", "1.5", "0.1kBB", "1e30GB", "nan", "900mb", " 1MB"})
+    EXPECT_EQ(parse_bytes(text), std::nullopt) << text;
+}
+
 TEST(ParseNumber, UnderstandsPercentAndExponents) {
   EXPECT_EQ(parse_number("0.5"), 0.5);
   EXPECT_EQ(parse_number("2e-5"), 2e-5);

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/formats/ggml_types.h"
+#include "core/formats/imatrix.h"
 #include "core/formats/safetensors.h"
 #include "core/text/token_file.h"
 #include "export/export.h"
@@ -147,6 +148,20 @@ void add_token_files(const Seeds& seeds) {
   add("empty", {}, {});
 }
 
+void add_imatrices(const Seeds& seeds) {
+  const testing::TempDir dir;
+  formats::write_imatrix(dir / "gguf", {{"blk.0.attn_q.weight", {1, 2}}, {"blk.0.ffn_down.weight", {3}}},
+                         {{"a.txt"}, 2, 8}, Overwrite::no);
+  seeds.add("imatrix", "gguf", testing::read_file(dir / "gguf"));
+  using testing::RawGguf;
+  const std::string name = "blk.0.attn_q.weight";
+  const std::string entry = RawGguf::pod(static_cast<int32_t>(name.size())) + name + RawGguf::pod<int32_t>(4) +
+                            RawGguf::pod<int32_t>(2) + RawGguf::pod(1.0f) + RawGguf::pod(2.0f);
+  seeds.add("imatrix", "dat", RawGguf::pod<int32_t>(1) + entry);
+  seeds.add("imatrix", "dat-with-its-text",
+            RawGguf::pod<int32_t>(1) + entry + RawGguf::pod<int32_t>(4) + RawGguf::pod<int32_t>(5) + "a.txt");
+}
+
 }  // namespace
 
 void write_seeds(const path& out) {
@@ -156,6 +171,7 @@ void write_seeds(const path& out) {
   add_tokenizers(seeds);
   add_texts(seeds);
   add_token_files(seeds);
+  add_imatrices(seeds);
   const path source = testing::source_dir();
   seeds.add_files("config", source / "tests/cli/fixtures", ".json");
   seeds.add_files("config", source / "tests/runtime/goldens", ".json");

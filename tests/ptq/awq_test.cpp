@@ -236,7 +236,7 @@ TEST_F(AwqJob, LosesLessOfTheFirstOutputsThanWeightedRounding) {
   CRUMB_NEED_DATA(folder, "models/stories260K-hf");
   const QuantFormat format{Grid::intn, 3, true, 0};
   QuantizeJob awq = job("awq", format), rounding = awq;
-  RtnMethod method{.importance = "activations"};
+  RtnMethod method{.importance = std::string("activations")};
   method.linears = std::get<AwqMethod>(awq.method).linears;
   rounding.method = method;
   rounding.output = dir_ / "rtn";

@@ -62,7 +62,8 @@ TEST_F(Calibrated, FeedbackLosesLessOfTheOutputThanRoundingToNearest) {
        {QuantFormat{}, QuantFormat{Grid::intn, 4, true, 4}, QuantFormat{Grid::intn, 3, false, 0}}) {
     const std::string name = format.type_name();
     const double gptq = output_error(run(job("gptq-" + name, GptqMethod{}, format))),
-                 weighted = output_error(run(job("rtn-" + name, RtnMethod{.importance = "activations"}, format)));
+                 weighted =
+                     output_error(run(job("rtn-" + name, RtnMethod{.importance = std::string("activations")}, format)));
     EXPECT_GT(gptq, 0);
     EXPECT_LT(gptq, 0.8 * weighted) << name;
   }

@@ -161,7 +161,7 @@ TEST_P(Hqq, QuantizesRowsByTheirGroups) {
   QuantFormat grouped = format;
   grouped.group_size = 32;
   method.init = "absmax";
-  const auto q = std::get<std::unique_ptr<RowMethod>>(method.make())->quantize(w.data(), 4, 96, grouped);
+  const auto q = std::get<std::unique_ptr<RowMethod>>(method.make())->quantize(w.data(), 4, 96, grouped, {});
   ASSERT_EQ(q.scales.size(), 12u);
   for (size_t group = 0; group < 12; ++group) {
     const std::vector<float> of_group(w.begin() + static_cast<int64_t>(group) * 32,
@@ -202,7 +202,7 @@ TEST(HqqOfTrainedWeights, LeavesLessOfItsNormAndOfTheSquaresThanRoundingByTheLar
     };
     HqqMethod method;
     method.init = "absmax";
-    const auto ours = std::get<std::unique_ptr<RowMethod>>(method.make())->quantize(w.data(), rows, cols, format),
+    const auto ours = std::get<std::unique_ptr<RowMethod>>(method.make())->quantize(w.data(), rows, cols, format, {}),
                rounded = quant::round_to_nearest(w.data(), rows, cols, format, quant::ScaleInit::absmax);
     EXPECT_LT(error(ours, 0.7), 0.97 * error(rounded, 0.7)) << symmetric;
     EXPECT_LT(error(ours, 2), 0.97 * error(rounded, 2)) << symmetric;

@@ -118,7 +118,8 @@ TEST_F(Pruned, EveryMethodKeepsTheMaskOnEveryGridWithAZero) {
   const auto name = [&] { return std::to_string(number++); };
   for (QuantizeJob job :
        {job(name(), RtnMethod{}, int8, kMagnitude), job(name(), RtnMethod{}, ternary, magnitude_pattern),
-        job(name(), HqqMethod{}, int4, kMagnitude), job(name(), RtnMethod{.importance = "activations"}, int8, kWanda),
+        job(name(), HqqMethod{}, int4, kMagnitude),
+        job(name(), RtnMethod{.importance = std::string("activations")}, int8, kWanda),
         job(name(), GptqMethod{}, int4, kWanda), job(name(), in_turn, int3, wanda_pattern),
         job(name(), GptqMethod{}, fp8, kMagnitude), job(name(), GptqMethod{}, int4, kSparseGpt),
         job(name(), GptqMethod{}, int3, kTwoOfFour), job(name(), GptqMethod{}, ternary, kSparseGpt),
@@ -232,8 +233,8 @@ TEST_F(Pruned, WhatIsMadeUpForLosesLessOfTheOutput) {
     const QuantFormat int8{Grid::intn, 8, true, 0};
     const std::string name = method + pattern.value_or("");
     QuantizeJob job = method == "sparsegpt" ? this->job(name, GptqMethod{}, int8, pruning, "models/ref-llama-15m")
-                                            : this->job(name, RtnMethod{.importance = "activations"}, int8, pruning,
-                                                        "models/ref-llama-15m");
+                                            : this->job(name, RtnMethod{.importance = std::string("activations")}, int8,
+                                                        pruning, "models/ref-llama-15m");
     job.calibration.text = {text};
     job.calibration.tokens = 1024;
     return output_error(run(job));
@@ -301,7 +302,7 @@ TEST_F(Pruned, WhatCannotBePrunedIsSaidBeforeAnyWork) {
               ::testing::StartsWith("pruning.method: sparsegpt looks at activations, method hqq at weights alone"));
   GptqMethod in_turn;
   in_turn.gptq.act_order = in_turn.gptq.static_groups = false;
-  for (const auto& refused : {job("a", RtnMethod{.importance = "activations"}, int8, kSparseGpt),
+  for (const auto& refused : {job("a", RtnMethod{.importance = std::string("activations")}, int8, kSparseGpt),
                               job("a", AutoRoundMethod{}, int8, kSparseGpt), job("a", in_turn, int8, kSparseGpt),
                               job("a", BlockwiseMethod{.first = "rtn"}, int8, kTwoOfFour)})
     EXPECT_EQ(error_of(refused),

@@ -72,7 +72,7 @@ TEST(QuantizeVerb, ShippedJobsRunWithOverrides) {
     EXPECT_TRUE(testing::fs::exists(output / "config.json"));
     ++jobs;
   }
-  EXPECT_EQ(jobs, 14);
+  EXPECT_EQ(jobs, 15);
 }
 
 TEST(QuantizeVerb, PrintConfigShowsTheResolvedJobAndRunsNothing) {
