@@ -4,7 +4,7 @@
 #   scripts/measure_ptq.sh MODEL OUT CALIBRATION TEXT_A TEXT_B [MAX_WINDOWS] [TOKENS] [SEPARATOR] [ROW ...]
 #
 # CALIBRATION: comma-separated texts. ROWs choose lines of the table below by name (default: all). Finished parts of OUT are not made again.
-# Environment: CRUMB (the program), GROUP (group_size of the rows with wide groups, 64), THREADS, STAGE: make (no judging) or both (default).
+# Environment: CRUMB (the program), GROUP (group_size of the rows with wide groups, 64), THREADS, CONTEXT (512), STAGE: make (no judging) or both (default).
 set -euo pipefail
 model=$1 out=$2 calibration=$3 text_a=$4 text_b=$5 windows=${6:-20} tokens=${7:-64k} separator=${8:-'\n\n\n'}
 [ $# -le 8 ] && rows=() || rows=("${@:9}")
@@ -67,7 +67,7 @@ done
 
 judge() {  # TEXT NAME
   local report="$out/reports/$2-$3.json"
-  [ -e "$report" ] || { "${crumb[@]}" eval "$out/$2" --baseline "$model" --text "$1" --separator "$separator" --context 512 --max-windows "$windows" --json > "$report.part" && mv "$report.part" "$report"; }
+  [ -e "$report" ] || { "${crumb[@]}" eval "$out/$2" --baseline "$model" --text "$1" --separator "$separator" --context "${CONTEXT:-512}" --max-windows "$windows" --json > "$report.part" && mv "$report.part" "$report"; }
 }
 for text in a b; do
   path=$text_a
@@ -77,6 +77,6 @@ for text in a b; do
     judge "$path" "$name" $text
     reports+=("$name=$out/reports/$name-$text.json")
   done
-  echo "$(basename "$path"), $windows windows of 512:"
+  echo "$(basename "$path"), $windows windows of ${CONTEXT:-512}:"
   python3 "$home/scripts/drop_table.py" "${reports[@]}"
 done

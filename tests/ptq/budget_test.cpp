@@ -43,8 +43,8 @@ class Budget : public ::testing::Test {
     job.calibration.sequence_length = 128;
     return job;
   }
-  /// Less than 3 bits for all take: the linears of this model lose so alike by their share of the output that 3 bits for
-  /// each are the best choice where they fit.
+  /// Less than 3 bits for all take: the linears of this model lose so alike by their share of the output that 3 bits
+  /// for each are the best choice where they fit.
   QuantizeJob budget_job(const std::string& output) const {
     QuantizeJob job = this->job(output);
     job.budget.bits_per_weight = 3.75;  // a float32 scale a group is one bit
