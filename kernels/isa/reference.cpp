@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/code_matmul_portable.h"
 #include "kernels/isa/table.h"
 
 namespace crumb::kernels {
@@ -121,7 +122,18 @@ void matmul_rows(const MatmulArguments& a, int64_t begin, int64_t end, float* /*
   }
 }
 
-/// The loops above read W as it is.
+void multiply_codes(const float* x, int64_t tokens, const CodeProduct& product, int64_t begin, int64_t end,
+                    float* /*scratch*/) {
+  const CodeMatrix& m = product.matrix;
+  std::vector<float> w(static_cast<size_t>(m.cols));
+  for (int64_t row = begin * kCodePanelRows; row < std::min(end * kCodePanelRows, m.rows); ++row) {
+    portable::dequantize_row(m, row, w.data());
+    const float* bias = product.bias == nullptr ? nullptr : product.bias + row;
+    matmul_rows({x, m.cols, tokens, w.data(), bias, 1, m.cols, product.y + row, m.rows}, 0, 1, nullptr);
+  }
+}
+
+/// matmul_rows reads W as it is.
 void copy_weights(const float* w, int64_t rows, int64_t cols, float* packed) { std::copy_n(w, rows * cols, packed); }
 
 void attend_query(const AttentionArguments& a, const float* q, int64_t position, float* out) {
@@ -175,6 +187,8 @@ const KernelTable kReferenceTable = {
     .seq_backward = portable::seq_backward,
     .matmul = matmul_rows,
     .pack_weights = copy_weights,
+    .code_matmul = portable::code_matmul,
+    .code_matmul_float = multiply_codes,
     .attend = attend_queries,
     .exp = exp_values<float>,
     .exp_double = exp_values<double>,
