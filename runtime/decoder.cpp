@@ -81,12 +81,15 @@ class FloatDecoder : public Decoder {
     return make_linears(checkpoint, members, make_linear_);
   }
 
-  /// A tied head that no backend asks for is the embedding that is there already.
+  /// A tied head that no backend asks for: the embedding that is there already, or a copy of half its bytes, which are
+  /// read whole for every token.
   std::unique_ptr<LinearGroup> load_head(const quant::Checkpoint& checkpoint) const {
     if (!spec_.tied_head) return make(checkpoint, -1, {Slot::head});
     const LinearTensors embedding{&checkpoint.tensor({Slot::embedding}), nullptr};
     auto head = make_linear_ ? make_linear_(checkpoint, {&embedding, 1}) : nullptr;
-    return head != nullptr ? std::move(head) : make_dense_view(embedding_.data(), spec_.vocab_size, spec_.hidden_size);
+    if (head != nullptr) return head;
+    if (are_bf16(embedding_)) return make_dense_linear({embedding_, spec_.vocab_size, spec_.hidden_size});
+    return make_dense_view(embedding_.data(), spec_.vocab_size, spec_.hidden_size);
   }
 
   Layer load_layer(const quant::Checkpoint& checkpoint, int index) const {

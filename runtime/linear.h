@@ -39,7 +39,10 @@ using LinearMaker = std::function<std::unique_ptr<LinearGroup>(const quant::Chec
 std::unique_ptr<LinearGroup> make_linears(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members,
                                           const LinearMaker& maker = nullptr);
 
-/// Float weights [rows, cols] (kernels/matmul.h) and a bias [rows] or none.
+/// Whether bfloat16 holds every one of them.
+bool are_bf16(std::span<const float> weights);
+/// Float weights [rows, cols] (kernels/matmul.h) and a bias [rows] or none. Held in bfloat16 where they are that: the
+/// same results from half of the bytes.
 struct DenseWeights {
   std::vector<float> weight;
   int64_t rows = 0, cols = 0;

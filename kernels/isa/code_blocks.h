@@ -7,8 +7,6 @@
 namespace crumb::kernels {
 namespace {
 
-constexpr int64_t kPrefetchBytes = 6144;  // ahead of the codes that are read: 4 to 8 KB give most of the bandwidth
-
 using VecUnsigned = uint32_t __attribute__((vector_size(4 * CRUMB_LANES)));
 
 inline VecUnsigned load_bits(const void* p) {

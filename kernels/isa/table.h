@@ -57,6 +57,7 @@ struct KernelTable {
   void (*matmul)(const MatmulArguments& arguments, int64_t begin, int64_t end, float* scratch);
   /// packed: packed_size(rows, cols) floats.
   void (*pack_weights)(const float* w, int64_t rows, int64_t cols, float* packed);
+  void (*pack_weights_bf16)(const float* w, int64_t rows, int64_t cols, Bf16* packed);
   /// Panels [begin, end) of the matrix.
   void (*code_matmul)(const Int8Tokens& x, const CodeProduct& product, int64_t begin, int64_t end);
   /// Likewise; begin is a multiple of kPanelRows / kCodePanelRows, scratch as for `matmul`.
