@@ -52,11 +52,14 @@ int64_t code_panel_bytes(int64_t cols, int bits) {
 void pack_code_panel(const uint8_t* codes, int64_t rows, int64_t cols, int bits, uint8_t* panel) {
   std::memset(panel, 0, static_cast<size_t>(code_panel_bytes(cols, bits)));
   const int64_t block_cols = 32 / bits;
-  for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t k = 0; k < cols; ++k) {
-      const int64_t field = k % block_cols / 4;
-      panel[k / block_cols * kCodeBlockBytes + row * 4 + k % 4] |=
-          static_cast<uint8_t>(codes[row * cols + k] << (bits * field));
+  for (int64_t row = 0; row < rows; ++row, codes += cols) {
+    for (int64_t k = 0; k < cols; k += 4) {  // four codes are shifted at once: none reaches the next byte
+      uint32_t four = 0, held = 0;
+      std::memcpy(&four, codes + k, static_cast<size_t>(std::min<int64_t>(4, cols - k)));
+      uint8_t* const out = panel + k / block_cols * kCodeBlockBytes + row * 4;
+      std::memcpy(&held, out, sizeof held);
+      held |= four << (bits * static_cast<int>(k % block_cols / 4));
+      std::memcpy(out, &held, sizeof held);
     }
   }
 }

@@ -26,6 +26,7 @@ constexpr std::pair<std::string_view, Activations> kNames[] = {{"float", Activat
                                                                {"int8", Activations::int8}};
 const quant::ActivationFormat kInt8{quant::Grid::intn, 8};
 constexpr uint8_t kInt8Zero = 128;  // its code
+constexpr int64_t kScaleCols = 64;
 constexpr int64_t kMostZero = 255;  // kernels::CodeMatrix::zeros
 
 /// The levels of a grid with equal steps: level = (step * code - zero) / step.
@@ -160,35 +161,40 @@ std::unique_ptr<OwnedCodes> read_codes(const quant::Checkpoint& checkpoint, cons
 /// Tokens rounded to int8, as the kernels read them.
 class RoundedTokens {
  public:
+  /// x [tokens, cols], a scale for scale_cols of them; sums over segment_cols, which divide scale_cols.
   const kernels::Int8Tokens& round(const quant::ActivationRounder& rounder, const float* x, int64_t tokens,
-                                   int64_t cols, int64_t segment_cols, Executor& executor) {
+                                   int64_t cols, int64_t scale_cols, int64_t segment_cols, Executor& executor) {
     constexpr int64_t kTokens = 4;  // a thread takes
-    const int64_t stride = kernels::int8_stride(cols), segments = cols / segment_cols;
+    const int64_t stride = kernels::int8_stride(cols);
     codes_.resize(static_cast<size_t>(tokens * stride));
-    scales_.resize(static_cast<size_t>(tokens));
-    sums_.resize(static_cast<size_t>(tokens * segments));
-    view_ = {codes_.data(), tokens, cols, stride, scales_.data(), cols, segment_cols, sums_.data()};
+    scales_.resize(static_cast<size_t>(tokens * (cols / scale_cols)));
+    sums_.resize(static_cast<size_t>(tokens * (cols / segment_cols)));
+    view_ = {codes_.data(), tokens, cols, stride, scales_.data(), scale_cols, segment_cols, sums_.data()};
     executor.run(tokens, kTokens, [&](int64_t begin, int64_t end, int) {
-      for (int64_t token = begin; token < end; ++token) round_token(rounder, x + token * cols, token, segments);
+      for (int64_t token = begin; token < end; ++token) round_token(rounder, x + token * cols, token);
     });
     return view_;
   }
 
  private:
-  void round_token(const quant::ActivationRounder& rounder, const float* x, int64_t token, int64_t segments) {
+  void round_token(const quant::ActivationRounder& rounder, const float* x, int64_t token) {
     int8_t* codes = codes_.data() + token * view_.stride;
-    float& scale = scales_[static_cast<size_t>(token)];
-    scale = rounder.find_codes(x, view_.cols, reinterpret_cast<uint8_t*>(codes));
-    if (scale > 0)
-      std::transform(codes, codes + view_.cols, codes,
-                     [](int8_t code) { return static_cast<int8_t>(code ^ kInt8Zero); });
-    else
-      std::fill_n(codes, view_.cols, int8_t{0});
+    float* scale = scales_.data() + token * (view_.cols / view_.scale_cols);
+    for (int64_t k = 0; k < view_.cols; k += view_.scale_cols)
+      *scale++ = round_group(rounder, x + k, view_.scale_cols, codes + k);
     std::fill(codes + view_.cols, codes + view_.stride, int8_t{0});
-    for (int64_t segment = 0; segment < segments; ++segment) {
-      const int8_t* first = codes + segment * view_.segment_cols;
-      sums_[static_cast<size_t>(token * segments + segment)] = std::accumulate(first, first + view_.segment_cols, 0);
-    }
+    int32_t* sum = sums_.data() + token * (view_.cols / view_.segment_cols);
+    for (int64_t k = 0; k < view_.cols; k += view_.segment_cols)
+      *sum++ = std::accumulate(codes + k, codes + k + view_.segment_cols, 0);
+  }
+  /// The scale.
+  static float round_group(const quant::ActivationRounder& rounder, const float* x, int64_t n, int8_t* codes) {
+    const float scale = rounder.find_codes(x, n, reinterpret_cast<uint8_t*>(codes));
+    if (scale > 0)
+      std::transform(codes, codes + n, codes, [](int8_t code) { return static_cast<int8_t>(code ^ kInt8Zero); });
+    else
+      std::fill_n(codes, n, int8_t{0});
+    return scale;
   }
 
   std::vector<int8_t> codes_;
@@ -199,23 +205,25 @@ class RoundedTokens {
 
 class PackedLinears : public LinearGroup {
  public:
-  PackedLinears(std::vector<std::unique_ptr<OwnedCodes>> members, Activations activations)
-      : members_(std::move(members)), activations_(activations) {}
+  /// scale_cols: columns of the input that share a scale; 0: the input stays floats.
+  PackedLinears(std::vector<std::unique_ptr<OwnedCodes>> members, int64_t scale_cols)
+      : members_(std::move(members)), scale_cols_(scale_cols) {}
 
   void forward(const float* x, int64_t tokens, std::span<float* const> outputs, Executor& executor) const override {
     CRUMB_ASSERT(outputs.size() == members_.size());
     std::vector<kernels::CodeProduct> products;
     for (size_t i = 0; i < members_.size(); ++i) products.push_back(members_[i]->product(outputs[i]));
-    if (activations_ == Activations::floats) return kernels::code_matmul(x, tokens, products, executor);
+    if (scale_cols_ == 0) return kernels::code_matmul(x, tokens, products, executor);
     thread_local RoundedTokens rounded;  // of the caller; kept, so that decoding allocates nothing large
     const auto& first = *members_.front();
-    kernels::code_matmul(rounded.round(rounder_, x, tokens, first.cols(), first.group_cols(), executor), products,
-                         executor);
+    kernels::code_matmul(rounded.round(rounder_, x, tokens, first.cols(), scale_cols_,
+                                       std::min(scale_cols_, first.group_cols()), executor),
+                         products, executor);
   }
 
  private:
   std::vector<std::unique_ptr<OwnedCodes>> members_;
-  Activations activations_;
+  int64_t scale_cols_;
   quant::ActivationRounder rounder_{kInt8};
 };
 
@@ -227,13 +235,18 @@ bool share_groups(std::span<const LinearTensors> members) {
   return std::ranges::all_of(members, [&](const auto& member) { return group_cols(member) == group_cols(members[0]); });
 }
 
-void check_own_activations(const quant::Checkpoint& checkpoint) {
+/// Columns of an int8 input that share a scale: those of a token in a model that rounds them so itself, else few, which
+/// keeps outliers from the others (docs/performance.md has what that is worth).
+int64_t scale_cols_of(const quant::Checkpoint& checkpoint, const LinearTensors& member) {
   const auto own = quant::activations_of(checkpoint);
   CRUMB_CHECK(
       !own || *own == kInt8,
       "{}: the model rounds the activations of its quantized linears to {} itself, int8 activations are not for "
       "it",
       checkpoint.path().string(), own->title());
+  const int64_t cols = member.weight->desc.cols(), group_cols = member.weight->format->group_cols(cols);
+  const bool fit = cols % kScaleCols == 0 && (group_cols % kScaleCols == 0 || kScaleCols % group_cols == 0);
+  return own || !fit ? cols : kScaleCols;
 }
 
 }  // namespace
@@ -255,8 +268,9 @@ LinearMaker packed_linears(Activations activations, std::shared_ptr<Executor> ex
   return [=, executor = std::move(executor)](const quant::Checkpoint& checkpoint,
                                              std::span<const LinearTensors> members) -> std::unique_ptr<LinearGroup> {
     if (!std::ranges::all_of(members, [](const auto& member) { return fits(*member.weight); })) return nullptr;
+    int64_t scale_cols = 0;
     if (activations == Activations::int8) {
-      check_own_activations(checkpoint);
+      scale_cols = scale_cols_of(checkpoint, members.front());
       if (!share_groups(members)) return nullptr;
     }
     std::vector<std::unique_ptr<OwnedCodes>> packed;
@@ -264,7 +278,7 @@ LinearMaker packed_linears(Activations activations, std::shared_ptr<Executor> ex
       packed.push_back(read_codes(checkpoint, member, *executor));
       if (packed.back() == nullptr) return nullptr;
     }
-    return std::make_unique<PackedLinears>(std::move(packed), activations);
+    return std::make_unique<PackedLinears>(std::move(packed), scale_cols);
   };
 }
 

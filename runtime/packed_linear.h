@@ -11,7 +11,8 @@
 namespace crumb::runtime {
 
 /// What packed linears multiply their codes with. `floats`: the input as it is; their outputs are those of dense floats
-/// to the last bit. `int8`: the input rounded as quant/activations.h says, a scale a token, sums in int32.
+/// to the last bit. `int8`: the input rounded as quant/activations.h says, but with a scale for 64 columns of a token
+/// where that fits the matrix; sums in int32.
 enum class Activations { floats, int8 };
 /// "float" and "int8"; UserError that begins with `where`.
 Activations activations_from_name(const std::string& name, const std::string& where);

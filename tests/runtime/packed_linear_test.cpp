@@ -107,8 +107,11 @@ TEST(PackedLinears, WithInt8AreTheProductWithRoundedActivations) {
     const auto& desc = members[0].weight->desc;
     const int64_t rows = desc.rows(), cols = desc.cols();
     const auto x = normal_tokens(kTokens, cols);
+    const int64_t group = members[0].weight->format->group_cols(cols);
+    const bool shares_64 = cols % 64 == 0 && (group % 64 == 0 || 64 % group == 0);
+    const int64_t scale_cols = shares_64 ? 64 : cols;
     std::vector<float> rounded(x.size());
-    quant::ActivationRounder(kInt8).round(x.data(), kTokens, cols, rounded.data());
+    quant::ActivationRounder(kInt8).round(x.data(), kTokens * cols / scale_cols, scale_cols, rounded.data());
     const auto y = forward(*packed_linears(Activations::int8, two_threads())(*model, members), x, kTokens, rows);
 
     const auto w = quant::read_all(*model, *members[0].weight);
