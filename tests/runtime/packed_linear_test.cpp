@@ -5,6 +5,7 @@
 
 #include "core/common/rng.h"
 #include "quant/activations.h"
+#include "quant/scale_search.h"
 #include "tests/quant/codes_model.h"
 #include "tests/runtime/golden.h"
 
@@ -98,34 +99,69 @@ TEST(PackedLinears, LeaveZeroPointsBeyondTheCodesToTheDenseFloats) {
             testing::all_logits(*load_decoder(*model, two_threads()), kIds));
 }
 
-TEST(PackedLinears, WithInt8AreTheProductWithRoundedActivations) {
+/// One linear of layer 0 with int8 activations beside double precision, its input rounded with a scale for scale_cols.
+void expect_rounded_product(const quant::Checkpoint& model, Slot slot, int64_t scale_cols) {
   constexpr int64_t kTokens = 9;
+  const auto members = members_of(model, {slot});
+  const auto& desc = members[0].weight->desc;
+  const int64_t rows = desc.rows(), cols = desc.cols();
+  ASSERT_EQ(cols % scale_cols, 0);
+  const auto x = normal_tokens(kTokens, cols);
+  std::vector<float> rounded(x.size());
+  quant::ActivationRounder(kInt8).round(x.data(), kTokens * cols / scale_cols, scale_cols, rounded.data());
+  const auto linear = packed_linears(Activations::int8, two_threads())(model, members);
+  ASSERT_NE(linear, nullptr);
+  const auto y = forward(*linear, x, kTokens, rows);
+
+  const auto w = quant::read_all(model, *members[0].weight);
+  const auto bias = members[0].bias != nullptr ? quant::read_all(model, *members[0].bias) : std::vector<float>();
+  for (int64_t i = 0; i < kTokens * rows; ++i) {
+    double sum = bias.empty() ? 0.0 : bias[static_cast<size_t>(i % rows)], magnitude = std::abs(sum);
+    for (int64_t k = 0; k < cols; ++k) {
+      const double product = static_cast<double>(rounded[static_cast<size_t>(i / rows * cols + k)]) *
+                             w[static_cast<size_t>(i % rows * cols + k)];
+      sum += product;
+      magnitude += std::abs(product);
+    }
+    ASSERT_NEAR(y[static_cast<size_t>(i)], sum, 8 * 0x1.0p-24 * magnitude) << desc.hf_name << " value " << i;
+  }
+}
+
+TEST(PackedLinears, WithInt8AreTheProductWithRoundedTokens) {
   const testing::TempDir dir;
   const auto model = codes_model(dir / "out");
-  for (const Slot slot : {Slot::q, Slot::k, Slot::v, Slot::gate, Slot::down}) {
-    const auto members = members_of(*model, {slot});
-    const auto& desc = members[0].weight->desc;
-    const int64_t rows = desc.rows(), cols = desc.cols();
-    const auto x = normal_tokens(kTokens, cols);
-    const int64_t group = members[0].weight->format->group_cols(cols);
-    const bool shares_64 = cols % 64 == 0 && (group % 64 == 0 || 64 % group == 0);
-    const int64_t scale_cols = shares_64 ? 64 : cols;
-    std::vector<float> rounded(x.size());
-    quant::ActivationRounder(kInt8).round(x.data(), kTokens * cols / scale_cols, scale_cols, rounded.data());
-    const auto y = forward(*packed_linears(Activations::int8, two_threads())(*model, members), x, kTokens, rows);
+  for (const Slot slot : {Slot::q, Slot::k, Slot::v, Slot::gate, Slot::down})
+    expect_rounded_product(*model, slot, model->tensor({slot, 0}).desc.cols());  // 32 and 48 columns
+}
 
-    const auto w = quant::read_all(*model, *members[0].weight);
-    const auto bias = members[0].bias != nullptr ? quant::read_all(*model, *members[0].bias) : std::vector<float>();
-    for (int64_t i = 0; i < kTokens * rows; ++i) {
-      double sum = bias.empty() ? 0.0 : bias[static_cast<size_t>(i % rows)], magnitude = std::abs(sum);
-      for (int64_t k = 0; k < cols; ++k) {
-        const double product = static_cast<double>(rounded[static_cast<size_t>(i / rows * cols + k)]) *
-                               w[static_cast<size_t>(i % rows * cols + k)];
-        sum += product;
-        magnitude += std::abs(product);
-      }
-      ASSERT_NEAR(y[static_cast<size_t>(i)], sum, 8 * 0x1.0p-24 * magnitude) << desc.hf_name << " value " << i;
+TEST(PackedLinears, WithInt8HaveAScaleFor64ColumnsWhereTheyFit) {
+  const Path path = testing::data("models/tiny1m-hf");
+  if (path.empty()) CRUMB_CANNOT_RUN("CRUMB_REQUIRE_DATA", "needs the data file models/tiny1m-hf; set CRUMB_DATA");
+  const auto base = quant::open_checkpoint(path);
+  for (const int64_t group_size : {0, 32}) {
+    const quant::QuantFormat format{.group_size = group_size};
+    quant::CodesSource source;
+    for (const auto& tensor : base->tensors()) {
+      if (tensor.desc.role == arch::TensorRole::linear) source.formats[tensor.desc.hf_name] = format;
     }
+    const auto read = [&](const arch::TensorDesc& desc, int64_t begin, int64_t end, float* out) {
+      base->read_rows(base->tensor(desc.id), begin, end, out);
+    };
+    source.rows = read;
+    source.codes = [&](const arch::TensorDesc& desc, int64_t begin, int64_t end) {
+      std::vector<float> w(static_cast<size_t>((end - begin) * desc.cols()));
+      read(desc, begin, end, w.data());
+      return quant::round_to_nearest(w.data(), end - begin, desc.cols(), format, quant::ScaleInit::absmean);
+    };
+    const testing::TempDir dir;
+    std::filesystem::create_directories(dir / "out");
+    quant::write_codes_folder(dir / "out", *base, source, {});
+    const auto model = quant::open_checkpoint(dir / "out");
+    expect_rounded_product(*model, Slot::q, 64);      // of 128 columns
+    expect_rounded_product(*model, Slot::down, 352);  // no multiple of 64
+    const auto floats = packed_linears(Activations::floats, two_threads());
+    EXPECT_EQ(testing::all_logits(*load_decoder(*model, two_threads(), floats), kIds),
+              testing::all_logits(*load_decoder(*model, two_threads()), kIds));
   }
 }
 
