@@ -1,5 +1,5 @@
-// Linear layers behind a backend: dense floats today, packed codes later. A backend is a file with a LinearMaker, which
-// looks at the tensors and takes them or not.
+// Linear layers behind a backend: dense floats here, packed codes in packed_linear.h. A backend is a file with a
+// LinearMaker, which looks at the tensors and takes them or not.
 #pragma once
 
 #include <cstdint>
