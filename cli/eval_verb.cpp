@@ -16,7 +16,7 @@ namespace {
 
 // As typed; read_config checks them with the same rules and messages as the section `evaluate:` of a job.
 struct Arguments {
-  std::string baseline, separator, context, stride, max_windows, out;
+  std::string baseline, separator, context, stride, max_windows, out, activations = "float";
   std::vector<std::string> models, texts, max_drop;
   bool bos = false;
 };
@@ -84,6 +84,7 @@ eval::EvalOptions make_options(const Arguments& arguments, const Globals& global
   add("max_drop", max_drop_tree(arguments.max_drop));
   auto options = read_config<eval::EvalOptions>(tree);
   options.baseline = arguments.baseline;
+  options.activations = runtime::activations_from_name(arguments.activations, "--activations");
   options.threads = globals.threads;
   return options;
 }
@@ -135,6 +136,9 @@ Verb add_eval(CLI::App& program, const Globals& globals) {
   app->add_option("--stride", a->stride, "tokens from one window to the next; default: the context");
   app->add_option("--max-windows", a->max_windows,
                   "score only so many windows, spread evenly over the texts; default: all");
+  app->add_option("--activations", a->activations,
+                  "what quantized linears of the models read, not of the baseline: float, or int8 as generate has it")
+      ->capture_default_str();
   app->add_flag("--bos", a->bos, "put BOS before each document");
   app->add_option("--max-drop", a->max_drop,
                   "exit with 3 when exceeded: perplexity=5%, kl=0.05, top1=20%; several: comma or repeat; default: no "

@@ -19,7 +19,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct Arguments {
-  std::string model, prompt, corpus, out;
+  std::string model, prompt, corpus, out, activations = "float";
   int64_t max_tokens = 128, batch = 64, skip_documents = 0;
   jobs::SamplingChoice sampling;
 };
@@ -34,6 +34,7 @@ int run_prompt(const Arguments& arguments, const Globals& globals) {
                             .prompt = arguments.prompt,
                             .max_tokens = arguments.max_tokens,
                             .sampling = arguments.sampling,
+                            .activations = runtime::activations_from_name(arguments.activations, "--activations"),
                             .threads = globals.threads};
   const auto result = jobs::continue_prompt(job, [&globals](const std::string& piece) {
     if (!globals.json) print_now(piece);
@@ -62,14 +63,16 @@ int run_corpus(const Arguments& arguments, const Globals& globals) {
   const auto budget = parse_count(arguments.corpus);
   CRUMB_CHECK(budget && *budget > 0, "--corpus: \"{}\" is not a number of tokens, such as 256k", arguments.corpus);
   CRUMB_CHECK(!arguments.out.empty(), "--corpus: --out FILE.jsonl must be given");
-  const auto result = jobs::sample_corpus({.model = arguments.model,
-                                           .output = arguments.out,
-                                           .tokens = *budget,
-                                           .sampling = arguments.sampling,
-                                           .skip_documents = arguments.skip_documents,
-                                           .batch = arguments.batch,
-                                           .threads = globals.threads,
-                                           .force = globals.force});
+  const auto result =
+      jobs::sample_corpus({.model = arguments.model,
+                           .output = arguments.out,
+                           .tokens = *budget,
+                           .sampling = arguments.sampling,
+                           .skip_documents = arguments.skip_documents,
+                           .batch = arguments.batch,
+                           .activations = runtime::activations_from_name(arguments.activations, "--activations"),
+                           .threads = globals.threads,
+                           .force = globals.force});
   if (globals.json) {
     print_now(dump_json(Json{{"out", arguments.out},
                              {"documents", result.documents},
@@ -112,6 +115,9 @@ Verb add_generate(CLI::App& program, const Globals& globals) {
   app->add_option("-o,--out", a->out, "the corpus: JSON lines {\"text\": ...}")->needs(corpus);
   add_whole(*app, "--skip-documents", a->skip_documents, "leave out the first documents of this seed")->needs(corpus);
   add_whole(*app, "--batch", a->batch, "documents decoded at once", {.least = 1})->needs(corpus);
+  app->add_option("--activations", a->activations,
+                  "what quantized linears read: float, or int8, which is faster and less exact")
+      ->capture_default_str();
   return {app, [=, &globals] {
             CRUMB_CHECK(prompt->count() + corpus->count() > 0, "generate: give --prompt TEXT or --corpus TOKENS");
             return corpus->count() > 0 ? run_corpus(*a, globals) : run_prompt(*a, globals);

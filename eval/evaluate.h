@@ -11,13 +11,15 @@
 #include "core/text/token_stream.h"
 #include "core/text/windows.h"
 #include "eval/perplexity.h"
+#include "runtime/packed_linear.h"
 
 namespace crumb::eval {
 
 struct EvalOptions {
   Path model;
-  Path baseline;        // empty: perplexity alone
-  int64_t threads = 0;  // 0: one per processor
+  Path baseline;                                                    // empty: perplexity alone
+  int64_t threads = 0;                                              // 0: one per processor
+  runtime::Activations activations = runtime::Activations::floats;  // of the models; the baseline reads floats
 
   std::vector<Path> texts;
   std::string separator;

@@ -28,12 +28,13 @@ struct Model {
   std::unique_ptr<runtime::Decoder> decoder;
 };
 
-Model load(const Path& path, int64_t threads) {
+Model load(const Path& path, runtime::Activations activations, int64_t threads) {
   Model model;
   model.checkpoint = quant::open_checkpoint(path);
   model.tokenizer = model.checkpoint->load_tokenizer();
   quant::check_vocabulary(*model.checkpoint, *model.tokenizer);
-  model.decoder = runtime::load_decoder(*model.checkpoint, std::make_shared<ThreadPool>(static_cast<int>(threads)));
+  const auto pool = std::make_shared<ThreadPool>(static_cast<int>(threads));
+  model.decoder = runtime::load_decoder(*model.checkpoint, pool, runtime::packed_linears(activations, pool));
   return model;
 }
 
@@ -132,7 +133,7 @@ const char* PromptResult::finish_reason() const { return stopped ? "stop" : cont
 double PromptResult::tokens_per_second() const { return rate_of(static_cast<int64_t>(tokens.size()), seconds); }
 
 PromptResult continue_prompt(const PromptJob& job, const std::function<void(const std::string&)>& show) {
-  const Model model = load(job.model, job.threads);
+  const Model model = load(job.model, job.activations, job.threads);
   PromptResult out;
   out.prompt_tokens = model.tokenizer->encode(text::checked_text(job.prompt, "--prompt"), true);
   if (out.prompt_tokens.empty()) out.prompt_tokens.push_back(start_token(model));
@@ -165,7 +166,7 @@ PromptResult continue_prompt(const PromptJob& job, const std::function<void(cons
 CorpusResult sample_corpus(const CorpusJob& job) {
   require_apart(job.output, {job.model});
   require_new_file(job.output, job.force);
-  Model model = load(job.model, job.threads);
+  Model model = load(job.model, job.activations, job.threads);
   const Stopwatch watch;
   CorpusSampler sampler(model, job);
   const auto documents = sampler.run();

@@ -8,6 +8,7 @@
 
 #include "core/common/file.h"
 #include "core/tokenizer/tokenizer.h"
+#include "runtime/packed_linear.h"
 
 namespace crumb::jobs {
 
@@ -24,6 +25,7 @@ struct PromptJob {
   std::string prompt;  // "": from the start of a document
   int64_t max_tokens = 128;
   SamplingChoice sampling;
+  runtime::Activations activations = runtime::Activations::floats;
   int64_t threads = 0;  // 0: one per processor
 };
 
@@ -50,6 +52,7 @@ struct CorpusJob {
   SamplingChoice sampling;
   int64_t skip_documents = 0;  // the first ones of this seed
   int64_t batch = 64;          // documents decoded at once
+  runtime::Activations activations = runtime::Activations::floats;
   int64_t threads = 0;
   bool force = false;  // replaces an output that exists
 };

@@ -19,7 +19,7 @@
 namespace crumb::kernels {
 namespace {
 
-constexpr Isa kKnown[] = {Isa::reference, Isa::avx2, Isa::avx512, Isa::neon};
+constexpr Isa kKnown[] = {Isa::reference, Isa::avx2, Isa::avx512, Isa::avx512_vnni, Isa::neon};
 
 /// avx512f, bw, cd, dq and vl: what -march=x86-64-v4 lets the compiler use.
 [[maybe_unused]] bool has_avx512() {
@@ -36,6 +36,7 @@ std::vector<Isa> find_isas() {
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(Isa::avx2);
   if (has_avx512()) found.push_back(Isa::avx512);
+  if (has_avx512() && __builtin_cpu_supports("avx512vnni")) found.push_back(Isa::avx512_vnni);
 #elif defined(__aarch64__)
   found.push_back(Isa::neon);
 #endif
@@ -86,7 +87,7 @@ Isa best_isa() {
 }
 
 std::string_view isa_name(Isa isa) {
-  constexpr std::string_view kNames[] = {"reference", "neon", "avx2", "avx512"};
+  constexpr std::string_view kNames[] = {"reference", "neon", "avx2", "avx512", "avx512_vnni"};
   return kNames[static_cast<size_t>(isa)];
 }
 

@@ -27,4 +27,8 @@ void pack_weights(const float* w, int64_t rows, int64_t cols, float* packed, Isa
   kernel_table(isa).pack_weights(w, rows, cols, packed);
 }
 
+void pack_weights_bf16(const float* w, int64_t rows, int64_t cols, Bf16* packed, Isa isa) {
+  kernel_table(isa).pack_weights_bf16(w, rows, cols, packed);
+}
+
 }  // namespace crumb::kernels

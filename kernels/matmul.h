@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "core/common/executor.h"
+#include "kernels/bf16.h"
 #include "kernels/cpu_features.h"
 
 namespace crumb::kernels {
@@ -17,7 +18,8 @@ struct MatmulArguments {
   int64_t rows, cols;
   float* y;  // [tokens, rows], rows y_stride floats apart
   int64_t y_stride;
-  bool packed = false;  // w is from pack_weights of the same instruction set
+  bool packed = false;           // w is from pack_weights of the same instruction set
+  const Bf16* w_bf16 = nullptr;  // instead of w: from pack_weights_bf16
 };
 
 /// On every instruction set but the reference a value is the sum, in order of k, of float sums of 256 products each,
@@ -29,6 +31,8 @@ void matmul(const MatmulArguments& arguments, Executor& executor, Isa isa = best
 
 /// Floats that pack_weights needs.
 int64_t packed_size(int64_t rows, int64_t cols);
+/// The same with weights rounded to bfloat16: half of the bytes to read, and the same results where none was rounded.
+void pack_weights_bf16(const float* w, int64_t rows, int64_t cols, Bf16* packed, Isa isa = best_isa());
 /// w [rows, cols] in the order in which matmul reads it.
 void pack_weights(const float* w, int64_t rows, int64_t cols, float* packed, Isa isa = best_isa());
 

@@ -32,21 +32,25 @@ std::optional<ActivationFormat> ActivationOptions::format() const {
 ActivationRounder::ActivationRounder(const ActivationFormat& format)
     : format_(token_format(format)), levels_(format_.levels()) {}
 
+float ActivationRounder::find_codes(const float* x, int64_t n, uint8_t* codes) const {
+  // A maximum would pass over NaN, and a code could not hold it: a model that overflows must not look sound.
+  if (!std::all_of(x, x + n, [](float value) { return std::isfinite(value); }))
+    return std::numeric_limits<float>::quiet_NaN();
+  const GroupScale group{.scale = max_abs(x, n) / levels_.back()};
+  if (!(group.scale > 0)) return 0;  // zeros, or so small that the quotient is
+  format_.grid->nearest_codes(x, n, format_, group, codes);
+  return group.scale;
+}
+
 void ActivationRounder::round(const float* x, int64_t tokens, int64_t cols, float* out) const {
   std::vector<uint8_t> codes(static_cast<size_t>(cols));
   for (int64_t token = 0; token < tokens; ++token, x += cols, out += cols) {
-    // A maximum would pass over NaN, and a code could not hold it: a model that overflows must not look sound.
-    if (!std::all_of(x, x + cols, [](float value) { return std::isfinite(value); })) {
-      std::fill_n(out, cols, std::numeric_limits<float>::quiet_NaN());
-      continue;
+    const float scale = find_codes(x, cols, codes.data());
+    if (scale > 0) {
+      for (int64_t i = 0; i < cols; ++i) out[i] = levels_[codes[static_cast<size_t>(i)]] * scale;
+    } else {
+      std::fill_n(out, cols, scale);
     }
-    const GroupScale group{.scale = max_abs(x, cols) / levels_.back()};
-    if (!(group.scale > 0)) {  // zeros, or so small that the quotient is
-      std::fill_n(out, cols, 0.0f);
-      continue;
-    }
-    format_.grid->nearest_codes(x, cols, format_, group, codes.data());
-    for (int64_t i = 0; i < cols; ++i) out[i] = levels_[codes[static_cast<size_t>(i)]] * group.scale;
   }
 }
 

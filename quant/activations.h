@@ -47,6 +47,9 @@ class ActivationRounder {
   /// out [tokens, cols] = what becomes of x [tokens, cols]; may be x itself. Each token by itself; one with
   /// a value that is not finite becomes NaN.
   void round(const float* x, int64_t tokens, int64_t cols, float* out) const;
+  /// The same as codes of the grid, of n values that share a scale, which is returned: 0 where all become 0, NaN where
+  /// one is not finite; the codes are then not set.
+  float find_codes(const float* x, int64_t n, uint8_t* codes) const;
 
  private:
   QuantFormat format_;

@@ -1,10 +1,12 @@
 #include "runtime/decoder.h"
 
 #include <algorithm>
+#include <bit>
 #include <initializer_list>
 #include <utility>
 
 #include "core/common/error.h"
+#include "kernels/bf16.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/swiglu.h"
@@ -52,14 +54,39 @@ std::vector<std::vector<Slice>> cut_into_passes(std::span<const SequenceInput> i
   return passes;
 }
 
+/// The embedding, in bfloat16 where that is what it is: the head may hold it once more.
+class EmbeddingRows {
+ public:
+  EmbeddingRows() = default;
+  EmbeddingRows(std::vector<float> rows, int64_t cols) : cols_(cols) {
+    if (!are_bf16(rows)) {
+      floats_ = std::move(rows);
+      return;
+    }
+    bf16_.reserve(rows.size());
+    for (const float x : rows) bf16_.push_back({static_cast<uint16_t>(std::bit_cast<uint32_t>(x) >> 16)});
+  }
+  void append(TokenId id, std::vector<float>& out) const {
+    const auto first = static_cast<size_t>(id * cols_), last = first + static_cast<size_t>(cols_);
+    for (size_t i = first; i < last; ++i)
+      out.push_back(bf16_.empty() ? floats_[i] : std::bit_cast<float>(static_cast<uint32_t>(bf16_[i].bits) << 16));
+  }
+
+ private:
+  std::vector<float> floats_;
+  std::vector<kernels::Bf16> bf16_;
+  int64_t cols_ = 0;
+};
+
 class FloatDecoder : public Decoder {
  public:
   FloatDecoder(const quant::Checkpoint& checkpoint, std::shared_ptr<Executor> executor, LinearMaker make_linear)
       : spec_(checkpoint.spec()), executor_(std::move(executor)), make_linear_(std::move(make_linear)) {
-    embedding_ = quant::read_all(checkpoint, checkpoint.tensor({Slot::embedding}));
+    auto embedding = quant::read_all(checkpoint, checkpoint.tensor({Slot::embedding}));
     for (int i = 0; i < static_cast<int>(spec_.num_layers()); ++i) layers_.push_back(load_layer(checkpoint, i));
     final_norm_ = quant::read_all(checkpoint, checkpoint.tensor({Slot::final_norm}));
-    head_ = load_head(checkpoint);
+    head_ = load_head(checkpoint, embedding);
+    embedding_ = EmbeddingRows(std::move(embedding), spec_.hidden_size);  // floats stay where a view of them looks
   }
 
   const arch::DecoderSpec& spec() const override { return spec_; }
@@ -81,12 +108,15 @@ class FloatDecoder : public Decoder {
     return make_linears(checkpoint, members, make_linear_);
   }
 
-  /// A tied head that no backend asks for is the embedding that is there already.
-  std::unique_ptr<LinearGroup> load_head(const quant::Checkpoint& checkpoint) const {
+  /// A tied head that no backend asks for: the embedding that is there already, or a copy of half its bytes, which are
+  /// read whole for every token.
+  std::unique_ptr<LinearGroup> load_head(const quant::Checkpoint& checkpoint, const std::vector<float>& rows) const {
     if (!spec_.tied_head) return make(checkpoint, -1, {Slot::head});
     const LinearTensors embedding{&checkpoint.tensor({Slot::embedding}), nullptr};
     auto head = make_linear_ ? make_linear_(checkpoint, {&embedding, 1}) : nullptr;
-    return head != nullptr ? std::move(head) : make_dense_view(embedding_.data(), spec_.vocab_size, spec_.hidden_size);
+    if (head != nullptr) return head;
+    if (are_bf16(rows)) return make_dense_linear({rows, spec_.vocab_size, spec_.hidden_size});
+    return make_dense_view(rows.data(), spec_.vocab_size, spec_.hidden_size);
   }
 
   Layer load_layer(const quant::Checkpoint& checkpoint, int index) const {
@@ -151,8 +181,7 @@ class FloatDecoder : public Decoder {
       for (int64_t i = 0; i < slice.count; ++i) {
         positions_.push_back({static_cast<int64_t>(segments_.size()) - 1, cache->length() + i});
         const auto id = input.tokens[static_cast<size_t>(slice.begin + i)];
-        const auto row = embedding_.begin() + id * spec_.hidden_size;
-        hidden_.insert(hidden_.end(), row, row + spec_.hidden_size);
+        embedding_.append(id, hidden_);
       }
     }
     tokens_ = static_cast<int64_t>(positions_.size());
@@ -278,7 +307,8 @@ class FloatDecoder : public Decoder {
   arch::DecoderSpec spec_;
   std::shared_ptr<Executor> executor_;
   LinearMaker make_linear_;
-  std::vector<float> embedding_, final_norm_;
+  EmbeddingRows embedding_;
+  std::vector<float> final_norm_;
   std::vector<Layer> layers_;
   std::unique_ptr<LinearGroup> head_;
 

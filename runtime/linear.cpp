@@ -1,6 +1,7 @@
 #include "runtime/linear.h"
 
 #include <algorithm>
+#include <bit>
 #include <utility>
 
 #include "core/common/error.h"
@@ -10,14 +11,20 @@
 namespace crumb::runtime {
 namespace {
 
-/// The weights packed, or somebody else's as they are.
+/// The weights packed, in bfloat16 where that is what they are, or somebody else's as they are.
 class DenseLinear : public LinearGroup {
  public:
   explicit DenseLinear(DenseWeights from) : bias_(std::move(from.bias)), rows_(from.rows), cols_(from.cols) {
     CRUMB_ASSERT(static_cast<int64_t>(from.weight.size()) == rows_ * cols_);
     CRUMB_ASSERT(bias_.empty() || static_cast<int64_t>(bias_.size()) == rows_);
-    packed_.resize(static_cast<size_t>(kernels::packed_size(rows_, cols_)));
-    kernels::pack_weights(from.weight.data(), rows_, cols_, packed_.data());
+    const auto size = static_cast<size_t>(kernels::packed_size(rows_, cols_));
+    if (are_bf16(from.weight)) {
+      packed_bf16_.resize(size);
+      kernels::pack_weights_bf16(from.weight.data(), rows_, cols_, packed_bf16_.data());
+    } else {
+      packed_.resize(size);
+      kernels::pack_weights(from.weight.data(), rows_, cols_, packed_.data());
+    }
   }
   DenseLinear(const float* view, int64_t rows, int64_t cols) : view_(view), rows_(rows), cols_(cols) {}
 
@@ -25,12 +32,15 @@ class DenseLinear : public LinearGroup {
     CRUMB_ASSERT(outputs.size() == 1);
     const float* bias = bias_.empty() ? nullptr : bias_.data();
     const bool packed = view_ == nullptr;
-    kernels::matmul({x, cols_, tokens, packed ? packed_.data() : view_, bias, rows_, cols_, outputs[0], rows_, packed},
-                    executor);
+    kernels::MatmulArguments product{x,          cols_, tokens, packed ? packed_.data() : view_, bias, rows_, cols_,
+                                     outputs[0], rows_, packed};
+    if (!packed_bf16_.empty()) product.w_bf16 = packed_bf16_.data();
+    kernels::matmul(product, executor);
   }
 
  private:
   std::vector<float> packed_, bias_;
+  std::vector<kernels::Bf16> packed_bf16_;
   const float* view_ = nullptr;
   int64_t rows_, cols_;
 };
@@ -94,6 +104,10 @@ std::unique_ptr<LinearGroup> make_products(const quant::Checkpoint& checkpoint, 
 }
 
 }  // namespace
+
+bool are_bf16(std::span<const float> weights) {
+  return std::ranges::all_of(weights, [](float w) { return (std::bit_cast<uint32_t>(w) & 0xFFFF) == 0; });
+}
 
 std::unique_ptr<LinearGroup> make_dense_linear(DenseWeights weights) {
   return std::make_unique<DenseLinear>(std::move(weights));

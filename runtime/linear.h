@@ -1,5 +1,5 @@
-// Linear layers behind a backend: dense floats today, packed codes later. A backend is a file with a LinearMaker, which
-// looks at the tensors and takes them or not.
+// Linear layers behind a backend: dense floats here, packed codes in packed_linear.h. A backend is a file with a
+// LinearMaker, which looks at the tensors and takes them or not.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +39,10 @@ using LinearMaker = std::function<std::unique_ptr<LinearGroup>(const quant::Chec
 std::unique_ptr<LinearGroup> make_linears(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members,
                                           const LinearMaker& maker = nullptr);
 
-/// Float weights [rows, cols] (kernels/matmul.h) and a bias [rows] or none.
+/// Whether bfloat16 holds every one of them.
+bool are_bf16(std::span<const float> weights);
+/// Float weights [rows, cols] (kernels/matmul.h) and a bias [rows] or none. Held in bfloat16 where they are that: the
+/// same results from half of the bytes.
 struct DenseWeights {
   std::vector<float> weight;
   int64_t rows = 0, cols = 0;

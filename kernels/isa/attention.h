@@ -55,7 +55,7 @@ inline void attend_block(const AttentionArguments& a, const AttentionRows& rows,
   for (int64_t c = 0; c < a.dim; c += kTileCols) {
     const int64_t width = min_of(kTileCols, a.dim - c);
     pack_cols(a.values + first_key * a.dim + c, a.dim, width, keys, rows.panel);
-    multiply({rows.panel, keys, width, true, {}}, rows.scores, kKeysPerBlock, num_rows, rows.sums + c, a.dim);
+    multiply(Product{rows.panel, keys, width, true, {}}, rows.scores, kKeysPerBlock, num_rows, rows.sums + c, a.dim);
   }
 }
 

@@ -1,9 +1,10 @@
 #define CRUMB_LANES 16
+#include "kernels/isa/code_matmul_avx2.h"
 #include "kernels/isa/seq_x86.h"
 #include "kernels/isa/vector_table.h"
 
 namespace crumb::kernels {
 
-const KernelTable kAvx512Table = vector_table(seq_forward_group, seq_backward_group);
+const KernelTable kAvx512Table = vector_table(seq_forward_group, seq_backward_group, multiply_codes_int8);
 
 }  // namespace crumb::kernels

@@ -69,24 +69,27 @@ inline void pack_cols(const float* v, int64_t stride, int64_t cols, int64_t dept
   }
 }
 
-/// A panel and what happens to the values of y that it gives.
-struct Product {
-  const float* panel;  // [depth][kTileCols]
+/// A panel and what happens to the values of y that it gives. W: float, or Bf16 that is widened as it is read.
+template <class W>
+struct ProductOf {
+  const W* panel;  // [depth][kTileCols]
   int64_t depth, width;
   bool add;     // to what y holds; otherwise y starts as
   Vec bias[2];  // this
 };
+using Product = ProductOf<float>;
 
-template <int M>
-inline void multiply_tile(const Product& product, const float* x, int64_t x_stride, float* y, int64_t y_stride) {
+template <int M, class W>
+inline void multiply_tile(const ProductOf<W>& product, const float* x, int64_t x_stride, float* y, int64_t y_stride) {
   Vec sums[M][2];
 #pragma GCC unroll 12
   for (int m = 0; m < M; ++m) sums[m][0] = sums[m][1] = broadcast(0);
   const float* rows[(M + 2) / 3];  // every third token: an address reaches two more without arithmetic
 #pragma GCC unroll 4
   for (int i = 0; i < (M + 2) / 3; ++i) rows[i] = x + 3 * i * x_stride;
-  const float* panel = product.panel;
+  const W* panel = product.panel;
   for (int64_t k = 0; k < product.depth; ++k, panel += kTileCols) {
+    if constexpr (M == 1) __builtin_prefetch(reinterpret_cast<const char*>(panel) + kPrefetchBytes);
     const Vec left = load(panel), right = load(panel + kLanes);
 #pragma GCC unroll 12
     for (int m = 0; m < M; ++m) {
@@ -105,7 +108,8 @@ inline void multiply_tile(const Product& product, const float* x, int64_t x_stri
   }
 }
 
-inline void multiply(const Product& product, const float* x, int64_t x_stride, int64_t tokens, float* y,
+template <class W>
+inline void multiply(const ProductOf<W>& product, const float* x, int64_t x_stride, int64_t tokens, float* y,
                      int64_t y_stride) {
   int64_t t = 0;
   for (; t + kTileRows <= tokens; t += kTileRows)
@@ -121,6 +125,29 @@ inline void pack_weight_rows(const float* w, int64_t rows, int64_t cols, float* 
     pack_rows(w + row * cols, cols, min_of(kTileCols, rows - row), cols, packed + row * cols);
 }
 
+inline void pack_bf16_weight_rows(const float* w, int64_t rows, int64_t cols, Bf16* packed) {
+  alignas(64) float panel[kTileCols * kDepth];
+  for (int64_t row = 0; row < rows; row += kTileCols) {
+    for (int64_t k = 0; k < cols; k += kDepth) {
+      const int64_t depth = min_of(kDepth, cols - k);
+      pack_rows(w + row * cols + k, cols, min_of(kTileCols, rows - row), depth, panel);
+      Bf16* out = packed + row * cols + k * kTileCols;
+      for (int64_t i = 0; i < depth * kTileCols; i += kLanes) store(out + i, load(panel + i));
+    }
+  }
+}
+
+/// One panel of bfloat16: as it is for few tokens, for more widened once.
+inline void multiply_bf16(const Product& like, const Bf16* panel, const MatmulArguments& a, int64_t row, int64_t k,
+                          float* scratch) {
+  if (a.tokens <= kTileRows) {
+    const ProductOf<Bf16> product{panel, like.depth, like.width, like.add, {like.bias[0], like.bias[1]}};
+    return multiply(product, a.x + k, a.x_stride, a.tokens, a.y + row, a.y_stride);
+  }
+  for (int64_t i = 0; i < like.depth * kTileCols; i += kLanes) store(scratch + i, load(panel + i));
+  multiply(like, a.x + k, a.x_stride, a.tokens, a.y + row, a.y_stride);
+}
+
 inline void matmul_rows(const MatmulArguments& a, int64_t begin, int64_t end, float* scratch) {
   for (int64_t row = begin; row < end; row += kTileCols) {
     Product product{scratch, 0, min_of(kTileCols, end - row), false, {broadcast(0), broadcast(0)}};
@@ -131,6 +158,10 @@ inline void matmul_rows(const MatmulArguments& a, int64_t begin, int64_t end, fl
     for (int64_t k = 0; k < a.cols; k += kDepth) {
       product.depth = min_of(kDepth, a.cols - k);
       product.add = k > 0;
+      if (a.w_bf16 != nullptr) {
+        multiply_bf16(product, a.w_bf16 + row * a.cols + k * kTileCols, a, row, k, scratch);
+        continue;
+      }
       if (a.packed)
         product.panel = a.w + row * a.cols + k * kTileCols;
       else

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/code_matmul_portable.h"
 #include "kernels/isa/table.h"
 
 namespace crumb::kernels {
@@ -109,20 +110,42 @@ void logit_score(const float* student, const float* teacher, int64_t target, int
   score->kl = weighted / std::exp(log_p_sum) - log_p_sum + log_q_sum;
 }
 
-void matmul_rows(const MatmulArguments& a, int64_t begin, int64_t end, float* /*scratch*/) {
+template <class W>
+void matmul_rows_of(const MatmulArguments& a, const W* weights, int64_t begin, int64_t end) {
   for (int64_t t = 0; t < a.tokens; ++t) {
     const float* x = a.x + t * a.x_stride;
     for (int64_t r = begin; r < end; ++r) {
-      const float* w = a.w + r * a.cols;
+      const W* w = weights + r * a.cols;
       double sum = a.bias != nullptr ? a.bias[r] : 0.0;
-      for (int64_t k = 0; k < a.cols; ++k) sum += static_cast<double>(x[k]) * w[k];
+      for (int64_t k = 0; k < a.cols; ++k) sum += static_cast<double>(x[k]) * read(w[k]);
       a.y[t * a.y_stride + r] = static_cast<float>(sum);
     }
   }
 }
 
-/// The loops above read W as it is.
-void copy_weights(const float* w, int64_t rows, int64_t cols, float* packed) { std::copy_n(w, rows * cols, packed); }
+void matmul_rows(const MatmulArguments& a, int64_t begin, int64_t end, float* /*scratch*/) {
+  if (a.w_bf16 != nullptr)
+    matmul_rows_of(a, a.w_bf16, begin, end);
+  else
+    matmul_rows_of(a, a.w, begin, end);
+}
+
+void multiply_codes(const float* x, int64_t tokens, const CodeProduct& product, int64_t begin, int64_t end,
+                    float* /*scratch*/) {
+  const CodeMatrix& m = product.matrix;
+  std::vector<float> w(static_cast<size_t>(m.cols));
+  for (int64_t row = begin * kCodePanelRows; row < std::min(end * kCodePanelRows, m.rows); ++row) {
+    portable::dequantize_row(m, row, w.data());
+    const float* bias = product.bias == nullptr ? nullptr : product.bias + row;
+    matmul_rows({x, m.cols, tokens, w.data(), bias, 1, m.cols, product.y + row, m.rows}, 0, 1, nullptr);
+  }
+}
+
+/// matmul_rows reads W as it is.
+template <class W>
+void copy_weights(const float* w, int64_t rows, int64_t cols, W* packed) {
+  for (int64_t i = 0; i < rows * cols; ++i) write(packed + i, w[i]);
+}
 
 void attend_query(const AttentionArguments& a, const float* q, int64_t position, float* out) {
   const int64_t first = a.window > 0 ? std::max<int64_t>(0, position - a.window + 1) : 0;
@@ -174,7 +197,10 @@ const KernelTable kReferenceTable = {
     .seq_forward = portable::seq_forward,
     .seq_backward = portable::seq_backward,
     .matmul = matmul_rows,
-    .pack_weights = copy_weights,
+    .pack_weights = copy_weights<float>,
+    .pack_weights_bf16 = copy_weights<Bf16>,
+    .code_matmul = portable::code_matmul,
+    .code_matmul_float = multiply_codes,
     .attend = attend_queries,
     .exp = exp_values<float>,
     .exp_double = exp_values<double>,

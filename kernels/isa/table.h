@@ -6,6 +6,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/bf16.h"
+#include "kernels/code_matmul.h"
 #include "kernels/cpu_features.h"
 #include "kernels/divergence.h"
 #include "kernels/matmul.h"
@@ -56,6 +57,12 @@ struct KernelTable {
   void (*matmul)(const MatmulArguments& arguments, int64_t begin, int64_t end, float* scratch);
   /// packed: packed_size(rows, cols) floats.
   void (*pack_weights)(const float* w, int64_t rows, int64_t cols, float* packed);
+  void (*pack_weights_bf16)(const float* w, int64_t rows, int64_t cols, Bf16* packed);
+  /// Panels [begin, end) of the matrix.
+  void (*code_matmul)(const Int8Tokens& x, const CodeProduct& product, int64_t begin, int64_t end);
+  /// Likewise; begin is a multiple of kPanelRows / kCodePanelRows, scratch as for `matmul`.
+  void (*code_matmul_float)(const float* x, int64_t tokens, const CodeProduct& product, int64_t begin, int64_t end,
+                            float* scratch);
   /// scratch: attention_scratch(arguments) floats.
   void (*attend)(const AttentionArguments& arguments, float* scratch);
   /// y = e^x and ln x, x in double only where that is the name: what the functions above use, for tests.
@@ -70,6 +77,6 @@ const KernelTable& kernel_table(Isa isa);
 const KernelTable& kernel_table();
 
 // One a file; only those that this build holds are defined.
-extern const KernelTable kReferenceTable, kNeonTable, kAvx2Table, kAvx512Table;
+extern const KernelTable kReferenceTable, kNeonTable, kAvx2Table, kAvx512Table, kAvx512VnniTable;
 
 }  // namespace crumb::kernels

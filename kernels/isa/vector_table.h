@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/isa/attention.h"
+#include "kernels/isa/code_matmul_float.h"
 #include "kernels/isa/divergence.h"
 #include "kernels/isa/elementwise.h"
 #include "kernels/isa/matmul.h"
@@ -23,7 +24,8 @@ inline void exp_double_values(const double* x, int64_t n, double* y) {
 }
 
 constexpr KernelTable vector_table(void (*seq_forward)(const SeqGroup&, float*, uint8_t*),
-                                   float (*seq_backward)(const SeqGroup&, const float*, OutsideGradient, float*)) {
+                                   float (*seq_backward)(const SeqGroup&, const float*, OutsideGradient, float*),
+                                   void (*code_matmul)(const Int8Tokens&, const CodeProduct&, int64_t, int64_t)) {
   return {.rms_norm = {rms_norm_rows<float, float>, rms_norm_backward_rows<float, float>},
           .rms_norm_to_bf16 = {rms_norm_rows<float, Bf16>, rms_norm_backward_rows<float, Bf16>},
           .rms_norm_bf16 = {rms_norm_rows<Bf16, Bf16>, rms_norm_backward_rows<Bf16, Bf16>},
@@ -35,6 +37,9 @@ constexpr KernelTable vector_table(void (*seq_forward)(const SeqGroup&, float*, 
           .seq_backward = seq_backward,
           .matmul = matmul_rows,
           .pack_weights = pack_weight_rows,
+          .pack_weights_bf16 = pack_bf16_weight_rows,
+          .code_matmul = code_matmul,
+          .code_matmul_float = multiply_codes,
           .attend = attend_queries,
           .exp = exp_values,
           .exp_double = exp_double_values,

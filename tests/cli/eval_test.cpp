@@ -78,6 +78,17 @@ TEST_F(EvalVerb, ExitsWithThreeWhenALimitIsExceeded) {
   EXPECT_THAT(kept.out, HasSubstr("is within the limit of 1000 nats/token\n"));
 }
 
+TEST_F(EvalVerb, ActivationsAreFloatOrInt8AndSaidSo) {
+  const auto compute = [&](const std::string& options) {
+    const auto r = eval(model_.string() + " --json " + options);
+    return r.exit_code == 0 ? nlohmann::json::parse(r.out)["protocol"]["compute"].get<std::string>() : r.err;
+  };
+  EXPECT_EQ(compute(""), "float32");
+  EXPECT_EQ(compute("--activations float"), "float32");
+  EXPECT_EQ(compute("--activations int8"), "float32, int8 activations of quantized linears");
+  expect_error(eval(model_.string() + " --activations fp4"), "--activations: unknown \"fp4\"; known: float, int8");
+}
+
 TEST_F(EvalVerb, JudgesSeveralModelsInOneTable) {
   const std::string worse = worse_model().string(), model = model_.string();
   const auto r = eval(worse + " " + model + " --baseline " + model + " --max-drop kl=0.001");

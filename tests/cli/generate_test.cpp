@@ -53,6 +53,14 @@ TEST_F(GenerateVerb, ContinuesAPromptWithTheLikeliestTokens) {
   EXPECT_EQ(generate("--prompt 'Once upon a time' --max-tokens 12").out, r.out);
 }
 
+TEST_F(GenerateVerb, ActivationsAreFloatOrInt8) {
+  const auto r = generate("--prompt 'Once upon a time' --max-tokens 12");
+  EXPECT_EQ(generate("--activations float --prompt 'Once upon a time' --max-tokens 12").out, r.out);
+  EXPECT_EQ(generate("--activations int8 --prompt 'Once upon a time' --max-tokens 12").out, r.out)
+      << "no linear of this model is quantized";
+  expect_error(generate("--activations int4 --prompt ''"), "--activations: unknown \"int4\"; known: float, int8");
+}
+
 TEST_F(GenerateVerb, JsonHoldsTokensAndTheTextThatWasStreamed) {
   const auto r = generate("--json --prompt 'Once upon a time' --max-tokens 12");
   ASSERT_EQ(r.exit_code, 0) << r.err;

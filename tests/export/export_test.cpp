@@ -9,8 +9,10 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "core/common/thread_pool.h"
 #include "core/formats/gguf.h"
 #include "core/formats/safetensors.h"
+#include "runtime/packed_linear.h"
 #include "tests/export/test_models.h"
 #include "tests/quant/toy_grid.h"
 #include "tests/testing/fake_tokenizer.h"
@@ -105,6 +107,37 @@ INSTANTIATE_TEST_SUITE_P(
                       ExactCase{"ToyInQ8_0", "gguf-q8_0", Architecture::qwen3, 64, {testing::kToyGrid, 3, true, 0}},
                       ExactCase{"ToyInBf16", "hf-bf16", Architecture::llama, 64, {testing::kToyGrid, 3, true, 16}}),
     [](const auto& test) { return test.param.name; });
+
+/// One linear of layer 0 with int8 activations; asserts that its codes are taken as codes.
+std::vector<float> packed_product(const fs::path& path, arch::Slot slot) {
+  const auto model = quant::open_checkpoint(path);
+  const runtime::LinearTensors member{&model->tensor({slot, 0}), nullptr};
+  const auto executor = std::make_shared<ThreadPool>(1);
+  const auto linear = runtime::packed_linears(runtime::Activations::int8, executor)(*model, {&member, 1});
+  const int64_t rows = member.weight->desc.rows(), cols = member.weight->desc.cols();
+  std::vector<float> x, y(static_cast<size_t>(rows), NAN);
+  for (int64_t k = 0; k < cols; ++k) x.push_back(static_cast<float>(k % 7 - 3));
+  float* const out = y.data();
+  if (linear != nullptr) linear->forward(x.data(), 1, {&out, 1}, *executor);
+  EXPECT_NE(linear, nullptr) << path;
+  return y;
+}
+
+TEST(Export, CodesInAGgufRunPackedAsThoseOfTheFolderDo) {
+  const TempDir dir;
+  const struct {
+    std::string target;
+    int64_t hidden;
+    QuantFormat format;
+  } cases[] = {{"gguf-q2_k", 256, kSeqRow}, {"gguf-q4_0", 64, {Grid::intn, 4, true, 32}}};
+  for (const auto& c : cases) {  // llama: rows of q and k are permuted in the file
+    const fs::path place = dir / c.target;
+    const auto codes = quantized_model(place, small_spec(Architecture::llama, c.hidden), c.format);
+    run(codes, place / "out.gguf", c.target);
+    for (const arch::Slot slot : {arch::Slot::q, arch::Slot::gate})
+      EXPECT_EQ(packed_product(place / "out.gguf", slot), packed_product(codes, slot)) << c.target;
+  }
+}
 
 TEST(Export, StreamsPermutedRowsInSeveralBlocks) {
   const TempDir dir;

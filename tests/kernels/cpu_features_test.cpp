@@ -30,7 +30,7 @@ TEST(CpuFeatures, EnvironmentLowersTheChoice) {
 
 TEST(CpuFeatures, UnknownInstructionSetIsNamed) {
   EXPECT_THAT(with_isa("avx1024").out,
-              ::testing::HasSubstr("error: CRUMB_ISA=avx1024: known: reference, avx2, avx512, neon"));
+              ::testing::HasSubstr("error: CRUMB_ISA=avx1024: known: reference, avx2, avx512, avx512_vnni, neon"));
 }
 
 TEST(CpuFeatures, AnInstructionSetOfAnotherMachineIsRefusedWithThoseOfThisOne) {
@@ -57,6 +57,7 @@ TEST(CpuFeatures, TheInstructionSetsAreThoseOfTheSystem) {
   if (has("avx2") && has("fma")) expected.push_back(Isa::avx2);
   if (has("avx512f") && has("avx512bw") && has("avx512cd") && has("avx512dq") && has("avx512vl"))
     expected.push_back(Isa::avx512);
+  if (expected.back() == Isa::avx512 && has("avx512_vnni")) expected.push_back(Isa::avx512_vnni);
   EXPECT_EQ(std::vector<Isa>(available_isas().begin(), available_isas().end()), expected);
 #else
   GTEST_SKIP() << "reads the flags of x86";

@@ -84,6 +84,24 @@ TEST_P(Matmul, PackedWeightsGiveTheSameBits) {
   }
 }
 
+TEST_P(Matmul, WeightsThatAreBf16GiveTheSameBitsHeldInBf16) {
+  for (const auto& [tokens, rows, cols] : kShapes) {
+    const auto x = normal_values(tokens * cols, 1), bias = normal_values(rows, 3);
+    auto w = normal_values(rows * cols, 2);
+    for (float& v : w) v = std::bit_cast<float>(std::bit_cast<uint32_t>(v) & 0xFFFF0000u);
+    std::vector<Bf16> packed(static_cast<size_t>(packed_size(rows, cols)));
+    pack_weights_bf16(w.data(), rows, cols, packed.data(), GetParam());
+    std::vector<float> y(static_cast<size_t>(tokens * rows), NAN), expected = y;
+    MatmulArguments product{x.data(), cols, tokens, w.data(), bias.data(), rows, cols, expected.data(), rows};
+    matmul(product, serial_executor(), GetParam());
+    product.w = nullptr;
+    product.w_bf16 = packed.data();
+    product.y = y.data();
+    matmul(product, serial_executor(), GetParam());
+    EXPECT_EQ(y, expected) << tokens << " tokens, " << rows << " rows, " << cols << " cols";
+  }
+}
+
 TEST_P(Matmul, StridesLeaveWhatLiesBetween) {
   const std::vector<float> x{1, 2, -1, 3, 4, -1}, w{1, 1, 1, 0};
   std::vector<float> y(6, 7.0f);

@@ -1,0 +1,165 @@
+#include "kernels/code_matmul.h"
+
+#include <gtest/gtest.h>
+
+#include "core/common/thread_pool.h"
+#include "kernels/matmul.h"
+#include "tests/kernels/code_cases.h"
+
+namespace crumb::kernels {
+namespace {
+
+using testing::CodeShape;
+using testing::normal_values;
+using testing::RandomCodes;
+using testing::RandomTokens;
+
+class CodeMatmul : public ::testing::TestWithParam<Isa> {};
+INSTANTIATE_TEST_SUITE_P(Paths, CodeMatmul, ::testing::ValuesIn(testing::isas()), testing::isa_label);
+
+std::vector<CodeShape> shapes() {
+  std::vector<CodeShape> out;
+  for (const int bits : {2, 4, 8}) {
+    for (const int64_t rows : {1, 3, 15, 16, 17, 31, 33, 40}) out.push_back({bits, rows, 64, 64});
+    for (const int64_t cols : {1, 5, 16, 100, 172, 576}) out.push_back({bits, 19, cols, cols});
+    for (const int64_t group : {16, 32, 64, 128, 256}) {
+      out.push_back({bits, 37, 768, group});
+      out.push_back({bits, 37, 768, group, 1, true});
+    }
+  }
+  for (const int64_t group : {32, 576}) out.push_back({2, 40, 576, group, 2});
+  return out;
+}
+
+std::string text(const CodeShape& s) {
+  return std::to_string(s.bits) + " bits, " + std::to_string(s.rows) + " x " + std::to_string(s.cols) + ", groups of " +
+         std::to_string(s.group_cols) + (s.has_zeros ? ", zeros" : "");
+}
+
+std::vector<float> product(const RandomCodes& codes, const Int8Tokens& x, const float* bias, Executor& executor,
+                           Isa isa) {
+  std::vector<float> y(static_cast<size_t>(x.tokens * codes.shape.rows), NAN);
+  const CodeProduct one{codes.matrix, bias, y.data()};
+  code_matmul(x, {&one, 1}, executor, isa);
+  return y;
+}
+
+/// The formula of the header, from codes that were never packed.
+std::vector<float> formula(const RandomCodes& codes, const Int8Tokens& x, const float* bias) {
+  std::vector<float> out;
+  for (int64_t t = 0; t < x.tokens; ++t) {
+    for (int64_t row = 0; row < codes.shape.rows; ++row) {
+      float y = bias == nullptr ? 0.0f : bias[row];
+      for (int64_t first = 0; first < x.cols; first += x.segment_cols) {
+        int64_t sum = 0;
+        for (int64_t k = first; k < first + x.segment_cols; ++k) sum += codes.whole(row, k) * x.codes[t * x.stride + k];
+        const float scale = x.scales[(t * x.cols + first) / x.scale_cols];
+        y = std::fma(static_cast<float>(sum), codes.scale(row, first) * scale, y);
+      }
+      out.push_back(y);
+    }
+  }
+  return out;
+}
+
+TEST_P(CodeMatmul, GivesTheBitsOfTheFormula) {
+  for (const auto& shape : shapes()) {
+    const RandomCodes codes(shape);
+    const auto bias = normal_values(shape.rows, 3);
+    for (const int64_t tokens : {1, 2, 3, 7, 8, 33}) {
+      const RandomTokens x(tokens, shape.cols, shape.cols, shape.group_cols);
+      const float* const b = tokens % 2 == 0 ? bias.data() : nullptr;
+      ASSERT_EQ(product(codes, x.view, b, serial_executor(), GetParam()), formula(codes, x.view, b))
+          << text(shape) << ", " << tokens << " tokens";
+    }
+  }
+}
+
+TEST_P(CodeMatmul, ActivationsMayHaveScalesOfTheirOwnInEveryGroup) {
+  for (const int64_t scale_cols : {32, 128}) {
+    for (const int64_t group_cols : {32, 256, 768}) {
+      const RandomCodes codes({.bits = 2, .rows = 33, .cols = 768, .group_cols = group_cols, .step = 2});
+      const RandomTokens x(5, 768, scale_cols, std::min(scale_cols, group_cols));
+      ASSERT_EQ(product(codes, x.view, nullptr, serial_executor(), GetParam()), formula(codes, x.view, nullptr));
+    }
+  }
+}
+
+TEST_P(CodeMatmul, TheLargestCodesAndActivationsDoNotSaturate) {
+  for (const int bits : {2, 4, 8}) {
+    for (const int only : {127, -128}) {
+      const int64_t cols = kMostCodeCols;
+      RandomCodes codes({.bits = bits, .rows = 17, .cols = cols, .group_cols = cols}, (1 << bits) - 1);
+      codes.matrix.zero = 0;
+      std::fill(codes.scales.begin(), codes.scales.end(), 1.0f);
+      RandomTokens x(9, cols, cols, cols, only);
+      std::fill(x.scales.begin(), x.scales.end(), 1.0f);
+      const auto y = product(codes, x.view, nullptr, serial_executor(), GetParam());
+      const auto expected = static_cast<float>(cols * ((1 << bits) - 1) * only);
+      EXPECT_EQ(y, std::vector<float>(17 * 9, expected)) << bits << " bits times " << only;
+    }
+  }
+}
+
+TEST_P(CodeMatmul, ATokenAmongOthersEqualsTheTokenAloneAndThreadsChangeNothing) {
+  const RandomCodes codes({.bits = 2, .rows = 500, .cols = 640, .group_cols = 128, .step = 2});
+  const RandomTokens x(47, 640, 640, 128);
+  ThreadPool pool(3);
+  const auto together = product(codes, x.view, nullptr, pool, GetParam());
+  for (int64_t t = 0; t < 47; ++t) {
+    const auto alone = product(codes, x.slice(t, 1), nullptr, serial_executor(), GetParam());
+    ASSERT_TRUE(std::equal(alone.begin(), alone.end(), together.begin() + t * 500)) << "token " << t;
+  }
+}
+
+TEST_P(CodeMatmul, SeveralMatricesAreSharedOutToTheThreadsTogether) {
+  const RandomCodes a({.bits = 2, .rows = 300, .cols = 320, .group_cols = 320, .step = 2});
+  const RandomCodes b({.bits = 4, .rows = 47, .cols = 320, .group_cols = 320});
+  const RandomTokens x(40, 320, 320, 320);
+  std::vector<float> of_a(40 * 300, NAN), of_b(40 * 47, NAN);
+  const CodeProduct both[] = {{a.matrix, nullptr, of_a.data()}, {b.matrix, nullptr, of_b.data()}};
+  ThreadPool pool(3);
+  code_matmul(x.view, both, pool, GetParam());
+  EXPECT_EQ(of_a, formula(a, x.view, nullptr));
+  EXPECT_EQ(of_b, formula(b, x.view, nullptr));
+}
+
+TEST_P(CodeMatmul, FloatActivationsGiveTheBitsOfTheFloatProduct) {
+  ThreadPool pool(2);
+  for (const auto& shape : shapes()) {
+    const RandomCodes codes(shape);
+    const auto w = codes.weights(), bias = normal_values(shape.rows, 3);
+    for (const int64_t tokens : {1, 2, 7, 13, 33}) {
+      const auto x = normal_values(tokens * shape.cols, 4);
+      const float* const b = tokens % 2 == 0 ? bias.data() : nullptr;
+      std::vector<float> y(static_cast<size_t>(tokens * shape.rows), NAN), expected = y;
+      const CodeProduct one{codes.matrix, b, y.data()};
+      code_matmul(x.data(), tokens, {&one, 1}, pool, GetParam());
+      matmul({x.data(), shape.cols, tokens, w.data(), b, shape.rows, shape.cols, expected.data(), shape.rows},
+             serial_executor(), GetParam());
+      ASSERT_EQ(y, expected) << text(shape) << ", " << tokens << " tokens";
+    }
+  }
+}
+
+TEST(CodePanel, HoldsFourColumnsOfARowInTheFieldsOfItsFourBytes) {
+  std::vector<uint8_t> codes(2 * 20);
+  for (int64_t k = 0; k < 20; ++k) codes[static_cast<size_t>(20 + k)] = static_cast<uint8_t>(k % 4);  // of row 1
+  codes[20 + 4] = 3;
+  std::vector<uint8_t> panel(static_cast<size_t>(code_panel_bytes(20, 2)), 0xff);
+  ASSERT_EQ(panel.size(), 2u * 64);
+  pack_code_panel(codes.data(), 2, 20, 2, panel.data());
+  EXPECT_EQ(std::vector<uint8_t>(panel.begin(), panel.begin() + 12),
+            (std::vector<uint8_t>{0, 0, 0, 0, 0b00001100, 0b01010101, 0b10101010, 0b11111111, 0, 0, 0, 0}));
+  EXPECT_EQ(std::vector<uint8_t>(panel.begin() + 64 + 4, panel.begin() + 64 + 8), (std::vector<uint8_t>{0, 1, 2, 3}));
+}
+
+TEST(Int8Stride, KeepsNeighbouringTokensApartInTheCache) {
+  for (const int64_t cols : {1, 64, 65, 576, 2048, 4096}) {
+    EXPECT_GE(int8_stride(cols), (cols + 15) / 16 * 16);
+    EXPECT_EQ(int8_stride(cols) % 128, 64);
+  }
+}
+
+}  // namespace
+}  // namespace crumb::kernels

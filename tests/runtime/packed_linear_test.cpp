@@ -1,0 +1,233 @@
+#include "runtime/packed_linear.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/common/rng.h"
+#include "quant/activations.h"
+#include "quant/scale_search.h"
+#include "tests/quant/codes_model.h"
+#include "tests/runtime/golden.h"
+
+namespace crumb::runtime {
+namespace {
+
+using arch::Slot;
+using ::testing::HasSubstr;
+using testing::two_threads;
+
+const quant::ActivationFormat kInt8{quant::Grid::intn, 8}, kFp8{quant::Grid::fp8, 8};
+const std::vector<TokenId> kIds = {1, 7, 3, 30, 12, 5, 9};
+
+/// A folder of quant::CodesModel, which has SEQ, and integers of 3, 4 (with zero points) and 8 bits.
+std::unique_ptr<quant::Checkpoint> codes_model(const Path& path,
+                                               std::optional<quant::ActivationFormat> activations = std::nullopt,
+                                               const quant::CodesModel& model = {}) {
+  std::filesystem::create_directories(path);
+  quant::CodesFolder folder(path, *model.base, model.source().formats, {}, "", quant::Masters::left_out, activations);
+  for (const auto& tensor : model.base->tensors()) {
+    const auto& desc = tensor.desc;
+    if (folder.format_of(desc) != nullptr)
+      folder.put(desc, 0, model.block(desc.hf_name, 0, desc.rows()));
+    else
+      folder.put(desc, 0, desc.rows(), quant::read_all(*model.base, tensor).data());
+    folder.finish(desc);
+  }
+  folder.complete();
+  return quant::open_checkpoint(path);
+}
+
+std::vector<LinearTensors> members_of(const quant::Checkpoint& model, std::initializer_list<Slot> slots) {
+  std::vector<LinearTensors> members;
+  for (const Slot slot : slots) {
+    const auto bias = arch::bias_slot(slot);
+    members.push_back({&model.tensor({slot, 0}), bias ? model.find({*bias, 0}) : nullptr});
+  }
+  return members;
+}
+
+std::vector<float> normal_tokens(int64_t tokens, int64_t cols) {
+  std::vector<float> x;
+  for (int64_t i = 0; i < tokens * cols; ++i)
+    x.push_back(static_cast<float>(Rng(1).normal(static_cast<uint64_t>(i))) * (i % cols == 3 ? 50.0f : 1.0f));
+  return x;
+}
+
+std::vector<float> forward(const LinearGroup& linear, const std::vector<float>& x, int64_t tokens, int64_t rows) {
+  std::vector<float> y(static_cast<size_t>(tokens * rows), NAN);
+  float* const out = y.data();
+  linear.forward(x.data(), tokens, {&out, 1}, *two_threads());
+  return y;
+}
+
+TEST(PackedLinears, WithFloatsGiveTheLogitsOfDenseFloatsToTheLastBit) {
+  const testing::TempDir dir;
+  const auto model = codes_model(dir / "out");
+  const auto dense = load_decoder(*model, two_threads());
+  const auto packed = load_decoder(*model, two_threads(), packed_linears(Activations::floats, two_threads()));
+  EXPECT_EQ(testing::all_logits(*packed, kIds), testing::all_logits(*dense, kIds));
+  EXPECT_EQ(testing::all_logits(*packed, {1}), testing::all_logits(*dense, {1}));
+}
+
+TEST(PackedLinears, TakeGridsWithEqualStepsInGroupsTheKernelsKnow) {
+  const testing::TempDir dir;
+  const auto model = codes_model(dir / "out");
+  const auto floats = packed_linears(Activations::floats, two_threads());
+  const auto int8 = packed_linears(Activations::int8, two_threads());
+  const auto takes = [&](const LinearMaker& maker, std::initializer_list<Slot> slots) {
+    return maker(*model, members_of(*model, slots)) != nullptr;
+  };
+  EXPECT_TRUE(takes(floats, {Slot::q, Slot::k, Slot::v}));
+  EXPECT_FALSE(takes(int8, {Slot::q, Slot::k, Slot::v})) << "groups of 16 and 32 columns";
+  EXPECT_TRUE(takes(int8, {Slot::q}));
+  EXPECT_TRUE(takes(int8, {Slot::gate, Slot::up}));
+  EXPECT_FALSE(takes(floats, {Slot::o})) << "groups of 8 columns";
+  const auto embedding = &model->tensor({Slot::embedding});
+  const LinearTensors head{embedding, nullptr};
+  EXPECT_EQ(floats(*model, {&head, 1}), nullptr) << "not quantized";
+}
+
+TEST(PackedLinears, LeaveZeroPointsBeyondTheCodesToTheDenseFloats) {
+  quant::CodesModel codes;
+  codes.tensors.at("model.layers.0.self_attn.q_proj.weight").zero_points[5] = -3;
+  const testing::TempDir dir;
+  const auto model = codes_model(dir / "out", std::nullopt, codes);
+  const auto maker = packed_linears(Activations::floats, two_threads());
+  EXPECT_EQ(maker(*model, members_of(*model, {Slot::q})), nullptr);
+  EXPECT_NE(maker(*model, members_of(*model, {Slot::k})), nullptr);
+  EXPECT_EQ(testing::all_logits(*load_decoder(*model, two_threads(), maker), kIds),
+            testing::all_logits(*load_decoder(*model, two_threads()), kIds));
+}
+
+/// One linear of layer 0 with int8 activations beside double precision, its input rounded with a scale for scale_cols.
+void expect_rounded_product(const quant::Checkpoint& model, Slot slot, int64_t scale_cols) {
+  constexpr int64_t kTokens = 9;
+  const auto members = members_of(model, {slot});
+  const auto& desc = members[0].weight->desc;
+  const int64_t rows = desc.rows(), cols = desc.cols();
+  ASSERT_EQ(cols % scale_cols, 0);
+  const auto x = normal_tokens(kTokens, cols);
+  std::vector<float> rounded(x.size());
+  quant::ActivationRounder(kInt8).round(x.data(), kTokens * cols / scale_cols, scale_cols, rounded.data());
+  const auto linear = packed_linears(Activations::int8, two_threads())(model, members);
+  ASSERT_NE(linear, nullptr);
+  const auto y = forward(*linear, x, kTokens, rows);
+
+  const auto w = quant::read_all(model, *members[0].weight);
+  const auto bias = members[0].bias != nullptr ? quant::read_all(model, *members[0].bias) : std::vector<float>();
+  for (int64_t i = 0; i < kTokens * rows; ++i) {
+    double sum = bias.empty() ? 0.0 : bias[static_cast<size_t>(i % rows)], magnitude = std::abs(sum);
+    for (int64_t k = 0; k < cols; ++k) {
+      const double product = static_cast<double>(rounded[static_cast<size_t>(i / rows * cols + k)]) *
+                             w[static_cast<size_t>(i % rows * cols + k)];
+      sum += product;
+      magnitude += std::abs(product);
+    }
+    ASSERT_NEAR(y[static_cast<size_t>(i)], sum, 8 * 0x1.0p-24 * magnitude) << desc.hf_name << " value " << i;
+  }
+}
+
+TEST(PackedLinears, WithInt8AreTheProductWithRoundedTokens) {
+  const testing::TempDir dir;
+  const auto model = codes_model(dir / "out");
+  for (const Slot slot : {Slot::q, Slot::k, Slot::v, Slot::gate, Slot::down})
+    expect_rounded_product(*model, slot, model->tensor({slot, 0}).desc.cols());  // 32 and 48 columns
+}
+
+TEST(PackedLinears, WithInt8HaveAScaleFor64ColumnsWhereTheyFit) {
+  const Path path = testing::data("models/tiny1m-hf");
+  if (path.empty()) CRUMB_CANNOT_RUN("CRUMB_REQUIRE_DATA", "needs the data file models/tiny1m-hf; set CRUMB_DATA");
+  const auto base = quant::open_checkpoint(path);
+  for (const int64_t group_size : {0, 32}) {
+    const quant::QuantFormat format{.group_size = group_size};
+    quant::CodesSource source;
+    for (const auto& tensor : base->tensors()) {
+      if (tensor.desc.role == arch::TensorRole::linear) source.formats[tensor.desc.hf_name] = format;
+    }
+    const auto read = [&](const arch::TensorDesc& desc, int64_t begin, int64_t end, float* out) {
+      base->read_rows(base->tensor(desc.id), begin, end, out);
+    };
+    source.rows = read;
+    source.codes = [&](const arch::TensorDesc& desc, int64_t begin, int64_t end) {
+      std::vector<float> w(static_cast<size_t>((end - begin) * desc.cols()));
+      read(desc, begin, end, w.data());
+      return quant::round_to_nearest(w.data(), end - begin, desc.cols(), format, quant::ScaleInit::absmean);
+    };
+    const testing::TempDir dir;
+    std::filesystem::create_directories(dir / "out");
+    quant::write_codes_folder(dir / "out", *base, source, {});
+    const auto model = quant::open_checkpoint(dir / "out");
+    expect_rounded_product(*model, Slot::q, 64);      // of 128 columns
+    expect_rounded_product(*model, Slot::down, 352);  // no multiple of 64
+    const auto floats = packed_linears(Activations::floats, two_threads());
+    EXPECT_EQ(testing::all_logits(*load_decoder(*model, two_threads(), floats), kIds),
+              testing::all_logits(*load_decoder(*model, two_threads()), kIds));
+  }
+}
+
+TEST(PackedLinears, WithInt8GiveATokenTheSameLogitsHoweverTheTextIsCut) {
+  const testing::TempDir dir;
+  const auto model = codes_model(dir / "out");
+  const auto decoder = load_decoder(*model, two_threads(), packed_linears(Activations::int8, two_threads()));
+  const auto whole = testing::all_logits(*decoder, kIds);
+  const auto state = decoder->new_state();
+  std::vector<float> one_by_one;
+  for (const TokenId id : kIds) {
+    const SequenceInput input{state.get(), {&id, 1}};
+    decoder->forward({&input, 1}, LogitsFor::all, [&](int64_t, int64_t, std::span<const float> row) {
+      one_by_one.insert(one_by_one.end(), row.begin(), row.end());
+    });
+  }
+  EXPECT_EQ(whole, one_by_one);
+  const auto exact = testing::all_logits(*load_decoder(*model, two_threads()), kIds);
+  const double difference = testing::relative_difference(whole, exact);
+  EXPECT_GT(difference, 0.0);
+  EXPECT_LT(difference, 0.02);
+}
+
+TEST(PackedLinears, InputsThatAreNotFiniteMakeTheirTokenNaN) {
+  const testing::TempDir dir;
+  const auto model = codes_model(dir / "out");
+  const auto members = members_of(*model, {Slot::q});
+  const auto linear = packed_linears(Activations::int8, two_threads())(*model, members);
+  const int64_t rows = members[0].weight->desc.rows(), cols = members[0].weight->desc.cols();
+  auto x = normal_tokens(3, cols);
+  x[static_cast<size_t>(cols + 2)] = INFINITY;
+  std::fill_n(x.begin() + 2 * cols, cols, 0.0f);
+  const auto y = forward(*linear, x, 3, rows);
+  const auto bias = quant::read_all(*model, *members[0].bias);
+  for (int64_t row = 0; row < rows; ++row) {
+    EXPECT_TRUE(std::isfinite(y[static_cast<size_t>(row)]));
+    EXPECT_TRUE(std::isnan(y[static_cast<size_t>(rows + row)]));
+    EXPECT_EQ(y[static_cast<size_t>(2 * rows + row)], bias[static_cast<size_t>(row)]);
+  }
+}
+
+TEST(PackedLinears, OfAModelThatRoundsActivationsItselfGoOnToDoSo) {
+  const testing::TempDir dir;
+  const auto model = codes_model(dir / "int8", kInt8);
+  const auto dense = testing::all_logits(*load_decoder(*model, two_threads()), kIds);
+  const auto floats = packed_linears(Activations::floats, two_threads());
+  EXPECT_EQ(testing::all_logits(*load_decoder(*model, two_threads(), floats), kIds), dense);
+  const auto int8 = packed_linears(Activations::int8, two_threads());
+  EXPECT_LT(testing::relative_difference(testing::all_logits(*load_decoder(*model, two_threads(), int8), kIds), dense),
+            1e-3);
+
+  const auto fp8 = codes_model(dir / "fp8", kFp8);
+  EXPECT_EQ(testing::all_logits(*load_decoder(*fp8, two_threads(), floats), kIds),
+            testing::all_logits(*load_decoder(*fp8, two_threads()), kIds));
+  EXPECT_THAT(
+      testing::error_of([&] { load_decoder(*fp8, two_threads(), int8); }),
+      HasSubstr("fp8: the model rounds the activations of its quantized linears to FP8, a scale a token itself, "
+                "int8 activations are not for it"));
+}
+
+TEST(Activations, AreNamed) {
+  EXPECT_EQ(activations_from_name("float", ""), Activations::floats);
+  EXPECT_EQ(activations_from_name("int8", ""), Activations::int8);
+  EXPECT_EQ(testing::error_of([] { activations_from_name("int4", "--activations"); }),
+            "--activations: unknown \"int4\"; known: float, int8");
+}
+
+}  // namespace
+}  // namespace crumb::runtime
