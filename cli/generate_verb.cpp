@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "cli/numbers.h"
+#include "cli/sampling_options.h"
 #include "cli/verbs.h"
 #include "core/common/error.h"
 #include "core/common/json.h"
@@ -22,6 +22,8 @@ struct Arguments {
   std::string model, prompt, corpus, out;
   int64_t max_tokens = 128, batch = 64, skip_documents = 0;
   jobs::SamplingChoice sampling;
+  std::vector<std::string> stops;
+  bool verbose = false;
 };
 
 void print_now(const std::string& text) {
@@ -34,6 +36,7 @@ int run_prompt(const Arguments& arguments, const Globals& globals) {
                             .prompt = arguments.prompt,
                             .max_tokens = arguments.max_tokens,
                             .sampling = arguments.sampling,
+                            .stops = arguments.stops,
                             .threads = globals.threads};
   const auto result = jobs::continue_prompt(job, [&globals](const std::string& piece) {
     if (!globals.json) print_now(piece);
@@ -45,14 +48,23 @@ int run_prompt(const Arguments& arguments, const Globals& globals) {
                              {"tokens", result.tokens},
                              {"stopped", result.stopped},
                              {"finish_reason", result.finish_reason()},
+                             {"stop_text", result.stop ? Json(*result.stop) : Json()},
                              {"seed", arguments.sampling.seed},
                              {"seconds", result.seconds},
-                             {"tokens_per_second", result.tokens_per_second()}},
+                             {"tokens_per_second", result.tokens_per_second()},
+                             {"load_seconds", result.load_seconds},
+                             {"prefill_seconds", result.prefill_seconds},
+                             {"decode_seconds", result.decode_seconds}},
                         2) +
               "\n");
     return kExitOk;
   }
   print_now("\n");
+  if (arguments.verbose) {
+    log_info("loaded in {:.2f} s; prompt: {} tokens in {:.3f} s ({:.1f} tokens/s); then {:.1f} tokens/s",
+             result.load_seconds, result.prompt_tokens.size(), result.prefill_seconds, result.prefill_rate(),
+             result.decode_rate());
+  }
   log_info("{} tokens in {} ({:.1f} tokens/s){}", format_count(static_cast<int64_t>(result.tokens.size())),
            format_duration(result.seconds), result.tokens_per_second(), result.stopped ? ", ended by the model" : "");
   return kExitOk;
@@ -100,12 +112,9 @@ Verb add_generate(CLI::App& program, const Globals& globals) {
   app->add_option("MODEL", a->model, "HF folder, codes-and-scales folder or GGUF")->required();
   auto* prompt = app->add_option("--prompt", a->prompt, "text to continue; \"\" starts a document");
   add_whole(*app, "--max-tokens", a->max_tokens, "tokens to add to the prompt at most", {.least = 1})->needs(prompt);
-  add_number(*app, "--temperature", a->sampling.temperature,
-             "0: the likeliest token; default: 0 with --prompt, 1 with --corpus");
-  add_number(*app, "--top-p", a->sampling.top_p, "sample from the smallest set of tokens with this probability",
-             {.most = 1});
-  add_whole(*app, "--top-k", a->sampling.top_k, "sample from the so many likeliest tokens; 0: all");
-  add_seed(*app, a->sampling.seed, "seed of the samples");
+  add_sampling(*app, a->sampling, "0: the likeliest token; default: 0 with --prompt, 1 with --corpus");
+  add_stops(*app, a->stops)->needs(prompt);
+  app->add_flag("--verbose", a->verbose, "print what loading, the prompt and the new tokens took")->needs(prompt);
   auto* corpus = app->add_option("--corpus", a->corpus,
                                  "sample documents from nothing until there are so many tokens, such as 256k")
                      ->excludes(prompt);
