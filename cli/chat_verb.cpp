@@ -57,6 +57,7 @@ class Conversation {
       }
     }
     if (has_terminal_) print_now("\n");
+    chat_.save_cache();
   }
 
  private:
@@ -138,13 +139,14 @@ class Conversation {
 
 struct Arguments {
   jobs::ChatJob job;
-  std::string model;
+  std::string model, prompt_cache;
   std::optional<std::string> thinking;
   bool is_verbose = false;
 };
 
 int run(Arguments arguments, const Globals& globals) {
   arguments.job.model = arguments.model;
+  arguments.job.prompt_cache = arguments.prompt_cache;
   arguments.job.threads = globals.threads;
   if (arguments.thinking) arguments.job.enable_thinking = *arguments.thinking == "on";
   Conversation(arguments.job, globals, arguments.is_verbose).run();
@@ -164,6 +166,8 @@ Verb add_chat(CLI::App& program, const Globals& globals) {
   add_whole(*app, "--max-tokens", a->job.max_tokens, "tokens of an answer at most", {.least = 1});
   add_sampling(*app, a->job.sampling, "0: the likeliest token; default: 0.7");
   add_stops(*app, a->job.stops);
+  app->add_option("--prompt-cache", a->prompt_cache,
+                  "file that holds what was computed of a conversation: read at the start, written at the end");
   app->add_flag("--verbose", a->is_verbose, "print what loading, the prompts and the answers took");
   return {app, [=, &globals] { return run(*a, globals); }};
 }

@@ -19,7 +19,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct Arguments {
-  std::string model, prompt, corpus, out;
+  std::string model, prompt, prompt_cache, corpus, out;
   int64_t max_tokens = 128, batch = 64, skip_documents = 0;
   jobs::SamplingChoice sampling;
   std::vector<std::string> stops;
@@ -37,6 +37,7 @@ int run_prompt(const Arguments& arguments, const Globals& globals) {
                             .max_tokens = arguments.max_tokens,
                             .sampling = arguments.sampling,
                             .stops = arguments.stops,
+                            .prompt_cache = arguments.prompt_cache,
                             .threads = globals.threads};
   const auto result = jobs::continue_prompt(job, [&globals](const std::string& piece) {
     if (!globals.json) print_now(piece);
@@ -52,6 +53,7 @@ int run_prompt(const Arguments& arguments, const Globals& globals) {
                              {"seed", arguments.sampling.seed},
                              {"seconds", result.seconds},
                              {"tokens_per_second", result.tokens_per_second()},
+                             {"known_tokens", result.known_tokens},
                              {"load_seconds", result.load_seconds},
                              {"prefill_seconds", result.prefill_seconds},
                              {"decode_seconds", result.decode_seconds}},
@@ -114,6 +116,9 @@ Verb add_generate(CLI::App& program, const Globals& globals) {
   add_whole(*app, "--max-tokens", a->max_tokens, "tokens to add to the prompt at most", {.least = 1})->needs(prompt);
   add_sampling(*app, a->sampling, "0: the likeliest token; default: 0 with --prompt, 1 with --corpus");
   add_stops(*app, a->stops)->needs(prompt);
+  app->add_option("--prompt-cache", a->prompt_cache,
+                  "file that holds what was computed of a prompt: read where it is there, and written")
+      ->needs(prompt);
   app->add_flag("--verbose", a->verbose, "print what loading, the prompt and the new tokens took")->needs(prompt);
   auto* corpus = app->add_option("--corpus", a->corpus,
                                  "sample documents from nothing until there are so many tokens, such as 256k")

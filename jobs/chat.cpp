@@ -54,7 +54,14 @@ Chat::Chat(const ChatJob& job)
       end_tokens_(template_.end_tokens()) {
   runtime::StopStrings{job.stops};  // refuses what is none before anything is asked
   if (job_.system) job_.system = text::checked_text(*job_.system, "--system");
+  if (!job_.prompt_cache.empty() && is_there(job_.prompt_cache))
+    session_.load(job_.prompt_cache, cache_identity(model_));
   reset();
+}
+
+void Chat::save_cache() {
+  const auto length = static_cast<int64_t>(session_.seen().size());
+  if (!job_.prompt_cache.empty() && length > 0) session_.save(job_.prompt_cache, cache_identity(model_), length);
 }
 
 void Chat::reset() {

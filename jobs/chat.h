@@ -22,6 +22,7 @@ struct ChatJob {
   int64_t max_tokens = 1024;            // of an answer
   SamplingChoice sampling;              // temperature 0.7 unless given
   std::vector<std::string> stops;       // texts that end an answer, beside the model's own ends
+  Path prompt_cache;                    // read where the file is there; save_cache() writes it; "": none
   int64_t threads = 0;                  // 0: one per processor
 };
 
@@ -52,6 +53,9 @@ class Chat {
   void reset();
   /// {"messages": [...]}: one line of a file to train on. UserError where `path` exists, unless forced.
   void save(const Path& path, bool force) const;
+
+  /// What was computed of the conversation, to the prompt cache of the job; nothing where it has none.
+  void save_cache();
 
   const std::vector<jinja::ChatMessage>& messages() const { return messages_; }
   int64_t context_length() const { return model_.decoder->spec().context_length; }

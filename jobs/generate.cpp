@@ -47,6 +47,10 @@ std::vector<TokenId> text_ends(const RunningModel& model) {
   return {ends.begin(), ends.end()};
 }
 
+bool begins_with(const std::vector<TokenId>& text, const std::vector<TokenId>& beginning) {
+  return text.size() >= beginning.size() && std::equal(beginning.begin(), beginning.end(), text.begin());
+}
+
 /// Documents sampled from the model, in order of their number, until a budget of tokens is met exactly: the last one is
 /// cut. Document n is drawn with random stream n.
 class CorpusSampler {
@@ -114,7 +118,7 @@ const char* PromptResult::finish_reason() const { return stopped ? "stop" : cont
 double PromptResult::tokens_per_second() const { return rate_of(static_cast<int64_t>(tokens.size()), seconds); }
 
 double PromptResult::prefill_rate() const {
-  return rate_of(static_cast<int64_t>(prompt_tokens.size()), prefill_seconds);
+  return rate_of(static_cast<int64_t>(prompt_tokens.size()) - known_tokens, prefill_seconds);
 }
 
 double PromptResult::decode_rate() const {
@@ -141,6 +145,9 @@ PromptResult continue_prompt(const PromptJob& job, const std::function<void(cons
   };
   const Stopwatch watch;
   runtime::Session session(*model.decoder);
+  const bool has_cache = !job.prompt_cache.empty();
+  if (has_cache && is_there(job.prompt_cache)) session.load(job.prompt_cache, cache_identity(model));
+  const bool is_cached = begins_with(session.seen(), out.prompt_tokens);
   auto result = session.go_on({out.prompt_tokens, job.max_tokens, text_ends(model), 0},
                               sampling_options(job.sampling, model, kPromptTemperature), [&](TokenId token) {
                                 add(stops.push(stream.push(token)));
@@ -152,8 +159,11 @@ PromptResult continue_prompt(const PromptJob& job, const std::function<void(cons
   out.stop = stops.found();
   out.stopped = out.stop || result.end == runtime::Continuation::End::end_token;
   out.context_full = result.end == runtime::Continuation::End::context;
+  out.known_tokens = result.known_tokens;
   out.prefill_seconds = result.prefill_seconds;
   out.decode_seconds = result.decode_seconds;
+  if (has_cache && !is_cached)
+    session.save(job.prompt_cache, cache_identity(model), static_cast<int64_t>(out.prompt_tokens.size()));
   if (out.context_full)
     log_warning("the model's context of {} tokens is full: {} of the {} tokens asked for were generated", context,
                 out.tokens.size(), job.max_tokens);

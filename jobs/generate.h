@@ -18,6 +18,7 @@ struct PromptJob {
   int64_t max_tokens = 128;
   SamplingChoice sampling;         // temperature 0 unless given
   std::vector<std::string> stops;  // texts that end it; nothing of them is shown or kept
+  Path prompt_cache;               // what was computed of a prompt: read where the file is there, and written; "": none
   int64_t threads = 0;             // 0: one per processor
 };
 
@@ -27,6 +28,7 @@ struct PromptResult {
   bool stopped = false;             // by an end token of the model, or a stop text
   bool context_full = false;        // the model's context ended it, before max_tokens
   std::optional<std::string> stop;  // the text of `stops` that ended it
+  int64_t known_tokens = 0;         // of the prompt, from the prompt cache
   double seconds = 0;               // prompt and new tokens
   double load_seconds = 0, prefill_seconds = 0, decode_seconds = 0;
 

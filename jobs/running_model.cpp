@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <set>
 
+#include "core/common/error.h"
 #include "core/common/progress.h"
 #include "core/common/thread_pool.h"
+#include "kernels/cpu_features.h"
+#include "quant/fingerprint.h"
 
 namespace crumb::jobs {
 
@@ -25,6 +28,12 @@ std::vector<tokenizer::TokenId> document_ends(const RunningModel& model) {
   if (special.eos) ends.insert(*special.eos);
   if (special.bos) ends.insert(*special.bos);
   return {ends.begin(), ends.end()};
+}
+
+std::string cache_identity(const RunningModel& model) {
+  const Path& path = model.checkpoint->path();
+  return fmt::format("{} {} {}", quant::weights_fingerprint(path), quant::config_fingerprint(path),
+                     kernels::isa_name(kernels::best_isa()));
 }
 
 runtime::SamplingOptions sampling_options(const SamplingChoice& choice, const RunningModel& model,

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "core/common/file.h"
@@ -35,6 +36,10 @@ RunningModel load_model(const Path& path, int64_t threads);
 
 /// What ends a document: every end token of the tokenizer, and BOS, with which some models separate documents.
 std::vector<tokenizer::TokenId> document_ends(const RunningModel& model);
+
+/// What a prompt cache of the model is known by: its weights, its configuration, and the instruction set, which decides
+/// the last bits of what is computed.
+std::string cache_identity(const RunningModel& model);
 
 runtime::SamplingOptions sampling_options(const SamplingChoice& choice, const RunningModel& model,
                                           double default_temperature);

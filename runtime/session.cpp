@@ -1,9 +1,11 @@
 #include "runtime/session.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/common/error.h"
 #include "core/common/progress.h"
+#include "runtime/prompt_cache.h"
 
 namespace crumb::runtime {
 namespace {
@@ -57,6 +59,17 @@ Continuation Session::go_on(const ContinueRequest& request, const SamplingOption
   }
   out.decode_seconds = watch.seconds() - out.prefill_seconds;
   return out;
+}
+
+void Session::save(const Path& path, const std::string& model, int64_t length) {
+  const auto count = std::min(seen_.size(), static_cast<size_t>(length));
+  save_prompt_cache(path, *state_, std::span(seen_).first(count), model);
+}
+
+void Session::load(const Path& path, const std::string& model) {
+  auto state = decoder_.new_state();
+  seen_ = load_prompt_cache(path, decoder_, *state, model);
+  state_ = std::move(state);
 }
 
 /// False where `stop` ended it.

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/common/file.h"
 #include "runtime/decoder.h"
 #include "runtime/sampling.h"
 
@@ -39,6 +40,10 @@ class Session {
 
   /// Tokens that the model has seen.
   const std::vector<TokenId>& seen() const { return seen_; }
+  /// The first `length` of them, with what was computed, to a file and back (prompt_cache.h). What is loaded takes the
+  /// place of what was there.
+  void save(const Path& path, const std::string& model, int64_t length);
+  void load(const Path& path, const std::string& model);
 
  private:
   bool prefill(std::span<const TokenId> tokens, const std::atomic<bool>* stop);

@@ -158,6 +158,15 @@ TEST_F(ChatVerb, TellsWhatItTookWhenAsked) {
   EXPECT_EQ(chat("Once upon a time\n").err, "");
 }
 
+TEST_F(ChatVerb, APromptCacheGoesOnWithAConversation) {
+  const std::string cache = "--json --system 'A long story' --prompt-cache " + (dir_ / "chat.cache").string();
+  const auto first = lines_of(chat("Once upon a time\n", cache).out).at(0);
+  const auto again = lines_of(chat("Once upon a time\n", cache).out).at(0);
+  EXPECT_EQ(first["known_tokens"], 0);
+  EXPECT_EQ(again["known_tokens"].get<int64_t>(), first["prompt_tokens"].get<int64_t>() - 1);
+  EXPECT_EQ(again["content"], first["content"]);
+}
+
 /// The program with a pipe to write to.
 class PipedChat {
  public:

@@ -104,6 +104,33 @@ TEST_F(GenerateVerb, ARepetitionPenaltyAndMinPChangeWhatIsPicked) {
   EXPECT_NE(generate(base + "--temperature 2").out, generate(base).out);
 }
 
+TEST_F(GenerateVerb, APromptCacheSavesThePromptAndChangesNothing) {
+  const std::string cache = (dir_ / "prompt.cache").string(), base = "--json --max-tokens 12 --prompt-cache " + cache;
+  const auto known = [](const testing::CommandResult& r) {
+    return nlohmann::json::parse(r.out)["known_tokens"].get<int>();
+  };
+  const auto text = [](const testing::CommandResult& r) {
+    return nlohmann::json::parse(r.out)["text"].get<std::string>();
+  };
+  const std::string prompt = " --prompt 'Once upon a time there was a cat. '";
+  const auto first = generate(base + prompt);
+  ASSERT_EQ(first.exit_code, 0) << first.err;
+  EXPECT_EQ(known(first), 0);
+  const auto tokens = static_cast<int>(nlohmann::json::parse(first.out)["prompt_tokens"].size());
+  const auto written = read_file(cache);
+  const auto again = generate(base + prompt);
+  EXPECT_EQ(known(again), tokens - 1) << "the last token is computed for its logits";
+  EXPECT_EQ(text(again), text(first));
+  EXPECT_EQ(read_file(cache), written);
+  EXPECT_GT(known(generate(base + " --prompt 'Once upon a time there was a dog.'")), 3);
+  EXPECT_NE(read_file(cache), written) << "it holds the last prompt";
+  testing::write_file(dir_ / "prompt.cache", "no cache");
+  const auto r = generate(base + prompt);
+  EXPECT_EQ(r.exit_code, 2);
+  EXPECT_THAT(r.err, StartsWith("crumb: " + cache + ": "));
+  EXPECT_EQ(read_file(cache), "no cache");
+}
+
 TEST_F(GenerateVerb, TellsWhatItTookWhenAsked) {
   const auto r = run_crumb("generate " + model_.string() + " --prompt 'The' --max-tokens 4 --verbose");
   EXPECT_THAT(r.err,
