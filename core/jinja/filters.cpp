@@ -19,7 +19,7 @@ std::string counted_text(Runtime& runtime, const Value& value) {
   return text;
 }
 
-Value in_lower_case(const Value& value) { return value.is_text() ? Value(to_lower(value.text())) : value; }
+Value in_lower_case(Runtime& r, const Value& value) { return value.is_text() ? r.made(to_lower(value.text())) : value; }
 
 // ---- texts
 
@@ -279,7 +279,7 @@ std::vector<Value> sorted(Runtime& r, std::vector<Value> values, bool reverse, c
   std::vector<std::pair<Value, Value>> keyed;
   for (auto& value : values) keyed.emplace_back(key(value), value);
   std::stable_sort(keyed.begin(), keyed.end(), [&](const auto& x, const auto& y) {
-    r.work(1);
+    r.work(1 + std::min(x.first.extent().parts, y.first.extent().parts));
     return reverse ? less(y.first, x.first) : less(x.first, y.first);
   });
   std::vector<Value> out;
@@ -299,7 +299,7 @@ Value sort(Runtime& r, const Value& v, const Arguments& a) {
     }();
     for (const auto& name : attributes) {
       const Value one = name.empty() ? item : r.path(item, p[2]->is_text() ? Value(name) : *p[2]);
-      keys.push_back(with_case ? one : in_lower_case(one));
+      keys.push_back(with_case ? one : in_lower_case(r, one));
     }
     return Value::list(std::move(keys));
   };
@@ -313,7 +313,7 @@ Value dictsort(Runtime& r, const Value& v, const Arguments& a) {
   CRUMB_CHECK(v.dict() != nullptr, "dictsort: a {} is no dict", v.type_name());
   const auto key = [&](const Value& pair) {
     const Value& one = pair.sequence()->items[by == "key" ? 0 : 1];
-    return p.flag(0, false) ? one : in_lower_case(one);
+    return p.flag(0, false) ? one : in_lower_case(r, one);
   };
   return Value::list(sorted(r, r.items_of(r.call(*find_method(v, "items"), {})), p.flag(2, false), key));
 }
@@ -323,7 +323,7 @@ Value unique(Runtime& r, const Value& v, const Arguments& a) {
   std::vector<Value> keys, out;
   for (const Value& item : r.items_of(v)) {
     Value key = p[1] == nullptr || p[1]->is_none() ? item : r.path(item, *p[1]);
-    if (!p.flag(0, false)) key = in_lower_case(key);
+    if (!p.flag(0, false)) key = in_lower_case(r, key);
     if (std::any_of(keys.begin(), keys.end(), [&](const Value& known) { return r.equal(known, key); })) continue;
     keys.push_back(key);
     out.push_back(item);
@@ -335,7 +335,7 @@ Value extreme(Runtime& r, const Value& v, const Arguments& a, const char* name, 
   const Parameters p(name, a, {"case_sensitive", "attribute"});
   const auto key = [&](const Value& item) {
     const Value one = p[1] == nullptr || p[1]->is_none() ? item : r.path(item, *p[1]);
-    return p.flag(0, false) ? one : in_lower_case(one);
+    return p.flag(0, false) ? one : in_lower_case(r, one);
   };
   const auto items = r.items_of(v);
   if (items.empty()) return Value::undefined("No aggregated item, sequence was empty.");

@@ -224,7 +224,7 @@ constexpr Method kTextMethods[] = {
 Value get(Runtime& r, const Value& v, const Arguments& a) {
   const Parameters p("get", a, {"key", "default"});
   const Dict& dict = *v.dict();
-  r.work(static_cast<int64_t>(dict.entries.size()));
+  r.work_on_lookup(dict, p.required(0));
   const Value* found = dict.find(p.required(0));
   return found != nullptr ? *found : p[1] != nullptr ? *p[1] : Value();
 }
@@ -298,8 +298,11 @@ std::optional<Value> find_method(const Value& subject, const std::string& name) 
   if (type == nullptr) return std::nullopt;
   const auto* found = std::find_if(type->begin, type->end, [&](const Method& m) { return m.name == name; });
   if (found != type->end) {
-    return Value(std::make_shared<const Function>(Function{
-        name, [subject, run = found->run](Runtime& runtime, const Arguments& a) { return run(runtime, subject, a); }}));
+    return Value(std::make_shared<const Function>(
+        Function{name, [subject, run = found->run](Runtime& runtime, const Arguments& a) {
+                   runtime.work_on_text(subject.is_text() ? subject.text().size() : 0);
+                   return run(runtime, subject, a);
+                 }}));
   }
   if (lists(type->unsafe, name))
     return Value::undefined(

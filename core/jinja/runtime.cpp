@@ -158,6 +158,10 @@ void Runtime::work(int64_t steps) {
   CRUMB_CHECK(steps_ <= kMostSteps, "the template takes more than {} steps, so it was given up", kMostSteps);
 }
 
+void Runtime::work_on_lookup(const Dict& dict, const Value& key) {
+  work(static_cast<int64_t>(dict.entries.size()) * key.extent().parts);
+}
+
 Value Runtime::new_namespace() {
   work(100);  // it lives until the end
   namespaces_.push_back(std::make_shared<Namespace>());
@@ -199,7 +203,7 @@ Value Runtime::attribute(const Value& value, const std::string& name) {
   }
   if (auto method = find_method(value, name)) return *std::move(method);
   if (const Dict* dict = value.dict(); dict != nullptr) {
-    work(static_cast<int64_t>(dict->entries.size()));
+    work_on_lookup(*dict, Value(name));
     if (const Value* found = dict->find_text(name); found != nullptr) return *found;
   }
   return no_attribute(value, Value(name));
@@ -209,7 +213,7 @@ Value Runtime::item(const Value& value, const Value& key) {
   require_defined(value);
   work(1);
   if (const Dict* dict = value.dict(); dict != nullptr) {
-    work(static_cast<int64_t>(dict->entries.size()));
+    work_on_lookup(*dict, key);
     if (const Value* found = dict->find(key); found != nullptr) return *found;
   } else if (key.is_whole() && is_list_like(value.sequence())) {
     const auto& items = value.sequence()->items;
@@ -277,7 +281,6 @@ Value Runtime::call(const Value& function, const Arguments& arguments) {
 
 bool Runtime::equal(const Value& a, const Value& b) {
   work(1 + std::min(a.extent().parts, b.extent().parts));
-  if (a.is_text() && b.is_text()) work_on_text(std::min(a.text().size(), b.text().size()));
   return a == b;
 }
 
@@ -287,7 +290,7 @@ bool Runtime::contains(const Value& container, const Value& item) {
     return find(container.text(), text_of(item, "what is looked for in a text")) != std::string::npos;
   }
   if (const Dict* dict = container.dict(); dict != nullptr) {
-    work(static_cast<int64_t>(dict->entries.size()));
+    work_on_lookup(*dict, item);
     return dict->find(item) != nullptr;
   }
   const auto items = items_of(container);
@@ -310,14 +313,14 @@ int64_t Runtime::length(const Value& value) {
 Value Runtime::filter(const std::string& name, const Value& subject, const Arguments& arguments) {
   const FilterFunction found = find_filter(name);
   CRUMB_CHECK(found != nullptr, "the filter \"{}\" is unknown or not supported", name);
-  work(1);
+  work_on_text(subject.is_text() ? subject.text().size() : 0);
   return found(*this, subject, arguments);
 }
 
 bool Runtime::test(const std::string& name, const Value& subject, const Arguments& arguments) {
   const TestFunction found = find_test(name);
   CRUMB_CHECK(found != nullptr, "the test \"{}\" is unknown or not supported", name);
-  work(1);
+  work_on_text(subject.is_text() ? subject.text().size() : 0);
   return found(*this, subject, arguments);
 }
 

@@ -29,6 +29,7 @@ class Runtime {
   /// UserError when the template has taken more than kMostSteps.
   void work(int64_t steps);
   void work_on_text(size_t bytes) { work(1 + static_cast<int64_t>(bytes / 16)); }
+  void work_on_lookup(const Dict& dict, const Value& key);
   /// A text that was made, counted.
   Value made(std::string text) {
     work_on_text(text.size());

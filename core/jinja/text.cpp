@@ -17,6 +17,8 @@ using tokenizer::append_utf8;
 using tokenizer::decode_utf8;
 using tokenizer::is_continuation;
 
+std::string reversed(std::string_view bytes) { return {bytes.rbegin(), bytes.rend()}; }
+
 uint32_t value_of(std::string_view character) { return decode_utf8(character.data()).value; }
 
 template <class Visit>
@@ -120,15 +122,21 @@ std::vector<std::string_view> split_words(std::string_view text, int64_t most) {
 }
 
 std::vector<std::string_view> split(std::string_view text, std::string_view separator, int64_t most, bool from_right) {
+  // From the right: the same from the left, both read backwards.
+  const std::string backwards = from_right ? reversed(text) : "", mark = from_right ? reversed(separator) : "";
+  const std::string_view source = from_right ? backwards : text, between = from_right ? mark : separator;
   std::vector<std::string_view> out;
+  const auto add = [&](size_t begin, size_t end) {
+    out.push_back(from_right ? text.substr(text.size() - end, end - begin) : text.substr(begin, end - begin));
+  };
+  size_t from = 0;
   while (most < 0 || static_cast<int64_t>(out.size()) < most) {
-    const size_t at = from_right ? find_last(text, separator) : find(text, separator);
+    const size_t at = find(source, between, from);
     if (at == std::string_view::npos) break;
-    const auto behind = text.substr(at + separator.size()), before = text.substr(0, at);
-    out.push_back(from_right ? behind : before);
-    text = from_right ? before : behind;
+    add(from, at);
+    from = at + between.size();
   }
-  out.push_back(text);
+  add(from, text.size());
   if (from_right) std::reverse(out.begin(), out.end());
   return out;
 }
@@ -158,9 +166,8 @@ size_t find(std::string_view text, std::string_view part, size_t from) {
 }
 
 size_t find_last(std::string_view text, std::string_view part) {
-  if (part.empty()) return text.size();
-  const auto at = std::find_end(text.begin(), text.end(), part.begin(), part.end());
-  return at == text.end() ? std::string_view::npos : static_cast<size_t>(at - text.begin());
+  const size_t at = find(reversed(text), reversed(part));
+  return at == std::string_view::npos ? at : text.size() - at - part.size();
 }
 
 int64_t count(std::string_view text, std::string_view part) {

@@ -340,6 +340,7 @@ const char* Value::type_name() const {
 
 Extent Value::extent() const {
   if (const Sequence* items = sequence(); items != nullptr) return items->extent;
+  if (is_text()) return {.levels = 0, .parts = 1 + static_cast<int64_t>(text().size() / 16)};
   return dict() != nullptr ? dict()->extent : Extent{.levels = 0};
 }
 

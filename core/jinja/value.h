@@ -19,7 +19,7 @@ class Value;
 class Runtime;
 
 /// Containers inside each other, beyond which printing, comparing or destroying one would need a deep stack; and values
-/// in one, those of shared parts counted each time: what printing or comparing one may cost.
+/// in one, 16 bytes of text counted as one and shared parts each time: what printing or comparing one may cost.
 inline constexpr int kMostValueLevels = 150;
 inline constexpr int64_t kMostValueParts = 4'000'000;
 

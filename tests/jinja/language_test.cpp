@@ -337,6 +337,7 @@ TEST(JinjaLanguage, MethodsOfTexts) {
   expect_all(
       {"{{ words.split() }} {{ 'a,b,,c'.split(',') }} {{ 'a,b,c'.split(',', 1) }} {{ words.split(none, 1) }} {{ 'a "
        "b'.split(' ') }} {{ ''.split() }} {{ ''.split(',') }}",
+       "{{ 'aaa'.rsplit('aa') }} {{ 'aaaa'.rsplit('aa', 1) }} {{ 'a--b-c'.rsplit('--') }} {{ 'ab'.rfind('') }}",
        "{{ 'a'.split('') }}",
        "{{ 'a,b,c'.rsplit(',', 1) }} {{ 'a,b'.split(sep=',', maxsplit=0) }}",
        "[{{ words.strip() }}] [{{ words.lstrip() }}] [{{ words.rstrip() }}] [{{ '\nab\n'.strip('\n') }}] [{{ "

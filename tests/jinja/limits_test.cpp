@@ -39,6 +39,15 @@ TEST(JinjaLimits, TextsDoNotGrowWithoutEnd) {
   EXPECT_THAT(error_of_template("{{ '%999999999d' % 1 }}"), HasSubstr("a width of more than 10000"));
 }
 
+TEST(JinjaLimits, WorkOnLongTextsIsCounted) {
+  const std::string begin = "{% set a = 'a' * 20000000 %}{% for i in range(100000) %}", end = "{% endfor %}";
+  for (const char* work : {"a.count('b')", "a.rfind('b')", "a.rsplit('b')", "a.find('b')", "'b' in a"})
+    EXPECT_THAT(error_of_template(begin + "{% set x = " + work + " %}" + end), HasSubstr("more than 30000000 steps"))
+        << work;
+  EXPECT_THAT(error_of_template("{% set a = 'a' * 10000000 %}{{ a.rfind('b' ~ a[5000000:]) }}"), ::testing::IsEmpty());
+  EXPECT_THAT(error_of_template("{{ ['a' * 30000000] * 100 }}"), HasSubstr("more than 4000000 values"));
+}
+
 TEST(JinjaLimits, ListsDoNotGrowOrNestWithoutEnd) {
   EXPECT_THAT(error_of_template("{{ [1] * 99999999 }}"), HasSubstr("a list of more than 4000000 values"));
   const std::string grow = "{% set ns = namespace(x=[1]) %}{% for i in range(9999) %}{% set ns.x = ";
