@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "cli/numbers.h"
+#include "cli/sampling_options.h"
 #include "cli/verbs.h"
 #include "core/common/error.h"
 #include "core/common/json.h"
@@ -19,9 +19,11 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct Arguments {
-  std::string model, prompt, corpus, out, activations = "float";
+  std::string model, prompt, prompt_cache, corpus, out, activations = "float";
   int64_t max_tokens = 128, batch = 64, skip_documents = 0;
   jobs::SamplingChoice sampling;
+  std::vector<std::string> stops;
+  bool verbose = false;
 };
 
 void print_now(const std::string& text) {
@@ -34,6 +36,8 @@ int run_prompt(const Arguments& arguments, const Globals& globals) {
                             .prompt = arguments.prompt,
                             .max_tokens = arguments.max_tokens,
                             .sampling = arguments.sampling,
+                            .stops = arguments.stops,
+                            .prompt_cache = arguments.prompt_cache,
                             .activations = runtime::activations_from_name(arguments.activations, "--activations"),
                             .threads = globals.threads};
   const auto result = jobs::continue_prompt(job, [&globals](const std::string& piece) {
@@ -46,14 +50,24 @@ int run_prompt(const Arguments& arguments, const Globals& globals) {
                              {"tokens", result.tokens},
                              {"stopped", result.stopped},
                              {"finish_reason", result.finish_reason()},
+                             {"stop_text", result.stop ? Json(*result.stop) : Json()},
                              {"seed", arguments.sampling.seed},
                              {"seconds", result.seconds},
-                             {"tokens_per_second", result.tokens_per_second()}},
+                             {"tokens_per_second", result.tokens_per_second()},
+                             {"known_tokens", result.known_tokens},
+                             {"load_seconds", result.load_seconds},
+                             {"prefill_seconds", result.prefill_seconds},
+                             {"decode_seconds", result.decode_seconds}},
                         2) +
               "\n");
     return kExitOk;
   }
   print_now("\n");
+  if (arguments.verbose) {
+    log_info("loaded in {:.2f} s; prompt: {} tokens in {:.3f} s ({:.1f} tokens/s); then {:.1f} tokens/s",
+             result.load_seconds, result.prompt_tokens.size(), result.prefill_seconds, result.prefill_rate(),
+             result.decode_rate());
+  }
   log_info("{} tokens in {} ({:.1f} tokens/s){}", format_count(static_cast<int64_t>(result.tokens.size())),
            format_duration(result.seconds), result.tokens_per_second(), result.stopped ? ", ended by the model" : "");
   return kExitOk;
@@ -103,21 +117,19 @@ Verb add_generate(CLI::App& program, const Globals& globals) {
   app->add_option("MODEL", a->model, "HF folder, codes-and-scales folder or GGUF")->required();
   auto* prompt = app->add_option("--prompt", a->prompt, "text to continue; \"\" starts a document");
   add_whole(*app, "--max-tokens", a->max_tokens, "tokens to add to the prompt at most", {.least = 1})->needs(prompt);
-  add_number(*app, "--temperature", a->sampling.temperature,
-             "0: the likeliest token; default: 0 with --prompt, 1 with --corpus");
-  add_number(*app, "--top-p", a->sampling.top_p, "sample from the smallest set of tokens with this probability",
-             {.most = 1});
-  add_whole(*app, "--top-k", a->sampling.top_k, "sample from the so many likeliest tokens; 0: all");
-  add_seed(*app, a->sampling.seed, "seed of the samples");
+  add_sampling(*app, a->sampling, "0: the likeliest token; default: 0 with --prompt, 1 with --corpus");
+  add_stops(*app, a->stops)->needs(prompt);
+  app->add_option("--prompt-cache", a->prompt_cache,
+                  "file that holds what was computed of a prompt: read where it is there, and written")
+      ->needs(prompt);
+  app->add_flag("--verbose", a->verbose, "print what loading, the prompt and the new tokens took")->needs(prompt);
   auto* corpus = app->add_option("--corpus", a->corpus,
                                  "sample documents from nothing until there are so many tokens, such as 256k")
                      ->excludes(prompt);
   app->add_option("-o,--out", a->out, "the corpus: JSON lines {\"text\": ...}")->needs(corpus);
   add_whole(*app, "--skip-documents", a->skip_documents, "leave out the first documents of this seed")->needs(corpus);
   add_whole(*app, "--batch", a->batch, "documents decoded at once", {.least = 1})->needs(corpus);
-  app->add_option("--activations", a->activations,
-                  "what quantized linears read: float, or int8, which is faster and less exact")
-      ->capture_default_str();
+  add_activations(*app, a->activations);
   return {app, [=, &globals] {
             CRUMB_CHECK(prompt->count() + corpus->count() > 0, "generate: give --prompt TEXT or --corpus TOKENS");
             return corpus->count() > 0 ? run_corpus(*a, globals) : run_prompt(*a, globals);

@@ -10,8 +10,11 @@
 #include "core/common/log.h"
 #include "core/common/progress.h"
 #include "core/common/quantity.h"
+#include "core/jinja/chat_template.h"
 #include "core/text/text_file.h"
 #include "runtime/generate.h"
+#include "runtime/session.h"
+#include "runtime/stop_strings.h"
 
 namespace crumb::jobs {
 namespace {
@@ -21,34 +24,8 @@ using tokenizer::TokenId;
 constexpr double kMostDocumentsARound = 65536;  // a budget beyond all memory is begun, too
 constexpr double kPromptTemperature = 0.0, kCorpusTemperature = 1.0;
 
-/// A model ready to generate.
-struct Model {
-  std::unique_ptr<quant::Checkpoint> checkpoint;
-  std::unique_ptr<tokenizer::Tokenizer> tokenizer;
-  std::unique_ptr<runtime::Decoder> decoder;
-};
-
-Model load(const Path& path, runtime::Activations activations, int64_t threads) {
-  Model model;
-  model.checkpoint = quant::open_checkpoint(path);
-  model.tokenizer = model.checkpoint->load_tokenizer();
-  quant::check_vocabulary(*model.checkpoint, *model.tokenizer);
-  const auto pool = std::make_shared<ThreadPool>(static_cast<int>(threads));
-  model.decoder = runtime::load_decoder(*model.checkpoint, pool, runtime::packed_linears(activations, pool));
-  return model;
-}
-
-/// What ends a document: every end token of the tokenizer, and BOS, with which some models separate documents.
-std::vector<TokenId> end_tokens(const Model& model) {
-  const auto& special = model.tokenizer->special();
-  std::set<TokenId> ends(special.end.begin(), special.end.end());
-  if (special.eos) ends.insert(*special.eos);
-  if (special.bos) ends.insert(*special.bos);
-  return {ends.begin(), ends.end()};
-}
-
 /// What stands before the first token of a document.
-TokenId start_token(const Model& model) {
+TokenId start_token(const RunningModel& model) {
   const auto& special = model.tokenizer->special();
   CRUMB_CHECK(special.bos || special.eos,
               "{}: its tokenizer has neither BOS nor EOS, so there is no token to start a document from",
@@ -56,25 +33,35 @@ TokenId start_token(const Model& model) {
   return special.bos ? *special.bos : *special.eos;
 }
 
-runtime::SamplingOptions sampling(const SamplingChoice& choice, const Model& model, double default_temperature) {
-  return {.temperature = choice.temperature.value_or(default_temperature),
-          .top_p = choice.top_p,
-          .top_k = choice.top_k,
-          .seed = choice.seed,
-          .vocab_size = model.tokenizer->vocab_size()};
+/// What ends a text: of a model that chats, what ends an answer, too.
+std::vector<TokenId> text_ends(const RunningModel& model) {
+  const auto documents = document_ends(model);
+  std::set<TokenId> ends(documents.begin(), documents.end());
+  if (model.tokenizer->chat_template().empty()) return documents;
+  try {
+    const jinja::ChatTemplate chat(*model.tokenizer, model.checkpoint->path().string());
+    for (const TokenId id : chat.end_tokens()) ends.insert(id);
+  } catch (const UserError& error) {
+    log_debug("{}", error.what());  // a template that is not understood matters to who chats only
+  }
+  return {ends.begin(), ends.end()};
+}
+
+bool begins_with(const std::vector<TokenId>& text, const std::vector<TokenId>& beginning) {
+  return text.size() >= beginning.size() && std::equal(beginning.begin(), beginning.end(), text.begin());
 }
 
 /// Documents sampled from the model, in order of their number, until a budget of tokens is met exactly: the last one is
 /// cut. Document n is drawn with random stream n.
 class CorpusSampler {
  public:
-  CorpusSampler(Model& model, const CorpusJob& job)
+  CorpusSampler(RunningModel& model, const CorpusJob& job)
       : model_(model),
         job_(job),
         budget_(job.tokens),
         next_(job.skip_documents),
         start_(start_token(model)),
-        ends_(end_tokens(model)),
+        ends_(document_ends(model)),
         progress_("sampling", job.tokens, "tokens") {}
 
   std::vector<std::vector<TokenId>> run() {
@@ -98,7 +85,7 @@ class CorpusSampler {
       requests[i] = {{start_}, std::min(context, left), static_cast<uint64_t>(next_) + i};
     int64_t sampled = have_;
     const auto results =
-        runtime::generate(*model_.decoder, requests, sampling(job_.sampling, model_, kCorpusTemperature), ends_,
+        runtime::generate(*model_.decoder, requests, sampling_options(job_.sampling, model_, kCorpusTemperature), ends_,
                           job_.batch, [&](int64_t, TokenId) { progress_.update(std::min(budget_, ++sampled)); });
     for (const auto& result : results) add(result.tokens);
   }
@@ -115,7 +102,7 @@ class CorpusSampler {
     documents_.push_back(std::move(tokens));
   }
 
-  Model& model_;
+  RunningModel& model_;
   const CorpusJob& job_;
   int64_t budget_, have_ = 0, next_, empty_in_a_row_ = 0;
   TokenId start_;
@@ -124,17 +111,25 @@ class CorpusSampler {
   std::vector<std::vector<TokenId>> documents_;
 };
 
-double rate_of(int64_t tokens, double seconds) { return static_cast<double>(tokens) / std::max(seconds, 1e-9); }
-
 }  // namespace
 
 const char* PromptResult::finish_reason() const { return stopped ? "stop" : context_full ? "context" : "length"; }
 
 double PromptResult::tokens_per_second() const { return rate_of(static_cast<int64_t>(tokens.size()), seconds); }
 
+double PromptResult::prefill_rate() const {
+  return rate_of(static_cast<int64_t>(prompt_tokens.size()) - known_tokens, prefill_seconds);
+}
+
+double PromptResult::decode_rate() const {
+  return rate_of(std::max<int64_t>(0, static_cast<int64_t>(tokens.size()) - 1), decode_seconds);
+}
+
 PromptResult continue_prompt(const PromptJob& job, const std::function<void(const std::string&)>& show) {
-  const Model model = load(job.model, job.activations, job.threads);
+  runtime::StopStrings stops(job.stops);
+  const RunningModel model = load_model(job.model, job.activations, job.threads);
   PromptResult out;
+  out.load_seconds = model.load_seconds;
   out.prompt_tokens = model.tokenizer->encode(text::checked_text(job.prompt, "--prompt"), true);
   if (out.prompt_tokens.empty()) out.prompt_tokens.push_back(start_token(model));
   const int64_t context = model.decoder->spec().context_length;
@@ -149,14 +144,26 @@ PromptResult continue_prompt(const PromptJob& job, const std::function<void(cons
     show(piece);
   };
   const Stopwatch watch;
-  auto results = runtime::generate(*model.decoder, {{out.prompt_tokens, job.max_tokens, 0}},
-                                   sampling(job.sampling, model, kPromptTemperature), end_tokens(model), 1,
-                                   [&](int64_t, TokenId token) { add(stream.push(token)); });
+  runtime::Session session(*model.decoder);
+  const bool has_cache = !job.prompt_cache.empty();
+  if (has_cache && is_there(job.prompt_cache)) session.load(job.prompt_cache, cache_identity(model));
+  const bool is_cached = begins_with(session.seen(), out.prompt_tokens);
+  auto result = session.go_on({out.prompt_tokens, job.max_tokens, text_ends(model), 0},
+                              sampling_options(job.sampling, model, kPromptTemperature), [&](TokenId token) {
+                                add(stops.push(stream.push(token)));
+                                return !stops.found();
+                              });
   out.seconds = watch.seconds();
-  add(stream.finish());
-  out.tokens = std::move(results.at(0).tokens);
-  out.stopped = results[0].stopped;
-  out.context_full = results[0].context_full;
+  if (!stops.found()) add(stops.push(stream.finish()) + stops.finish());
+  out.tokens = std::move(result.tokens);
+  out.stop = stops.found();
+  out.stopped = out.stop || result.end == runtime::Continuation::End::end_token;
+  out.context_full = result.end == runtime::Continuation::End::context;
+  out.known_tokens = result.known_tokens;
+  out.prefill_seconds = result.prefill_seconds;
+  out.decode_seconds = result.decode_seconds;
+  if (has_cache && !is_cached)
+    session.save(job.prompt_cache, cache_identity(model), static_cast<int64_t>(out.prompt_tokens.size()));
   if (out.context_full)
     log_warning("the model's context of {} tokens is full: {} of the {} tokens asked for were generated", context,
                 out.tokens.size(), job.max_tokens);
@@ -166,7 +173,7 @@ PromptResult continue_prompt(const PromptJob& job, const std::function<void(cons
 CorpusResult sample_corpus(const CorpusJob& job) {
   require_apart(job.output, {job.model});
   require_new_file(job.output, job.force);
-  Model model = load(job.model, job.activations, job.threads);
+  RunningModel model = load_model(job.model, job.activations, job.threads);
   const Stopwatch watch;
   CorpusSampler sampler(model, job);
   const auto documents = sampler.run();

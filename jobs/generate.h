@@ -8,37 +8,37 @@
 
 #include "core/common/file.h"
 #include "core/tokenizer/tokenizer.h"
-#include "runtime/packed_linear.h"
+#include "jobs/running_model.h"
 
 namespace crumb::jobs {
-
-/// How the next token is picked; runtime/generate.h has the terms.
-struct SamplingChoice {
-  std::optional<double> temperature;  // 0: the likeliest token; none: 0 after a prompt, 1 for a corpus
-  double top_p = 1.0;
-  int64_t top_k = 0;
-  uint64_t seed = 0;
-};
 
 struct PromptJob {
   Path model;
   std::string prompt;  // "": from the start of a document
   int64_t max_tokens = 128;
-  SamplingChoice sampling;
+  SamplingChoice sampling;         // temperature 0 unless given
+  std::vector<std::string> stops;  // texts that end it; nothing of them is shown or kept
+  Path prompt_cache;               // what was computed of a prompt: read where the file is there, and written; "": none
   runtime::Activations activations = runtime::Activations::floats;
-  int64_t threads = 0;  // 0: one per processor
+  int64_t threads = 0;             // 0: one per processor
 };
 
 struct PromptResult {
   std::vector<tokenizer::TokenId> prompt_tokens, tokens;
-  std::string text;           // without the prompt
-  bool stopped = false;       // by an end token of the model
-  bool context_full = false;  // the model's context ended it, before max_tokens
-  double seconds = 0;
+  std::string text;                 // without the prompt
+  bool stopped = false;             // by an end token of the model, or a stop text
+  bool context_full = false;        // the model's context ended it, before max_tokens
+  std::optional<std::string> stop;  // the text of `stops` that ended it
+  int64_t known_tokens = 0;         // of the prompt, from the prompt cache
+  double seconds = 0;               // prompt and new tokens
+  double load_seconds = 0, prefill_seconds = 0, decode_seconds = 0;
 
   /// "stop", "context" or "length".
   const char* finish_reason() const;
   double tokens_per_second() const;
+  /// Of the prompt; of the new tokens behind the first.
+  double prefill_rate() const;
+  double decode_rate() const;
 };
 
 /// `show`: pieces of text as they come, the prompt first. A warning when the context ends it. UserError: no such model,
@@ -47,9 +47,9 @@ PromptResult continue_prompt(const PromptJob& job, const std::function<void(cons
 
 struct CorpusJob {
   Path model;
-  Path output;         // JSON lines {"text": ...}
-  int64_t tokens = 0;  // to sample, exactly: the last document is cut
-  SamplingChoice sampling;
+  Path output;                 // JSON lines {"text": ...}
+  int64_t tokens = 0;          // to sample, exactly: the last document is cut
+  SamplingChoice sampling;     // temperature 1 unless given
   int64_t skip_documents = 0;  // the first ones of this seed
   int64_t batch = 64;          // documents decoded at once
   runtime::Activations activations = runtime::Activations::floats;

@@ -14,6 +14,7 @@ struct Place {
   int64_t request = -1;  // -1: free
   std::unique_ptr<SequenceState> state;
   std::vector<TokenId> next;  // tokens the model has not seen yet: the prompt, later the last token
+  std::vector<TokenId> text;  // all tokens so far
 };
 
 class Batch {
@@ -56,6 +57,7 @@ class Batch {
     place.state->clear();
     place.request = index;
     place.next = prompt;
+    place.text = prompt;
   }
 
   /// One token for every place that is taken; false when there is none.
@@ -72,7 +74,8 @@ class Batch {
     decoder_.forward(inputs, LogitsFor::last, [&](int64_t sequence, int64_t, std::span<const float> logits) {
       const auto at = static_cast<size_t>(sequence);
       const auto request = static_cast<size_t>(taken[at]->request);
-      tokens[at] = sample(logits, options_, requests_[request].stream, results_[request].tokens.size());
+      tokens[at] =
+          sample(logits, options_, requests_[request].stream, results_[request].tokens.size(), taken[at]->text);
     });
     for (size_t i = 0; i < taken.size(); ++i) take(*taken[i], tokens[i]);
     return true;
@@ -88,6 +91,7 @@ class Batch {
     result.tokens.push_back(token);
     if (on_token_) on_token_(place.request, token);
     place.next.assign(1, token);
+    place.text.push_back(token);
     const auto wanted = requests_[static_cast<size_t>(place.request)].max_tokens;
     const bool full = place.state->length() >= decoder_.spec().context_length;
     const bool done = static_cast<int64_t>(result.tokens.size()) >= wanted;

@@ -1,25 +1,14 @@
-// Sampling and generation, one prompt or many at once.
+// Generation of many texts at once; session.h goes on with one.
 #pragma once
 
 #include <atomic>
 #include <functional>
 #include <vector>
 
-#include "core/common/rng.h"
 #include "runtime/decoder.h"
+#include "runtime/sampling.h"
 
 namespace crumb::runtime {
-
-struct SamplingOptions {
-  double temperature = 0.0;  // 0: greedy
-  double top_p = 1.0;        // smallest set of tokens with at least this probability
-  int64_t top_k = 0;         // 0: all
-  uint64_t seed = 0;
-  int64_t vocab_size = 0;  // ids from here on are never picked: rows that only pad the embedding; 0: all may be
-};
-
-/// Picks from logits; the choice is a pure function of (options, stream, position).
-TokenId sample(std::span<const float> logits, const SamplingOptions& options, uint64_t stream, uint64_t position);
 
 struct GenerateRequest {
   std::vector<TokenId> prompt;  // not empty

@@ -23,6 +23,9 @@ class KvCache : public SequenceState {
   /// Positions up to here are filled in every layer.
   void set_length(int64_t length) { length_ = length; }
 
+  int64_t num_layers() const { return static_cast<int64_t>(layers_.size()); }
+  int64_t kv_heads(int64_t layer) const { return layers_[static_cast<size_t>(layer)].kv_heads; }
+  int64_t head_dim(int64_t layer) const { return layers_[static_cast<size_t>(layer)].head_dim; }
   /// [capacity, head_dim] of one key/value head.
   float* keys(int64_t layer, int64_t kv_head) { return at(layers_[static_cast<size_t>(layer)].keys, layer, kv_head); }
   float* values(int64_t layer, int64_t kv_head) {

@@ -1,17 +1,15 @@
+#include "runtime/sampling.h"
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <unordered_set>
 
 #include "core/common/error.h"
-#include "runtime/generate.h"
+#include "core/common/rng.h"
 
 namespace crumb::runtime {
 namespace {
-
-struct Candidate {
-  TokenId id;
-  double weight;  // probability, not normalised
-};
 
 bool more_likely(const Candidate& a, const Candidate& b) {
   return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
@@ -20,6 +18,16 @@ bool more_likely(const Candidate& a, const Candidate& b) {
 double total_weight(const std::vector<Candidate>& candidates) {
   return std::accumulate(candidates.begin(), candidates.end(), 0.0,
                          [](double sum, const Candidate& c) { return sum + c.weight; });
+}
+
+}  // namespace
+
+void penalize_repetition(std::span<float> logits, std::span<const TokenId> text, double penalty) {
+  for (const TokenId id : std::unordered_set<TokenId>(text.begin(), text.end())) {
+    if (id < 0 || static_cast<size_t>(id) >= logits.size()) continue;
+    float& logit = logits[static_cast<size_t>(id)];
+    logit = static_cast<float>(logit > 0 ? logit / penalty : logit * penalty);
+  }
 }
 
 void keep_top_k(std::vector<Candidate>& candidates, int64_t top_k) {
@@ -41,32 +49,51 @@ void keep_top_p(std::vector<Candidate>& candidates, double top_p) {
   candidates.resize(kept);
 }
 
-}  // namespace
+void keep_min_p(std::vector<Candidate>& candidates, double min_p) {
+  double most = 0.0;
+  for (const Candidate& c : candidates) most = std::max(most, c.weight);
+  std::erase_if(candidates, [&](const Candidate& c) { return c.weight < min_p * most; });
+}
 
-TokenId sample(std::span<const float> logits, const SamplingOptions& options, uint64_t stream, uint64_t position) {
+std::vector<Candidate> candidates(std::span<const float> logits, const SamplingOptions& options,
+                                  std::span<const TokenId> text) {
   if (options.vocab_size > 0 && options.vocab_size < static_cast<int64_t>(logits.size()))
     logits = logits.first(static_cast<size_t>(options.vocab_size));
   const bool finite = std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); });
   if (!finite) run_error("the model's logits are not finite");
+  std::vector<float> penalized;
+  if (options.repetition_penalty != 1.0) {
+    penalized.assign(logits.begin(), logits.end());
+    penalize_repetition(penalized, text, options.repetition_penalty);
+    logits = penalized;
+  }
   const auto best = std::max_element(logits.begin(), logits.end());
-  if (options.temperature <= 0.0) return static_cast<TokenId>(best - logits.begin());
-  std::vector<Candidate> candidates;
-  candidates.reserve(logits.size());
+  if (options.temperature <= 0.0) return {{static_cast<TokenId>(best - logits.begin()), 1.0}};
+  std::vector<Candidate> out;
+  out.reserve(logits.size());
   for (size_t i = 0; i < logits.size(); ++i) {
     const double weight = std::exp((static_cast<double>(logits[i]) - *best) / options.temperature);
-    candidates.push_back({static_cast<TokenId>(i), weight});
+    out.push_back({static_cast<TokenId>(i), weight});
   }
-  keep_top_k(candidates, options.top_k);
-  keep_top_p(candidates, options.top_p);
-  if (candidates.size() < logits.size()) {  // the order must not depend on how they were selected
-    std::sort(candidates.begin(), candidates.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
+  keep_top_k(out, options.top_k);
+  keep_top_p(out, options.top_p);
+  if (options.min_p > 0.0) keep_min_p(out, options.min_p);
+  if (out.size() < logits.size()) {  // the order must not depend on how they were selected
+    std::sort(out.begin(), out.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
   }
-  double left = Rng(options.seed, stream).uniform(position) * total_weight(candidates);
-  for (const auto& candidate : candidates) {
+  return out;
+}
+
+TokenId sample(std::span<const float> logits, const SamplingOptions& options, uint64_t stream, uint64_t position,
+               std::span<const TokenId> text) {
+  const auto choices = candidates(logits, options, text);
+  if (choices.size() == 1) return choices.front().id;
+  double left = Rng(options.seed, stream).uniform(position) * total_weight(choices);
+  for (const auto& candidate : choices) {
     left -= candidate.weight;
     if (left < 0.0) return candidate.id;
   }
-  return std::max_element(candidates.begin(), candidates.end(),
+  return std::max_element(choices.begin(), choices.end(),
                           [](const auto& a, const auto& b) { return more_likely(b, a); })
       ->id;  // rounding used up the last share
 }

@@ -2,7 +2,7 @@
 # Feeds made-up inputs to everything that reads a file of others (tests/fuzz), under the address and undefined-behaviour sanitizers; as many
 # targets at once as there are processors. An input that ends otherwise than in a clear error is a finding: it is kept, and the exit code is 1.
 #   scripts/fuzz.sh [--fixed] [SECONDS] [TARGET ...]    default: 60 seconds each of all targets: safetensors gguf tokenizer config
-#                                                       quantization_config yaml text token_file imatrix
+#                                                       quantization_config yaml text jinja token_file imatrix
 # Goes on from the inputs that earlier runs found worth keeping (build-asan/fuzz/corpus); --fixed: a fixed seed, and the small files alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,7 +10,7 @@ fixed=0 seconds=60
 if [ "${1:-}" = --fixed ]; then fixed=1; shift; fi
 if [[ "${1:-}" =~ ^[0-9]+$ ]]; then seconds=$1; shift; fi
 targets=("$@")
-[ $# -gt 0 ] || targets=(safetensors gguf tokenizer config quantization_config yaml text token_file imatrix)
+[ $# -gt 0 ] || targets=(safetensors gguf tokenizer config quantization_config yaml text jinja token_file imatrix)
 
 scripts/build.sh asan --targets fuzz_targets
 work=build-asan/fuzz

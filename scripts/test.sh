@@ -28,7 +28,7 @@ run_tests build
 if [ "${1:-}" != "--quick" ]; then
   scripts/build.sh no-torch
   run_tests build-no-torch
-  checked=(common_tests formats_tests arch_tests tokenizer_tests text_tests kernels_tests quant_tests runtime_tests export_tests eval_tests)
+  checked=(common_tests formats_tests arch_tests tokenizer_tests jinja_tests text_tests kernels_tests quant_tests runtime_tests export_tests eval_tests)
   scripts/build.sh asan --targets "${checked[@]}" fuzz_targets
   run_tests build-asan -R "^($(IFS='|'; echo "${checked[*]}"))$"
   scripts/fuzz.sh --fixed 20

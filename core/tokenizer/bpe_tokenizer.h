@@ -30,6 +30,7 @@ class BpeTokenizer final : public Tokenizer {
   std::optional<TokenId> find_piece(std::string_view piece) const override;
   int64_t vocab_size() const override { return static_cast<int64_t>(description_.tokens.size()); }
   const SpecialIds& special() const override { return description_.special; }
+  std::string chat_template() const override { return description_.chat_template; }
   bool is_special(TokenId id) const override;
   void set_gguf_metadata(int64_t rows, formats::GgufWriter& writer) const override;
   void write_hf_files(const Path& folder) const override;

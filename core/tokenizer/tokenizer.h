@@ -45,6 +45,8 @@ class Tokenizer {
   virtual int64_t vocab_size() const = 0;
   virtual const SpecialIds& special() const = 0;
   virtual bool is_special(TokenId id) const = 0;
+  /// The model's own template for conversations (core/jinja/chat_template.h); "" where it has none.
+  virtual std::string chat_template() const = 0;
   /// Sets every tokenizer.ggml.* key so that stock llama.cpp tokenizes the same. `rows`: rows of the embedding; missing
   /// ids become [PADn] of type unused. UserError for a split that llama.cpp has no name for.
   virtual void set_gguf_metadata(int64_t rows, formats::GgufWriter& writer) const = 0;

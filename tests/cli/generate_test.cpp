@@ -93,6 +93,59 @@ TEST_F(GenerateVerb, SamplesBySeed) {
   EXPECT_NE(generate(base + "1").out, generate(base + "2").out);
 }
 
+TEST_F(GenerateVerb, StopTextsEndItAndAreNotShown) {
+  const auto r = generate("--prompt 'Once upon a time' --max-tokens 30 --stop never --stop 'was a' --json");
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  const auto json = nlohmann::json::parse(r.out);
+  EXPECT_EQ(json["text"], ", there ");
+  EXPECT_EQ(json["stop_text"], "was a");
+  EXPECT_EQ(json["finish_reason"], "stop");
+  EXPECT_EQ(generate("--prompt 'Once upon a time' --max-tokens 30 --stop 'was a'").out, "Once upon a time, there \n");
+  expect_error(generate("--prompt a --stop ''"), "--stop: a text that ends the generation cannot be empty");
+}
+
+TEST_F(GenerateVerb, ARepetitionPenaltyAndMinPChangeWhatIsPicked) {
+  const std::string base = "--prompt 'The' --max-tokens 40 ";
+  EXPECT_NE(generate(base + "--repetition-penalty 1.5").out, generate(base).out);
+  EXPECT_EQ(generate(base + "--temperature 2 --min-p 1").out, generate(base).out)
+      << "the likeliest token alone is left";
+  EXPECT_NE(generate(base + "--temperature 2").out, generate(base).out);
+}
+
+TEST_F(GenerateVerb, APromptCacheSavesThePromptAndChangesNothing) {
+  const std::string cache = (dir_ / "prompt.cache").string(), base = "--json --max-tokens 12 --prompt-cache " + cache;
+  const auto known = [](const testing::CommandResult& r) {
+    return nlohmann::json::parse(r.out)["known_tokens"].get<int>();
+  };
+  const auto text = [](const testing::CommandResult& r) {
+    return nlohmann::json::parse(r.out)["text"].get<std::string>();
+  };
+  const std::string prompt = " --prompt 'Once upon a time there was a cat. '";
+  const auto first = generate(base + prompt);
+  ASSERT_EQ(first.exit_code, 0) << first.err;
+  EXPECT_EQ(known(first), 0);
+  const auto tokens = static_cast<int>(nlohmann::json::parse(first.out)["prompt_tokens"].size());
+  const auto written = read_file(cache);
+  const auto again = generate(base + prompt);
+  EXPECT_EQ(known(again), tokens - 1) << "the last token is computed for its logits";
+  EXPECT_EQ(text(again), text(first));
+  EXPECT_EQ(read_file(cache), written);
+  EXPECT_GT(known(generate(base + " --prompt 'Once upon a time there was a dog.'")), 3);
+  EXPECT_NE(read_file(cache), written) << "it holds the last prompt";
+  testing::write_file(dir_ / "prompt.cache", "no cache");
+  const auto r = generate(base + prompt);
+  EXPECT_EQ(r.exit_code, 2);
+  EXPECT_THAT(r.err, StartsWith("crumb: " + cache + ": "));
+  EXPECT_EQ(read_file(cache), "no cache");
+}
+
+TEST_F(GenerateVerb, TellsWhatItTookWhenAsked) {
+  const auto r = run_crumb("generate " + model_.string() + " --prompt 'The' --max-tokens 4 --verbose");
+  EXPECT_THAT(r.err,
+              ::testing::ContainsRegex("loaded in [0-9.]+ s; prompt: 2 tokens in [0-9.]+ s \\([0-9.]+ tokens/s\\); "
+                                       "then [0-9.]+ tokens/s\n"));
+}
+
 TEST_F(GenerateVerb, SamplesACorpusOfExactlyTheTokensAskedFor) {
   const auto r = sample("a.jsonl", "--corpus 4k --json");
   ASSERT_EQ(r.exit_code, 0) << r.err;
@@ -155,8 +208,9 @@ TEST_F(GenerateVerb, RefusesBadInputInOneLine) {
 
 TEST(Help, ShowsWhatOptionsAreWithoutBeingGiven) {
   const std::string generate = run_crumb("generate --help").out;
-  for (const char* option : {"--max-tokens NUMBER.128", "--top-p NUMBER.1", "--top-k NUMBER.0", "--seed NUMBER.0",
-                             "--skip-documents NUMBER.0", "--batch NUMBER.64"})
+  for (const char* option :
+       {"--max-tokens NUMBER.128", "--top-p NUMBER.1", "--top-k NUMBER.0", "--seed NUMBER.0", "--min-p NUMBER.0",
+        "--repetition-penalty NUMBER.1", "--skip-documents NUMBER.0", "--batch NUMBER.64"})
     EXPECT_THAT(generate, ::testing::ContainsRegex(option));
   EXPECT_THAT(run_crumb("--help").out, ::testing::ContainsRegex("--threads NUMBER.0"));
   const std::string eval = run_crumb("eval --help").out;

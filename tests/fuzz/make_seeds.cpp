@@ -179,6 +179,8 @@ void write_seeds(const path& out) {
   seeds.add_files("gguf", testing::data("vectors"), ".gguf");
   seeds.add_files("config", testing::data("vectors/tiny-hf-fixtures"), ".json");
   seeds.add_files("safetensors", testing::data("vectors"), ".safetensors");
+  seeds.add_files("jinja", testing::data("tokenizers/chat-templates"), ".jinja");
+  seeds.add("jinja", "small", "{% for m in messages %}{{ m.role | trim ~ m['content'][1:] }}{% endfor %}");
 }
 
 }  // namespace crumb::fuzz

@@ -556,6 +556,7 @@ class CountingTokenizer : public tokenizer::Tokenizer {
   bool is_special(tokenizer::TokenId) const override { return false; }
   void set_gguf_metadata(int64_t, formats::GgufWriter&) const override {}
   void write_hf_files(const Path&) const override {}
+  std::string chat_template() const override { return ""; }
 
  private:
   int64_t size_;

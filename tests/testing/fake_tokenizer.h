@@ -27,6 +27,7 @@ class FakeTokenizer : public tokenizer::Tokenizer {
   int64_t vocab_size() const override { return 258; }
   const tokenizer::SpecialIds& special() const override { return specials; }
   bool is_special(tokenizer::TokenId id) const override { return id >= 256; }
+  std::string chat_template() const override { return ""; }
   void set_gguf_metadata(int64_t, formats::GgufWriter&) const override {}
   void write_hf_files(const Path&) const override {}
 

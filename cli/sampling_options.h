@@ -1,0 +1,36 @@
+// The options of verbs that generate: how tokens are picked, what ends a text, what linears read.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cli/numbers.h"
+#include "jobs/running_model.h"
+
+namespace crumb::cli {
+
+inline void add_sampling(CLI::App& app, jobs::SamplingChoice& sampling, const std::string& temperature_help) {
+  add_number(app, "--temperature", sampling.temperature, temperature_help);
+  add_whole(app, "--top-k", sampling.top_k, "sample from the so many likeliest tokens; 0: all");
+  add_number(app, "--top-p", sampling.top_p, "sample from the smallest set of tokens with this probability",
+             {.most = 1});
+  add_number(app, "--min-p", sampling.min_p, "sample from tokens at least this share as likely as the likeliest",
+             {.most = 1});
+  add_number(app, "--repetition-penalty", sampling.repetition_penalty,
+             "above 1: tokens of the text so far become less likely", {.least = 0.01, .most = 100});
+  add_seed(app, sampling.seed, "seed of the samples");
+}
+
+inline CLI::Option* add_stops(CLI::App& app, std::vector<std::string>& stops) {
+  return app.add_option("--stop", stops, "a text that ends it and is not shown; may be given again")
+      ->allow_extra_args(false);
+}
+
+/// For runtime::activations_from_name.
+inline void add_activations(CLI::App& app, std::string& activations) {
+  app.add_option("--activations", activations,
+                 "what quantized linears read: float, or int8, which is faster and less exact")
+      ->capture_default_str();
+}
+
+}  // namespace crumb::cli

@@ -1,0 +1,77 @@
+// A conversation with a model, by the model's own chat template, without a terminal.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/common/file.h"
+#include "core/jinja/chat_template.h"
+#include "jobs/running_model.h"
+#include "runtime/session.h"
+
+namespace crumb::jobs {
+
+struct ChatJob {
+  Path model;
+  std::optional<std::string> system;    // none: what the template does without one
+  std::optional<bool> enable_thinking;  // for templates that ask
+  int64_t max_tokens = 1024;            // of an answer
+  SamplingChoice sampling;              // temperature 0.7 unless given
+  std::vector<std::string> stops;       // texts that end an answer, beside the model's own ends
+  Path prompt_cache;                    // read where the file is there; save_cache() writes it; "": none
+  runtime::Activations activations = runtime::Activations::floats;
+  int64_t threads = 0;                  // 0: one per processor
+};
+
+struct ChatAnswer {
+  enum class End { model, stop_text, length, context, interrupted };
+  std::string text;
+  End end = End::model;
+  int64_t prompt_tokens = 0, known_tokens = 0;  // of the conversation so far; of them, computed before
+  int64_t tokens = 0;
+  double prefill_seconds = 0, decode_seconds = 0;
+
+  /// "stop", "length", "context" or "interrupted".
+  const char* finish_reason() const;
+};
+
+class Chat {
+ public:
+  /// UserError: no such model, one without a chat template or with one that is not supported.
+  explicit Chat(const ChatJob& job);
+
+  /// The user's next message; what the model answers is shown as it comes. Both are remembered, an interrupted answer
+  /// as far as it came. Warns before an answer for which the context leaves less than max_tokens. UserError, and
+  /// nothing is remembered: the template refuses the message, or the conversation does not fit in the context.
+  ChatAnswer say(const std::string& text, const std::function<void(const std::string&)>& show,
+                 const std::atomic<bool>* stop = nullptr);
+
+  /// Begins anew, with the same system message.
+  void reset();
+  /// {"messages": [...]}: one line of a file to train on. UserError where `path` exists, unless forced.
+  void save(const Path& path, bool force) const;
+
+  /// What was computed of the conversation, to the prompt cache of the job; nothing where it has none.
+  void save_cache();
+
+  const std::vector<jinja::ChatMessage>& messages() const { return messages_; }
+  int64_t context_length() const { return model_.decoder->spec().context_length; }
+  double load_seconds() const { return model_.load_seconds; }
+
+ private:
+  std::vector<tokenizer::TokenId> prompt_with(const std::string& text) const;
+
+  ChatJob job_;
+  RunningModel model_;
+  jinja::ChatTemplate template_;
+  runtime::Session session_;
+  std::vector<tokenizer::TokenId> end_tokens_;
+  std::vector<jinja::ChatMessage> messages_;
+  uint64_t answers_ = 0;
+};
+
+}  // namespace crumb::jobs

@@ -1,0 +1,55 @@
+#include "jobs/running_model.h"
+
+#include <algorithm>
+#include <set>
+
+#include "core/common/error.h"
+#include "core/common/progress.h"
+#include "core/common/thread_pool.h"
+#include "kernels/cpu_features.h"
+#include "quant/fingerprint.h"
+
+namespace crumb::jobs {
+
+RunningModel load_model(const Path& path, runtime::Activations activations, int64_t threads) {
+  const Stopwatch watch;
+  RunningModel model;
+  model.checkpoint = quant::open_checkpoint(path);
+  model.tokenizer = model.checkpoint->load_tokenizer();
+  quant::check_vocabulary(*model.checkpoint, *model.tokenizer);
+  const auto pool = std::make_shared<ThreadPool>(static_cast<int>(threads));
+  model.decoder = runtime::load_decoder(*model.checkpoint, pool, runtime::packed_linears(activations, pool));
+  model.activations = activations;
+  model.load_seconds = watch.seconds();
+  return model;
+}
+
+std::vector<tokenizer::TokenId> document_ends(const RunningModel& model) {
+  const auto& special = model.tokenizer->special();
+  std::set<tokenizer::TokenId> ends(special.end.begin(), special.end.end());
+  if (special.eos) ends.insert(*special.eos);
+  if (special.bos) ends.insert(*special.bos);
+  return {ends.begin(), ends.end()};
+}
+
+std::string cache_identity(const RunningModel& model) {
+  const Path& path = model.checkpoint->path();
+  return fmt::format("{} {} {} {}", quant::weights_fingerprint(path), quant::config_fingerprint(path),
+                     runtime::activations_names()[static_cast<size_t>(model.activations)],
+                     kernels::isa_name(kernels::best_isa()));
+}
+
+runtime::SamplingOptions sampling_options(const SamplingChoice& choice, const RunningModel& model,
+                                          double default_temperature) {
+  return {.temperature = choice.temperature.value_or(default_temperature),
+          .top_p = choice.top_p,
+          .top_k = choice.top_k,
+          .min_p = choice.min_p,
+          .repetition_penalty = choice.repetition_penalty,
+          .seed = choice.seed,
+          .vocab_size = model.tokenizer->vocab_size()};
+}
+
+double rate_of(int64_t tokens, double seconds) { return static_cast<double>(tokens) / std::max(seconds, 1e-9); }
+
+}  // namespace crumb::jobs

@@ -1,0 +1,51 @@
+// A model ready to generate, and what decides its tokens: shared by the jobs that generate.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/common/file.h"
+#include "core/tokenizer/tokenizer.h"
+#include "quant/checkpoint.h"
+#include "runtime/decoder.h"
+#include "runtime/packed_linear.h"
+#include "runtime/sampling.h"
+
+namespace crumb::jobs {
+
+/// How the next token is picked; runtime/sampling.h has the terms.
+struct SamplingChoice {
+  std::optional<double> temperature;  // 0: the likeliest token; none: what the job says
+  double top_p = 1.0;
+  int64_t top_k = 0;
+  double min_p = 0.0;
+  double repetition_penalty = 1.0;
+  uint64_t seed = 0;
+};
+
+struct RunningModel {
+  std::unique_ptr<quant::Checkpoint> checkpoint;
+  std::unique_ptr<tokenizer::Tokenizer> tokenizer;
+  std::unique_ptr<runtime::Decoder> decoder;
+  runtime::Activations activations = runtime::Activations::floats;  // of its packed linears
+  double load_seconds = 0;
+};
+
+/// `threads`: 0: one per processor. UserError: no such model, a tokenizer that does not fit it.
+RunningModel load_model(const Path& path, runtime::Activations activations, int64_t threads);
+
+/// What ends a document: every end token of the tokenizer, and BOS, with which some models separate documents.
+std::vector<tokenizer::TokenId> document_ends(const RunningModel& model);
+
+/// What a prompt cache of the model is known by: its weights, its configuration, what its linears read, and the
+/// instruction set, which decides the last bits of what is computed.
+std::string cache_identity(const RunningModel& model);
+
+runtime::SamplingOptions sampling_options(const SamplingChoice& choice, const RunningModel& model,
+                                          double default_temperature);
+
+double rate_of(int64_t tokens, double seconds);
+
+}  // namespace crumb::jobs

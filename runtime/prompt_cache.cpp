@@ -1,0 +1,116 @@
+#include "runtime/prompt_cache.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/common/error.h"
+#include "core/common/hash.h"
+#include "core/formats/safetensors.h"
+#include "runtime/kv_cache.h"
+
+namespace crumb::runtime {
+namespace {
+
+using formats::DType;
+
+constexpr const char* kFormat = "crumb prompt cache 1";
+constexpr int64_t kFloat = sizeof(float);
+
+std::string_view bytes_of(const void* data, int64_t bytes) {
+  return {static_cast<const char*>(data), static_cast<size_t>(bytes)};
+}
+
+/// Calls visit(layer, is_key, head, floats) for the keys and then the values of every head of every layer.
+template <class Visit>
+void for_each_head(KvCache& cache, const Visit& visit) {
+  for (int64_t layer = 0; layer < cache.num_layers(); ++layer) {
+    for (const bool is_key : {true, false}) {
+      for (int64_t head = 0; head < cache.kv_heads(layer); ++head)
+        visit(layer, is_key, head, is_key ? cache.keys(layer, head) : cache.values(layer, head));
+    }
+  }
+}
+
+std::string tensor_name(int64_t layer, bool is_key) { return fmt::format("{}.{}", layer, is_key ? "keys" : "values"); }
+
+std::string hash_of(KvCache& cache, std::span<const TokenId> tokens) {
+  uint64_t h = hash_bytes(0, bytes_of(tokens.data(), static_cast<int64_t>(tokens.size_bytes())));
+  for_each_head(cache, [&](int64_t layer, bool, int64_t, const float* floats) {
+    h = hash_bytes(h, bytes_of(floats, static_cast<int64_t>(tokens.size()) * cache.head_dim(layer) * kFloat));
+  });
+  return fmt::format("{:016x}", h);
+}
+
+KvCache& as_cache(SequenceState& state) {
+  auto* cache = dynamic_cast<KvCache*>(&state);
+  CRUMB_ASSERT(cache != nullptr);
+  return *cache;
+}
+
+const std::string& metadata(const formats::SafetensorsReader& reader, const char* key) {
+  static const std::string none;
+  const auto found = reader.metadata().find(key);
+  return found == reader.metadata().end() ? none : found->second;
+}
+
+std::vector<TokenId> read_tokens(const formats::SafetensorsReader& reader, const std::string& name,
+                                 const arch::DecoderSpec& spec) {
+  const auto& tensor = reader.at("tokens");
+  const bool is_list = tensor.dtype == DType::i32 && tensor.shape.size() == 1;
+  CRUMB_CHECK(is_list && tensor.elements() > 0 && tensor.elements() <= spec.context_length,
+              "{}: a prompt cache with {} tokens, the model holds {}", name, tensor.elements(), spec.context_length);
+  std::vector<TokenId> tokens(static_cast<size_t>(tensor.elements()));
+  std::memcpy(tokens.data(), reader.bytes(tensor).data(), tokens.size() * sizeof(TokenId));
+  return tokens;
+}
+
+void read_layers(const formats::SafetensorsReader& reader, const std::string& name, int64_t length, KvCache& cache) {
+  for_each_head(cache, [&](int64_t layer, bool is_key, int64_t head, float* floats) {
+    const auto& tensor = reader.at(tensor_name(layer, is_key));
+    const std::vector<int64_t> shape = {cache.kv_heads(layer), length, cache.head_dim(layer)};
+    CRUMB_CHECK(tensor.dtype == DType::f32 && tensor.shape == shape,
+                "{}: {} is not of the shape that the model's keys and values have", name, tensor.name);
+    const int64_t bytes = length * cache.head_dim(layer) * kFloat;
+    std::memcpy(floats, reader.bytes(tensor).data() + head * bytes, static_cast<size_t>(bytes));
+  });
+}
+
+}  // namespace
+
+void save_prompt_cache(const Path& path, SequenceState& state, std::span<const TokenId> tokens,
+                       const std::string& model) {
+  KvCache& cache = as_cache(state);
+  const auto length = static_cast<int64_t>(tokens.size());
+  CRUMB_ASSERT(length > 0 && length <= cache.length());
+  formats::SafetensorsWriter writer({{"format", kFormat}, {"model", model}, {"hash", hash_of(cache, tokens)}});
+  writer.declare("tokens", DType::i32, {length});
+  for (int64_t layer = 0; layer < cache.num_layers(); ++layer) {
+    for (const bool is_key : {true, false})
+      writer.declare(tensor_name(layer, is_key), DType::f32, {cache.kv_heads(layer), length, cache.head_dim(layer)});
+  }
+  writer.begin_file(path);
+  writer.write(tokens.data(), static_cast<int64_t>(tokens.size_bytes()));
+  for_each_head(cache, [&](int64_t layer, bool, int64_t, const float* floats) {
+    writer.write(floats, length * cache.head_dim(layer) * kFloat);
+  });
+  writer.finish();
+}
+
+std::vector<TokenId> load_prompt_cache(const Path& path, const Decoder& decoder, SequenceState& state,
+                                       const std::string& model) {
+  const std::string name = path.string();
+  const formats::SafetensorsReader reader(path);
+  CRUMB_CHECK(metadata(reader, "format") == kFormat, "{}: this is no prompt cache that crumb has written", name);
+  CRUMB_CHECK(metadata(reader, "model") == model,
+              "{}: a prompt cache of another model, or computed in another way; remove it, or name another file", name);
+  KvCache& cache = as_cache(state);
+  auto tokens = read_tokens(reader, name, decoder.spec());
+  cache.clear();
+  cache.reserve(static_cast<int64_t>(tokens.size()));
+  read_layers(reader, name, static_cast<int64_t>(tokens.size()), cache);
+  CRUMB_CHECK(metadata(reader, "hash") == hash_of(cache, tokens), "{}: the prompt cache is damaged; remove it", name);
+  cache.set_length(static_cast<int64_t>(tokens.size()));
+  return tokens;
+}
+
+}  // namespace crumb::runtime
