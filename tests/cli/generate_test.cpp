@@ -132,6 +132,7 @@ TEST_F(GenerateVerb, APromptCacheSavesThePromptAndChangesNothing) {
   EXPECT_EQ(read_file(cache), written);
   EXPECT_GT(known(generate(base + " --prompt 'Once upon a time there was a dog.'")), 3);
   EXPECT_NE(read_file(cache), written) << "it holds the last prompt";
+  EXPECT_EQ(generate(base + prompt + " --activations int8").exit_code, 2) << "computed in another way";
   testing::write_file(dir_ / "prompt.cache", "no cache");
   const auto r = generate(base + prompt);
   EXPECT_EQ(r.exit_code, 2);
