@@ -24,7 +24,7 @@ struct ChatJob {
   std::vector<std::string> stops;       // texts that end an answer, beside the model's own ends
   Path prompt_cache;                    // read where the file is there; save_cache() writes it; "": none
   runtime::Activations activations = runtime::Activations::floats;
-  int64_t threads = 0;                  // 0: one per processor
+  int64_t threads = 0;  // 0: one per processor
 };
 
 struct ChatAnswer {

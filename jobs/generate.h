@@ -20,7 +20,7 @@ struct PromptJob {
   std::vector<std::string> stops;  // texts that end it; nothing of them is shown or kept
   Path prompt_cache;               // what was computed of a prompt: read where the file is there, and written; "": none
   runtime::Activations activations = runtime::Activations::floats;
-  int64_t threads = 0;             // 0: one per processor
+  int64_t threads = 0;  // 0: one per processor
 };
 
 struct PromptResult {
