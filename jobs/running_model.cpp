@@ -34,9 +34,9 @@ std::vector<tokenizer::TokenId> document_ends(const RunningModel& model) {
 
 std::string cache_identity(const RunningModel& model) {
   const Path& path = model.checkpoint->path();
-  return fmt::format("{} {} {} {}", quant::weights_fingerprint(path), quant::config_fingerprint(path),
-                     runtime::activations_names()[static_cast<size_t>(model.activations)],
-                     kernels::isa_name(kernels::best_isa()));
+  return fmt::format(
+      "{} {} {} {} {}", quant::weights_fingerprint(path), quant::weights_times(path), quant::config_fingerprint(path),
+      runtime::activations_names()[static_cast<size_t>(model.activations)], kernels::isa_name(kernels::best_isa()));
 }
 
 runtime::SamplingOptions sampling_options(const SamplingChoice& choice, const RunningModel& model,

@@ -52,20 +52,15 @@ std::string fingerprint_of(const QuantizeJob& job, const Method& method, const C
   copy.calibration.memory = {};
   if (copy.calibration.imatrix) copy.calibration.imatrix = Path("asked for");  // what is done has to know it
   copy.calibration.text.clear();                                               // its tokens count, wherever it lies
-  std::string times;  // the fingerprint is of a sample of the bytes: an edit in place would be missed
-  for (const Path& file : quant::weight_files(job.model)) {
-    std::error_code error;
-    times += fmt::format(" {}", std::filesystem::last_write_time(file, error).time_since_epoch().count());
-  }
   std::string tokens;
   if (calibration != nullptr)
     tokens = fmt::format("{:016x}", hash_bytes(static_cast<uint64_t>(calibration->length),
                                                {reinterpret_cast<const char*>(calibration->ids.data()),
                                                 calibration->ids.size() * sizeof(calibration->ids[0])}));
   const auto* rows = std::get_if<std::unique_ptr<RowMethod>>(&method);
-  return fmt::format("crumb {}\n{}model: {} {}{}\ntokens: {}\n{}\n", CRUMB_VERSION, to_yaml(write_config(copy)),
-                     quant::weights_fingerprint(job.model), quant::config_fingerprint(job.model), times, tokens,
-                     rows != nullptr ? (*rows)->fingerprint() : "");
+  return fmt::format("crumb {}\n{}model: {} {} {}\ntokens: {}\n{}\n", CRUMB_VERSION, to_yaml(write_config(copy)),
+                     quant::weights_fingerprint(job.model), quant::config_fingerprint(job.model),
+                     quant::weights_times(job.model), tokens, rows != nullptr ? (*rows)->fingerprint() : "");
 }
 
 void warn_about_clamped_scales(const QuantizeReport& report) {
@@ -133,7 +128,10 @@ void check(const QuantizeJob& job, const MethodOptions& method, bool force) {
       std::is_same_v<MethodOptions, AwqMethod> || std::is_same_v<MethodOptions, SmoothQuantMethod>;
   CRUMB_CHECK(!kScalesChannels, "calibration.imatrix: {} changes what the linears read; write it by another method",
               method.kName);
-  require_apart(*imatrix, {job.model});
+  if constexpr (requires { method.token_cap; })
+    CRUMB_CHECK(method.token_cap == 0,
+                "calibration.imatrix: with method.token_cap the inputs are not counted as they are; leave out one");
+  require_apart(*imatrix, {job.model, job.output, AtomicFolder::partial_path(job.output)});
   require_apart(*imatrix, job.calibration.text);
   require_new_file(*imatrix, force);
 }
@@ -215,7 +213,6 @@ QuantizeReport run(const QuantizeJob& job, const MethodOptions& method, bool for
     folder.emplace(output.temporary_path(), model, formats, method.linears.exclude, fingerprint, masters_of(job),
                    job.activations.format());
     report = walk(job, model, *folder, made, calibration, pool);
-    if (job.calibration.imatrix) write_imatrix(job, model, report, *calibration, force);
     folder->complete();
   } catch (const RunError& e) {
     // What is done is of use later, unless it is the model that has changed.
@@ -233,6 +230,7 @@ QuantizeReport run(const QuantizeJob& job, const MethodOptions& method, bool for
   output.discard();                                                      // its record is gone
   if (force) quant::require_model_output(job.output, force, job.model);  // again: it may have become another folder
   output.commit();
+  if (job.calibration.imatrix) write_imatrix(job, model, report, *calibration, force);
   warn_about_clamped_scales(report);
   return report;
 }
@@ -269,6 +267,7 @@ QuantizeReport run_with_budget(const QuantizeJob& job, const MethodOptions& meth
   {
     const Source source(job);
     const BudgetFrame frame = frame_of(job, method, source, given);
+    check_made(job, method.make(), source.model(), method.linears.formats_of(source.model().spec()));
     if (given == nullptr) given = &read.emplace(read_calibration(job.calibration, source.model(), pool));
     ActivationMemory memory = activation_memory(job, temporary_folder());
     const auto losses = measure_losses(source.model(), frame.linears, some_windows(*given, job.budget.tokens),

@@ -27,6 +27,16 @@ std::string weights_fingerprint(const Path& path) {
   return fmt::format("{:016x}", h);
 }
 
+std::string weights_times(const Path& path) {
+  std::string times;
+  for (const Path& file : weight_files(path)) {
+    std::error_code error;
+    if (!times.empty()) times += ' ';
+    times += fmt::format("{}", std::filesystem::last_write_time(file, error).time_since_epoch().count());
+  }
+  return times;
+}
+
 std::string config_fingerprint(const Path& path) {
   const Path config = path / "config.json";
   if (!is_file(config)) return "";

@@ -15,6 +15,9 @@ std::vector<Path> weight_files(const Path& path);
 /// digits of a sample of their bytes.
 std::string weights_fingerprint(const Path& path);
 
+/// When those files were last written: the fingerprint, of a sample, would miss an edit in place.
+std::string weights_times(const Path& path);
+
 /// Of config.json in the folder, which decides how the weights are read; "" without one.
 std::string config_fingerprint(const Path& path);
 

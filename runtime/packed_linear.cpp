@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "core/common/error.h"
+#include "core/common/log.h"
 #include "kernels/code_matmul.h"
 #include "quant/activations.h"
 
@@ -249,6 +250,30 @@ int64_t scale_cols_of(const quant::Checkpoint& checkpoint, const LinearTensors& 
   return own || !fit ? cols : kScaleCols;
 }
 
+/// What has been said of a model.
+struct Told {
+  const quant::Checkpoint* checkpoint = nullptr;
+  bool of_unpacked = false;
+};
+
+/// int8 was asked for; what does not have it is named, once a model.
+void tell_of_floats(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members, bool reads_floats,
+                    Told& told) {
+  const std::string where = checkpoint.path().string();
+  if (told.checkpoint != &checkpoint) {
+    told = {.checkpoint = &checkpoint};
+    const bool has_codes =
+        std::ranges::any_of(checkpoint.tensors(), [](const auto& tensor) { return tensor.format.has_value(); });
+    if (!has_codes) log_warning("{}: int8 activations are for quantized linears, and it has none", where);
+  }
+  const auto quantized =
+      std::ranges::find_if(members, [](const auto& member) { return member.weight->format.has_value(); });
+  if (!reads_floats || quantized == members.end() || told.of_unpacked) return;
+  told.of_unpacked = true;
+  log_warning("{}: {} ({}) and others like it are not multiplied as codes: they read floats, not int8", where,
+              quantized->weight->desc.module_name(), quantized->weight->format->title());
+}
+
 }  // namespace
 
 Activations activations_from_name(const std::string& name, const std::string& where) {
@@ -265,8 +290,8 @@ std::vector<std::string> activations_names() {
 }
 
 LinearMaker packed_linears(Activations activations, std::shared_ptr<Executor> executor) {
-  return [=, executor = std::move(executor)](const quant::Checkpoint& checkpoint,
-                                             std::span<const LinearTensors> members) -> std::unique_ptr<LinearGroup> {
+  const auto make = [=](const quant::Checkpoint& checkpoint,
+                        std::span<const LinearTensors> members) -> std::unique_ptr<LinearGroup> {
     if (!std::ranges::all_of(members, [](const auto& member) { return fits(*member.weight); })) return nullptr;
     int64_t scale_cols = 0;
     if (activations == Activations::int8) {
@@ -279,6 +304,12 @@ LinearMaker packed_linears(Activations activations, std::shared_ptr<Executor> ex
       if (packed.back() == nullptr) return nullptr;
     }
     return std::make_unique<PackedLinears>(std::move(packed), scale_cols);
+  };
+  const auto told = std::make_shared<Told>();
+  return [=](const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members) {
+    auto group = make(checkpoint, members);
+    if (activations == Activations::int8) tell_of_floats(checkpoint, members, group == nullptr, *told);
+    return group;
   };
 }
 

@@ -30,9 +30,14 @@ void divide(std::vector<float>& sums, const std::vector<float>& counts, const st
   const size_t cols = sums.size() / counts.size();
   size_t unseen = 0;
   for (size_t m = 0; m < counts.size(); ++m) {
-    CRUMB_CHECK(std::isfinite(counts[m]) && counts[m] >= 0, "{}: {} is no number of tokens", where, counts[m]);
-    unseen += counts[m] == 0 ? 1 : 0;
-    for (size_t i = m * cols; i < (m + 1) * cols; ++i) sums[i] = counts[m] == 0 ? 1 : sums[i] / counts[m];
+    const float count = counts[m];
+    CRUMB_CHECK(std::isfinite(count) && count >= 0 && count == std::floor(count), "{}: {} is no number of tokens",
+                where, count);
+    unseen += count == 0 ? 1 : 0;
+    for (size_t i = m * cols; i < (m + 1) * cols; ++i) {
+      CRUMB_CHECK(count > 0 || sums[i] == 0, "{}: a sum of squares of {} over no token", where, sums[i]);
+      sums[i] = count == 0 ? 1 : sums[i] / count;
+    }
   }
   if (unseen > 0) log_warning("{}: no token has reached it; all of its inputs count the same", where);
 }

@@ -146,6 +146,7 @@ Value absolute(Runtime& r, const Value& v, const Arguments& a) {
 }
 
 std::optional<int64_t> parse_whole(std::string_view text, int64_t base) {
+  CRUMB_CHECK(base == 0 || (base >= 2 && base <= 36), "int: base {} is neither 0 nor from 2 to 36", base);
   text = strip(text, Ends::both);
   std::string digits;
   for (const char c : text) {
@@ -341,7 +342,7 @@ Value extreme(Runtime& r, const Value& v, const Arguments& a, const char* name, 
   if (items.empty()) return Value::undefined("No aggregated item, sequence was empty.");
   const Value* best = &items[0];
   for (const Value& item : items) {
-    if (is_max ? less(key(*best), key(item)) : less(key(item), key(*best))) best = &item;
+    if (is_max ? r.less(key(*best), key(item)) : r.less(key(item), key(*best))) best = &item;
   }
   return *best;
 }

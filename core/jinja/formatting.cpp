@@ -63,6 +63,8 @@ std::string converted(const Conversion& how, const Value& value) {
       require_defined(value);
       CRUMB_CHECK(value.is_number() && !how.precision, "%{}: a number is required, not {}", how.kind,
                   value.type_name());
+      CRUMB_CHECK(value.is_whole() || std::abs(value.number()) < 9.2e18, "%{}: {} has more than 64 bits", how.kind,
+                  float_text(value.number()));
       return signed_number(std::to_string(value.is_whole() ? value.whole() : static_cast<int64_t>(value.number())));
     case 'f':
       require_defined(value);

@@ -82,9 +82,10 @@ Value joiner(Runtime&, const Arguments& a) {
   const Parameters p("joiner", a, {"sep"});
   const auto is_used = std::make_shared<bool>(false);
   const Value between = p[0] == nullptr ? Value(", ") : *p[0];
-  return Value(std::make_shared<const Function>(Function{"joiner", [is_used, between](Runtime&, const Arguments&) {
-                                                           return std::exchange(*is_used, true) ? between : Value("");
-                                                         }}));
+  return Value(std::make_shared<const Function>(Function{
+      "joiner",
+      [is_used, between](Runtime&, const Arguments&) { return std::exchange(*is_used, true) ? between : Value(""); },
+      Extent::of(between)}));
 }
 
 template <const char* name>

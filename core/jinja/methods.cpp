@@ -298,11 +298,13 @@ std::optional<Value> find_method(const Value& subject, const std::string& name) 
   if (type == nullptr) return std::nullopt;
   const auto* found = std::find_if(type->begin, type->end, [&](const Method& m) { return m.name == name; });
   if (found != type->end) {
-    return Value(std::make_shared<const Function>(
-        Function{name, [subject, run = found->run](Runtime& runtime, const Arguments& a) {
-                   runtime.work_on_text(subject.is_text() ? subject.text().size() : 0);
-                   return run(runtime, subject, a);
-                 }}));
+    return Value(
+        std::make_shared<const Function>(Function{name,
+                                                  [subject, run = found->run](Runtime& runtime, const Arguments& a) {
+                                                    runtime.work_on_text(subject.is_text() ? subject.text().size() : 0);
+                                                    return run(runtime, subject, a);
+                                                  },
+                                                  Extent::of(subject)}));
   }
   if (lists(type->unsafe, name))
     return Value::undefined(

@@ -54,7 +54,8 @@ std::optional<Value> loop_method(const Value& value, const std::string& name) {
           return given.positional[static_cast<size_t>(loop->index0) % given.positional.size()];
         }
         const bool is_same = loop->has_changed && loop->last_changed.size() == given.positional.size() &&
-                             std::equal(given.positional.begin(), given.positional.end(), loop->last_changed.begin());
+                             std::equal(given.positional.begin(), given.positional.end(), loop->last_changed.begin(),
+                                        [&](const Value& a, const Value& b) { return runtime.equal(a, b); });
         loop->has_changed = true;
         loop->last_changed = given.positional;
         return Value(!is_same);
@@ -128,6 +129,12 @@ Value whole_arithmetic(const std::string& symbol, int64_t a, int64_t b) {
   return symbol == "//" ? quotient : a - quotient * b;
 }
 
+/// As CPython has it: the quotient is whole but for rounding.
+double floor_quotient(double a, double b) {
+  const double quotient = (a - floor_modulo(a, b)) / b, whole = std::floor(quotient);
+  return quotient - whole > 0.5 ? whole + 1 : whole;
+}
+
 Value float_arithmetic(const std::string& symbol, double a, double b) {
   if (symbol == "+") return a + b;
   if (symbol == "-") return a - b;
@@ -135,7 +142,7 @@ Value float_arithmetic(const std::string& symbol, double a, double b) {
   if (symbol == "**") return std::pow(a, b);
   CRUMB_CHECK(b != 0, "division by zero");
   if (symbol == "/") return a / b;
-  return symbol == "//" ? std::floor((a - floor_modulo(a, b)) / b + 0.5) : floor_modulo(a, b);
+  return symbol == "//" ? floor_quotient(a, b) : floor_modulo(a, b);
 }
 
 /// Where a slice begins or ends, within 0..size (or -1..size-1 going down).
@@ -270,7 +277,7 @@ Value Runtime::slice(const Value& value, const Value& begin, const Value& end, c
 
 Value Runtime::call(const Value& function, const Arguments& arguments) {
   require_defined(function);
-  work(1);
+  work_on(Value(), arguments);
   if (const Loop* loop = function.loop(); loop != nullptr) {
     CRUMB_CHECK(loop->recurse != nullptr, "a loop that is called must be marked \"recursive\"");
     return loop->recurse->call(*this, arguments);
@@ -279,9 +286,31 @@ Value Runtime::call(const Value& function, const Arguments& arguments) {
   return function.function()->call(*this, arguments);
 }
 
+RunLevel::RunLevel(int& levels) : levels_(levels) {
+  if (levels_ >= kMostRunLevels) user_error("the template nests deeper than {} levels while it runs", kMostRunLevels);
+  ++levels_;
+}
+
 bool Runtime::equal(const Value& a, const Value& b) {
   work(1 + std::min(a.extent().parts, b.extent().parts));
   return a == b;
+}
+
+bool Runtime::less(const Value& a, const Value& b) {
+  work(1 + std::min(a.extent().parts, b.extent().parts));
+  return jinja::less(a, b);
+}
+
+std::string Runtime::made_text(const Value& value) {
+  work(value.extent().parts);
+  return to_text(value);
+}
+
+void Runtime::work_on(const Value& subject, const Arguments& arguments) {
+  const auto text = [this](const Value& value) { work_on_text(value.is_text() ? value.text().size() : 0); };
+  text(subject);
+  for (const Value& value : arguments.positional) text(value);
+  for (const auto& [name, value] : arguments.named) text(value);
 }
 
 bool Runtime::contains(const Value& container, const Value& item) {
@@ -311,16 +340,17 @@ int64_t Runtime::length(const Value& value) {
 }
 
 Value Runtime::filter(const std::string& name, const Value& subject, const Arguments& arguments) {
+  const RunLevel level(levels_);  // `map` calls filters by their names
   const FilterFunction found = find_filter(name);
   CRUMB_CHECK(found != nullptr, "the filter \"{}\" is unknown or not supported", name);
-  work_on_text(subject.is_text() ? subject.text().size() : 0);
+  work_on(subject, arguments);
   return found(*this, subject, arguments);
 }
 
 bool Runtime::test(const std::string& name, const Value& subject, const Arguments& arguments) {
   const TestFunction found = find_test(name);
   CRUMB_CHECK(found != nullptr, "the test \"{}\" is unknown or not supported", name);
-  work_on_text(subject.is_text() ? subject.text().size() : 0);
+  work_on(subject, arguments);
   return found(*this, subject, arguments);
 }
 

@@ -18,6 +18,18 @@ inline constexpr int64_t kMostSteps = 30'000'000;
 /// Expressions, blocks and macros inside each other while running.
 inline constexpr int kMostRunLevels = 400;
 
+/// One level deeper while it lives. UserError beyond kMostRunLevels.
+class RunLevel {
+ public:
+  explicit RunLevel(int& levels);
+  ~RunLevel() { --levels_; }
+  RunLevel(const RunLevel&) = delete;
+  RunLevel& operator=(const RunLevel&) = delete;
+
+ private:
+  int& levels_;
+};
+
 class Runtime {
  public:
   explicit Runtime(std::time_t now) : now_(now) {}
@@ -30,6 +42,8 @@ class Runtime {
   void work(int64_t steps);
   void work_on_text(size_t bytes) { work(1 + static_cast<int64_t>(bytes / 16)); }
   void work_on_lookup(const Dict& dict, const Value& key);
+  /// A value as text, counted before it is made.
+  std::string made_text(const Value& value);
   /// A text that was made, counted.
   Value made(std::string text) {
     work_on_text(text.size());
@@ -52,6 +66,7 @@ class Runtime {
   Value call(const Value& function, const Arguments& arguments);
   bool contains(const Value& container, const Value& item);
   bool equal(const Value& a, const Value& b);
+  bool less(const Value& a, const Value& b);
   int64_t length(const Value& value);
 
   Value filter(const std::string& name, const Value& subject, const Arguments& arguments);
@@ -62,8 +77,12 @@ class Runtime {
   std::time_t now() const { return now_; }
 
  private:
+  /// The texts among what something is called with.
+  void work_on(const Value& subject, const Arguments& arguments);
+
   std::time_t now_;
   int64_t steps_ = 0;
+  int levels_ = 0;  // of filters that call filters
   std::vector<std::shared_ptr<Namespace>> namespaces_;
 };
 

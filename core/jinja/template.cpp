@@ -53,28 +53,12 @@ class Interpreter {
   using Kind = Expression::Kind;
   enum class Flow { on, leave_loop, next_round };
 
-  /// One level deeper while it lives.
-  class Level {
-   public:
-    explicit Level(int& levels) : levels_(levels) {
-      if (levels_ >= kMostRunLevels)
-        user_error("the template nests deeper than {} levels while it runs", kMostRunLevels);
-      ++levels_;
-    }
-    ~Level() { --levels_; }
-    Level(const Level&) = delete;
-    Level& operator=(const Level&) = delete;
-
-   private:
-    int& levels_;
-  };
-
   static ScopePtr inside(const ScopePtr& scope) { return std::make_shared<Scope>(Scope{scope}); }
 
   // ---- statements
 
   Flow run_body(const Body& body, const ScopePtr& scope, std::string& out) {
-    const Level level(levels_);
+    const RunLevel level(levels_);
     for (const Statement& statement : body) {
       const Flow flow = run_statement(statement, scope, out);
       if (flow != Flow::on) return flow;
@@ -170,6 +154,8 @@ class Interpreter {
       items = std::move(kept);
     }
     const auto loop = std::make_shared<Loop>();
+    for (const Value& item : items) loop->extent.add(item);
+    loop->extent.check();
     loop->items = std::make_shared<const std::vector<Value>>(std::move(items));
     loop->depth0 = depth0;
     if (s.is_recursive) loop->recurse = recursion(s, depth0, scope);
@@ -226,7 +212,7 @@ class Interpreter {
   }
 
   Value call_macro(const Statement& s, const ScopePtr& scope, const Arguments& a) {
-    const Level level(levels_);
+    const RunLevel level(levels_);
     const int line = line_;
     const ScopePtr inner = inside(scope);
     const size_t count = s.parameters.size();
@@ -312,7 +298,7 @@ class Interpreter {
   }
 
   Value eval(const Expression& e, const ScopePtr& scope) {
-    const Level level(levels_);
+    const RunLevel level(levels_);
     line_ = e.line;
     runtime_.work(1);
     switch (e.kind) {
@@ -465,11 +451,10 @@ class Interpreter {
     if (symbol == "!=") return !runtime_.equal(a, b);
     if (symbol == "in") return runtime_.contains(b, a);
     if (symbol == "not in") return !runtime_.contains(b, a);
-    runtime_.work(1 + std::min(a.extent().parts, b.extent().parts));
     const bool has_nan = (a.is_float() && a.number() != a.number()) || (b.is_float() && b.number() != b.number());
-    if (symbol == "<") return less(a, b);
-    if (symbol == ">") return less(b, a);
-    return symbol == "<=" ? !less(b, a) && !has_nan : !less(a, b) && !has_nan;
+    if (symbol == "<") return runtime_.less(a, b);
+    if (symbol == ">") return runtime_.less(b, a);
+    return symbol == "<=" ? !runtime_.less(b, a) && !has_nan : !runtime_.less(a, b) && !has_nan;
   }
 
   Runtime runtime_;

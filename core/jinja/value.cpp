@@ -195,9 +195,11 @@ bool equal_items(const std::vector<Value>& a, const std::vector<Value>& b) {
 
 bool equal_dicts(const Dict& a, const Dict& b) {
   if (a.entries.size() != b.entries.size()) return false;
+  std::unordered_map<std::string, const Value*> others;  // looked up one by one, large ones would take forever
+  for (const auto& [key, value] : b.entries) others.emplace(hash_key(key), &value);
   return std::all_of(a.entries.begin(), a.entries.end(), [&](const auto& entry) {
-    const Value* other = b.find(entry.first);
-    return other != nullptr && *other == entry.second;
+    const auto other = others.find(hash_key(entry.first));
+    return other != others.end() && *other->second == entry.second;
   });
 }
 
@@ -207,6 +209,13 @@ void Extent::add(const Value& item) {
   const Extent inner = item.extent();
   levels = std::max(levels, inner.levels + 1);
   parts += inner.parts;
+}
+
+Extent Extent::of(const Value& item) {
+  Extent extent;
+  extent.add(item);
+  extent.check();
+  return extent;
 }
 
 void Extent::check() const {
@@ -341,6 +350,8 @@ const char* Value::type_name() const {
 Extent Value::extent() const {
   if (const Sequence* items = sequence(); items != nullptr) return items->extent;
   if (is_text()) return {.levels = 0, .parts = 1 + static_cast<int64_t>(text().size() / 16)};
+  if (function() != nullptr) return function()->extent;
+  if (loop() != nullptr) return loop()->extent;
   return dict() != nullptr ? dict()->extent : Extent{.levels = 0};
 }
 

@@ -28,6 +28,8 @@ struct Extent {
   int levels = 1;
   int64_t parts = 1;
 
+  /// Of a holder of one; checked.
+  static Extent of(const Value& item);
   void add(const Value& item);
   void check() const;  // UserError beyond the limits
 };
@@ -69,11 +71,13 @@ struct Arguments {
 struct Function {
   std::string name;
   std::function<Value(Runtime&, const Arguments&)> call;
+  Extent extent{.levels = 0};  // of what it holds, which is destroyed with it
 };
 
 /// The variable `loop`.
 struct Loop {
   std::shared_ptr<const std::vector<Value>> items;
+  Extent extent{};
   int64_t index0 = 0, depth0 = 0;
   std::vector<Value> last_changed;
   bool has_changed = false;

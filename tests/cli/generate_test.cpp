@@ -58,6 +58,8 @@ TEST_F(GenerateVerb, ActivationsAreFloatOrInt8) {
   EXPECT_EQ(generate("--activations float --prompt 'Once upon a time' --max-tokens 12").out, r.out);
   EXPECT_EQ(generate("--activations int8 --prompt 'Once upon a time' --max-tokens 12").out, r.out)
       << "no linear of this model is quantized";
+  EXPECT_THAT(generate("--activations int8 --prompt 'Once' --max-tokens 1").err,
+              ::testing::HasSubstr("int8 activations are for quantized linears, and it has none"));
   expect_error(generate("--activations int4 --prompt ''"), "--activations: unknown \"int4\"; known: float, int8");
 }
 

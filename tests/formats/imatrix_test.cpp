@@ -109,6 +109,10 @@ TEST_F(Imatrix, SaysWhichTensorIsWrongAndHow) {
               HasSubstr("a.weight: nan is no sum of squares"));
   EXPECT_THAT(error_of(Tensors{{"a.weight.in_sum2", {1}}, {"a.weight.counts", {-1}}}),
               HasSubstr("a.weight: -1 is no number of tokens"));
+  EXPECT_THAT(error_of(Tensors{{"a.weight.in_sum2", {1}}, {"a.weight.counts", {0.5f}}}),
+              HasSubstr("a.weight: 0.5 is no number of tokens"));
+  EXPECT_THAT(error_of(Tensors{{"a.weight.in_sum2", {1, 2, 0, 7}}, {"a.weight.counts", {1, 0}}}),
+              HasSubstr("a.weight: a sum of squares of 7 over no token"));
   EXPECT_THAT(error_of(Tensors{{"a.weight.in_sum2", {1, 2, 3}}, {"a.weight.counts", {4, 4}}}),
               HasSubstr("a.weight: 3 sums of squares do not belong to 2 counts"));
   EXPECT_THAT(error_of(Tensors{{"a.weight.in_sum2", {1}}}), HasSubstr("a.weight.in_sum2 without a.weight.counts"));

@@ -54,6 +54,28 @@ TEST(JinjaLimits, ListsDoNotGrowOrNestWithoutEnd) {
   EXPECT_THAT(error_of_template(grow + "[ns.x] %}{% endfor %}"), HasSubstr("deeper than 150 levels"));
   EXPECT_THAT(error_of_template(grow + "[ns.x, ns.x] %}{% endfor %}"),
               HasSubstr("a list or dict of more than 4000000 values"));
+  EXPECT_THAT(error_of_template(grow + "[ns.x.copy] %}{% endfor %}"), HasSubstr("deeper than 150 levels"));
+  EXPECT_THAT(error_of_template(grow + "joiner(ns.x) %}{% endfor %}"), HasSubstr("deeper than 150 levels"));
+  EXPECT_THAT(error_of_template("{% set ns = namespace(x=1) %}{% for i in range(999) %}{% for j in [ns.x] %}"
+                                "{% set ns.x = loop %}{% endfor %}{% endfor %}"),
+              HasSubstr("deeper than 150 levels"));
+  EXPECT_THAT(error_of_template("{{ 'a' | map(*(['map'] * 25000)) | list }}"), HasSubstr("nests deeper than 400"));
+}
+
+TEST(JinjaLimits, ComparisonsAreCounted) {
+  const std::string lists = "{% set a = [0] * 1900000 %}{% set b = [0] * 1900000 %}",
+                    rounds = "{% for i in range(100000) %}{% set x = ";
+  for (const char* work : {"a < b", "a is lt(b)", "a is ge(b)", "[a, b] | max", "loop.changed(a if i % 2 else b)"})
+    EXPECT_THAT(error_of_template(lists + rounds + work + " %}{% endfor %}"), HasSubstr("more than 30000000 steps"))
+        << work;
+  const std::string dicts = "{% set d = dict(range(100000) | batch(2)) %}{% set e = dict(range(100000) | batch(2)) %}";
+  EXPECT_THAT(error_of_template(dicts + "{{ d == e }}"), ::testing::IsEmpty());
+}
+
+TEST(JinjaLimits, NumbersThatFitNowhereAreErrors) {
+  EXPECT_THAT(error_of_template("{{ '12' | int(0, 1) }}"), HasSubstr("base 1 is neither 0 nor from 2 to 36"));
+  EXPECT_THAT(error_of_template("{{ '12' | int(0, 4294967306) }}"), HasSubstr("is neither 0 nor from 2 to 36"));
+  EXPECT_THAT(error_of_template("{{ '%d' % 1e300 }}"), HasSubstr("more than 64 bits"));
 }
 
 TEST(JinjaLimits, SyntaxDoesNotNestWithoutEnd) {

@@ -89,6 +89,14 @@ TEST_F(Importance, IsWrittenOnlyWhereItMeansSomethingAndNothingIsLost) {
   EXPECT_EQ(error_of(blind), "calibration.imatrix: method rtn does not look at what the linears read");
   rotated.rotation.heads = true;
   EXPECT_THAT(error_of(rotated), HasSubstr("calibration.imatrix: rotation changes what the linears read"));
+  QuantizeJob inside = calibrated("out"), capped = inside;
+  inside.calibration.imatrix = dir_ / "out/imatrix.gguf";
+  EXPECT_NE(error_of(inside), "");
+  EXPECT_FALSE(testing::fs::exists(dir_ / "out"));
+  GptqMethod gptq;
+  gptq.token_cap = 2;
+  capped.method = gptq;
+  EXPECT_THAT(error_of(capped), HasSubstr("calibration.imatrix: with method.token_cap"));
   testing::write_file(file_, "mine");
   EXPECT_THAT(error_of(taken), HasSubstr(file_.string() + " exists"));
   EXPECT_EQ(testing::read_file(file_), "mine");

@@ -15,6 +15,13 @@ std::string shown(const std::string& text, size_t size, const std::vector<std::s
   return scanner.found() ? out : out + scanner.finish();
 }
 
+std::string found(const std::string& text, size_t size, const std::vector<std::string>& stops) {
+  StopStrings scanner(stops);
+  for (size_t at = 0; at < text.size(); at += size) scanner.push(text.substr(at, size));
+  if (!scanner.found()) scanner.finish();
+  return scanner.found().value_or("");
+}
+
 TEST(StopStrings, CutTheTextWhereverItsPiecesEnd) {
   const std::string text = "one two END three";
   for (size_t size = 1; size <= text.size(); ++size) {
@@ -25,6 +32,17 @@ TEST(StopStrings, CutTheTextWhereverItsPiecesEnd) {
     EXPECT_EQ(shown(text, size, {"three and more"}), text) << "held back, then the text ended: " << size;
     EXPECT_EQ(shown(text, size, {}), text);
     EXPECT_EQ(shown("aaab", size, {"aab"}), "a") << size;
+  }
+}
+
+TEST(StopStrings, OneWithinWhatMayBecomeAnotherIsFoundWhereverThePiecesEnd) {
+  for (size_t size = 1; size <= 5; ++size) {
+    EXPECT_EQ(shown("xabc", size, {"abcd", "bc"}), "xa") << size;
+    EXPECT_EQ(found("xabc", size, {"abcd", "bc"}), "bc") << size;
+    EXPECT_EQ(shown("xabcx", size, {"abcd", "bc"}), "xa") << size;
+    EXPECT_EQ(found("xabcd", size, {"abcd", "bc"}), "abcd") << size;
+    for (const std::string text : {"xab", "xabc"}) EXPECT_EQ(found(text, size, {"a", "ab"}), "ab") << size;
+    for (const std::string text : {"xa", "xac"}) EXPECT_EQ(found(text, size, {"a", "ab"}), "a") << size;
   }
 }
 
