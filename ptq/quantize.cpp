@@ -128,10 +128,17 @@ void check(const QuantizeJob& job, const MethodOptions& method, bool force) {
       std::is_same_v<MethodOptions, AwqMethod> || std::is_same_v<MethodOptions, SmoothQuantMethod>;
   CRUMB_CHECK(!kScalesChannels, "calibration.imatrix: {} changes what the linears read; write it by another method",
               method.kName);
-  if constexpr (requires { method.token_cap; })
-    CRUMB_CHECK(method.token_cap == 0,
+  if constexpr (requires { method.gptq.token_cap; })
+    CRUMB_CHECK(method.gptq.token_cap == 0,
                 "calibration.imatrix: with method.token_cap the inputs are not counted as they are; leave out one");
-  require_apart(*imatrix, {job.model, job.output, AtomicFolder::partial_path(job.output)});
+  for (const Path& folder : {job.output, AtomicFolder::partial_path(job.output)}) {
+    const Path there =
+        std::filesystem::weakly_canonical(*imatrix).lexically_relative(std::filesystem::weakly_canonical(folder));
+    CRUMB_CHECK(there.empty() || *there.begin() == "..",
+                "calibration.imatrix: {} lies in the output, which appears as a whole; name a place outside",
+                imatrix->string());
+  }
+  require_apart(*imatrix, {job.model});
   require_apart(*imatrix, job.calibration.text);
   require_new_file(*imatrix, force);
 }
