@@ -132,8 +132,10 @@ void check(const QuantizeJob& job, const MethodOptions& method, bool force) {
     CRUMB_CHECK(method.gptq.token_cap == 0,
                 "calibration.imatrix: with method.token_cap the inputs are not counted as they are; leave out one");
   for (const Path& folder : {job.output, AtomicFolder::partial_path(job.output)}) {
-    const Path there =
-        std::filesystem::weakly_canonical(*imatrix).lexically_relative(std::filesystem::weakly_canonical(folder));
+    const auto whole = [](const Path& path) {
+      return std::filesystem::weakly_canonical(std::filesystem::absolute(path));
+    };
+    const Path there = whole(*imatrix).lexically_relative(whole(folder));
     CRUMB_CHECK(there.empty() || *there.begin() == "..",
                 "calibration.imatrix: {} lies in the output, which appears as a whole; name a place outside",
                 imatrix->string());
