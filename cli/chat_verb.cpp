@@ -2,12 +2,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 
 #include "cli/line_reader.h"
+#include "cli/print_now.h"
 #include "cli/sampling_options.h"
 #include "cli/verbs.h"
 #include "core/common/error.h"
@@ -25,11 +25,6 @@ constexpr const char* kHelp =
     "/save FILE   write the conversation as a line of JSON {\"messages\": [...]}\n"
     "/help        this\n"
     "A line that ends with \\ goes on in the next one. Ctrl-C stops the answer, Ctrl-D ends.\n";
-
-void print_now(const std::string& text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
-}
 
 class Conversation {
  public:

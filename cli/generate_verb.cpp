@@ -1,9 +1,9 @@
 // crumb generate: continues a prompt, or samples a whole corpus of documents from the model itself.
-#include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "cli/print_now.h"
 #include "cli/sampling_options.h"
 #include "cli/verbs.h"
 #include "core/common/error.h"
@@ -25,11 +25,6 @@ struct Arguments {
   std::vector<std::string> stops;
   bool verbose = false;
 };
-
-void print_now(const std::string& text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
-}
 
 int run_prompt(const Arguments& arguments, const Globals& globals) {
   const jobs::PromptJob job{.model = arguments.model,

@@ -71,15 +71,7 @@ void write_folder(const Path& path, const std::optional<ActivationFormat>& activ
   const CodesModel model;
   std::filesystem::create_directories(path);
   CodesFolder folder(path, *model.base, model.source().formats, {}, "", Masters::left_out, activations);
-  for (const auto& tensor : model.base->tensors()) {
-    const auto& desc = tensor.desc;
-    if (folder.format_of(desc) != nullptr)
-      folder.put(desc, 0, model.block(desc.hf_name, 0, desc.rows()));
-    else
-      folder.put(desc, 0, desc.rows(), read_all(*model.base, tensor).data());
-    folder.finish(desc);
-  }
-  folder.complete();
+  model.write(folder);
 }
 
 TEST(Activations, AreWhatTheFolderSays) {

@@ -77,6 +77,18 @@ struct CodesModel {
       }
     }
   }
+  /// All tensors, as codes where the folder has a format for them.
+  void write(CodesFolder& folder) const {
+    for (const auto& tensor : base->tensors()) {
+      const auto& desc = tensor.desc;
+      if (folder.format_of(desc) != nullptr)
+        folder.put(desc, 0, block(desc.hf_name, 0, desc.rows()));
+      else
+        folder.put(desc, 0, desc.rows(), read_all(*base, tensor).data());
+      folder.finish(desc);
+    }
+    folder.complete();
+  }
   CodesSource source() const {
     CodesSource result;
     for (const auto& [name, tensor] : tensors) result.formats[name] = tensor.format;

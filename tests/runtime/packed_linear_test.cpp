@@ -25,15 +25,7 @@ std::unique_ptr<quant::Checkpoint> codes_model(const Path& path,
                                                const quant::CodesModel& model = {}) {
   std::filesystem::create_directories(path);
   quant::CodesFolder folder(path, *model.base, model.source().formats, {}, "", quant::Masters::left_out, activations);
-  for (const auto& tensor : model.base->tensors()) {
-    const auto& desc = tensor.desc;
-    if (folder.format_of(desc) != nullptr)
-      folder.put(desc, 0, model.block(desc.hf_name, 0, desc.rows()));
-    else
-      folder.put(desc, 0, desc.rows(), quant::read_all(*model.base, tensor).data());
-    folder.finish(desc);
-  }
-  folder.complete();
+  model.write(folder);
   return quant::open_checkpoint(path);
 }
 

@@ -22,15 +22,7 @@ std::unique_ptr<quant::Checkpoint> rounding_model(const Path& path) {
   std::erase_if(formats, [](const auto& entry) { return entry.first.find("k_proj") != std::string::npos; });
   std::filesystem::create_directories(path);
   quant::CodesFolder folder(path, *model.base, formats, {"k_proj"}, "", quant::Masters::left_out, kInt8);
-  for (const auto& tensor : model.base->tensors()) {
-    const auto& desc = tensor.desc;
-    if (folder.format_of(desc) != nullptr)
-      folder.put(desc, 0, model.block(desc.hf_name, 0, desc.rows()));
-    else
-      folder.put(desc, 0, desc.rows(), quant::read_all(*model.base, tensor).data());
-    folder.finish(desc);
-  }
-  folder.complete();
+  model.write(folder);
   return quant::open_checkpoint(path);
 }
 
