@@ -110,7 +110,8 @@ Value wordcount(Runtime& r, const Value& v, const Arguments& a) {
   Parameters("wordcount", a, {});
   int64_t words = 0;
   bool inside = false;
-  for (const auto character : characters_of(counted_text(r, v))) {
+  const std::string text = counted_text(r, v);
+  for (const auto character : characters_of(text)) {
     const bool is_part = tokenizer::is_word(tokenizer::decode_utf8(character.data()).value);
     words += is_part && !inside;
     inside = is_part;
@@ -295,7 +296,8 @@ Value sort(Runtime& r, const Value& v, const Arguments& a) {
     std::vector<Value> keys;
     const auto attributes = p[2] == nullptr || p[2]->is_none() ? std::vector<std::string>{""} : [&] {
       std::vector<std::string> names;
-      for (const auto name : split(to_text(*p[2]), ",", -1, false)) names.emplace_back(name);
+      const std::string listed = to_text(*p[2]);
+      for (const auto name : split(listed, ",", -1, false)) names.emplace_back(name);
       return names;
     }();
     for (const auto& name : attributes) {

@@ -1,6 +1,7 @@
 // Python's str over UTF-8: positions, lengths and classes count characters, not bytes.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -28,6 +29,16 @@ std::vector<std::string_view> split_words(std::string_view text, int64_t most);
 std::vector<std::string_view> split(std::string_view text, std::string_view separator, int64_t most, bool from_right);
 /// str.splitlines(keepends).
 std::vector<std::string_view> split_lines(std::string_view text, bool keep_ends);
+
+/// What these give points into `text`, so a temporary string, gone before a loop over its parts begins, is no argument.
+template <std::same_as<std::string> Text>
+void characters_of(Text&&) = delete;
+template <std::same_as<std::string> Text>
+void split_words(Text&&, int64_t) = delete;
+template <std::same_as<std::string> Text>
+void split(Text&&, std::string_view, int64_t, bool) = delete;
+template <std::same_as<std::string> Text>
+void split_lines(Text&&, bool) = delete;
 
 /// First (last) place of `part` in bytes, npos where it is nowhere. Linear in both.
 size_t find(std::string_view text, std::string_view part, size_t from = 0);
