@@ -134,7 +134,8 @@ class Conversation {
 
 struct Arguments {
   jobs::ChatJob job;
-  std::string model, prompt_cache, activations = "float";
+  std::string model, prompt_cache;
+  PrecisionNames precision;
   std::optional<std::string> thinking;
   bool is_verbose = false;
 };
@@ -142,7 +143,7 @@ struct Arguments {
 int run(Arguments arguments, const Globals& globals) {
   arguments.job.model = arguments.model;
   arguments.job.prompt_cache = arguments.prompt_cache;
-  arguments.job.activations = runtime::activations_from_name(arguments.activations, "--activations");
+  arguments.job.precision = arguments.precision.precision();
   arguments.job.threads = globals.threads;
   if (arguments.thinking) arguments.job.enable_thinking = *arguments.thinking == "on";
   Conversation(arguments.job, globals, arguments.is_verbose).run();
@@ -164,7 +165,7 @@ Verb add_chat(CLI::App& program, const Globals& globals) {
   add_stops(*app, a->job.stops);
   app->add_option("--prompt-cache", a->prompt_cache,
                   "file that holds what was computed of a conversation: read at the start, written at the end");
-  add_activations(*app, a->activations);
+  add_precision(*app, a->precision);
   app->add_flag("--verbose", a->is_verbose, "print what loading, the prompts and the answers took");
   return {app, [=, &globals] { return run(*a, globals); }};
 }

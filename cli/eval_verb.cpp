@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/sampling_options.h"
 #include "cli/verbs.h"
 #include "core/common/config.h"
 #include "core/common/error.h"
@@ -16,7 +17,8 @@ namespace {
 
 // As typed; read_config checks them with the same rules and messages as the section `evaluate:` of a job.
 struct Arguments {
-  std::string baseline, separator, context, stride, max_windows, out, activations = "float";
+  std::string baseline, separator, context, stride, max_windows, out;
+  PrecisionNames precision;
   std::vector<std::string> models, texts, max_drop;
   bool bos = false;
 };
@@ -84,7 +86,7 @@ eval::EvalOptions make_options(const Arguments& arguments, const Globals& global
   add("max_drop", max_drop_tree(arguments.max_drop));
   auto options = read_config<eval::EvalOptions>(tree);
   options.baseline = arguments.baseline;
-  options.activations = runtime::activations_from_name(arguments.activations, "--activations");
+  options.precision = arguments.precision.precision();
   options.threads = globals.threads;
   return options;
 }
@@ -136,9 +138,7 @@ Verb add_eval(CLI::App& program, const Globals& globals) {
   app->add_option("--stride", a->stride, "tokens from one window to the next; default: the context");
   app->add_option("--max-windows", a->max_windows,
                   "score only so many windows, spread evenly over the texts; default: all");
-  app->add_option("--activations", a->activations,
-                  "what quantized linears of the models read, not of the baseline: float, or int8 as generate has it")
-      ->capture_default_str();
+  add_precision(*app, a->precision, " (of the models, not of the baseline)");
   app->add_flag("--bos", a->bos, "put BOS before each document");
   app->add_option("--max-drop", a->max_drop,
                   "exit with 3 when exceeded: perplexity=5%, kl=0.05, top1=20%; several: comma or repeat; default: no "

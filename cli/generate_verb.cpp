@@ -19,7 +19,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct Arguments {
-  std::string model, prompt, prompt_cache, corpus, out, activations = "float";
+  std::string model, prompt, prompt_cache, corpus, out;
+  PrecisionNames precision;
   int64_t max_tokens = 128, batch = 64, skip_documents = 0;
   jobs::SamplingChoice sampling;
   std::vector<std::string> stops;
@@ -33,7 +34,7 @@ int run_prompt(const Arguments& arguments, const Globals& globals) {
                             .sampling = arguments.sampling,
                             .stops = arguments.stops,
                             .prompt_cache = arguments.prompt_cache,
-                            .activations = runtime::activations_from_name(arguments.activations, "--activations"),
+                            .precision = arguments.precision.precision(),
                             .threads = globals.threads};
   const auto result = jobs::continue_prompt(job, [&globals](const std::string& piece) {
     if (!globals.json) print_now(piece);
@@ -72,16 +73,15 @@ int run_corpus(const Arguments& arguments, const Globals& globals) {
   const auto budget = parse_count(arguments.corpus);
   CRUMB_CHECK(budget && *budget > 0, "--corpus: \"{}\" is not a number of tokens, such as 256k", arguments.corpus);
   CRUMB_CHECK(!arguments.out.empty(), "--corpus: --out FILE.jsonl must be given");
-  const auto result =
-      jobs::sample_corpus({.model = arguments.model,
-                           .output = arguments.out,
-                           .tokens = *budget,
-                           .sampling = arguments.sampling,
-                           .skip_documents = arguments.skip_documents,
-                           .batch = arguments.batch,
-                           .activations = runtime::activations_from_name(arguments.activations, "--activations"),
-                           .threads = globals.threads,
-                           .force = globals.force});
+  const auto result = jobs::sample_corpus({.model = arguments.model,
+                                           .output = arguments.out,
+                                           .tokens = *budget,
+                                           .sampling = arguments.sampling,
+                                           .skip_documents = arguments.skip_documents,
+                                           .batch = arguments.batch,
+                                           .precision = arguments.precision.precision(),
+                                           .threads = globals.threads,
+                                           .force = globals.force});
   if (globals.json) {
     print_now(dump_json(Json{{"out", arguments.out},
                              {"documents", result.documents},
@@ -124,7 +124,7 @@ Verb add_generate(CLI::App& program, const Globals& globals) {
   app->add_option("-o,--out", a->out, "the corpus: JSON lines {\"text\": ...}")->needs(corpus);
   add_whole(*app, "--skip-documents", a->skip_documents, "leave out the first documents of this seed")->needs(corpus);
   add_whole(*app, "--batch", a->batch, "documents decoded at once", {.least = 1})->needs(corpus);
-  add_activations(*app, a->activations);
+  add_precision(*app, a->precision);
   return {app, [=, &globals] {
             CRUMB_CHECK(prompt->count() + corpus->count() > 0, "generate: give --prompt TEXT or --corpus TOKENS");
             return corpus->count() > 0 ? run_corpus(*a, globals) : run_prompt(*a, globals);

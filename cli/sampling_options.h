@@ -26,10 +26,19 @@ inline CLI::Option* add_stops(CLI::App& app, std::vector<std::string>& stops) {
       ->allow_extra_args(false);
 }
 
-/// For runtime::activations_from_name.
-inline void add_activations(CLI::App& app, std::string& activations) {
-  app.add_option("--activations", activations,
-                 "what quantized linears read: float, or int8, which is faster and less exact")
+/// For runtime::precision_from_names.
+struct PrecisionNames {
+  std::string activations = "float", cache_type = "f32";
+  runtime::Precision precision() const { return runtime::precision_from_names(activations, cache_type); }
+};
+inline void add_precision(CLI::App& app, PrecisionNames& names, const std::string& whose = "") {
+  app.add_option("--activations", names.activations,
+                 std::string("what quantized linears read: float, or int8, which is faster and less exact") + whose)
+      ->capture_default_str();
+  app.add_option(
+         "--cache-type", names.cache_type,
+         std::string("what keys and values are held in: f32, or f16, which is half of the memory and less exact") +
+             whose)
       ->capture_default_str();
 }
 

@@ -74,12 +74,11 @@ ModelFacts facts_of(const quant::Checkpoint& checkpoint) {
   return facts;
 }
 
-Judged load(const Path& path, runtime::Activations activations, const std::shared_ptr<ThreadPool>& pool) {
+Judged load(const Path& path, const runtime::Precision& precision, const std::shared_ptr<ThreadPool>& pool) {
   const auto checkpoint = quant::open_checkpoint(path);
   Judged judged{facts_of(*checkpoint), checkpoint->load_tokenizer(), nullptr};
   quant::check_vocabulary(*checkpoint, *judged.tokenizer);
-  judged.scorer = std::make_unique<RuntimeScorer>(
-      runtime::load_decoder(*checkpoint, pool, runtime::packed_linears(activations, pool)));
+  judged.scorer = std::make_unique<RuntimeScorer>(runtime::load_decoder(*checkpoint, pool, precision));
   return judged;
 }
 
@@ -219,12 +218,12 @@ std::vector<EvalResult> evaluate_all(const EvalOptions& options, const std::vect
   const auto parallel_for = pool->as_parallel_for();
   const bool has_baseline = !options.baseline.empty();
   std::vector<Judged> all;  // the models, then the baseline
-  for (const auto& path : models) all.push_back(load(path, options.activations, pool));
-  if (has_baseline) all.push_back(load(options.baseline, runtime::Activations::floats, pool));
+  for (const auto& path : models) all.push_back(load(path, options.precision, pool));
+  if (has_baseline) all.push_back(load(options.baseline, {}, pool));
   for (const auto& judged : all) check_comparable(judged, all.back(), has_baseline);
 
   Protocol protocol{.separator = options.separator};
-  if (options.activations == runtime::Activations::int8) protocol.compute += ", int8 activations of quantized linears";
+  if (!options.precision.is_exact()) protocol.compute += ", " + runtime::to_text(options.precision);
   std::vector<std::pair<std::string, int64_t>> declared;
   for (const auto& judged : all) declared.emplace_back(judged.facts.path.string(), judged.scorer->context_length());
   const WindowSize size = resolve_window_size(options, declared);

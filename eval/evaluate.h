@@ -11,15 +11,15 @@
 #include "core/text/token_stream.h"
 #include "core/text/windows.h"
 #include "eval/perplexity.h"
-#include "runtime/packed_linear.h"
+#include "runtime/precision.h"
 
 namespace crumb::eval {
 
 struct EvalOptions {
   Path model;
-  Path baseline;                                                    // empty: perplexity alone
-  int64_t threads = 0;                                              // 0: one per processor
-  runtime::Activations activations = runtime::Activations::floats;  // of the models; the baseline reads floats
+  Path baseline;                 // empty: perplexity alone
+  int64_t threads = 0;           // 0: one per processor
+  runtime::Precision precision;  // of the models; the baseline's is exact
 
   std::vector<Path> texts;
   std::string separator;

@@ -48,7 +48,7 @@ const char* ChatAnswer::finish_reason() const {
 
 Chat::Chat(const ChatJob& job)
     : job_(job),
-      model_(load_model(job.model, job.activations, job.threads)),
+      model_(load_model(job.model, job.precision, job.threads)),
       template_(*model_.tokenizer, job.model.string()),
       session_(*model_.decoder),
       end_tokens_(template_.end_tokens()) {

@@ -23,7 +23,7 @@ struct ChatJob {
   SamplingChoice sampling;              // temperature 0.7 unless given
   std::vector<std::string> stops;       // texts that end an answer, beside the model's own ends
   Path prompt_cache;                    // read where the file is there; save_cache() writes it; "": none
-  runtime::Activations activations = runtime::Activations::floats;
+  runtime::Precision precision;
   int64_t threads = 0;  // 0: one per processor
 };
 

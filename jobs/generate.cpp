@@ -127,7 +127,7 @@ double PromptResult::decode_rate() const {
 
 PromptResult continue_prompt(const PromptJob& job, const std::function<void(const std::string&)>& show) {
   runtime::StopStrings stops(job.stops);
-  const RunningModel model = load_model(job.model, job.activations, job.threads);
+  const RunningModel model = load_model(job.model, job.precision, job.threads);
   PromptResult out;
   out.load_seconds = model.load_seconds;
   out.prompt_tokens = model.tokenizer->encode(text::checked_text(job.prompt, "--prompt"), true);
@@ -173,7 +173,7 @@ PromptResult continue_prompt(const PromptJob& job, const std::function<void(cons
 CorpusResult sample_corpus(const CorpusJob& job) {
   require_apart(job.output, {job.model});
   require_new_file(job.output, job.force);
-  RunningModel model = load_model(job.model, job.activations, job.threads);
+  RunningModel model = load_model(job.model, job.precision, job.threads);
   const Stopwatch watch;
   CorpusSampler sampler(model, job);
   const auto documents = sampler.run();

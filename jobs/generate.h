@@ -19,7 +19,7 @@ struct PromptJob {
   SamplingChoice sampling;         // temperature 0 unless given
   std::vector<std::string> stops;  // texts that end it; nothing of them is shown or kept
   Path prompt_cache;               // what was computed of a prompt: read where the file is there, and written; "": none
-  runtime::Activations activations = runtime::Activations::floats;
+  runtime::Precision precision;
   int64_t threads = 0;  // 0: one per processor
 };
 
@@ -52,7 +52,7 @@ struct CorpusJob {
   SamplingChoice sampling;     // temperature 1 unless given
   int64_t skip_documents = 0;  // the first ones of this seed
   int64_t batch = 64;          // documents decoded at once
-  runtime::Activations activations = runtime::Activations::floats;
+  runtime::Precision precision;
   int64_t threads = 0;
   bool force = false;  // replaces an output that exists
 };

@@ -11,15 +11,15 @@
 
 namespace crumb::jobs {
 
-RunningModel load_model(const Path& path, runtime::Activations activations, int64_t threads) {
+RunningModel load_model(const Path& path, const runtime::Precision& precision, int64_t threads) {
   const Stopwatch watch;
   RunningModel model;
   model.checkpoint = quant::open_checkpoint(path);
   model.tokenizer = model.checkpoint->load_tokenizer();
   quant::check_vocabulary(*model.checkpoint, *model.tokenizer);
   const auto pool = std::make_shared<ThreadPool>(static_cast<int>(threads));
-  model.decoder = runtime::load_decoder(*model.checkpoint, pool, runtime::packed_linears(activations, pool));
-  model.activations = activations;
+  model.decoder = runtime::load_decoder(*model.checkpoint, pool, precision);
+  model.precision = precision;
   model.load_seconds = watch.seconds();
   return model;
 }
@@ -34,9 +34,9 @@ std::vector<tokenizer::TokenId> document_ends(const RunningModel& model) {
 
 std::string cache_identity(const RunningModel& model) {
   const Path& path = model.checkpoint->path();
-  return fmt::format(
-      "{} {} {} {} {}", quant::weights_fingerprint(path), quant::weights_times(path), quant::config_fingerprint(path),
-      runtime::activations_names()[static_cast<size_t>(model.activations)], kernels::isa_name(kernels::best_isa()));
+  return fmt::format("{} {} {} {} {}", quant::weights_fingerprint(path), quant::weights_times(path),
+                     quant::config_fingerprint(path), runtime::to_text(model.precision),
+                     kernels::isa_name(kernels::best_isa()));
 }
 
 runtime::SamplingOptions sampling_options(const SamplingChoice& choice, const RunningModel& model,

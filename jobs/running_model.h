@@ -10,7 +10,7 @@
 #include "core/tokenizer/tokenizer.h"
 #include "quant/checkpoint.h"
 #include "runtime/decoder.h"
-#include "runtime/packed_linear.h"
+#include "runtime/precision.h"
 #include "runtime/sampling.h"
 
 namespace crumb::jobs {
@@ -29,18 +29,18 @@ struct RunningModel {
   std::unique_ptr<quant::Checkpoint> checkpoint;
   std::unique_ptr<tokenizer::Tokenizer> tokenizer;
   std::unique_ptr<runtime::Decoder> decoder;
-  runtime::Activations activations = runtime::Activations::floats;  // of its packed linears
+  runtime::Precision precision;
   double load_seconds = 0;
 };
 
 /// `threads`: 0: one per processor. UserError: no such model, a tokenizer that does not fit it.
-RunningModel load_model(const Path& path, runtime::Activations activations, int64_t threads);
+RunningModel load_model(const Path& path, const runtime::Precision& precision, int64_t threads);
 
 /// What ends a document: every end token of the tokenizer, and BOS, with which some models separate documents.
 std::vector<tokenizer::TokenId> document_ends(const RunningModel& model);
 
-/// What a prompt cache of the model is known by: its weights, its configuration, what its linears read, and the
-/// instruction set, which decides the last bits of what is computed.
+/// What a prompt cache of the model is known by: its weights, its configuration, what it computes in,
+/// and the instruction set, which decides the last bits of what is computed.
 std::string cache_identity(const RunningModel& model);
 
 runtime::SamplingOptions sampling_options(const SamplingChoice& choice, const RunningModel& model,

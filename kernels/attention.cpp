@@ -5,10 +5,16 @@
 
 namespace crumb::kernels {
 
-void attend(const AttentionArguments& a, Isa isa) {
-  const int64_t rows = a.count * a.heads;
-  const int64_t scratch = kMatmulScratch + rows * (kKeysPerBlock + 2 * a.dim + 2);  // see AttentionRows
-  kernel_table(isa).attend(a, thread_scratch(scratch));
+namespace {
+
+template <class T>
+float* scratch_for(const AttentionArguments<T>& a) {
+  return thread_scratch(kMatmulScratch + a.count * a.heads * (kKeysPerBlock + 2 * a.dim + 2));  // see AttentionRows
 }
+
+}  // namespace
+
+void attend(const AttentionArguments<float>& a, Isa isa) { kernel_table(isa).attend(a, scratch_for(a)); }
+void attend(const AttentionArguments<Half>& a, Isa isa) { kernel_table(isa).attend_half(a, scratch_for(a)); }
 
 }  // namespace crumb::kernels

@@ -4,22 +4,33 @@
 
 #include <cstdint>
 
+#include "core/common/half.h"
 #include "kernels/cpu_features.h"
 
 namespace crumb::kernels {
 
+/// Positions whose keys lie interleaved, so that a register holds one value of neighbouring keys and scores need no
+/// sums across lanes: value i of position p lies at key_index(p, i, dim).
+inline constexpr int64_t kKeyPanel = 32;
+inline int64_t key_index(int64_t position, int64_t i, int64_t dim) {
+  return (position / kKeyPanel * dim + i) * kKeyPanel + position % kKeyPanel;
+}
+
 /// `count` tokens in a row, the first at `position`, each with `heads` queries that share the key/value head. A query
-/// at position p sees the keys at max(0, p - window + 1) .. p (window 0: 0 .. p).
+/// at position p sees the keys at max(0, p - window + 1) .. p (window 0: 0 .. p). T: float or Half.
+template <class T>
 struct AttentionArguments {
   const float* q;  // [count, heads, dim], tokens `stride` floats apart
   float* out;      // like q
   int64_t stride, count, heads, dim;
   int64_t position, window;
-  const float *keys, *values;  // [positions, dim], from position 0 on
+  const T* keys;    // by key_index, from position 0 on, whole panels
+  const T* values;  // [positions, dim], from position 0 on
 };
 
-/// out = softmax(q k^T / sqrt(dim)) v. Keys are read once for all queries. What a query gets does not depend on the
-/// others of the call.
-void attend(const AttentionArguments& arguments, Isa isa = best_isa());
+/// out = softmax(q k^T / sqrt(dim)) v in float. Keys are read once for all queries. What a query gets does not depend
+/// on the others of the call.
+void attend(const AttentionArguments<float>& arguments, Isa isa = best_isa());
+void attend(const AttentionArguments<Half>& arguments, Isa isa = best_isa());
 
 }  // namespace crumb::kernels

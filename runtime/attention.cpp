@@ -1,6 +1,7 @@
 #include "runtime/attention.h"
 
 #include <algorithm>
+#include <variant>
 
 #include "kernels/attention.h"
 
@@ -33,16 +34,19 @@ void attend(const std::vector<AttentionItem>& items, int64_t layer, const arch::
     for (int64_t i = begin; i < end; ++i) {
       const auto& [part, kv_head] = items[static_cast<size_t>(i)];
       const int64_t offset = part.first * row + kv_head * group * gqa.head_dim;
-      kernels::attend({.q = q + offset,
-                       .out = out + offset,
-                       .stride = row,
-                       .count = part.count,
-                       .heads = group,
-                       .dim = gqa.head_dim,
-                       .position = part.position,
-                       .window = spec.window,
-                       .keys = part.cache->keys(layer, kv_head),
-                       .values = part.cache->values(layer, kv_head)});
+      const auto attend_over = [&, &part = part]<class T>(const KvCache::View<T>& view) {
+        kernels::attend(kernels::AttentionArguments<T>{.q = q + offset,
+                                                       .out = out + offset,
+                                                       .stride = row,
+                                                       .count = part.count,
+                                                       .heads = group,
+                                                       .dim = gqa.head_dim,
+                                                       .position = part.position,
+                                                       .window = spec.window,
+                                                       .keys = view.keys,
+                                                       .values = view.values});
+      };
+      std::visit(attend_over, part.cache->view(layer, kv_head));
     }
   });
 }

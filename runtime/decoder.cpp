@@ -80,8 +80,9 @@ class EmbeddingRows {
 
 class FloatDecoder : public Decoder {
  public:
-  FloatDecoder(const quant::Checkpoint& checkpoint, std::shared_ptr<Executor> executor, LinearMaker make_linear)
-      : spec_(checkpoint.spec()), executor_(std::move(executor)), make_linear_(std::move(make_linear)) {
+  FloatDecoder(const quant::Checkpoint& checkpoint, std::shared_ptr<Executor> executor, LinearMaker make_linear,
+               CacheType cache)
+      : spec_(checkpoint.spec()), executor_(std::move(executor)), make_linear_(std::move(make_linear)), cache_(cache) {
     auto embedding = quant::read_all(checkpoint, checkpoint.tensor({Slot::embedding}));
     for (int i = 0; i < static_cast<int>(spec_.num_layers()); ++i) layers_.push_back(load_layer(checkpoint, i));
     final_norm_ = quant::read_all(checkpoint, checkpoint.tensor({Slot::final_norm}));
@@ -90,7 +91,7 @@ class FloatDecoder : public Decoder {
   }
 
   const arch::DecoderSpec& spec() const override { return spec_; }
-  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<KvCache>(spec_); }
+  std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<KvCache>(spec_, cache_); }
 
   void forward(std::span<const SequenceInput> inputs, LogitsFor which, const LogitsSink& logits) override {
     for (const auto& input : inputs) check_input(input);
@@ -230,8 +231,7 @@ class FloatDecoder : public Decoder {
     auto& cache = *segments_[static_cast<size_t>(segment)].cache;
     const int64_t dim = gqa.head_dim, offset = token * gqa.kv_heads * dim;
     for (int64_t head = 0; head < gqa.kv_heads; ++head) {
-      std::copy_n(key_.data() + offset + head * dim, dim, cache.keys(layer, head) + position * dim);
-      std::copy_n(value_.data() + offset + head * dim, dim, cache.values(layer, head) + position * dim);
+      cache.put(layer, head, position, key_.data() + offset + head * dim, value_.data() + offset + head * dim);
     }
   }
 
@@ -311,6 +311,7 @@ class FloatDecoder : public Decoder {
   std::vector<float> final_norm_;
   std::vector<Layer> layers_;
   std::unique_ptr<LinearGroup> head_;
+  CacheType cache_;
 
   // Of the pass that runs. The activations are [tokens, ...].
   int64_t tokens_ = 0;
@@ -323,8 +324,8 @@ class FloatDecoder : public Decoder {
 }  // namespace
 
 std::unique_ptr<Decoder> load_decoder(const quant::Checkpoint& checkpoint, std::shared_ptr<Executor> executor,
-                                      const LinearMaker& make_linear) {
-  return std::make_unique<FloatDecoder>(checkpoint, std::move(executor), make_linear);
+                                      const LinearMaker& make_linear, CacheType cache) {
+  return std::make_unique<FloatDecoder>(checkpoint, std::move(executor), make_linear, cache);
 }
 
 }  // namespace crumb::runtime

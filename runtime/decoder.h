@@ -1,10 +1,11 @@
-// The decoder that runs models: float32, no Torch. Built from any checkpoint; sequences keep their attention state in a
+// The decoder that runs models, no Torch. Built from any checkpoint; sequences keep their attention state in a
 // SequenceState.
 #pragma once
 
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "core/arch/decoder_spec.h"
@@ -27,7 +28,11 @@ class SequenceState {
   void clear() { truncate(0); }
   /// A copy that goes on by itself: candidates of a speculation, prompts that begin alike, several continuations.
   virtual std::unique_ptr<SequenceState> fork() const = 0;
+  virtual int64_t bytes() const = 0;  // of memory
 };
+
+/// How sequences hold their keys and values: as they are, or rounded to half of the bytes.
+enum class CacheType { f32, f16 };
 
 /// Tokens to append to one sequence, and which of their positions need logits.
 struct SequenceInput {
@@ -51,8 +56,8 @@ class Decoder {
 };
 
 /// UserError: vocabulary, shapes or values that do not fit. `make_linear`: asked for the groups of each layer and for
-/// the head (make_linears()).
+/// the head (make_linears()). `cache`: of new_state().
 std::unique_ptr<Decoder> load_decoder(const quant::Checkpoint& checkpoint, std::shared_ptr<Executor> executor,
-                                      const LinearMaker& make_linear = nullptr);
+                                      const LinearMaker& make_linear = nullptr, CacheType cache = CacheType::f32);
 
 }  // namespace crumb::runtime

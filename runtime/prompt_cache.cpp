@@ -20,23 +20,27 @@ std::string_view bytes_of(const void* data, int64_t bytes) {
   return {static_cast<const char*>(data), static_cast<size_t>(bytes)};
 }
 
-/// Calls visit(layer, is_key, head, floats) for the keys and then the values of every head of every layer.
+/// Calls visit(layer, is_key, head) for the keys and then the values of every head of every layer.
 template <class Visit>
-void for_each_head(KvCache& cache, const Visit& visit) {
+void for_each_head(const KvCache& cache, const Visit& visit) {
   for (int64_t layer = 0; layer < cache.num_layers(); ++layer) {
     for (const bool is_key : {true, false}) {
-      for (int64_t head = 0; head < cache.kv_heads(layer); ++head)
-        visit(layer, is_key, head, is_key ? cache.keys(layer, head) : cache.values(layer, head));
+      for (int64_t head = 0; head < cache.kv_heads(layer); ++head) visit(layer, is_key, head);
     }
   }
 }
 
+std::vector<float> floats_of(const KvCache& cache, int64_t layer, bool is_key, int64_t head, int64_t length) {
+  return is_key ? cache.keys(layer, head, length) : cache.values(layer, head, length);
+}
+
 std::string tensor_name(int64_t layer, bool is_key) { return fmt::format("{}.{}", layer, is_key ? "keys" : "values"); }
 
-std::string hash_of(KvCache& cache, std::span<const TokenId> tokens) {
+std::string hash_of(const KvCache& cache, std::span<const TokenId> tokens) {
   uint64_t h = hash_bytes(0, bytes_of(tokens.data(), static_cast<int64_t>(tokens.size_bytes())));
-  for_each_head(cache, [&](int64_t layer, bool, int64_t, const float* floats) {
-    h = hash_bytes(h, bytes_of(floats, static_cast<int64_t>(tokens.size()) * cache.head_dim(layer) * kFloat));
+  for_each_head(cache, [&](int64_t layer, bool is_key, int64_t head) {
+    const auto floats = floats_of(cache, layer, is_key, head, static_cast<int64_t>(tokens.size()));
+    h = hash_bytes(h, bytes_of(floats.data(), static_cast<int64_t>(floats.size()) * kFloat));
   });
   return fmt::format("{:016x}", h);
 }
@@ -65,14 +69,23 @@ std::vector<TokenId> read_tokens(const formats::SafetensorsReader& reader, const
 }
 
 void read_layers(const formats::SafetensorsReader& reader, const std::string& name, int64_t length, KvCache& cache) {
-  for_each_head(cache, [&](int64_t layer, bool is_key, int64_t head, float* floats) {
+  const auto bytes_of_layer = [&](int64_t layer, bool is_key) {
     const auto& tensor = reader.at(tensor_name(layer, is_key));
     const std::vector<int64_t> shape = {cache.kv_heads(layer), length, cache.head_dim(layer)};
     CRUMB_CHECK(tensor.dtype == DType::f32 && tensor.shape == shape,
                 "{}: {} is not of the shape that the model's keys and values have", name, tensor.name);
-    const int64_t bytes = length * cache.head_dim(layer) * kFloat;
-    std::memcpy(floats, reader.bytes(tensor).data() + head * bytes, static_cast<size_t>(bytes));
-  });
+    return reader.bytes(tensor).data();
+  };
+  for (int64_t layer = 0; layer < cache.num_layers(); ++layer) {
+    const int64_t dim = cache.head_dim(layer);
+    const auto *keys = bytes_of_layer(layer, true), *values = bytes_of_layer(layer, false);
+    std::vector<float> key(static_cast<size_t>(dim)), value(key.size());
+    for (int64_t row = 0; row < cache.kv_heads(layer) * length; ++row) {
+      std::memcpy(key.data(), keys + row * dim * kFloat, key.size() * sizeof(float));
+      std::memcpy(value.data(), values + row * dim * kFloat, value.size() * sizeof(float));
+      cache.put(layer, row / length, row % length, key.data(), value.data());
+    }
+  }
 }
 
 }  // namespace
@@ -90,8 +103,9 @@ void save_prompt_cache(const Path& path, SequenceState& state, std::span<const T
   }
   writer.begin_file(path);
   writer.write(tokens.data(), static_cast<int64_t>(tokens.size_bytes()));
-  for_each_head(cache, [&](int64_t layer, bool, int64_t, const float* floats) {
-    writer.write(floats, length * cache.head_dim(layer) * kFloat);
+  for_each_head(cache, [&](int64_t layer, bool is_key, int64_t head) {
+    const auto floats = floats_of(cache, layer, is_key, head, length);
+    writer.write(floats.data(), static_cast<int64_t>(floats.size()) * kFloat);
   });
   writer.finish();
 }

@@ -5,16 +5,17 @@
 #include <atomic>
 #include <cstdint>
 #include <cstdlib>
-#include <functional>
 #include <memory>
 #include <new>
+
+#include "core/common/function_ref.h"
 
 namespace crumb {
 
 class Executor {
  public:
   /// `thread` is below num_threads(); no two calls of one run have the same at the same time.
-  using Body = std::function<void(int64_t begin, int64_t end, int thread)>;
+  using Body = FunctionRef<void(int64_t begin, int64_t end, int thread)>;
 
   virtual ~Executor() = default;
   virtual int num_threads() const = 0;

@@ -1,4 +1,8 @@
 // A pool of threads: the Executor of programs without Torch.
+//
+// Decoding a token is some hundred loops of a few microseconds: work is handed over by atomics, and a thread that has
+// none looks for more for a while before it sleeps. With more threads than processors none looks: it would only keep
+// another from working.
 #pragma once
 
 #include <cstdint>

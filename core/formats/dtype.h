@@ -1,10 +1,12 @@
-// Element types of safetensors files, and the two 16-bit float conversions.
+// Element types of safetensors files, and their conversions.
 #pragma once
 
 #include <bit>
 #include <cstdint>
 #include <optional>
 #include <string_view>
+
+#include "core/common/half.h"  // of F16
 
 namespace crumb::formats {
 
@@ -23,14 +25,6 @@ inline uint16_t to_bf16(float value) {
   return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 inline float round_to_bf16(float value) { return from_bf16(to_bf16(value)); }
-
-/// IEEE binary16; to_f16 rounds to nearest even. A NaN keeps its sign and the upper bits of its payload and turns
-/// quiet.
-float from_f16(uint16_t bits);
-uint16_t to_f16(float value);
-/// The same, bit for bit, by integer arithmetic: what machines without conversion instructions (F16C) use.
-float portable_from_f16(uint16_t bits);
-uint16_t portable_to_f16(float value);
 
 /// Converts `count` elements of a float type (F16, BF16, F32, F64, F8_*) to float. Throws UserError for integer types.
 void to_float(DType dtype, const void* data, int64_t count, float* out);

@@ -11,8 +11,9 @@ struct AttentionRows {
   float *q, *sums;        // [rows, dim]; sums: of values by their exponentials
   float* scores;          // [rows, kKeysPerBlock]
   float *peaks, *totals;  // [rows]: the largest score and the sum of exponentials so far
-  float* panel;           // for the products
+  float* panel;           // for the last columns of values
 };
+static_assert(kKeysPerBlock % kKeyPanel == 0 && kKeyPanel % kTileCols == 0);
 
 /// One row's scores become exponentials, 0 outside [begin, end); its peak, total and sums follow.
 inline void softmax_step(float* scores, int64_t begin, int64_t end, float scale, int64_t dim, float* sums, float* peak,
@@ -40,26 +41,52 @@ inline void softmax_step(float* scores, int64_t begin, int64_t end, float scale,
   *total += sum(exponentials);
 }
 
-inline void attend_block(const AttentionArguments& a, const AttentionRows& rows, int64_t first_key, int64_t last_key) {
-  const int64_t num_rows = a.count * a.heads, keys = last_key - first_key;
-  matmul_rows({rows.q, a.dim, num_rows, a.keys + first_key * a.dim, nullptr, keys, a.dim, rows.scores, kKeysPerBlock},
-              0, keys, rows.panel);
+/// scores = q k^T of the keys [first_key, first_key + keys), which begin a panel.
+template <class T>
+inline void score_keys(const AttentionArguments<T>& a, const AttentionRows& rows, int64_t first_key, int64_t keys) {
+  for (int64_t key = 0; key < keys; key += kTileCols) {
+    const T* panel = a.keys + (first_key + key) / kKeyPanel * kKeyPanel * a.dim + key % kKeyPanel;
+    for (int64_t i = 0; i < a.dim; i += kDepth) {
+      const ProductOf<T> product{panel + i * kKeyPanel, min_of(kDepth, a.dim - i), kTileCols, i > 0, {}, kKeyPanel};
+      multiply(product, rows.q + i, a.dim, a.count * a.heads, rows.scores + key, kKeysPerBlock);
+    }
+  }
+}
+
+/// sums += scores v of the keys [first_key, first_key + keys).
+template <class T>
+inline void add_values(const AttentionArguments<T>& a, const AttentionRows& rows, int64_t first_key, int64_t keys) {
+  const int64_t num_rows = a.count * a.heads;
+  for (int64_t c = 0; c < a.dim; c += kTileCols) {
+    const T* values = a.values + first_key * a.dim + c;
+    if (c + kTileCols <= a.dim) {
+      multiply(ProductOf<T>{values, keys, kTileCols, true, {}, a.dim}, rows.scores, kKeysPerBlock, num_rows,
+               rows.sums + c, a.dim);
+    } else {
+      pack_cols(values, a.dim, a.dim - c, keys, rows.panel);
+      multiply(Product{rows.panel, keys, a.dim - c, true, {}}, rows.scores, kKeysPerBlock, num_rows, rows.sums + c,
+               a.dim);
+    }
+  }
+}
+
+template <class T>
+inline void attend_block(const AttentionArguments<T>& a, const AttentionRows& rows, int64_t first_key,
+                         int64_t last_key) {
+  score_keys(a, rows, first_key, last_key - first_key);
   const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(a.dim));
-  for (int64_t r = 0; r < num_rows; ++r) {
+  for (int64_t r = 0; r < a.count * a.heads; ++r) {
     const int64_t position = a.position + r / a.heads;
     const int64_t begin = a.window > 0 ? min_of(kKeysPerBlock, max_of(0, position - a.window + 1 - first_key)) : 0;
     const int64_t end = max_of(begin, min_of(kKeysPerBlock, position + 1 - first_key));
     softmax_step(rows.scores + r * kKeysPerBlock, begin, end, scale, a.dim, rows.sums + r * a.dim, rows.peaks + r,
                  rows.totals + r);
   }
-  for (int64_t c = 0; c < a.dim; c += kTileCols) {
-    const int64_t width = min_of(kTileCols, a.dim - c);
-    pack_cols(a.values + first_key * a.dim + c, a.dim, width, keys, rows.panel);
-    multiply(Product{rows.panel, keys, width, true, {}}, rows.scores, kKeysPerBlock, num_rows, rows.sums + c, a.dim);
-  }
+  add_values(a, rows, first_key, last_key - first_key);
 }
 
-inline void attend_queries(const AttentionArguments& a, float* scratch) {
+template <class T>
+inline void attend_queries(const AttentionArguments<T>& a, float* scratch) {
   const int64_t num_rows = a.count * a.heads, row = a.heads * a.dim;
   AttentionRows rows;
   rows.panel = scratch;

@@ -60,7 +60,8 @@ inline void pack_rows(const float* w, int64_t stride, int64_t rows, int64_t dept
 }
 
 /// panel[k][c] = v[k][c], 0 for c beyond `cols`.
-inline void pack_cols(const float* v, int64_t stride, int64_t cols, int64_t depth, float* panel) {
+template <class T>
+inline void pack_cols(const T* v, int64_t stride, int64_t cols, int64_t depth, float* panel) {
   for (int64_t k = 0; k < depth; ++k) {
     for (int64_t first = 0; first < kTileCols; first += kLanes) {
       const int64_t count = min_of(kLanes, max_of(0, cols - first));
@@ -69,13 +70,14 @@ inline void pack_cols(const float* v, int64_t stride, int64_t cols, int64_t dept
   }
 }
 
-/// A panel and what happens to the values of y that it gives. W: float, or Bf16 that is widened as it is read.
+/// A panel and what happens to the values of y that it gives. W: float, or 16 bits that are widened as they are read.
 template <class W>
 struct ProductOf {
-  const W* panel;  // [depth][kTileCols]
+  const W* panel;  // [depth][kTileCols], rows `stride` apart
   int64_t depth, width;
   bool add;     // to what y holds; otherwise y starts as
   Vec bias[2];  // this
+  int64_t stride = kTileCols;
 };
 using Product = ProductOf<float>;
 
@@ -88,7 +90,7 @@ inline void multiply_tile(const ProductOf<W>& product, const float* x, int64_t x
 #pragma GCC unroll 4
   for (int i = 0; i < (M + 2) / 3; ++i) rows[i] = x + 3 * i * x_stride;
   const W* panel = product.panel;
-  for (int64_t k = 0; k < product.depth; ++k, panel += kTileCols) {
+  for (int64_t k = 0; k < product.depth; ++k, panel += product.stride) {
     if constexpr (M == 1) __builtin_prefetch(reinterpret_cast<const char*>(panel) + kPrefetchBytes);
     const Vec left = load(panel), right = load(panel + kLanes);
 #pragma GCC unroll 12
@@ -114,9 +116,15 @@ inline void multiply(const ProductOf<W>& product, const float* x, int64_t x_stri
   int64_t t = 0;
   for (; t + kTileRows <= tokens; t += kTileRows)
     multiply_tile<kTileRows>(product, x + t * x_stride, x_stride, y + t * y_stride, y_stride);
-  for (; t + kTileRows / 2 <= tokens; t += kTileRows / 2)
-    multiply_tile<kTileRows / 2>(product, x + t * x_stride, x_stride, y + t * y_stride, y_stride);
-  for (; t < tokens; ++t) multiply_tile<1>(product, x + t * x_stride, x_stride, y + t * y_stride, y_stride);
+  const auto tile = [&]<int M>() {
+    if (t + M > tokens) return;
+    multiply_tile<M>(product, x + t * x_stride, x_stride, y + t * y_stride, y_stride);
+    t += M;
+  };
+  tile.template operator()<kTileRows / 2>();
+  tile.template operator()<4>();
+  tile.template operator()<3>();
+  while (t < tokens) tile.template operator()<1>();
 }
 
 /// Panels of all cols, one after the other.

@@ -147,12 +147,16 @@ void copy_weights(const float* w, int64_t rows, int64_t cols, W* packed) {
   for (int64_t i = 0; i < rows * cols; ++i) write(packed + i, w[i]);
 }
 
-void attend_query(const AttentionArguments& a, const float* q, int64_t position, float* out) {
+float value_of(float x) { return x; }
+float value_of(Half x) { return from_f16(x.bits); }
+
+template <class T>
+void attend_query(const AttentionArguments<T>& a, const float* q, int64_t position, float* out) {
   const int64_t first = a.window > 0 ? std::max<int64_t>(0, position - a.window + 1) : 0;
   std::vector<double> scores;
   for (int64_t key = first; key <= position; ++key) {
     double score = 0;
-    for (int64_t i = 0; i < a.dim; ++i) score += static_cast<double>(q[i]) * a.keys[key * a.dim + i];
+    for (int64_t i = 0; i < a.dim; ++i) score += static_cast<double>(q[i]) * value_of(a.keys[key_index(key, i, a.dim)]);
     scores.push_back(score / std::sqrt(static_cast<double>(a.dim)));
   }
   const double peak = *std::max_element(scores.begin(), scores.end());
@@ -161,12 +165,13 @@ void attend_query(const AttentionArguments& a, const float* q, int64_t position,
   for (int64_t i = 0; i < a.dim; ++i) {
     double sum = 0;
     for (size_t key = 0; key < scores.size(); ++key)
-      sum += scores[key] * a.values[(first + static_cast<int64_t>(key)) * a.dim + i];
+      sum += scores[key] * value_of(a.values[(first + static_cast<int64_t>(key)) * a.dim + i]);
     out[i] = static_cast<float>(sum / total);
   }
 }
 
-void attend_queries(const AttentionArguments& a, float* /*scratch*/) {
+template <class T>
+void attend_queries(const AttentionArguments<T>& a, float* /*scratch*/) {
   for (int64_t t = 0; t < a.count; ++t) {
     for (int64_t head = 0; head < a.heads; ++head) {
       const int64_t offset = t * a.stride + head * a.dim;
@@ -201,7 +206,8 @@ const KernelTable kReferenceTable = {
     .pack_weights_bf16 = copy_weights<Bf16>,
     .code_matmul = portable::code_matmul,
     .code_matmul_float = multiply_codes,
-    .attend = attend_queries,
+    .attend = attend_queries<float>,
+    .attend_half = attend_queries<Half>,
     .exp = exp_values<float>,
     .exp_double = exp_values<double>,
     .log = log_values,

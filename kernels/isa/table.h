@@ -63,8 +63,9 @@ struct KernelTable {
   /// Likewise; begin is a multiple of kPanelRows / kCodePanelRows, scratch as for `matmul`.
   void (*code_matmul_float)(const float* x, int64_t tokens, const CodeProduct& product, int64_t begin, int64_t end,
                             float* scratch);
-  /// scratch: attention_scratch(arguments) floats.
-  void (*attend)(const AttentionArguments& arguments, float* scratch);
+  /// scratch: what kernels/attention.cpp gives.
+  void (*attend)(const AttentionArguments<float>& arguments, float* scratch);
+  void (*attend_half)(const AttentionArguments<Half>& arguments, float* scratch);
   /// y = e^x and ln x, x in double only where that is the name: what the functions above use, for tests.
   void (*exp)(const float* x, int64_t n, float* y);
   void (*exp_double)(const double* x, int64_t n, double* y);

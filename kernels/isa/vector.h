@@ -1,5 +1,5 @@
-// Vectors of CRUMB_LANES floats (8 or 16) through the compiler's vector types; bfloat16 data is widened on loading and
-// rounded to nearest even on storing.
+// Vectors of CRUMB_LANES floats (8 or 16) through the compiler's vector types; 16-bit data is widened on loading,
+// bfloat16 rounded to nearest even on storing.
 //
 // Files of different instruction sets include this, so everything is in an anonymous namespace: an inline function that
 // two object files share is kept once by the linker, and the copy kept may need what this machine lacks. For the same
@@ -8,6 +8,11 @@
 
 #include <cstdint>
 
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+#include "core/common/half.h"
 #include "kernels/bf16.h"
 
 #ifndef CRUMB_LANES
@@ -46,6 +51,23 @@ inline Vec load(const Bf16* p) {
   VecShort v;
   __builtin_memcpy(&v, p, sizeof v);
   return __builtin_bit_cast(Vec, __builtin_convertvector(v, VecInt) << 16);
+}
+inline Vec load(const Half* p) {
+#if defined(__F16C__) && CRUMB_LANES == 16
+  // By mask: without one GCC 12 warns of its own uninitialised register.
+  return __builtin_bit_cast(Vec,
+                            _mm512_maskz_cvtph_ps(0xFFFF, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+#elif defined(__F16C__)
+  return __builtin_bit_cast(Vec, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#elif defined(__aarch64__)
+  __fp16 __attribute__((vector_size(2 * CRUMB_LANES))) v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return __builtin_convertvector(v, Vec);
+#else
+  Vec v{};
+  for (int64_t i = 0; i < kLanes; ++i) v[i] = from_f16(p[i].bits);
+  return v;
+#endif
 }
 
 inline void store(float* p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }

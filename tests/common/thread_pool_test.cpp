@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <mutex>
 #include <stdexcept>
@@ -178,6 +179,29 @@ TEST(ThreadPool, AfterAnExceptionOfASerialCallIsNotTakenForABody) {
   ThreadPool pool(4);
   EXPECT_THROW(pool.parallel_for(1, 1, [](int64_t, int64_t) { throw std::runtime_error("x"); }), std::runtime_error);
   EXPECT_EQ(ranges_of(pool, 100, 1).size(), 4u);
+}
+
+TEST(ThreadPool, LosesNoneOfManyShortRuns) {
+  for (const int threads : {2, 5}) {
+    ThreadPool pool(threads);
+    int64_t sums[5] = {};  // not atomic: a run that ended before its parts would be a race
+    for (int64_t run = 0; run < 20000; ++run)
+      pool.run(threads, 1, [&](int64_t begin, int64_t, int) { sums[begin] += run; });
+    for (int i = 0; i < threads; ++i) EXPECT_EQ(sums[i], 20000 * 19999 / 2) << threads;
+  }
+}
+
+TEST(ThreadPool, WakesThreadsThatFellAsleep) {
+  ThreadPool pool(2);
+  for (int i = 0; i < 3; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    std::atomic<int> arrived{0};
+    pool.run(2, 1, [&](int64_t, int64_t, int) {
+      ++arrived;
+      while (arrived < 2) std::this_thread::yield();
+    });
+    EXPECT_EQ(arrived, 2);
+  }
 }
 
 TEST(ThreadPool, CanBeCalledFromSeveralThreads) {

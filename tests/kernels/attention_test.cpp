@@ -19,28 +19,59 @@ constexpr Case kCases[] = {{0, 1, 1, 8, 0},     {0, 5, 2, 16, 0},     {63, 2, 3,
                            {100, 30, 3, 64, 0}, {0, 200, 1, 20, 0},   {190, 40, 4, 128, 0},
                            {70, 90, 2, 32, 7},  {300, 70, 1, 48, 64}, {10, 3, 2, 300, 0}};
 
+std::vector<Half> halves(const std::vector<float>& floats) {
+  std::vector<Half> out;
+  for (const float x : floats) out.push_back({to_f16(x)});
+  return out;
+}
+std::vector<float> rounded_to_half(std::vector<float> floats) {
+  for (float& x : floats) x = from_f16(to_f16(x));
+  return floats;
+}
+
 struct Problem {
-  std::vector<float> q, keys, values;
+  std::vector<float> q, keys, values;  // keys by key_index; what no position holds is NaN
   explicit Problem(const Case& c)
       : q(normal_values(c.count * c.heads * c.dim, 1)),
-        keys(normal_values((c.position + c.count) * c.dim, 2, 1.5)),
-        values(normal_values((c.position + c.count) * c.dim, 3)) {}
-  std::vector<float> run(Isa isa, const Case& c) const {
+        keys(static_cast<size_t>((c.position + c.count + kKeyPanel - 1) / kKeyPanel * kKeyPanel * c.dim), NAN),
+        values(normal_values((c.position + c.count) * c.dim, 3)) {
+    const auto rows = normal_values((c.position + c.count) * c.dim, 2, 1.5);
+    for (int64_t i = 0; i < static_cast<int64_t>(rows.size()); ++i)
+      keys[static_cast<size_t>(key_index(i / c.dim, i % c.dim, c.dim))] = rows[static_cast<size_t>(i)];
+  }
+  std::vector<float> run(Isa isa, const Case& c) const { return run_on(keys, values, isa, c); }
+  std::vector<float> run_on_halves(Isa isa, const Case& c) const {
+    return run_on(halves(keys), halves(values), isa, c);
+  }
+
+ private:
+  template <class T>
+  std::vector<float> run_on(const std::vector<T>& k, const std::vector<T>& v, Isa isa, const Case& c) const {
     std::vector<float> out(q.size(), NAN);
-    attend({.q = q.data(),
-            .out = out.data(),
-            .stride = c.heads * c.dim,
-            .count = c.count,
-            .heads = c.heads,
-            .dim = c.dim,
-            .position = c.position,
-            .window = c.window,
-            .keys = keys.data(),
-            .values = values.data()},
+    attend(AttentionArguments<T>{.q = q.data(),
+                                 .out = out.data(),
+                                 .stride = c.heads * c.dim,
+                                 .count = c.count,
+                                 .heads = c.heads,
+                                 .dim = c.dim,
+                                 .position = c.position,
+                                 .window = c.window,
+                                 .keys = k.data(),
+                                 .values = v.data()},
            isa);
     return out;
   }
 };
+
+TEST_P(Attention, OverHalvesIsThatOverTheFloatsTheyAreRoundedTo) {
+  for (const auto& c : kCases) {
+    Problem problem(c);
+    const auto out = problem.run_on_halves(GetParam(), c);
+    problem.keys = rounded_to_half(problem.keys);
+    problem.values = rounded_to_half(problem.values);
+    EXPECT_EQ(out, problem.run(GetParam(), c)) << "position " << c.position << ", dim " << c.dim;
+  }
+}
 
 TEST_P(Attention, EveryPathIsTheReferenceWithinRounding) {
   for (const auto& c : kCases) {

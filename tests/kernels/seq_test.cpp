@@ -312,7 +312,7 @@ TEST(RoundScale, LeavesLevelsExactInHalfAndBfloat16) {
     for (const float factor : {0.5f, 1.0f, 1.5f}) {
       const float value = factor * s;
       EXPECT_EQ(static_cast<double>(value), static_cast<double>(factor) * s);
-      EXPECT_EQ(formats::from_f16(formats::to_f16(value)), value);
+      EXPECT_EQ(from_f16(to_f16(value)), value);
       EXPECT_EQ(formats::round_to_bf16(value), value);
     }
   }

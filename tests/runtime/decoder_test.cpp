@@ -4,6 +4,8 @@
 #include <fstream>
 
 #include "quant/codes_folder.h"
+#include "runtime/kv_cache.h"
+#include "runtime/precision.h"
 #include "tests/quant/hand_gguf.h"
 #include "tests/runtime/golden.h"
 
@@ -251,6 +253,82 @@ TEST(Decoder, AStateCutShortGoesOnAsIfItHadNeverGoneFurther) {
       EXPECT_EQ(after_cut, expected) << name << ", " << kept << " kept";
     }
   }
+}
+
+TEST(Decoder, HoldsKeysAndValuesInHalfOfTheMemoryOnRequest) {
+  for (const auto& name : testing::golden_names()) {
+    const auto golden = read_golden(name);
+    const auto checkpoint = quant::open_checkpoint(golden_folder(name));
+    const auto exact = load_decoder(*checkpoint, testing::two_threads(), Precision{}),
+               rounded = load_decoder(*checkpoint, testing::two_threads(), Precision{.cache_type = CacheType::f16});
+    const auto expected = testing::all_logits(*exact, golden.ids), logits = testing::all_logits(*rounded, golden.ids);
+    EXPECT_NE(logits, expected) << name;
+    EXPECT_LT(testing::relative_difference(logits, expected), 2e-3) << name;
+    const std::span<const TokenId> ids(golden.ids);
+    const auto wide = exact->new_state(), half = rounded->new_state(), one_by_one = rounded->new_state();
+    std::vector<float> ignored, together, alone;
+    append(*exact, *wide, ids, ignored);
+    append(*rounded, *half, ids, together);
+    for (size_t i = 0; i < ids.size(); ++i) append(*rounded, *one_by_one, ids.subspan(i, 1), alone);
+    EXPECT_EQ(alone, together) << name;
+    EXPECT_EQ(2 * half->bytes(), wide->bytes()) << name;
+    EXPECT_GT(half->bytes(), 0);
+  }
+}
+
+TEST(KvCache, ReturnsWhatWasPutWhateverItGrewTo) {
+  const auto decoder = load(golden_folder("llama"));
+  const auto& gqa = decoder->spec().layers.front().gqa();
+  const auto value_at = [&](int64_t layer, int64_t head, int64_t position, int64_t i) {
+    return static_cast<float>(((layer * 7 + head) * 200 + position) * gqa.head_dim + i) / 64;
+  };
+  for (const auto type : {CacheType::f32, CacheType::f16}) {
+    KvCache cache(decoder->spec(), type);
+    for (int64_t position = 0; position < 100; ++position) {
+      cache.reserve(position + 1);
+      for (int64_t layer = 0; layer < cache.num_layers(); ++layer) {
+        for (int64_t head = 0; head < gqa.kv_heads; ++head) {
+          std::vector<float> key, value;
+          for (int64_t i = 0; i < gqa.head_dim; ++i) {
+            key.push_back(value_at(layer, head, position, i));
+            value.push_back(-key.back());
+          }
+          cache.put(layer, head, position, key.data(), value.data());
+        }
+      }
+      cache.set_length(position + 1);
+    }
+    for (int64_t layer = 0; layer < cache.num_layers(); ++layer) {
+      for (int64_t head = 0; head < gqa.kv_heads; ++head) {
+        const auto keys = cache.keys(layer, head, 100), values = cache.values(layer, head, 100);
+        for (int64_t n = 0; n < 100 * gqa.head_dim; ++n) {
+          float expected = value_at(layer, head, n / gqa.head_dim, n % gqa.head_dim);
+          if (type == CacheType::f16) expected = from_f16(to_f16(expected));
+          ASSERT_EQ(keys[static_cast<size_t>(n)], expected);
+          ASSERT_EQ(values[static_cast<size_t>(n)], -expected);
+        }
+      }
+    }
+  }
+}
+
+TEST(KvCache, RefusesWhatFloat16DoesNotHold) {
+  const auto decoder = load(golden_folder("llama"));
+  KvCache cache(decoder->spec(), CacheType::f16);
+  cache.reserve(1);
+  std::vector<float> large(static_cast<size_t>(cache.head_dim(0)), 70000), small(large.size(), 65504);
+  EXPECT_EQ(testing::error_of([&] { cache.put(0, 0, 0, small.data(), large.data()); }),
+            "a key or value of 70000 is beyond what float16 holds; use --cache-type f32");
+  cache.put(0, 0, 0, small.data(), small.data());
+  EXPECT_EQ(cache.keys(0, 0, 1), small);
+}
+
+TEST(Precision, IsNamedAndRefusesOtherNames) {
+  EXPECT_EQ(to_text(precision_from_names("float", "f32")), "");
+  EXPECT_EQ(to_text(precision_from_names("int8", "f16")),
+            "int8 activations of quantized linears, keys and values in f16");
+  EXPECT_EQ(testing::error_of([] { precision_from_names("float", "q8"); }),
+            "--cache-type: unknown \"q8\"; known: f32, f16");
 }
 
 TEST(Decoder, AForkAndItsOriginGoOnWithoutSeeingEachOther) {

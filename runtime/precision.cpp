@@ -1,0 +1,28 @@
+#include "runtime/precision.h"
+
+#include <fmt/ranges.h>
+
+#include <vector>
+
+#include "core/common/error.h"
+
+namespace crumb::runtime {
+
+Precision precision_from_names(const std::string& activations, const std::string& cache_type) {
+  CRUMB_CHECK(cache_type == "f32" || cache_type == "f16", "--cache-type: unknown \"{}\"; known: f32, f16", cache_type);
+  return {activations_from_name(activations, "--activations"), cache_type == "f16" ? CacheType::f16 : CacheType::f32};
+}
+
+std::string to_text(const Precision& precision) {
+  std::vector<std::string> parts;
+  if (precision.activations == Activations::int8) parts.emplace_back("int8 activations of quantized linears");
+  if (precision.cache_type == CacheType::f16) parts.emplace_back("keys and values in f16");
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
+
+std::unique_ptr<Decoder> load_decoder(const quant::Checkpoint& checkpoint, const std::shared_ptr<Executor>& executor,
+                                      const Precision& precision) {
+  return load_decoder(checkpoint, executor, packed_linears(precision.activations, executor), precision.cache_type);
+}
+
+}  // namespace crumb::runtime

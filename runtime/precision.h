@@ -1,0 +1,27 @@
+// What a decoder computes in, where it may be less than the float32 of the model's own arithmetic.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "runtime/decoder.h"
+#include "runtime/packed_linear.h"
+
+namespace crumb::runtime {
+
+struct Precision {
+  Activations activations = Activations::floats;  // of packed linears
+  CacheType cache_type = CacheType::f32;
+
+  bool is_exact() const { return activations == Activations::floats && cache_type == CacheType::f32; }
+};
+/// From "float" or "int8" and "f32" or "f16"; UserError that names --activations or --cache-type.
+Precision precision_from_names(const std::string& activations, const std::string& cache_type);
+/// "int8 activations of quantized linears, keys and values in f16"; "" where it is exact.
+std::string to_text(const Precision& precision);
+
+/// With packed linears.
+std::unique_ptr<Decoder> load_decoder(const quant::Checkpoint& checkpoint, const std::shared_ptr<Executor>& executor,
+                                      const Precision& precision);
+
+}  // namespace crumb::runtime
