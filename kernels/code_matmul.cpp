@@ -20,6 +20,7 @@ void check(const CodeMatrix& m) {
   CRUMB_ASSERT(m.bits == 2 || m.bits == 4 || m.bits == 8);
   CRUMB_ASSERT(m.group_cols == m.cols || (m.group_cols % kCodeColsMultiple == 0 && m.cols % m.group_cols == 0));
   CRUMB_ASSERT(m.group_cols <= kMostCodeCols && (m.step == 1 || (m.step == 2 && m.bits < 8)));
+  CRUMB_ASSERT(m.levels == nullptr || (m.bits == 4 && m.step == 1 && m.zeros == nullptr));
 }
 
 /// Calls body(product, first panel, last panel) for pieces of all products.
@@ -89,12 +90,13 @@ void code_matmul(const float* x, int64_t tokens, std::span<const CodeProduct> pr
 namespace portable {
 namespace {
 
-/// Row `row` of a panel, column k of it.
+/// Of column k of a row: its code, or the level of that.
 int32_t code_at(const CodeMatrix& m, int64_t row, int64_t k) {
   const int64_t block_cols = 32 / m.bits;
   const uint8_t* panel = m.codes + row / kCodePanelRows * code_panel_bytes(m.cols, m.bits);
   const int byte = panel[k / block_cols * kCodeBlockBytes + row % kCodePanelRows * 4 + k % 4];
-  return byte >> (m.bits * static_cast<int>(k % block_cols / 4)) & ((1 << m.bits) - 1);
+  const int code = byte >> (m.bits * static_cast<int>(k % block_cols / 4)) & ((1 << m.bits) - 1);
+  return m.levels == nullptr ? code : m.levels[code];
 }
 
 int64_t group_at(const CodeMatrix& m, int64_t row, int64_t k) {
@@ -116,9 +118,10 @@ void code_matmul(const Int8Tokens& x, const CodeProduct& product, int64_t begin,
         int32_t sum = 0;
         for (int64_t k = first; k < first + x.segment_cols; ++k) sum += code_at(m, row, k) * codes[k];
         const int32_t zero = m.zeros == nullptr ? m.zero : m.zeros[group];
-        const int32_t whole = m.step * sum - zero * x.sums[t * segments + segment];
-        const float scale = m.scales[group] * x.scales[t * (x.cols / x.scale_cols) + first / x.scale_cols];
-        y = std::fma(static_cast<float>(whole), scale, y);
+        const int32_t sum_x = x.sums[t * segments + segment], whole = m.step * sum - zero * sum_x;
+        const float scale_x = x.scales[t * (x.cols / x.scale_cols) + first / x.scale_cols];
+        y = std::fma(static_cast<float>(whole), m.scales[group] * scale_x, y);
+        if (m.minima != nullptr) y = std::fma(static_cast<float>(sum_x), m.minima[group] * scale_x, y);
       }
       product.y[t * m.rows + row] = y;
     }
@@ -129,7 +132,8 @@ void dequantize_row(const CodeMatrix& m, int64_t row, float* out) {
   for (int64_t k = 0; k < m.cols; ++k) {
     const int64_t group = group_at(m, row, k);
     const int32_t zero = m.zeros == nullptr ? m.zero : m.zeros[group];
-    out[k] = static_cast<float>(m.step * code_at(m, row, k) - zero) * m.scales[group];
+    const auto whole = static_cast<float>(m.step * code_at(m, row, k) - zero);
+    out[k] = m.minima == nullptr ? whole * m.scales[group] : std::fma(whole, m.scales[group], m.minima[group]);
   }
 }
 

@@ -15,6 +15,9 @@ inline VecUnsigned load_bits(const void* p) {
   return v;
 }
 
+/// What codes are: levels, or their numbers in CodeMatrix::levels.
+enum class Codes { levels, numbers };
+
 inline int64_t blocks_of(int64_t cols, int bits) { return (cols * bits + 31) / 32; }
 inline int64_t panel_bytes_of(const CodeMatrix& m) {
   return blocks_of((m.cols + kCodeColsMultiple - 1) / kCodeColsMultiple * kCodeColsMultiple, m.bits) * kCodeBlockBytes;

@@ -2,7 +2,8 @@
 // instruction sets.
 //
 // vpmaddubsw adds two products and saturates at 2^15. It is given codes of at most 4 bits, 15 * 128 * 2 = 3840 a pair
-// at most (3 * 128 * 2 = 768 of 2 bits): codes of 8 bits are two fields of 4, whose sums are joined at the end. Pairs
+// at most (3 * 128 * 2 = 768 of 2 bits): codes of 8 bits, and levels of a table, are two parts of 4, whose sums are
+// joined at the end. Pairs
 // are added in int16 for as many blocks as cannot overflow it, 8 pairs of 4 bits (30720) and 32 of 2 bits (24576), and
 // then widened.
 #pragma once
@@ -15,29 +16,49 @@ namespace crumb::kernels {
 namespace {
 
 /// How a width is taken apart: a field is four columns, a part of it at most 4 bits.
-template <int kBits>
+template <int kBits, Codes kCodes>
 struct CodeFields {
-  static constexpr int kFields = 8 / kBits;          // of four columns in a block
-  static constexpr int kParts = kBits == 8 ? 2 : 1;  // of a code
-  static constexpr int kPartBits = kBits / kParts;
+  static constexpr int kFields = 8 / kBits;                                // of four columns in a block
+  static constexpr int kLevelBits = kCodes == Codes::numbers ? 8 : kBits;  // of what is multiplied
+  static constexpr int kParts = kLevelBits == 8 ? 2 : 1;                   // of it
+  static constexpr int kPartBits = kLevelBits / kParts;
   static constexpr int kTileTokens = kParts == 2 ? 2 : 4;  // whose sums stay in registers
   static constexpr int64_t kBlocks = kBits == 4 ? 4 : 8;   // added in int16
   static_assert((kBits == 2 ? 768 : 3840) * kFields * kBlocks < 1 << 15);
 };
 
-/// Codes of one part of a field.
-template <int kBits>
-inline __m256i codes_of_field(__m256i packed, int field, int part) {
-  constexpr int kPartBits = CodeFields<kBits>::kPartBits;
+/// A table of levels in parts, for each half of a register.
+struct LevelParts {
+  __m256i parts[2];
+
+  LevelParts() = default;
+  explicit LevelParts(const uint8_t* levels) {
+    const __m256i whole = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(levels)));
+    const __m256i mask = _mm256_set1_epi8(15);
+    parts[0] = _mm256_and_si256(whole, mask);
+    parts[1] = _mm256_and_si256(_mm256_srli_epi32(whole, 4), mask);
+  }
+};
+
+/// One part of what a field stands for.
+template <int kBits, Codes kCodes>
+inline __m256i part_of_field(__m256i packed, int field, int part, const LevelParts& levels) {
+  constexpr int kPartBits = CodeFields<kBits, kCodes>::kPartBits;
   const __m256i mask = _mm256_set1_epi8((1 << kPartBits) - 1);
-  return _mm256_and_si256(_mm256_srli_epi32(packed, kBits * field + kPartBits * part), mask);
+  if constexpr (kCodes == Codes::numbers) {
+    const __m256i code = _mm256_and_si256(_mm256_srli_epi32(packed, kBits * field), mask);
+    return _mm256_shuffle_epi8(levels.parts[part], code);
+  } else {
+    return _mm256_and_si256(_mm256_srli_epi32(packed, kBits * field + kPartBits * part), mask);
+  }
 }
 
 /// sums[m][half] += codes * activations of `blocks` blocks, rows 8 half ... 8 half + 7; x: of token 0 at the first
 /// column.
-template <int kBits, int M>
-inline void add_blocks(const uint8_t* codes, int64_t blocks, const int8_t* x, int64_t stride, __m256i (&sums)[M][2]) {
-  using Fields = CodeFields<kBits>;
+template <int kBits, Codes kCodes, int M>
+inline void add_blocks(const uint8_t* codes, int64_t blocks, const LevelParts& levels, const int8_t* x, int64_t stride,
+                       __m256i (&sums)[M][2]) {
+  using Fields = CodeFields<kBits, kCodes>;
   for (int64_t first = 0; first < blocks; first += Fields::kBlocks) {
     __m256i pairs[Fields::kParts][M][2];
 #pragma GCC unroll 2
@@ -54,8 +75,8 @@ inline void add_blocks(const uint8_t* codes, int64_t blocks, const int8_t* x, in
       for (int field = 0; field < Fields::kFields; ++field) {
 #pragma GCC unroll 2
         for (int part = 0; part < Fields::kParts; ++part) {
-          const __m256i low = codes_of_field<kBits>(packed[0], field, part);
-          const __m256i high = codes_of_field<kBits>(packed[1], field, part);
+          const __m256i low = part_of_field<kBits, kCodes>(packed[0], field, part, levels);
+          const __m256i high = part_of_field<kBits, kCodes>(packed[1], field, part, levels);
 #pragma GCC unroll 4
           for (int m = 0; m < M; ++m) {
             int32_t bytes;
@@ -79,7 +100,7 @@ inline void add_blocks(const uint8_t* codes, int64_t blocks, const int8_t* x, in
   }
 }
 
-template <int kBits, int M>
+template <int kBits, Codes kCodes, int M>
 inline void multiply_code_tile(const CodeTile& tile) {
   const CodeMatrix& matrix = tile.matrix();
   const Int8Tokens& x = tile.x;
@@ -90,11 +111,14 @@ inline void multiply_code_tile(const CodeTile& tile) {
   for (int m = 0; m < M && bias != nullptr; ++m) {
     for (int64_t r = 0; r < rows; ++r) y[m][r] = bias[r];
   }
+  LevelParts levels;
+  if constexpr (kCodes == Codes::numbers) levels = LevelParts(matrix.levels);
   const __m128i doubled = _mm_cvtsi32_si128(matrix.step - 1);
   for (int64_t segment = 0; segment < tile.segments(); ++segment, codes += blocks * kCodeBlockBytes) {
     __m256i sums[M][2];
     for (int m = 0; m < M; ++m) sums[m][0] = sums[m][1] = _mm256_setzero_si256();
-    add_blocks<kBits, M>(codes, blocks, x.codes + tile.token * x.stride + segment * x.segment_cols, x.stride, sums);
+    add_blocks<kBits, kCodes, M>(codes, blocks, levels, x.codes + tile.token * x.stride + segment * x.segment_cols,
+                                 x.stride, sums);
     const int64_t at = tile.scales_at(segment);
     for (int half = 0; half < 2; ++half) {
       const __m256 scales = _mm256_loadu_ps(matrix.scales + at + 8 * half);
@@ -107,24 +131,30 @@ inline void multiply_code_tile(const CodeTile& tile) {
         const __m256 scale = _mm256_mul_ps(scales, _mm256_set1_ps(tile.scale(m, segment)));
         float* out = y[m] + 8 * half;
         _mm256_store_ps(out, _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), scale, _mm256_load_ps(out)));
+        if (matrix.minima == nullptr) continue;
+        const __m256 sum = _mm256_set1_ps(static_cast<float>(tile.sum(m, segment)));
+        const __m256 minima = _mm256_loadu_ps(matrix.minima + at + 8 * half);
+        const __m256 minimum = _mm256_mul_ps(minima, _mm256_set1_ps(tile.scale(m, segment)));
+        _mm256_store_ps(out, _mm256_fmadd_ps(sum, minimum, _mm256_load_ps(out)));
       }
     }
   }
   for (int m = 0; m < M; ++m) __builtin_memcpy(tile.y(m), y[m], static_cast<unsigned long>(rows) * sizeof(float));
 }
 
-template <int kBits>
+template <int kBits, Codes kCodes = Codes::levels>
 inline void multiply_codes_of(const Int8Tokens& x, const CodeProduct& product, int64_t begin, int64_t end) {
-  constexpr int kTokens = CodeFields<kBits>::kTileTokens;
+  constexpr int kTokens = CodeFields<kBits, kCodes>::kTileTokens;
   for (int64_t panel = begin; panel < end; ++panel) {
     int64_t token = 0;
     for (; token + kTokens <= x.tokens; token += kTokens)
-      multiply_code_tile<kBits, kTokens>({x, product, panel, token});
-    for (; token < x.tokens; ++token) multiply_code_tile<kBits, 1>({x, product, panel, token});
+      multiply_code_tile<kBits, kCodes, kTokens>({x, product, panel, token});
+    for (; token < x.tokens; ++token) multiply_code_tile<kBits, kCodes, 1>({x, product, panel, token});
   }
 }
 
 inline void multiply_codes_int8(const Int8Tokens& x, const CodeProduct& product, int64_t begin, int64_t end) {
+  if (product.matrix.levels != nullptr) return multiply_codes_of<4, Codes::numbers>(x, product, begin, end);
   if (product.matrix.bits == 2) return multiply_codes_of<2>(x, product, begin, end);
   if (product.matrix.bits == 4) return multiply_codes_of<4>(x, product, begin, end);
   multiply_codes_of<8>(x, product, begin, end);

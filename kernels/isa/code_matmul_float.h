@@ -15,18 +15,42 @@ struct CodeLanes {
   const uint8_t* codes = nullptr;  // of the panel's first block, at the rows
   const float* scales = nullptr;   // of the panel's first group, at the rows
   const int32_t* zeros = nullptr;
+  const float* minima = nullptr;
 };
 inline CodeLanes code_lanes(const CodeMatrix& m, int64_t row) {
   if (row >= m.rows) return {};
   const int64_t panel = row / kCodePanelRows, lane = row % kCodePanelRows, at = first_scale_of(m, panel, 0) + lane;
-  return {m.codes + panel * panel_bytes_of(m) + 4 * lane, m.scales + at, m.zeros == nullptr ? nullptr : m.zeros + at};
+  return {m.codes + panel * panel_bytes_of(m) + 4 * lane, m.scales + at, m.zeros == nullptr ? nullptr : m.zeros + at,
+          m.minima == nullptr ? nullptr : m.minima + at};
 }
+
+/// The levels of codes, as floats.
+template <Codes kCodes>
+struct CodeLevels {
+  explicit CodeLevels(const CodeMatrix&) {}
+  Vec of(VecUnsigned codes) const { return __builtin_convertvector(__builtin_bit_cast(VecInt, codes), Vec); }
+};
+template <>
+struct CodeLevels<Codes::numbers> {
+  Vec levels[16 / kLanes];
+
+  explicit CodeLevels(const CodeMatrix& m) {
+    for (int64_t i = 0; i < 16; ++i) levels[i / kLanes][i % kLanes] = m.levels[i];
+  }
+  Vec of(VecUnsigned codes) const {
+#if CRUMB_LANES == 16
+    return __builtin_shuffle(levels[0], __builtin_bit_cast(VecInt, codes));
+#else
+    return __builtin_shuffle(levels[0], levels[1], __builtin_bit_cast(VecInt, codes));
+#endif
+  }
+};
 
 /// take(k, weights of the rows) for k = first ... last - 1; first is a multiple of kCodeColsMultiple, and all columns
 /// are of one group.
-template <int kBits, class Take>
-inline void for_each_column(const CodeMatrix& m, const CodeLanes& lanes, int64_t first, int64_t last,
-                            const Take& take) {
+template <int kBits, Codes kCodes, class Take>
+inline void for_each_column(const CodeMatrix& m, const CodeLanes& lanes, const CodeLevels<kCodes>& levels,
+                            int64_t first, int64_t last, const Take& take) {
   constexpr int64_t kBlockCols = 32 / kBits;
   const int64_t group = first / m.group_cols * kCodePanelRows;
   const auto step = static_cast<float>(m.step);  // a power of two, so the product is that of step * code - zero
@@ -34,9 +58,10 @@ inline void for_each_column(const CodeMatrix& m, const CodeLanes& lanes, int64_t
   const VecInt zeros =
       m.zeros == nullptr ? VecInt{} + m.zero : __builtin_bit_cast(VecInt, load_bits(lanes.zeros + group));
   const Vec zero = __builtin_convertvector(zeros, Vec) / step;
+  const Vec minimum = lanes.minima == nullptr ? broadcast(-0.0f) : load(lanes.minima + group);  // -0 changes nothing
   const auto weights = [&](VecUnsigned bits, int64_t i) {
     const auto code = (bits >> static_cast<int>(8 * (i % 4) + kBits * (i / 4))) & ((1u << kBits) - 1);
-    return (__builtin_convertvector(__builtin_bit_cast(VecInt, code), Vec) - zero) * scale;
+    return (levels.of(code) - zero) * scale + minimum;
   };
   for (int64_t k = first; k < last; k += kBlockCols) {
     const uint8_t* block = lanes.codes + k / kBlockCols * kCodeBlockBytes;
@@ -52,25 +77,26 @@ inline void for_each_column(const CodeMatrix& m, const CodeLanes& lanes, int64_t
 }
 
 /// The same for any columns.
-template <int kBits, class Take>
-inline void for_each_column_of_groups(const CodeMatrix& m, const CodeLanes& lanes, int64_t first, int64_t last,
-                                      const Take& take) {
+template <int kBits, Codes kCodes, class Take>
+inline void for_each_column_of_groups(const CodeMatrix& m, const CodeLanes& lanes, const CodeLevels<kCodes>& levels,
+                                      int64_t first, int64_t last, const Take& take) {
   while (first < last) {
     const int64_t end = min_of(last, (first / m.group_cols + 1) * m.group_cols);
-    for_each_column<kBits>(m, lanes, first, end, take);
+    for_each_column<kBits>(m, lanes, levels, first, end, take);
     first = end;
   }
 }
 
 /// panel[k][r] = weights of rows row + r and columns first + k, 0 for rows beyond the last.
-template <int kBits>
+template <int kBits, Codes kCodes>
 inline void unpack_codes(const CodeMatrix& m, int64_t row, int64_t first, int64_t depth, float* panel) {
+  const CodeLevels<kCodes> levels(m);
   for (int64_t at = 0; at < kTileCols; at += kLanes) {
     const CodeLanes lanes = code_lanes(m, row + at);
     if (lanes.codes == nullptr) {
       for (int64_t k = 0; k < depth; ++k) store(panel + k * kTileCols + at, broadcast(0));
     } else {
-      for_each_column_of_groups<kBits>(m, lanes, first, first + depth, [&](int64_t k, Vec weights) {
+      for_each_column_of_groups<kBits>(m, lanes, levels, first, first + depth, [&](int64_t k, Vec weights) {
         store(panel + (k - first) * kTileCols + at, weights);
       });
     }
@@ -78,28 +104,29 @@ inline void unpack_codes(const CodeMatrix& m, int64_t row, int64_t first, int64_
 }
 
 /// One token: the chains of multiply_tile without a panel between.
-template <int kBits>
+template <int kBits, Codes kCodes>
 inline void multiply_codes_by_token(const float* x, const CodeProduct& product, int64_t row, int64_t width) {
   const CodeMatrix& m = product.matrix;
   const CodeLanes lanes = code_lanes(m, row);
+  const CodeLevels<kCodes> levels(m);
   Vec y = product.bias == nullptr ? broadcast(0) : load(product.bias + row, width, 0);
   for (int64_t first = 0; first < m.cols; first += kDepth) {
     Vec sums = broadcast(0);
-    for_each_column_of_groups<kBits>(m, lanes, first, min_of(first + kDepth, m.cols),
+    for_each_column_of_groups<kBits>(m, lanes, levels, first, min_of(first + kDepth, m.cols),
                                      [&](int64_t k, Vec weights) { sums += broadcast(x[k]) * weights; });
     y = y + sums;
   }
   store(product.y + row, y, width);
 }
 
-template <int kBits>
+template <int kBits, Codes kCodes = Codes::levels>
 inline void multiply_codes_of_width(const float* x, int64_t tokens, const CodeProduct& code_product, int64_t begin,
                                     int64_t end, float* scratch) {
   const CodeMatrix& m = code_product.matrix;
   const int64_t last = min_of(end * kCodePanelRows, m.rows);
   if (tokens == 1) {
     for (int64_t row = begin * kCodePanelRows; row < last; row += kLanes)
-      multiply_codes_by_token<kBits>(x, code_product, row, min_of(kLanes, last - row));
+      multiply_codes_by_token<kBits, kCodes>(x, code_product, row, min_of(kLanes, last - row));
     return;
   }
   for (int64_t row = begin * kCodePanelRows; row < last; row += kTileCols) {
@@ -111,7 +138,7 @@ inline void multiply_codes_of_width(const float* x, int64_t tokens, const CodePr
     for (int64_t k = 0; k < m.cols; k += kDepth) {
       product.depth = min_of(kDepth, m.cols - k);
       product.add = k > 0;
-      unpack_codes<kBits>(m, row, k, product.depth, scratch);
+      unpack_codes<kBits, kCodes>(m, row, k, product.depth, scratch);
       multiply(product, x + k, m.cols, tokens, code_product.y + row, m.rows);
     }
   }
@@ -119,6 +146,8 @@ inline void multiply_codes_of_width(const float* x, int64_t tokens, const CodePr
 
 inline void multiply_codes(const float* x, int64_t tokens, const CodeProduct& product, int64_t begin, int64_t end,
                            float* scratch) {
+  if (product.matrix.levels != nullptr)
+    return multiply_codes_of_width<4, Codes::numbers>(x, tokens, product, begin, end, scratch);
   if (product.matrix.bits == 2) return multiply_codes_of_width<2>(x, tokens, product, begin, end, scratch);
   if (product.matrix.bits == 4) return multiply_codes_of_width<4>(x, tokens, product, begin, end, scratch);
   multiply_codes_of_width<8>(x, tokens, product, begin, end, scratch);

@@ -39,16 +39,22 @@ inline VecInt add_products(VecInt sums, VecUnsigned codes, VecInt x) {
 template <int kBits>
 constexpr uint32_t kFieldMask = 0x01010101u * ((1u << kBits) - 1);
 
-/// sums[m] += codes * activations of `blocks` blocks; column 0 is the first of the blocks.
-template <int kBits, int M>
-inline void add_blocks(const uint8_t* codes, int64_t blocks, const TileTokens<M>& x, int64_t k, VecInt (&sums)[M]) {
+/// sums[m] += codes * activations of `blocks` blocks; column 0 is the first of the blocks. levels: of numbers.
+template <int kBits, Codes kCodes, int M>
+inline void add_blocks(const uint8_t* codes, int64_t blocks, const uint8_t* levels, const TileTokens<M>& x, int64_t k,
+                       VecInt (&sums)[M]) {
   constexpr int kFields = 8 / kBits;
+  __m512i table;
+  if constexpr (kCodes == Codes::numbers)
+    table = _mm512_maskz_broadcast_i32x4(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(levels)));
   for (int64_t block = 0; block < blocks; ++block, codes += kCodeBlockBytes, k += 4 * kFields) {
     _mm_prefetch(reinterpret_cast<const char*>(codes) + kPrefetchBytes, _MM_HINT_T0);
     const VecUnsigned packed = load_bits(codes);
 #pragma GCC unroll 4
     for (int field = 0; field < kFields; ++field) {
-      const VecUnsigned code = packed >> (kBits * field) & kFieldMask<kBits>;
+      VecUnsigned code = packed >> (kBits * field) & kFieldMask<kBits>;
+      if constexpr (kCodes == Codes::numbers)
+        code = __builtin_bit_cast(VecUnsigned, _mm512_shuffle_epi8(table, __builtin_bit_cast(__m512i, code)));
 #pragma GCC unroll 16
       for (int m = 0; m < M; ++m) sums[m] = add_products(sums[m], code, x.four(m, k + 4 * field));
     }
@@ -84,7 +90,7 @@ inline void add_streamed_blocks(const uint8_t* codes, int64_t blocks, const Tile
   }
 }
 
-template <int kBits, int M>
+template <int kBits, Codes kCodes, int M>
 inline void multiply_code_tile(const CodeTile& tile) {
   const CodeMatrix& matrix = tile.matrix();
   const Int8Tokens& x = tile.x;
@@ -100,10 +106,10 @@ inline void multiply_code_tile(const CodeTile& tile) {
     VecInt sums[M];
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m) sums[m] = VecInt{};
-    if constexpr (M <= 2)
+    if constexpr (M <= 2 && kCodes == Codes::levels)
       add_streamed_blocks<kBits, M>(codes, blocks, tokens, segment * x.segment_cols, sums);
     else
-      add_blocks<kBits, M>(codes, blocks, tokens, segment * x.segment_cols, sums);
+      add_blocks<kBits, kCodes, M>(codes, blocks, matrix.levels, tokens, segment * x.segment_cols, sums);
     const int64_t at = tile.scales_at(segment);
     const Vec scales = load(matrix.scales + at);
     const VecInt zeros =
@@ -113,28 +119,36 @@ inline void multiply_code_tile(const CodeTile& tile) {
       const VecInt whole = (sums[m] << doubled) - zeros * tile.sum(m, segment);
       y[m] = _mm512_fmadd_ps(__builtin_convertvector(whole, Vec), scales * tile.scale(m, segment), y[m]);
     }
+    if (matrix.minima == nullptr) continue;
+    const Vec minima = load(matrix.minima + at);
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+      const Vec sum = broadcast(static_cast<float>(tile.sum(m, segment)));
+      y[m] = _mm512_fmadd_ps(sum, minima * tile.scale(m, segment), y[m]);
+    }
   }
   for (int m = 0; m < M; ++m) _mm512_mask_storeu_ps(tile.y(m), rows, y[m]);
 }
 
-template <int kBits, int M>
+template <int kBits, Codes kCodes, int M>
 inline int64_t multiply_code_tiles(const Int8Tokens& x, const CodeProduct& product, int64_t panel, int64_t token) {
-  for (; token + M <= x.tokens; token += M) multiply_code_tile<kBits, M>({x, product, panel, token});
+  for (; token + M <= x.tokens; token += M) multiply_code_tile<kBits, kCodes, M>({x, product, panel, token});
   return token;
 }
 
-template <int kBits>
+template <int kBits, Codes kCodes = Codes::levels>
 inline void multiply_codes_of(const Int8Tokens& x, const CodeProduct& product, int64_t begin, int64_t end) {
   for (int64_t panel = begin; panel < end; ++panel) {
-    int64_t token = multiply_code_tiles<kBits, kMostTileTokens>(x, product, panel, 0);
-    token = multiply_code_tiles<kBits, 8>(x, product, panel, token);
-    token = multiply_code_tiles<kBits, 4>(x, product, panel, token);
-    token = multiply_code_tiles<kBits, 2>(x, product, panel, token);
-    multiply_code_tiles<kBits, 1>(x, product, panel, token);
+    int64_t token = multiply_code_tiles<kBits, kCodes, kMostTileTokens>(x, product, panel, 0);
+    token = multiply_code_tiles<kBits, kCodes, 8>(x, product, panel, token);
+    token = multiply_code_tiles<kBits, kCodes, 4>(x, product, panel, token);
+    token = multiply_code_tiles<kBits, kCodes, 2>(x, product, panel, token);
+    multiply_code_tiles<kBits, kCodes, 1>(x, product, panel, token);
   }
 }
 
 inline void multiply_codes_int8(const Int8Tokens& x, const CodeProduct& product, int64_t begin, int64_t end) {
+  if (product.matrix.levels != nullptr) return multiply_codes_of<4, Codes::numbers>(x, product, begin, end);
   if (product.matrix.bits == 2) return multiply_codes_of<2>(x, product, begin, end);
   if (product.matrix.bits == 4) return multiply_codes_of<4>(x, product, begin, end);
   multiply_codes_of<8>(x, product, begin, end);

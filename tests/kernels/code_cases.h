@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "core/common/rng.h"
@@ -14,7 +15,7 @@ struct CodeShape {
   int bits = 2;
   int64_t rows = 0, cols = 0, group_cols = 0;
   int32_t step = 1;
-  bool has_zeros = false;
+  bool has_zeros = false, has_minima = false, has_levels = false;
 };
 
 struct RandomCodes {
@@ -22,6 +23,8 @@ struct RandomCodes {
   std::vector<uint8_t> codes, panels;  // [rows, cols]; as the kernels read them
   std::vector<float> scales;           // [panels, groups, 16]
   std::vector<int32_t> zeros;
+  std::vector<float> minima;
+  std::vector<uint8_t> levels;
   kernels::CodeMatrix matrix;
 
   /// Every code is `only` where that is not negative.
@@ -50,10 +53,15 @@ struct RandomCodes {
     for (int64_t i = 0; i < count; ++i) {
       scales.push_back(static_cast<float>(0.5 + rng.uniform(static_cast<uint64_t>(i))));
       if (of.has_zeros) zeros.push_back(static_cast<int32_t>(i % (1 << of.bits)) * of.step);
+      if (of.has_minima) minima.push_back(static_cast<float>(rng.normal(static_cast<uint64_t>(i + count))));
     }
+    for (uint64_t i = 0; i < 16 && of.has_levels; ++i)
+      levels.push_back(static_cast<uint8_t>(i == 5 ? 255 : rng.below(i, 255)));
     matrix.codes = panels.data();
     matrix.scales = scales.data();
     matrix.zeros = zeros.empty() ? nullptr : zeros.data();
+    matrix.minima = minima.empty() ? nullptr : minima.data();
+    matrix.levels = levels.empty() ? nullptr : levels.data();
   }
   RandomCodes(const RandomCodes&) = delete;
   RandomCodes& operator=(const RandomCodes&) = delete;
@@ -63,15 +71,20 @@ struct RandomCodes {
     return static_cast<size_t>(group * kernels::kCodePanelRows + row % kernels::kCodePanelRows);
   }
   float scale(int64_t row, int64_t k) const { return scales[group_at(row, k)]; }
-  /// step * code - zero
+  float minimum(int64_t row, int64_t k) const { return minima[group_at(row, k)]; }
+  /// step * level - zero
   int64_t whole(int64_t row, int64_t k) const {
-    const int64_t code = codes[static_cast<size_t>(row * shape.cols + k)];
-    return shape.step * code - (zeros.empty() ? matrix.zero : zeros[group_at(row, k)]);
+    const auto code = codes[static_cast<size_t>(row * shape.cols + k)];
+    const int64_t level = levels.empty() ? code : levels[code];
+    return shape.step * level - (zeros.empty() ? matrix.zero : zeros[group_at(row, k)]);
   }
   std::vector<float> weights() const {
     std::vector<float> w;
     for (int64_t row = 0; row < shape.rows; ++row) {
-      for (int64_t k = 0; k < shape.cols; ++k) w.push_back(static_cast<float>(whole(row, k)) * scale(row, k));
+      for (int64_t k = 0; k < shape.cols; ++k) {
+        const auto level = static_cast<float>(whole(row, k));
+        w.push_back(minima.empty() ? level * scale(row, k) : std::fma(level, scale(row, k), minimum(row, k)));
+      }
     }
     return w;
   }

@@ -25,15 +25,32 @@ std::vector<CodeShape> shapes() {
     for (const int64_t group : {16, 32, 64, 128, 256}) {
       out.push_back({bits, 37, 768, group});
       out.push_back({bits, 37, 768, group, 1, true});
+      out.push_back({.bits = bits, .rows = 37, .cols = 768, .group_cols = group, .has_minima = true});
+    }
+    out.push_back({.bits = bits, .rows = 19, .cols = 172, .group_cols = 172, .has_minima = true});
+    out.push_back({.bits = bits, .rows = 17, .cols = 96, .group_cols = 16, .has_zeros = true, .has_minima = true});
+  }
+  for (const int64_t group : {32, 576}) {
+    out.push_back({2, 40, 576, group, 2});
+    out.push_back({.bits = 2, .rows = 40, .cols = 576, .group_cols = group, .step = 2, .has_minima = true});
+  }
+  for (const bool has_minima : {false, true}) {
+    for (const int64_t cols : {5, 16, 172, 768}) {
+      for (const int64_t group : {16, 256}) {
+        CodeShape levels{.bits = 4, .rows = 37, .cols = cols, .group_cols = cols % group == 0 ? group : cols};
+        levels.has_minima = has_minima;
+        levels.has_levels = true;
+        out.push_back(levels);
+      }
     }
   }
-  for (const int64_t group : {32, 576}) out.push_back({2, 40, 576, group, 2});
   return out;
 }
 
 std::string text(const CodeShape& s) {
   return std::to_string(s.bits) + " bits, " + std::to_string(s.rows) + " x " + std::to_string(s.cols) + ", groups of " +
-         std::to_string(s.group_cols) + (s.has_zeros ? ", zeros" : "");
+         std::to_string(s.group_cols) + (s.has_zeros ? ", zeros" : "") + (s.has_minima ? ", minima" : "") +
+         (s.has_levels ? ", levels" : "");
 }
 
 std::vector<float> product(const RandomCodes& codes, const Int8Tokens& x, const float* bias, Executor& executor,
@@ -51,10 +68,14 @@ std::vector<float> formula(const RandomCodes& codes, const Int8Tokens& x, const 
     for (int64_t row = 0; row < codes.shape.rows; ++row) {
       float y = bias == nullptr ? 0.0f : bias[row];
       for (int64_t first = 0; first < x.cols; first += x.segment_cols) {
-        int64_t sum = 0;
-        for (int64_t k = first; k < first + x.segment_cols; ++k) sum += codes.whole(row, k) * x.codes[t * x.stride + k];
+        int64_t sum = 0, sum_x = 0;
+        for (int64_t k = first; k < first + x.segment_cols; ++k) {
+          sum += codes.whole(row, k) * x.codes[t * x.stride + k];
+          sum_x += x.codes[t * x.stride + k];
+        }
         const float scale = x.scales[(t * x.cols + first) / x.scale_cols];
         y = std::fma(static_cast<float>(sum), codes.scale(row, first) * scale, y);
+        if (!codes.minima.empty()) y = std::fma(static_cast<float>(sum_x), codes.minimum(row, first) * scale, y);
       }
       out.push_back(y);
     }
@@ -78,7 +99,8 @@ TEST_P(CodeMatmul, GivesTheBitsOfTheFormula) {
 TEST_P(CodeMatmul, ActivationsMayHaveScalesOfTheirOwnInEveryGroup) {
   for (const int64_t scale_cols : {32, 128}) {
     for (const int64_t group_cols : {32, 256, 768}) {
-      const RandomCodes codes({.bits = 2, .rows = 33, .cols = 768, .group_cols = group_cols, .step = 2});
+      const RandomCodes codes(
+          {.bits = 2, .rows = 33, .cols = 768, .group_cols = group_cols, .step = 2, .has_minima = scale_cols == 32});
       const RandomTokens x(5, 768, scale_cols, std::min(scale_cols, group_cols));
       ASSERT_EQ(product(codes, x.view, nullptr, serial_executor(), GetParam()), formula(codes, x.view, nullptr));
     }
@@ -98,6 +120,18 @@ TEST_P(CodeMatmul, TheLargestCodesAndActivationsDoNotSaturate) {
       const auto expected = static_cast<float>(cols * ((1 << bits) - 1) * only);
       EXPECT_EQ(y, std::vector<float>(17 * 9, expected)) << bits << " bits times " << only;
     }
+  }
+}
+
+TEST_P(CodeMatmul, TheLargestLevelsOfATableDoNotSaturate) {
+  for (const int only : {127, -128}) {
+    RandomCodes codes({.bits = 4, .rows = 17, .cols = 4096, .group_cols = 4096, .has_levels = true}, 5);
+    codes.matrix.zero = 0;
+    std::fill(codes.scales.begin(), codes.scales.end(), 1.0f);
+    RandomTokens x(9, 4096, 4096, 4096, only);
+    std::fill(x.scales.begin(), x.scales.end(), 1.0f);
+    const auto y = product(codes, x.view, nullptr, serial_executor(), GetParam());
+    EXPECT_EQ(y, std::vector<float>(17 * 9, static_cast<float>(4096 * 255 * only))) << only;
   }
 }
 
