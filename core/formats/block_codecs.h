@@ -1,62 +1,76 @@
-// The block types one by one; codec.h is the way in. `count` weights, whole blocks; data may lie at any byte.
+// The block types one by one; codec.h and block_levels.h are the ways in. `count` weights, whole blocks; data may lie
+// at any byte.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <cstring>
 
+#include "core/formats/block_levels.h"
+
 namespace crumb::formats {
 
-/// Calls decode(block, out) for block after block of `kWeights` weights.
-template <class Block, int kWeights, class Decode>
-void for_each_block(const uint8_t* data, int64_t count, float* out, const Decode& decode) {
-  for (int64_t at = 0; at < count; at += kWeights, data += sizeof(Block), out += kWeights) {
+/// Takes blocks of `kWeights` weights in groups of kGroupCols apart, one by one.
+template <class Block, int kWeights, int kGroupCols, void (*kTakeApart)(const Block&, int8_t*, LevelGroup*)>
+void take_blocks_apart(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups) {
+  for (int64_t i = 0; i < blocks; ++i, data += sizeof(Block), levels += kWeights, groups += kWeights / kGroupCols) {
     Block block;
+    int8_t of_block[kWeights];  // which the compiler sees to lie apart from the block
     std::memcpy(&block, data, sizeof block);
-    decode(block, out);
+    kTakeApart(block, of_block, groups);
+    std::memcpy(levels, of_block, sizeof of_block);
   }
 }
 
-/// Sixteen levels times a scale: what the nibbles of a (sub-)block mean.
-inline std::array<float, 16> scaled(const std::array<int8_t, 16>& values, float scale) {
-  std::array<float, 16> levels;
-  for (size_t i = 0; i < levels.size(); ++i) levels[i] = scale * static_cast<float>(values[i]);
-  return levels;
-}
-
-/// kHalf bytes as 2 kHalf weights: the low nibbles, then the high ones.
+/// kHalf bytes as 2 kHalf numbers, those of the low nibbles first, less `zero`. By vectors: the compiler takes loops of
+/// 16 apart.
 template <int kHalf>
-void decode_nibbles(const uint8_t* qs, const std::array<float, 16>& levels, float* out) {
-  for (int j = 0; j < kHalf; ++j) {
-    out[j] = levels[qs[j] & 15];
-    out[j + kHalf] = levels[qs[j] >> 4];
+void take_nibbles(const uint8_t* qs, int zero, int8_t* levels) {
+  using Bytes = uint8_t __attribute__((vector_size(16)));
+  for (int j = 0; j < kHalf; j += 16) {
+    Bytes packed;
+    std::memcpy(&packed, qs + j, sizeof packed);
+    const Bytes low = (packed & 15) - static_cast<uint8_t>(zero), high = (packed >> 4) - static_cast<uint8_t>(zero);
+    std::memcpy(levels + j, &low, sizeof low);
+    std::memcpy(levels + kHalf + j, &high, sizeof high);
   }
 }
 
-void decode_q4_0(const uint8_t* data, int64_t count, float* out);
-void decode_q4_1(const uint8_t* data, int64_t count, float* out);
-void decode_q5_0(const uint8_t* data, int64_t count, float* out);
-void decode_q5_1(const uint8_t* data, int64_t count, float* out);
-void decode_q8_0(const uint8_t* data, int64_t count, float* out);
-void decode_q2_k(const uint8_t* data, int64_t count, float* out);
-void decode_q3_k(const uint8_t* data, int64_t count, float* out);
-void decode_q4_k(const uint8_t* data, int64_t count, float* out);
-void decode_q5_k(const uint8_t* data, int64_t count, float* out);
-void decode_q6_k(const uint8_t* data, int64_t count, float* out);
-void decode_q2_0c(const uint8_t* data, int64_t count, float* out);
-void decode_iq4_nl(const uint8_t* data, int64_t count, float* out);
-void decode_iq4_xs(const uint8_t* data, int64_t count, float* out);
-void decode_iq2_xxs(const uint8_t* data, int64_t count, float* out);
-void decode_iq2_xs(const uint8_t* data, int64_t count, float* out);
-void decode_iq2_s(const uint8_t* data, int64_t count, float* out);
-void decode_iq3_xxs(const uint8_t* data, int64_t count, float* out);
-void decode_iq3_s(const uint8_t* data, int64_t count, float* out);
-void decode_iq1_s(const uint8_t* data, int64_t count, float* out);
-void decode_iq1_m(const uint8_t* data, int64_t count, float* out);
-void decode_tq1_0(const uint8_t* data, int64_t count, float* out);
-void decode_tq2_0(const uint8_t* data, int64_t count, float* out);
-void decode_mxfp4(const uint8_t* data, int64_t count, float* out);
-void decode_nvfp4(const uint8_t* data, int64_t count, float* out);
+/// The same, by what each nibble means.
+template <int kHalf>
+void take_nibbles(const uint8_t* qs, const std::array<int8_t, 16>& meanings, int8_t* levels) {
+  for (int j = 0; j < kHalf; ++j) {
+    levels[j] = meanings[qs[j] & 15];
+    levels[j + kHalf] = meanings[qs[j] >> 4];
+  }
+}
+
+/// decode_levels() of each type: levels and groups of so many blocks.
+void levels_of_nibbles(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups);
+void levels_of_q4_0(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups);
+void levels_of_q4_1(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups);
+void levels_of_q5_0(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups);
+void levels_of_q5_1(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups);
+void levels_of_q8_0(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups);
+void levels_of_q2_k(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups);
+void levels_of_q3_k(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups);
+void levels_of_q4_k(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups);
+void levels_of_q5_k(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups);
+void levels_of_q6_k(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups);
+void levels_of_q2_0c(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups);
+void levels_of_iq4_nl(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups);
+void levels_of_iq4_xs(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups);
+void levels_of_iq2_xxs(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups);
+void levels_of_iq2_xs(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups);
+void levels_of_iq2_s(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups);
+void levels_of_iq3_xxs(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups);
+void levels_of_iq3_s(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups);
+void levels_of_iq1_s(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups);
+void levels_of_iq1_m(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups);
+void levels_of_tq1_0(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups);
+void levels_of_tq2_0(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups);
+void levels_of_mxfp4(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups);
+void levels_of_nvfp4(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups);
 
 /// Finite values. Throw UserError when a scale leaves the range of binary16.
 void encode_q4_0(const float* values, int64_t count, uint8_t* out);

@@ -50,7 +50,7 @@ struct BlockQ5_K {   // as Q4_K; the fifth bit of weight w is bit w / 32 of qh[w
   uint8_t qh[32];
   uint8_t qs[128];
 };
-struct BlockQ6_K {  // 256 weights, value d * scales[g] * (q - 32), see decode_q6_k
+struct BlockQ6_K {  // 256 weights, value d * scales[g] * (q - 32), see levels_of_q6_k
   uint8_t ql[128];  // low 4 bits
   uint8_t qh[64];   // high 2 bits
   int8_t scales[16];

@@ -98,6 +98,26 @@ bool are_seq_levels(std::span<const float> levels) {
   return std::ranges::equal(levels, kLevels);
 }
 
+void write_group(const int8_t* levels, LevelGroup group, int64_t count, float* out) {
+  constexpr int64_t kLanes = 16;  // divides every group
+  for (int64_t at = 0; at < count; at += kLanes) {
+    for (int64_t i = at; i < at + kLanes; ++i) out[i] = static_cast<float>(levels[i]) * group.scale + group.minimum;
+  }
+}
+
+void decode_blocks(TensorType type, const uint8_t* data, int64_t cols, float* out) {
+  constexpr int64_t kCols = 512;  // at once: whole blocks of every type
+  int8_t levels[kCols];
+  LevelGroup groups[kCols / 16];
+  const int64_t group_cols = block_form(type)->group_cols;
+  for (int64_t at = 0; at < cols; at += kCols, data += row_bytes(type, kCols)) {
+    const int64_t count = std::min(kCols, cols - at);
+    decode_levels(type, data, count, levels, groups);
+    for (int64_t k = 0; k < count; k += group_cols)
+      write_group(levels + k, groups[k / group_cols], group_cols, out + at + k);
+  }
+}
+
 }  // namespace
 
 std::string_view type_name(TensorType type) { return ggml_type(type).name; }
@@ -129,54 +149,8 @@ void decode_row(TensorType type, const void* data, int64_t cols, float* out) {
       return to_float(DType::f16, data, cols, out);
     case TensorType::bf16:
       return to_float(DType::bf16, data, cols, out);
-    case TensorType::q8_0:
-      return decode_q8_0(bytes, cols, out);
-    case TensorType::q4_0:
-      return decode_q4_0(bytes, cols, out);
-    case TensorType::q6_k:
-      return decode_q6_k(bytes, cols, out);
-    case TensorType::q2_k:
-      return decode_q2_k(bytes, cols, out);
-    case TensorType::q2_0c:
-      return decode_q2_0c(bytes, cols, out);
-    case TensorType::q4_1:
-      return decode_q4_1(bytes, cols, out);
-    case TensorType::q5_0:
-      return decode_q5_0(bytes, cols, out);
-    case TensorType::q5_1:
-      return decode_q5_1(bytes, cols, out);
-    case TensorType::q3_k:
-      return decode_q3_k(bytes, cols, out);
-    case TensorType::q4_k:
-      return decode_q4_k(bytes, cols, out);
-    case TensorType::q5_k:
-      return decode_q5_k(bytes, cols, out);
-    case TensorType::iq4_nl:
-      return decode_iq4_nl(bytes, cols, out);
-    case TensorType::iq4_xs:
-      return decode_iq4_xs(bytes, cols, out);
-    case TensorType::iq2_xxs:
-      return decode_iq2_xxs(bytes, cols, out);
-    case TensorType::iq2_xs:
-      return decode_iq2_xs(bytes, cols, out);
-    case TensorType::iq2_s:
-      return decode_iq2_s(bytes, cols, out);
-    case TensorType::iq3_xxs:
-      return decode_iq3_xxs(bytes, cols, out);
-    case TensorType::iq3_s:
-      return decode_iq3_s(bytes, cols, out);
-    case TensorType::iq1_s:
-      return decode_iq1_s(bytes, cols, out);
-    case TensorType::iq1_m:
-      return decode_iq1_m(bytes, cols, out);
-    case TensorType::tq1_0:
-      return decode_tq1_0(bytes, cols, out);
-    case TensorType::tq2_0:
-      return decode_tq2_0(bytes, cols, out);
-    case TensorType::mxfp4:
-      return decode_mxfp4(bytes, cols, out);
-    case TensorType::nvfp4:
-      return decode_nvfp4(bytes, cols, out);
+    default:
+      return decode_blocks(type, bytes, cols, out);
   }
 }
 

@@ -9,15 +9,15 @@ namespace {
 
 constexpr int kWeights = 512;
 
+void take_apart(const BlockQ2_0C& block, int8_t* levels, LevelGroup* groups) {
+  for (int j = 0; j < kWeights; ++j) levels[j] = static_cast<int8_t>(2 * (block.qs[j / 4] >> 2 * (j % 4) & 3) - 3);
+  *groups = {from_f16(block.d)};
+}
+
 }  // namespace
 
-void decode_q2_0c(const uint8_t* data, int64_t count, float* out) {
-  for (int64_t at = 0; at < count; at += kWeights, data += sizeof(BlockQ2_0C), out += kWeights) {
-    BlockQ2_0C block;
-    std::memcpy(&block, data, sizeof block);
-    const float d = from_f16(block.d);
-    for (int j = 0; j < kWeights; ++j) out[j] = static_cast<float>(2 * (block.qs[j / 4] >> 2 * (j % 4) & 3) - 3) * d;
-  }
+void levels_of_q2_0c(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups) {
+  take_blocks_apart<BlockQ2_0C, kWeights, kWeights, take_apart>(data, blocks, levels, groups);
 }
 
 void pack_q2_0c(const uint8_t* codes, int64_t count, uint16_t d, uint8_t* out) {

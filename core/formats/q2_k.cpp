@@ -9,21 +9,22 @@ namespace {
 
 constexpr int kWeights = 256;
 
+void take_apart(const BlockQ2_K& block, int8_t* levels, LevelGroup* groups) {
+  const float d = from_f16(block.d), dmin = from_f16(block.dmin);
+  for (int sub = 0; sub < 16; ++sub)
+    groups[sub] = {d * static_cast<float>(block.scales[sub] & 15),
+                   -(dmin * static_cast<float>(block.scales[sub] >> 4))};
+  for (int run = 0; run < 8; ++run, levels += 32) {  // of 32 weights that lie in one bit pair
+    const uint8_t* qs = block.qs + 32 * (run / 4);
+    const int shift = 2 * (run % 4);
+    for (int l = 0; l < 32; ++l) levels[l] = static_cast<int8_t>(qs[l] >> shift & 3);
+  }
+}
+
 }  // namespace
 
-void decode_q2_k(const uint8_t* data, int64_t count, float* out) {
-  for (int64_t at = 0; at < count; at += kWeights, data += sizeof(BlockQ2_K)) {
-    BlockQ2_K block;
-    std::memcpy(&block, data, sizeof block);
-    const float d = from_f16(block.d), dmin = from_f16(block.dmin);
-    for (int group = 0; group < 16; ++group, out += 16) {  // 16 weights: half of the 32 lanes of one bit pair
-      const uint8_t* qs = block.qs + 32 * (group / 8) + 16 * (group % 2);
-      const int shift = 2 * (group / 2 % 4);
-      const float scale = d * static_cast<float>(block.scales[group] & 15),
-                  min = dmin * static_cast<float>(block.scales[group] >> 4);
-      for (int l = 0; l < 16; ++l) out[l] = scale * static_cast<float>(qs[l] >> shift & 3) - min;
-    }
-  }
+void levels_of_q2_k(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups) {
+  take_blocks_apart<BlockQ2_K, kWeights, 16, take_apart>(data, blocks, levels, groups);
 }
 
 void pack_q2_k(const uint8_t* codes, int64_t count, uint16_t s, uint16_t half_s, uint8_t* out) {

@@ -26,18 +26,15 @@ float extreme(const float* x) {
   return max;
 }
 
+void take_apart(const BlockQ4_0& block, int8_t* levels, LevelGroup* groups) {
+  take_nibbles<kHalf>(block.qs, 8, levels);
+  *groups = {from_f16(block.d)};
+}
+
 }  // namespace
 
-void decode_q4_0(const uint8_t* data, int64_t count, float* out) {
-  for (int64_t at = 0; at < count; at += kWeights, data += sizeof(BlockQ4_0), out += kWeights) {
-    BlockQ4_0 block;
-    std::memcpy(&block, data, sizeof block);
-    const float d = from_f16(block.d);
-    for (int j = 0; j < kHalf; ++j) {
-      out[j] = static_cast<float>((block.qs[j] & 15) - 8) * d;
-      out[j + kHalf] = static_cast<float>((block.qs[j] >> 4) - 8) * d;
-    }
-  }
+void levels_of_q4_0(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups) {
+  take_blocks_apart<BlockQ4_0, kWeights, kWeights, take_apart>(data, blocks, levels, groups);
 }
 
 void encode_q4_0(const float* values, int64_t count, uint8_t* out) {

@@ -127,24 +127,22 @@ void pack_halves(const uint8_t* q, BlockQ6_K& block) {
   }
 }
 
+void take_apart(const BlockQ6_K& block, int8_t* levels, LevelGroup* groups) {
+  const float d = from_f16(block.d);
+  for (int group = 0; group < kGroups; ++group) groups[group] = {d * static_cast<float>(block.scales[group])};
+  for (int run = 0; run < 8; ++run, levels += 32) {  // of 32 weights whose bits lie at the same places
+    const int half = run / 4, quarter = run % 4;
+    const uint8_t* ql = block.ql + 64 * half + 32 * (quarter % 2);
+    const uint8_t* qh = block.qh + 32 * half;
+    for (int l = 0; l < 32; ++l)
+      levels[l] = static_cast<int8_t>(((ql[l] >> 4 * (quarter / 2) & 15) | (qh[l] >> 2 * quarter & 3) << 4) - 32);
+  }
+}
+
 }  // namespace
 
-void decode_q6_k(const uint8_t* data, int64_t count, float* out) {
-  for (int64_t at = 0; at < count; at += kWeights, data += sizeof(BlockQ6_K)) {
-    BlockQ6_K block;
-    std::memcpy(&block, data, sizeof block);
-    const float d = from_f16(block.d);
-    for (int group = 0; group < kGroups; ++group, out += kGroup) {
-      const int half = group / 8, quarter = group / 2 % 4, lane = 16 * (group % 2);
-      const uint8_t* ql = block.ql + 64 * half + 32 * (quarter % 2) + lane;
-      const uint8_t* qh = block.qh + 32 * half + lane;
-      const float scale = d * static_cast<float>(block.scales[group]);
-      for (int l = 0; l < kGroup; ++l) {
-        const int q = (ql[l] >> 4 * (quarter / 2) & 15) | (qh[l] >> 2 * quarter & 3) << 4;
-        out[l] = scale * static_cast<float>(q - 32);
-      }
-    }
-  }
+void levels_of_q6_k(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups) {
+  take_blocks_apart<BlockQ6_K, kWeights, kGroup, take_apart>(data, blocks, levels, groups);
 }
 
 void encode_q6_k(const float* values, int64_t count, uint8_t* out) {

@@ -17,15 +17,15 @@ float round_half_away(float x) {
   return std::copysign(whole + std::floor(2 * (magnitude - whole)), x);
 }
 
+void take_apart(const BlockQ8_0& block, int8_t* levels, LevelGroup* groups) {
+  std::copy_n(block.qs, kWeights, levels);
+  *groups = {from_f16(block.d)};
+}
+
 }  // namespace
 
-void decode_q8_0(const uint8_t* data, int64_t count, float* out) {
-  for (int64_t at = 0; at < count; at += kWeights, data += sizeof(BlockQ8_0), out += kWeights) {
-    BlockQ8_0 block;
-    std::memcpy(&block, data, sizeof block);
-    const float d = from_f16(block.d);
-    for (int j = 0; j < kWeights; ++j) out[j] = static_cast<float>(block.qs[j]) * d;
-  }
+void levels_of_q8_0(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups) {
+  take_blocks_apart<BlockQ8_0, kWeights, kWeights, take_apart>(data, blocks, levels, groups);
 }
 
 void encode_q8_0(const float* values, int64_t count, uint8_t* out) {

@@ -1,4 +1,5 @@
-// Decoders of the types with blocks of 32 or 64 weights that are only read.
+// The types with blocks of 32 or 64 weights that are only read.
+#include <array>
 #include <bit>
 #include <cmath>
 
@@ -12,15 +13,12 @@ namespace {
 
 constexpr int kWeights = 32, kHalf = kWeights / 2;
 
-// Nibbles with a fifth bit, 0..31.
-template <class Value>
-void decode_five_bits(const uint8_t* qs, const uint8_t* qh, float* out, const Value& value) {
+// Nibbles with a fifth bit, less `zero`.
+void take_five_bits(const uint8_t* qs, const uint8_t* qh, int zero, int8_t* levels) {
   uint32_t high;
   std::memcpy(&high, qh, sizeof high);
-  for (uint32_t j = 0; j < kHalf; ++j) {
-    out[j] = value(static_cast<int>((qs[j] & 15u) | (high >> j & 1) << 4));
-    out[j + kHalf] = value(static_cast<int>(qs[j] >> 4 | (high >> (j + kHalf) & 1) << 4));
-  }
+  take_nibbles<kHalf>(qs, zero, levels);
+  for (uint32_t j = 0; j < kWeights; ++j) levels[j] = static_cast<int8_t>(levels[j] + ((high >> j & 1) << 4));
 }
 
 // The numbers of E2M1, doubled. Source: OCP Microscaling Formats (MX) 1.0.
@@ -39,50 +37,57 @@ float half_of_ue4m3(uint8_t bits) {
                        : std::ldexp(static_cast<float>(8 + mantissa), exponent - 11);
 }
 
+void take_apart(const BlockQ4_1& block, int8_t* levels, LevelGroup* groups) {
+  take_nibbles<kHalf>(block.qs, 0, levels);
+  *groups = {from_f16(block.d), from_f16(block.m)};
+}
+
+void take_apart(const BlockQ5_0& block, int8_t* levels, LevelGroup* groups) {
+  take_five_bits(block.qs, block.qh, 16, levels);
+  *groups = {from_f16(block.d)};
+}
+
+void take_apart(const BlockQ5_1& block, int8_t* levels, LevelGroup* groups) {
+  take_five_bits(block.qs, block.qh, 0, levels);
+  *groups = {from_f16(block.d), from_f16(block.m)};
+}
+
+void take_apart(const BlockIQ4_NL& block, int8_t* levels, LevelGroup* groups) {
+  take_nibbles<kHalf>(block.qs, kIq4Values, levels);
+  *groups = {from_f16(block.d)};
+}
+
+void take_apart(const BlockMXFP4& block, int8_t* levels, LevelGroup* groups) {
+  take_nibbles<kHalf>(block.qs, kE2M1, levels);
+  *groups = {half_of_e8m0(block.e)};
+}
+
+void take_apart(const BlockNVFP4& block, int8_t* levels, LevelGroup* groups) {
+  for (int sub = 0; sub < 4; ++sub) {
+    take_nibbles<8>(block.qs + 8 * sub, kE2M1, levels + 16 * sub);
+    groups[sub] = {half_of_ue4m3(block.scales[sub])};
+  }
+}
+
 }  // namespace
 
-void decode_q4_1(const uint8_t* data, int64_t count, float* out) {
-  for_each_block<BlockQ4_1, kWeights>(data, count, out, [](const BlockQ4_1& block, float* to) {
-    const float d = from_f16(block.d), m = from_f16(block.m);
-    for (int j = 0; j < kHalf; ++j) {
-      to[j] = d * static_cast<float>(block.qs[j] & 15) + m;
-      to[j + kHalf] = d * static_cast<float>(block.qs[j] >> 4) + m;
-    }
-  });
+void levels_of_q4_1(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups) {
+  take_blocks_apart<BlockQ4_1, kWeights, kWeights, take_apart>(data, blocks, levels, groups);
 }
-
-void decode_q5_0(const uint8_t* data, int64_t count, float* out) {
-  for_each_block<BlockQ5_0, kWeights>(data, count, out, [](const BlockQ5_0& block, float* to) {
-    const float d = from_f16(block.d);
-    decode_five_bits(block.qs, block.qh, to, [d](int q) { return d * static_cast<float>(q - 16); });
-  });
+void levels_of_q5_0(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups) {
+  take_blocks_apart<BlockQ5_0, kWeights, kWeights, take_apart>(data, blocks, levels, groups);
 }
-
-void decode_q5_1(const uint8_t* data, int64_t count, float* out) {
-  for_each_block<BlockQ5_1, kWeights>(data, count, out, [](const BlockQ5_1& block, float* to) {
-    const float d = from_f16(block.d), m = from_f16(block.m);
-    decode_five_bits(block.qs, block.qh, to, [d, m](int q) { return d * static_cast<float>(q) + m; });
-  });
+void levels_of_q5_1(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups) {
+  take_blocks_apart<BlockQ5_1, kWeights, kWeights, take_apart>(data, blocks, levels, groups);
 }
-
-void decode_iq4_nl(const uint8_t* data, int64_t count, float* out) {
-  for_each_block<BlockIQ4_NL, kWeights>(data, count, out, [](const BlockIQ4_NL& block, float* to) {
-    decode_nibbles<kHalf>(block.qs, scaled(kIq4Values, from_f16(block.d)), to);
-  });
+void levels_of_iq4_nl(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups) {
+  take_blocks_apart<BlockIQ4_NL, kWeights, kWeights, take_apart>(data, blocks, levels, groups);
 }
-
-void decode_mxfp4(const uint8_t* data, int64_t count, float* out) {
-  for_each_block<BlockMXFP4, kWeights>(data, count, out, [](const BlockMXFP4& block, float* to) {
-    decode_nibbles<kHalf>(block.qs, scaled(kE2M1, half_of_e8m0(block.e)), to);
-  });
+void levels_of_mxfp4(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups) {
+  take_blocks_apart<BlockMXFP4, kWeights, kWeights, take_apart>(data, blocks, levels, groups);
 }
-
-void decode_nvfp4(const uint8_t* data, int64_t count, float* out) {
-  for_each_block<BlockNVFP4, 64>(data, count, out, [](const BlockNVFP4& block, float* to) {
-    for (int sub = 0; sub < 4; ++sub, to += 16) {
-      decode_nibbles<8>(block.qs + 8 * sub, scaled(kE2M1, half_of_ue4m3(block.scales[sub])), to);
-    }
-  });
+void levels_of_nvfp4(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups) {
+  take_blocks_apart<BlockNVFP4, 64, 16, take_apart>(data, blocks, levels, groups);
 }
 
 }  // namespace crumb::formats
