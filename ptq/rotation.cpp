@@ -74,6 +74,7 @@ class RotatedCheckpoint : public quant::Checkpoint {
     for (auto& tensor : tensors_) {
       check_rule(tensor.desc);
       tensor.format.reset();
+      tensor.block_type.reset();
     }
     const auto seed = static_cast<uint64_t>(options_.seed);
     if (options_.residual) residual_.emplace(spec_.hidden_size, Rng(seed, hash_name("rotation.residual")));

@@ -27,7 +27,8 @@ struct StoredTensor {
   arch::TensorDesc desc;
   std::string dtype;  // "BF16", "q2_k", "seq2"
   int64_t stored_bytes = 0;
-  std::optional<QuantFormat> format;  // set when read_codes() works
+  std::optional<QuantFormat> format = {};              // set when read_codes() works
+  std::optional<formats::TensorType> block_type = {};  // set when stored_rows() gives blocks of ggml
 };
 
 class Checkpoint {

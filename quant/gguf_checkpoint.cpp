@@ -5,6 +5,7 @@
 #include "core/arch/hf_config.h"
 #include "core/common/error.h"
 #include "core/common/log.h"
+#include "core/formats/block_levels.h"
 #include "quant/checkpoint_kinds.h"
 #include "quant/gguf_codes.h"
 
@@ -109,9 +110,13 @@ class GgufCheckpoint : public Checkpoint {
     CRUMB_CHECK(tensor->readable, "{}: tensor {} has ggml type {}, which Crumb cannot read", path().string(),
                 slice.name, tensor->type_name);
     check_shape(path(), slice.name, tensor->shape, slice.shape);
-    const bool may_be_codes = desc.role == arch::TensorRole::linear && desc.shape.size() == 2;
-    return {desc, std::string(formats::type_name(tensor->type)), share_of_bytes(desc, slice, tensor->bytes),
-            may_be_codes ? find_codes(reader_, *tensor, slice.first_row, slice.first_row + desc.rows()) : std::nullopt};
+    StoredTensor stored{desc, std::string(formats::type_name(tensor->type)),
+                        share_of_bytes(desc, slice, tensor->bytes)};
+    if (desc.shape.size() != 2) return stored;
+    if (desc.role == arch::TensorRole::linear)
+      stored.format = find_codes(reader_, *tensor, slice.first_row, slice.first_row + desc.rows());
+    if (formats::block_form(tensor->type) != nullptr) stored.block_type = tensor->type;
+    return stored;
   }
 
   /// Plain numbers are the same thing in every file.
