@@ -33,7 +33,10 @@ class Conversation {
         globals_(globals),
         is_verbose_(is_verbose),
         has_terminal_(isatty(STDIN_FILENO) != 0 && isatty(STDOUT_FILENO) != 0 && !globals.json) {
-    if (is_verbose_) log_info("loaded in {:.2f} s", chat_.load_seconds());
+    if (is_verbose_) {
+      log_info("loaded in {:.2f} s", chat_.load_seconds());
+      for (const auto& line : chat_.held()) log_info("{}", line);
+    }
     if (has_terminal_) print_now(kHelp);
   }
 

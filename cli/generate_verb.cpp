@@ -60,6 +60,7 @@ int run_prompt(const Arguments& arguments, const Globals& globals) {
   }
   print_now("\n");
   if (arguments.verbose) {
+    for (const auto& line : result.held) log_info("{}", line);
     log_info("loaded in {:.2f} s; prompt: {} tokens in {:.3f} s ({:.1f} tokens/s); then {:.1f} tokens/s",
              result.load_seconds, result.prompt_tokens.size(), result.prefill_seconds, result.prefill_rate(),
              result.decode_rate());

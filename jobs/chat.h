@@ -61,6 +61,7 @@ class Chat {
   const std::vector<jinja::ChatMessage>& messages() const { return messages_; }
   int64_t context_length() const { return model_.decoder->spec().context_length; }
   double load_seconds() const { return model_.load_seconds; }
+  std::vector<std::string> held() const { return model_.held(); }
 
  private:
   std::vector<tokenizer::TokenId> prompt_with(const std::string& text) const;

@@ -130,6 +130,7 @@ PromptResult continue_prompt(const PromptJob& job, const std::function<void(cons
   const RunningModel model = load_model(job.model, job.precision, job.threads);
   PromptResult out;
   out.load_seconds = model.load_seconds;
+  out.held = model.held();
   out.prompt_tokens = model.tokenizer->encode(text::checked_text(job.prompt, "--prompt"), true);
   if (out.prompt_tokens.empty()) out.prompt_tokens.push_back(start_token(model));
   const int64_t context = model.decoder->spec().context_length;

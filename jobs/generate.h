@@ -31,6 +31,7 @@ struct PromptResult {
   std::optional<std::string> stop;  // the text of `stops` that ended it
   int64_t known_tokens = 0;         // of the prompt, from the prompt cache
   double seconds = 0;               // prompt and new tokens
+  std::vector<std::string> held;    // RunningModel::held()
   double load_seconds = 0, prefill_seconds = 0, decode_seconds = 0;
 
   /// "stop", "context" or "length".

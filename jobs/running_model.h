@@ -10,6 +10,7 @@
 #include "core/tokenizer/tokenizer.h"
 #include "quant/checkpoint.h"
 #include "runtime/decoder.h"
+#include "runtime/held_codes.h"
 #include "runtime/precision.h"
 #include "runtime/sampling.h"
 
@@ -31,6 +32,9 @@ struct RunningModel {
   std::unique_ptr<runtime::Decoder> decoder;
   runtime::Precision precision;
   double load_seconds = 0;
+
+  /// For people: how its quantized matrices lie in memory, a line a type.
+  std::vector<std::string> held() const { return runtime::describe_held(*checkpoint); }
 };
 
 /// `threads`: 0: one per processor. UserError: no such model, a tokenizer that does not fit it.

@@ -166,6 +166,12 @@ std::optional<HeldForm> held_form(const quant::StoredTensor& tensor) { return pl
 std::string obstacle_to_held(const quant::StoredTensor& tensor) { return plan_of(tensor).obstacle; }
 bool is_quantized(const quant::StoredTensor& tensor) { return tensor.format || tensor.block_type; }
 
+bool is_multiplied(const quant::Checkpoint& checkpoint, const quant::StoredTensor& tensor) {
+  using enum arch::TensorRole;
+  const auto role = tensor.desc.role;
+  return role == linear || role == (checkpoint.spec().tied_head ? embedding : head);
+}
+
 class HeldCodes::Lines {
  public:
   explicit Lines(int64_t bytes) : data_(static_cast<uint8_t*>(std::aligned_alloc(kLine, rounded(bytes)))) {
@@ -251,10 +257,8 @@ std::vector<std::string> describe_held(const quant::Checkpoint& checkpoint) {
     int64_t tensors = 0, held_bytes = 0, stored_bytes = 0;
   };
   std::map<std::pair<std::string, std::string>, Kind> kinds;  // by type and how it is held
-  const bool has_head = !checkpoint.spec().tied_head;
   for (const auto& tensor : checkpoint.tensors()) {
-    const bool is_embedding = tensor.desc.role == arch::TensorRole::embedding;
-    if (!is_quantized(tensor) || (is_embedding && has_head)) continue;
+    if (!is_quantized(tensor) || !is_multiplied(checkpoint, tensor)) continue;
     const auto [form, obstacle] = plan_of(tensor);
     const std::string how = form ? fmt::format("codes of {} bits", form->levels.bits) : "floats, as " + obstacle;
     Kind& kind = kinds[{tensor.dtype, how}];

@@ -41,6 +41,9 @@ std::string obstacle_to_held(const quant::StoredTensor& tensor);
 /// Whether its file holds it in fewer bits than floats.
 bool is_quantized(const quant::StoredTensor& tensor);
 
+/// Whether a decoder multiplies with it: a linear, or the head, which may be the embedding.
+bool is_multiplied(const quant::Checkpoint& checkpoint, const quant::StoredTensor& tensor);
+
 /// A matrix of codes that owns what it points at.
 class HeldCodes {
  public:

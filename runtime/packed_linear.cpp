@@ -132,19 +132,22 @@ struct Told {
   bool of_unpacked = false;
 };
 
-/// int8 was asked for; what does not have it is named, once a model.
+/// int8 was asked for; what does not have it is named, once a model. Members that are not taken together are asked for
+/// alone: only then is it known.
 void tell_of_floats(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members, bool reads_floats,
                     Told& told) {
   const std::string where = checkpoint.path().string();
   if (told.checkpoint != &checkpoint) {
     told = {.checkpoint = &checkpoint};
-    if (std::ranges::none_of(checkpoint.tensors(), is_quantized))
+    const auto has_codes = [&](const auto& tensor) {
+      return is_quantized(tensor) && is_multiplied(checkpoint, tensor);
+    };
+    if (std::ranges::none_of(checkpoint.tensors(), has_codes))
       log_warning("{}: int8 activations are for quantized linears, and it has none", where);
   }
-  const auto quantized = std::ranges::find_if(members, [](const auto& member) { return is_quantized(*member.weight); });
-  if (!reads_floats || quantized == members.end() || told.of_unpacked) return;
+  const auto& weight = *members.front().weight;
+  if (!reads_floats || members.size() > 1 || !is_quantized(weight) || told.of_unpacked) return;
   told.of_unpacked = true;
-  const auto& weight = *quantized->weight;
   log_warning("{}: {} ({}) and others like it are not multiplied as codes: they read floats, not int8", where,
               weight.desc.module_name(), weight.format ? weight.format->title() : weight.dtype);
 }

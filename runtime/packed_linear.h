@@ -18,9 +18,11 @@ enum class Activations { floats, int8 };
 Activations activations_from_name(const std::string& name, const std::string& where);
 std::vector<std::string> activations_names();
 
-/// Takes quantized matrices whose grid has equal steps and whose groups of columns are multiples of 16 (or rows);
-/// others are left to the dense floats. Orders their codes anew on the executor's threads. A model that rounds
-/// activations of its quantized linears itself goes on to do so; with `int8`, UserError unless that is int8.
+/// Takes quantized matrices that can be held as codes (held_form() of runtime/held_codes.h): all block types of GGUF,
+/// grids with equal steps in groups of multiples of 16 columns (or rows); others are left to the dense floats. With
+/// `int8`, members in groups of different sizes are not taken together. Orders codes anew on the executor's threads. A
+/// model that rounds activations of its quantized linears itself goes on to do so; with `int8`, UserError unless that
+/// is int8.
 LinearMaker packed_linears(Activations activations, std::shared_ptr<Executor> executor);
 
 }  // namespace crumb::runtime

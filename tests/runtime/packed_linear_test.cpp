@@ -6,6 +6,7 @@
 #include "core/common/rng.h"
 #include "quant/activations.h"
 #include "quant/scale_search.h"
+#include "runtime/held_codes.h"
 #include "tests/quant/codes_model.h"
 #include "tests/runtime/golden.h"
 
@@ -74,6 +75,8 @@ TEST(PackedLinears, TakeGridsWithEqualStepsInGroupsTheKernelsKnow) {
   EXPECT_TRUE(takes(int8, {Slot::q}));
   EXPECT_TRUE(takes(int8, {Slot::gate, Slot::up}));
   EXPECT_FALSE(takes(floats, {Slot::o})) << "groups of 8 columns";
+  EXPECT_THAT(describe_held(*model),
+              ::testing::Contains(HasSubstr("held as floats, as groups of 8 columns are no multiple of 16")));
   const auto embedding = &model->tensor({Slot::embedding});
   const LinearTensors head{embedding, nullptr};
   EXPECT_EQ(floats(*model, {&head, 1}), nullptr) << "not quantized";
