@@ -21,18 +21,21 @@ constexpr int64_t kStreamedBytes = int64_t{128} << 20;  // of codes: more than c
 
 struct Matrix {
   std::vector<uint8_t> codes;
-  std::vector<float> scales;
+  std::vector<float> scales, minima;
   kernels::CodeMatrix view;
 
-  Matrix(int bits, int64_t rows, int64_t group_cols) {
+  Matrix(int bits, int64_t rows, int64_t group_cols, bool has_minima) {
     view = {.bits = bits, .rows = rows, .cols = kCols, .group_cols = group_cols, .zero = 1};
     codes.resize(static_cast<size_t>(view.panels() * kernels::code_panel_bytes(kCols, bits)));
     for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(i * 2654435761u >> 24);
     scales.assign(static_cast<size_t>(view.panels() * view.groups() * kernels::kCodePanelRows), 0.01f);
     view.codes = codes.data();
     view.scales = scales.data();
+    if (!has_minima) return;
+    minima.assign(scales.size(), -0.01f);
+    view.minima = minima.data();
   }
-  int64_t bytes() const { return static_cast<int64_t>(codes.size() + 4 * scales.size()); }
+  int64_t bytes() const { return static_cast<int64_t>(codes.size() + 4 * (scales.size() + minima.size())); }
 };
 
 struct Tokens {
@@ -60,9 +63,10 @@ void count(benchmark::State& state, int64_t bytes, int64_t tokens, int64_t rows)
 
 enum class Kind { int8, floats };
 
-void codes(benchmark::State& state, Isa isa, Kind kind, int bits, int64_t group_cols, int64_t tokens) {
+void codes(benchmark::State& state, Isa isa, Kind kind, int bits, int64_t group_cols, int64_t tokens,
+           bool has_minima = false) {
   const int64_t rows = tokens == 1 ? kStreamedBytes * 8 / bits / kCols : kManyRows;
-  const Matrix matrix(bits, rows, group_cols);
+  const Matrix matrix(bits, rows, group_cols, has_minima);
   const Tokens x(tokens, group_cols);
   std::vector<float> y(static_cast<size_t>(tokens * rows));
   const kernels::CodeProduct product{matrix.view, nullptr, y.data()};
@@ -107,6 +111,24 @@ void add(const std::string& name, void (*function)(benchmark::State&, Isa, int64
   })->Unit(benchmark::kMillisecond);
 }
 
+/// The block types of GGUF that most files have.
+void add_block_types(Isa isa, int64_t tokens, const std::string& where) {
+  struct BlockType {
+    const char* name;
+    int bits;
+    int64_t group_cols;
+    bool has_minima;
+  };
+  for (const BlockType& type : {BlockType{"q4_k", 4, 32, true}, {"q5_k", 8, 32, true}, {"q6_k", 8, 16, false}}) {
+    for (const Kind kind : {Kind::int8, Kind::floats}) {
+      const std::string name = std::string(type.name) + (kind == Kind::int8 ? "/int8" : "/float") + where;
+      benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) {
+        codes(state, isa, kind, type.bits, type.group_cols, tokens, type.has_minima);
+      })->Unit(benchmark::kMillisecond);
+    }
+  }
+}
+
 void add_all() {
   benchmark::RegisterBenchmark("read", read)->Unit(benchmark::kMillisecond);
   for (const Isa isa : kernels::available_isas()) {
@@ -115,6 +137,7 @@ void add_all() {
     for (const int64_t tokens : {1, 8, 512}) {
       const std::string where = of_isa + "/M" + std::to_string(tokens);
       add("float32" + where, dense, isa, tokens);
+      add_block_types(isa, tokens, where);
       for (const int bits : {2, 4, 8}) {
         for (const int64_t group_cols : {kCols, int64_t{128}, int64_t{32}}) {
           if (group_cols == 32 && bits != 2) continue;

@@ -63,6 +63,16 @@ TEST_F(GenerateVerb, ActivationsAreFloatOrInt8) {
   expect_error(generate("--activations int4 --prompt ''"), "--activations: unknown \"int4\"; known: float, int8");
 }
 
+TEST_F(GenerateVerb, VerboseSaysHowQuantizedMatricesAreHeld) {
+  const std::string gguf = (dir_ / "model.gguf").string();
+  ASSERT_EQ(run_crumb("export -q " + model_.string() + " --to gguf-q8_0 -o " + gguf).exit_code, 0);
+  const auto told = run_crumb("generate " + gguf + " --prompt 'Once upon a time' --max-tokens 12 --verbose");
+  EXPECT_THAT(told.err,
+              ::testing::HasSubstr("31 q8_0 held as codes of 8 bits: 232.7 kB in memory, 217.1 kB in the file\n"));
+  EXPECT_THAT(run_crumb("generate " + gguf + " --prompt 'Once upon a time' --max-tokens 12").err,
+              ::testing::Not(::testing::HasSubstr("held as")));
+}
+
 TEST_F(GenerateVerb, JsonHoldsTokensAndTheTextThatWasStreamed) {
   const auto r = generate("--json --prompt 'Once upon a time' --max-tokens 12");
   ASSERT_EQ(r.exit_code, 0) << r.err;
