@@ -116,6 +116,11 @@ class OwnedCodes {
   kernels::CodeProduct product(float* y) const { return {matrix_, bias_.empty() ? nullptr : bias_.data(), y}; }
   int64_t cols() const { return matrix_.cols; }
   int64_t group_cols() const { return matrix_.group_cols; }
+  /// All of it is read by every pass.
+  int64_t bytes() const {
+    return matrix_.panels() * panel_bytes_ +
+           static_cast<int64_t>(sizeof(float) * (scales_.size() + bias_.size()) + sizeof(int32_t) * zeros_.size());
+  }
 
  private:
   bool take_groups(const quant::QuantizedTensor& rows, int64_t row, int64_t panel, int64_t lane) {
@@ -220,6 +225,11 @@ class PackedLinears : public LinearGroup {
     kernels::code_matmul(rounded.round(rounder_, x, tokens, first.cols(), scale_cols_,
                                        std::min(scale_cols_, first.group_cols()), executor),
                          products, executor);
+  }
+  WeightBytes weight_bytes() const override {
+    WeightBytes bytes;
+    for (const auto& member : members_) bytes += {member->bytes(), member->bytes()};
+    return bytes;
   }
 
  private:
