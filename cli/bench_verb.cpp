@@ -95,13 +95,15 @@ Verb add_bench(CLI::App& program, const Globals& globals) {
   app->add_option("--activations", a->activations,
                   "what quantized linears read: float, int8, or both to compare them: float,int8")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->capture_default_str();
   app->add_option("--cache-type", a->cache_type, "what keys and values are held in: f32 or f16")->capture_default_str();
   add_wholes(*app, "--prompt", a->prompts,
              "tokens of prompts whose first new token is waited for; default: 64,128,256,512,1024 as far as the "
              "models hold them",
              {.least = 1});
-  add_wholes(*app, "--context", a->contexts, "tokens before those whose speed is measured; default: 0,512");
+  add_wholes(*app, "--context", a->contexts,
+             "tokens before those whose speed is measured; default: 0,512 as far as the models hold them");
   add_whole(*app, "--new", a->new_tokens, "tokens whose speed is measured", {.least = 1});
   add_whole(*app, "--rounds", a->rounds, "times that everything is measured", {.least = 1});
   add_wholes(*app, "--threads", a->threads, "threads to use, several to compare; 0: one per processor",

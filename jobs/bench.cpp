@@ -6,6 +6,7 @@
 #include <fstream>
 #include <memory>
 #include <set>
+#include <span>
 #include <utility>
 
 #include "core/common/error.h"
@@ -145,7 +146,7 @@ void check_job(const BenchJob& job) {
   CRUMB_CHECK(job.rounds >= 1, "--rounds: {} is out of range, expected at least 1", job.rounds);
   CRUMB_CHECK(job.new_tokens >= 1, "--new: {} is out of range, expected at least 1", job.new_tokens);
   if (job.prompts) check_list("--prompt", *job.prompts, 1);
-  check_list("--context", job.contexts, 0);
+  if (job.contexts) check_list("--context", *job.contexts, 0);
   check_list("--threads", job.threads, 1);
   CRUMB_ASSERT(!job.activations.empty());
 }
@@ -166,18 +167,21 @@ void check_lengths(const BenchJob& job, const BenchModel& model, const Known& kn
   for (const int64_t prompt : job.prompts.value_or(std::vector<int64_t>()))
     CRUMB_CHECK(prompt < known.context_length, "--prompt: {} tokens and a new one, {} holds {}", prompt,
                 model.path.string(), known.context_length);
-  for (const int64_t context : job.contexts)
+  for (const int64_t context : job.contexts.value_or(std::vector<int64_t>()))
     CRUMB_CHECK(std::max<int64_t>(1, context) + job.new_tokens <= known.context_length,
                 "--context: {} tokens and {} new ones, {} holds {}", context, job.new_tokens, model.path.string(),
                 known.context_length);
 }
 
-std::vector<int64_t> prompts_of(const BenchJob& job, int64_t shortest_context) {
-  if (job.prompts) return *job.prompts;
+/// The lengths that were asked for, which check_lengths has seen, or the usual ones that leave room for `more` tokens.
+std::vector<int64_t> lengths_of(const char* what, const std::optional<std::vector<int64_t>>& asked,
+                                std::span<const int64_t> usual, int64_t more, int64_t shortest_context) {
+  if (asked) return *asked;
   std::vector<int64_t> taken, left;
-  for (const int64_t prompt : kBenchPrompts) (prompt < shortest_context ? taken : left).push_back(prompt);
+  for (const int64_t length : usual)
+    (std::max<int64_t>(1, length) + more <= shortest_context ? taken : left).push_back(length);
   if (!left.empty())
-    log_warning("prompts of {} tokens are left out: a model holds only {}", fmt::join(left, ", "), shortest_context);
+    log_warning("{} of {} tokens are left out: a model holds only {}", what, fmt::join(left, ", "), shortest_context);
   return taken;
 }
 
@@ -209,8 +213,10 @@ class Bench {
       check_lengths(job, model, known.back());
     }
     const auto shortest = std::ranges::min_element(known, {}, &Known::context_length);
-    result_.prompts = prompts_of(job, shortest->context_length);
-    result_.contexts = job.contexts;
+    result_.prompts = lengths_of("prompts", job.prompts, kBenchPrompts, 1, shortest->context_length);
+    result_.contexts = lengths_of("contexts", job.contexts, kBenchContexts, job.new_tokens, shortest->context_length);
+    CRUMB_CHECK(!result_.contexts.empty(), "--new: {} tokens, a model holds only {}", job.new_tokens,
+                shortest->context_length);
     std::ranges::sort(result_.contexts);
     load(known);
   }

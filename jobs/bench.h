@@ -25,12 +25,13 @@ struct BenchJob {
   runtime::CacheType cache_type = runtime::CacheType::f32;
   /// Tokens of prompts whose first new token is waited for; none: those of kBenchPrompts that every model holds.
   std::optional<std::vector<int64_t>> prompts;
-  std::vector<int64_t> contexts = {0, 512};  // tokens that stand before those whose speed is measured
+  /// Tokens that stand before those whose speed is measured; none: those of kBenchContexts, likewise.
+  std::optional<std::vector<int64_t>> contexts;
   int64_t new_tokens = 32;
   std::vector<int64_t> threads = {0};  // 0: one per processor
   int64_t rounds = 5;
 };
-inline constexpr int64_t kBenchPrompts[] = {64, 128, 256, 512, 1024};
+inline constexpr int64_t kBenchPrompts[] = {64, 128, 256, 512, 1024}, kBenchContexts[] = {0, 512};
 
 /// What is measured, by its name in JSON and CSV; bench_report.cpp says how each is shown.
 namespace measure {
@@ -84,8 +85,8 @@ struct BenchResult {
 };
 
 /// UserError, before anything is loaded: no models, two of one name, a number below its least, a prompt or context that
-/// a model does not hold. Warns of prompts left out of kBenchPrompts, and of a model without quantized linears that
-/// would be measured twice.
+/// a model does not hold. Warns of what is left out of kBenchPrompts and kBenchContexts, and of a model without
+/// quantized linears that would be measured twice.
 BenchResult bench(const BenchJob& job);
 
 }  // namespace crumb::jobs

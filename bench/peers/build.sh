@@ -39,9 +39,10 @@ if [ ! -d "$source" ]; then
 fi
 
 # The commit by hand: git would find that of the repository around it.
-cmake -S "$source" -B "$folder/cmake" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_RUNTIME_OUTPUT_DIRECTORY="$(realpath "$folder")/bin" \
+cmake -S "$source" -B "$folder/cmake" -G Ninja -DCMAKE_BUILD_TYPE=Release \
   -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
   -DLLAMA_BUILD_APP=OFF -DLLAMA_BUILD_COMMIT="llama-cpp-python-$version" -DLLAMA_BUILD_NUMBER=0 > "$folder/configure.log"
 grep -E 'ARM_ARCH|x86 detected|OpenMP|GGML_SYSTEM_ARCH' "$folder/configure.log" || true
 cmake --build "$folder/cmake" --parallel "${JOBS:-1}" --target "${targets[@]}"
-ls -l "$folder/bin"
+ln -sfn cmake/bin "$folder/bin"
+ls "$folder/bin/"

@@ -113,10 +113,13 @@ TEST_F(BenchVerb, ReportsAndPlotAreWrittenBesideWhatIsPrinted) {
 }
 
 TEST_F(BenchVerb, PromptsThatNoModelHoldsAreLeftOutOfTheUsualOnesWithAWarning) {
-  const auto r = bench("--json " + path() + " --rounds 1 --context 0 --new 1 --threads 1");
+  const auto r = bench("--json " + path() + " --rounds 1 --new 1 --threads 1");
   ASSERT_EQ(r.exit_code, 0) << r.err;
   EXPECT_EQ(nlohmann::json::parse(r.out)["prompts"], (std::vector<int>{64, 128, 256}));
-  EXPECT_EQ(r.err, "warning: prompts of 512, 1024 tokens are left out: a model holds only 512\n");
+  EXPECT_EQ(nlohmann::json::parse(r.out)["contexts"], (std::vector<int>{0}));
+  EXPECT_EQ(r.err,
+            "warning: prompts of 512, 1024 tokens are left out: a model holds only 512\n"
+            "warning: contexts of 512 tokens are left out: a model holds only 512\n");
 }
 
 TEST_F(BenchVerb, AModelWithoutQuantizedLinearsIsMeasuredOnce) {
@@ -141,7 +144,9 @@ TEST_F(BenchVerb, MistakesAreOneLineBeforeAnythingIsMeasured) {
   expect_error(path() + " --json --format csv", "--format csv and --json say different things");
   expect_error(path() + " -o x.txt", "--out: x.txt: the name must end in .md, .json or .csv");
   expect_error(path() + " --plot x.png", "--plot: x.png: the name must end in .svg");
-  EXPECT_THAT(bench(path() + " -o /nowhere/x.md").err, HasSubstr("/nowhere"));
+  EXPECT_THAT(bench(path() + " -o " + (dir_ / "none/x.md").string()).err, HasSubstr((dir_ / "none").string()));
+  EXPECT_THAT(bench(path() + " --new 512").err,
+              ::testing::EndsWith("crumb: --new: 512 tokens, a model holds only 512\n"));
   testing::write_file(dir_ / "x.md", "mine");
   EXPECT_THAT(bench(path() + " -o " + (dir_ / "x.md").string()).err, HasSubstr("--force to replace it"));
   EXPECT_EQ(read_file(dir_ / "x.md"), "mine");
