@@ -144,12 +144,14 @@ TEST_F(BenchVerb, MistakesAreOneLineBeforeAnythingIsMeasured) {
   expect_error(path() + " --json --format csv", "--format csv and --json say different things");
   expect_error(path() + " -o x.txt", "--out: x.txt: the name must end in .md, .json or .csv");
   expect_error(path() + " --plot x.png", "--plot: x.png: the name must end in .svg");
-  EXPECT_THAT(bench(path() + " -o " + (dir_ / "none/x.md").string()).err, HasSubstr((dir_ / "none").string()));
   EXPECT_THAT(bench(path() + " --new 512").err,
               ::testing::EndsWith("crumb: --new: 512 tokens, a model holds only 512\n"));
   testing::write_file(dir_ / "x.md", "mine");
   EXPECT_THAT(bench(path() + " -o " + (dir_ / "x.md").string()).err, HasSubstr("--force to replace it"));
   EXPECT_EQ(read_file(dir_ / "x.md"), "mine");
+  const auto below_a_file = bench(path() + " -o " + (dir_ / "x.md/y.md").string());
+  EXPECT_EQ(below_a_file.exit_code, 2);
+  EXPECT_THAT(below_a_file.err, StartsWith("crumb: " + (dir_ / "x.md").string()));
 }
 
 TEST_F(BenchVerb, AnInterruptedRunLeavesNothing) {
