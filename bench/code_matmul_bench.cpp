@@ -10,6 +10,7 @@
 
 #include "kernels/code_matmul.h"
 #include "kernels/matmul.h"
+#include "kernels/read_probe.h"
 
 namespace {
 
@@ -91,17 +92,10 @@ void dense(benchmark::State& state, Isa isa, int64_t tokens) {
   count(state, static_cast<int64_t>(w.size()) * 4, tokens, rows);
 }
 
-/// The limit of the machine for one thread: every line is touched, little is computed.
+/// The limit of the machine for one thread.
 void read(benchmark::State& state) {
-  const std::vector<uint64_t> words(static_cast<size_t>(kStreamedBytes / 8), 1);
-  for (auto _ : state) {
-    uint64_t sums[8] = {};
-    for (size_t i = 0; i < words.size(); i += 8) {
-      __builtin_prefetch(words.data() + i + 768);
-      for (size_t j = 0; j < 8; ++j) sums[j] += words[i + j];
-    }
-    for (const uint64_t sum : sums) benchmark::DoNotOptimize(sum);
-  }
+  const kernels::ReadProbe probe(kStreamedBytes);
+  for (auto _ : state) benchmark::DoNotOptimize(probe.read(serial_executor()));
   state.SetBytesProcessed(state.iterations() * kStreamedBytes);
 }
 

@@ -49,6 +49,7 @@ int run(int argc, char** argv) {
 #endif
   verbs.push_back(add_export(program, globals));
   verbs.push_back(add_eval(program, globals));
+  verbs.push_back(add_bench(program, globals));
   verbs.push_back(add_chat(program, globals));
   verbs.push_back(add_generate(program, globals));
   verbs.push_back(add_inspect(program, globals));

@@ -8,6 +8,7 @@
 #include <limits>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 #include "core/common/error.h"
 #include "core/common/quantity.h"
@@ -30,6 +31,13 @@ void check(const std::string& name, const std::string& text, T value, const Boun
               bounds.most);
 }
 
+inline int64_t whole_of(const std::string& name, const std::string& text, const Bounds<int64_t>& bounds) {
+  const auto value = parse_count(text);
+  CRUMB_CHECK(value, "{}: \"{}\" is not a whole number", name, text);
+  check(name, text, *value, bounds);
+  return *value;
+}
+
 /// Where nothing is set yet, the help names no default of its own.
 template <class Out>
 CLI::Option* with_default(CLI::Option* option, const Out& out) {
@@ -45,12 +53,22 @@ template <class Out>
 CLI::Option* add_whole(CLI::App& app, const std::string& name, Out& out, const std::string& help,
                        Bounds<int64_t> bounds = {}) {
   const auto read = [name, bounds, &out](const std::string& text) {
-    const auto value = parse_count(text);
-    CRUMB_CHECK(value, "{}: \"{}\" is not a whole number", name, text);
-    number_detail::check(name, text, *value, bounds);
-    out = *value;
+    out = number_detail::whole_of(name, text, bounds);
   };
   return number_detail::with_default(app.add_option_function<std::string>(name, read, help), out);
+}
+
+/// Whole numbers: 64,128 or the option again. UserError as above.
+inline CLI::Option* add_wholes(CLI::App& app, const std::string& name, std::vector<int64_t>& out,
+                               const std::string& help, Bounds<int64_t> bounds = {}) {
+  const auto read = [name, bounds, &out](const std::vector<std::string>& texts) {
+    out.clear();
+    for (const auto& text : texts) out.push_back(number_detail::whole_of(name, text, bounds));
+  };
+  return app.add_option_function<std::vector<std::string>>(name, read, help)
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->type_name("NUMBER,...");
 }
 
 /// A number, such as 0.7, 1e-4 or 95%. UserError for another text and outside `bounds`. `out`: double, or an optional

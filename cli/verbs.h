@@ -21,6 +21,7 @@ struct Verb {
   std::function<int()> run;
 };
 
+Verb add_bench(CLI::App& program, const Globals& globals);
 Verb add_chat(CLI::App& program, const Globals& globals);
 Verb add_eval(CLI::App& program, const Globals& globals);
 Verb add_export(CLI::App& program, const Globals& globals);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/common/markdown.h"
 #include "core/common/quantity.h"
 
 namespace crumb::eval {
@@ -139,18 +140,6 @@ Cells check_lines(const std::vector<EvalResult>& results) {
   return lines;
 }
 
-std::string pipes(const std::vector<Cells>& rows) {
-  std::string out;
-  for (size_t i = 0; i < rows.size(); ++i) {
-    out += fmt::format("| {} |\n", fmt::join(rows[i], " | "));
-    if (i > 0) continue;
-    out += "|---|";
-    for (size_t j = 1; j < rows[0].size(); ++j) out += "---:|";
-    out += "\n";
-  }
-  return out;
-}
-
 /// Above the table: what several models have in common.
 std::string protocol_rows(const EvalResult& result) {
   std::string out;
@@ -223,7 +212,7 @@ std::string to_table(const EvalResult& result) {
 
 std::string to_markdown(const EvalResult& result) {
   std::string out = "# Evaluation\n\n- model: " + facts_text(result.model) + "\n" + protocol_lines(result);
-  out += pipes(table(result)) + fmt::format("\n{}.\n", kErrors);
+  out += markdown_table(table(result)) + fmt::format("\n{}.\n", kErrors);
   for (const auto& check : result.checks) out += "\n" + check_text(check) + "\n";
   return out;
 }
@@ -238,7 +227,7 @@ std::string to_table(const std::vector<EvalResult>& results) {
 std::string to_markdown(const std::vector<EvalResult>& results) {
   if (results.size() == 1) return to_markdown(results.front());
   std::string out = "# Evaluation\n\n" + protocol_lines(results.front());
-  out += pipes(model_table(results)) + fmt::format("\n{}.\n", kErrors);
+  out += markdown_table(model_table(results)) + fmt::format("\n{}.\n", kErrors);
   for (const auto& line : check_lines(results)) out += "\n" + line + "\n";
   return out;
 }

@@ -11,17 +11,20 @@
 
 namespace crumb::jobs {
 
-RunningModel load_model(const Path& path, const runtime::Precision& precision, int64_t threads) {
+RunningModel load_model(const Path& path, const runtime::Precision& precision, std::shared_ptr<Executor> executor) {
   const Stopwatch watch;
   RunningModel model;
   model.checkpoint = quant::open_checkpoint(path);
   model.tokenizer = model.checkpoint->load_tokenizer();
   quant::check_vocabulary(*model.checkpoint, *model.tokenizer);
-  const auto pool = std::make_shared<ThreadPool>(static_cast<int>(threads));
-  model.decoder = runtime::load_decoder(*model.checkpoint, pool, precision);
+  model.decoder = runtime::load_decoder(*model.checkpoint, executor, precision);
   model.precision = precision;
   model.load_seconds = watch.seconds();
   return model;
+}
+
+RunningModel load_model(const Path& path, const runtime::Precision& precision, int64_t threads) {
+  return load_model(path, precision, std::make_shared<ThreadPool>(static_cast<int>(threads)));
 }
 
 std::vector<tokenizer::TokenId> document_ends(const RunningModel& model) {

@@ -37,7 +37,9 @@ struct RunningModel {
   std::vector<std::string> held() const { return runtime::describe_held(*checkpoint); }
 };
 
-/// `threads`: 0: one per processor. UserError: no such model, a tokenizer that does not fit it.
+/// UserError: no such model, a tokenizer that does not fit it.
+RunningModel load_model(const Path& path, const runtime::Precision& precision, std::shared_ptr<Executor> executor);
+/// With threads of its own; 0: one per processor.
 RunningModel load_model(const Path& path, const runtime::Precision& precision, int64_t threads);
 
 /// What ends a document: every end token of the tokenizer, and BOS, with which some models separate documents.

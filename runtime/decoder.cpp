@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/common/error.h"
+#include "core/common/progress.h"
 #include "kernels/bf16.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
@@ -71,6 +72,11 @@ class EmbeddingRows {
     for (size_t i = first; i < last; ++i)
       out.push_back(bf16_.empty() ? floats_[i] : std::bit_cast<float>(static_cast<uint32_t>(bf16_[i].bits) << 16));
   }
+  /// Read: one row.
+  WeightBytes weight_bytes() const {
+    const size_t of_one = bf16_.empty() ? sizeof(float) : sizeof(kernels::Bf16);
+    return {static_cast<int64_t>(of_one * (floats_.size() + bf16_.size())), static_cast<int64_t>(of_one) * cols_};
+  }
 
  private:
   std::vector<float> floats_;
@@ -92,6 +98,23 @@ class FloatDecoder : public Decoder {
 
   const arch::DecoderSpec& spec() const override { return spec_; }
   std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<KvCache>(spec_, cache_); }
+  WeightBytes weight_bytes() const override {
+    WeightBytes bytes = embedding_.weight_bytes();
+    bytes += head_->weight_bytes();
+    const auto add_norm = [&](const std::vector<float>& norm) {
+      const auto size = static_cast<int64_t>(sizeof(float) * norm.size());
+      bytes += {size, size};
+    };
+    add_norm(final_norm_);
+    for (const auto& layer : layers_) {
+      for (const auto* norm : {&layer.attention_norm, &layer.mlp_norm, &layer.query_norm, &layer.key_norm})
+        add_norm(*norm);
+      for (const auto* group : {&layer.query_key_value, &layer.output, &layer.gate_up, &layer.down})
+        bytes += (*group)->weight_bytes();
+    }
+    return bytes;
+  }
+  double linear_seconds() const override { return linear_seconds_; }
 
   void forward(std::span<const SequenceInput> inputs, LogitsFor which, const LogitsSink& logits) override {
     for (const auto& input : inputs) check_input(input);
@@ -273,7 +296,7 @@ class FloatDecoder : public Decoder {
     }
     logits_.resize((end - begin) * vocab);
     float* const output = logits_.data();
-    head_->forward(head_input_.data(), static_cast<int64_t>(end - begin), {&output, 1}, *executor_);
+    run_linears(*head_, head_input_.data(), static_cast<int64_t>(end - begin), {&output, 1});
     for (size_t i = begin; i < end; ++i) {
       logits(wanted_[i].sequence, wanted_[i].position, {logits_.data() + (i - begin) * vocab, vocab});
     }
@@ -281,7 +304,13 @@ class FloatDecoder : public Decoder {
 
   /// All tokens of the pass.
   void multiply(const LinearGroup& group, const std::vector<float>& x, std::initializer_list<float*> outputs) {
-    group.forward(x.data(), tokens_, {outputs.begin(), outputs.size()}, *executor_);
+    run_linears(group, x.data(), tokens_, {outputs.begin(), outputs.size()});
+  }
+  /// Two looks at the clock a group are nothing beside it.
+  void run_linears(const LinearGroup& group, const float* x, int64_t tokens, std::span<float* const> outputs) {
+    const Stopwatch watch;
+    group.forward(x, tokens, outputs, *executor_);
+    linear_seconds_ += watch.seconds();
   }
   /// normed = norm(hidden)
   void normalize(const std::vector<float>& weight) {
@@ -315,6 +344,7 @@ class FloatDecoder : public Decoder {
 
   // Of the pass that runs. The activations are [tokens, ...].
   int64_t tokens_ = 0;
+  double linear_seconds_ = 0;  // of all passes
   std::vector<Segment> segments_;
   std::vector<std::pair<int64_t, int64_t>> positions_;  // of each token: segment and position in its sequence
   std::vector<float> hidden_, normed_, query_, key_, value_, attended_, gate_, up_, head_input_, logits_;

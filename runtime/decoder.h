@@ -28,7 +28,7 @@ class SequenceState {
   void clear() { truncate(0); }
   /// A copy that goes on by itself: candidates of a speculation, prompts that begin alike, several continuations.
   virtual std::unique_ptr<SequenceState> fork() const = 0;
-  virtual int64_t bytes() const = 0;  // of memory
+  virtual int64_t bytes() const = 0;  // of memory held, with room for positions to come
 };
 
 /// How sequences hold their keys and values: as they are, or rounded to half of the bytes.
@@ -47,6 +47,11 @@ class Decoder {
   virtual ~Decoder() = default;
   virtual const arch::DecoderSpec& spec() const = 0;
   virtual std::unique_ptr<SequenceState> new_state() const = 0;
+  /// Of the whole model; a pass of one token reads one row of the embedding.
+  virtual WeightBytes weight_bytes() const = 0;
+  /// Spent in linears by all passes so far, with what they do to their inputs: all else of a pass is attention, norms,
+  /// activations, logits that are handed out.
+  virtual double linear_seconds() const = 0;
 
   /// Appends tokens to several sequences in one pass (prefill, decoding of a batch, scoring). Calls `logits(sequence,
   /// position, row)` for each wanted position, in order, with vocab_size floats valid during the call only: logits

@@ -38,6 +38,13 @@ class DenseLinear : public LinearGroup {
     kernels::matmul(product, executor);
   }
 
+  /// What a view shows is somebody else's.
+  WeightBytes weight_bytes() const override {
+    const auto held = static_cast<int64_t>(sizeof(float) * (packed_.size() + bias_.size()) +
+                                           sizeof(kernels::Bf16) * packed_bf16_.size());
+    return {held, view_ == nullptr ? held : static_cast<int64_t>(sizeof(float)) * rows_ * cols_};
+  }
+
  private:
   std::vector<float> packed_, bias_;
   std::vector<kernels::Bf16> packed_bf16_;
@@ -53,6 +60,11 @@ class JoinedLinears : public LinearGroup {
   void forward(const float* x, int64_t tokens, std::span<float* const> outputs, Executor& executor) const override {
     CRUMB_ASSERT(outputs.size() == members_.size());
     for (size_t i = 0; i < members_.size(); ++i) members_[i]->forward(x, tokens, outputs.subspan(i, 1), executor);
+  }
+  WeightBytes weight_bytes() const override {
+    WeightBytes bytes;
+    for (const auto& member : members_) bytes += member->weight_bytes();
+    return bytes;
   }
 
  private:
@@ -73,6 +85,7 @@ class RoundedInputs : public LinearGroup {
     });
     linears_->forward(rounded.data(), tokens, outputs, executor);
   }
+  WeightBytes weight_bytes() const override { return linears_->weight_bytes(); }
 
  private:
   std::unique_ptr<LinearGroup> linears_;

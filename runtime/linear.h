@@ -13,6 +13,16 @@
 
 namespace crumb::runtime {
 
+/// Bytes of weights: those that are held in memory, and those that a pass reads, however many tokens it has.
+struct WeightBytes {
+  int64_t held = 0, read = 0;
+  WeightBytes& operator+=(const WeightBytes& other) {
+    held += other.held;
+    read += other.read;
+    return *this;
+  }
+};
+
 /// Linears that read the same input (q, k and v; gate and up), or one alone: a backend that quantizes its input does so
 /// once, and may take them for one matrix.
 class LinearGroup {
@@ -21,6 +31,8 @@ class LinearGroup {
   /// outputs[i][tokens, rows of i] = x[tokens, cols] * W_i^T (+ bias_i), row-major. A token's row does not depend on
   /// the other tokens.
   virtual void forward(const float* x, int64_t tokens, std::span<float* const> outputs, Executor& executor) const = 0;
+  /// Of codes, scales, zero points, floats and biases, as they are held.
+  virtual WeightBytes weight_bytes() const = 0;
 };
 
 /// A member of a group.

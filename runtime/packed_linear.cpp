@@ -84,6 +84,11 @@ class PackedLinears : public LinearGroup {
                                        std::min(scale_cols_, first.group_cols()), executor),
                          products, executor);
   }
+  WeightBytes weight_bytes() const override {
+    WeightBytes bytes;
+    for (const auto& member : members_) bytes += {member->bytes(), member->bytes()};
+    return bytes;
+  }
 
  private:
   std::vector<std::unique_ptr<HeldCodes>> members_;

@@ -40,6 +40,7 @@ class Session {
 
   /// Tokens that the model has seen.
   const std::vector<TokenId>& seen() const { return seen_; }
+  const SequenceState& state() const { return *state_; }
   /// The first `length` of them, with what was computed, to a file and back (prompt_cache.h). What is loaded takes the
   /// place of what was there.
   void save(const Path& path, const std::string& model, int64_t length);

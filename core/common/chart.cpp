@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
+
+#include "core/common/log.h"
 
 namespace crumb {
 namespace {
@@ -43,9 +46,59 @@ std::string polyline(const Curve& curve, const Range& steps, const Range& values
   return fmt::format("<polyline points='{}' stroke='{}'/>\n", points, curve.color);
 }
 
+/// Control characters, which XML may not hold, are written out.
 std::string escaped(const std::string& text) {
   std::string out;
-  for (const char c : text) out += c == '<' ? "&lt;" : c == '&' ? "&amp;" : std::string(1, c);
+  for (const char c : one_line(text)) out += c == '<' ? "&lt;" : c == '&' ? "&amp;" : std::string(1, c);
+  return out;
+}
+
+constexpr const char* kBarColors[] = {"#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#777777"};
+constexpr double kTitleHeight = 26, kLegendHeight = 18;
+
+std::string bar_color(size_t series) { return kBarColors[series % std::size(kBarColors)]; }
+
+/// One bar with its spread; `x`: its left side.
+std::string bar(const Spread& spread, const Range& values, double x, double width, const std::string& color) {
+  const double top = to_y(values, spread.median), middle = x + width / 2;
+  return fmt::format(
+      "<rect x='{:.1f}' y='{:.1f}' width='{:.1f}' height='{:.1f}' fill='{}'/>"
+      "<line x1='{:.1f}' x2='{:.1f}' y1='{:.1f}' y2='{:.1f}' stroke='#222'/>\n",
+      x, top, width, to_y(values, 0) - top, color, middle, middle, to_y(values, spread.least),
+      to_y(values, spread.most));
+}
+
+std::string value_axis(const Range& values) {
+  std::string out;
+  for (int i = 0; i <= 4; ++i) {
+    const double value = values.high * i / 4.0, y = to_y(values, value);
+    out += fmt::format(
+        "<line x1='{}' x2='{}' y1='{:.1f}' y2='{:.1f}' stroke='#ddd'/>"
+        "<text x='{}' y='{:.1f}' text-anchor='end'>{:.4g}</text>\n",
+        kLeft, kWidth - kRight, y, y, kLeft - 6, y + 4, value);
+  }
+  return out;
+}
+
+std::string bars_of(const BarChart& chart) {
+  Range values;
+  values.add(0);
+  for (const auto& series : chart.bars) {
+    for (const auto& spread : series) values.add(spread ? spread->most : 0);
+  }
+  std::string out = value_axis(values);
+  const double group_width = (kWidth - kLeft - kRight) / static_cast<double>(chart.groups.size());
+  const double bar_width = 0.8 * group_width / static_cast<double>(chart.bars.size());
+  for (size_t group = 0; group < chart.groups.size(); ++group) {
+    const double left = kLeft + group_width * (static_cast<double>(group) + 0.1);
+    for (size_t series = 0; series < chart.bars.size(); ++series) {
+      const auto& spread = chart.bars[series][group];
+      if (spread)
+        out += bar(*spread, values, left + bar_width * static_cast<double>(series), bar_width, bar_color(series));
+    }
+    out += fmt::format("<text x='{:.1f}' y='{}' text-anchor='middle'>{}</text>\n", left + 0.4 * group_width,
+                       kHeight - 8, escaped(chart.groups[group]));
+  }
   return out;
 }
 
@@ -78,6 +131,25 @@ std::string line_chart(const std::string& title, const std::vector<Curve>& curve
   if (lines.empty()) return "";
   return fmt::format("<h2>{}<small>{}</small></h2>\n<svg viewBox='0 0 {} {}'>\n{}{}</svg>\n", escaped(title), legend,
                      kWidth, kHeight, axes(steps, values), lines);
+}
+
+std::string bar_charts(const std::vector<std::string>& series, const std::vector<BarChart>& charts) {
+  std::string body;
+  double y = kTop;
+  for (size_t i = 0; i < series.size(); ++i, y += kLegendHeight)
+    body += fmt::format("<rect x='{}' y='{:.1f}' width='10' height='10' fill='{}'/><text x='{}' y='{:.1f}'>{}</text>\n",
+                        kLeft, y, bar_color(i), kLeft + 16, y + 9, escaped(series[i]));
+  for (const auto& chart : charts) {
+    if (chart.groups.empty()) continue;
+    body += fmt::format(
+        "<text x='{}' y='{:.1f}' font-weight='bold'>{}</text>\n<g transform='translate(0 {:.1f})'>\n{}</g>\n", kLeft,
+        y + kTitleHeight - 8, escaped(chart.title), y + kTitleHeight, bars_of(chart));
+    y += kTitleHeight + kHeight;
+  }
+  return fmt::format(
+      "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {} {:.0f}' font-family='sans-serif' font-size='12'>\n"
+      "<rect width='100%' height='100%' fill='white'/>\n{}</svg>\n",
+      kWidth, y + kTop, body);
 }
 
 std::string chart_page(const std::string& title, const std::string& body) {

@@ -1,9 +1,12 @@
-// Line charts as SVG, and a page of them: HTML that needs no other file.
+// Line charts as SVG, and a page of them: HTML that needs no other file. Bar charts as an SVG file.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "core/common/spread.h"
 
 namespace crumb {
 
@@ -20,5 +23,16 @@ std::string line_chart(const std::string& title, const std::vector<Curve>& curve
 
 /// A whole page; `body` is HTML, such as charts one after the other.
 std::string chart_page(const std::string& title, const std::string& body);
+
+/// Bars side by side: one of each series in each group.
+struct BarChart {
+  std::string title;
+  std::vector<std::string> groups;
+  std::vector<std::vector<std::optional<Spread>>> bars;  // [series][group]; empty: nothing stands there
+};
+
+/// An SVG file: charts one below the other under one legend of the series. A bar is as high as the median, a thin line
+/// on it goes from the least to the most.
+std::string bar_charts(const std::vector<std::string>& series, const std::vector<BarChart>& charts);
 
 }  // namespace crumb

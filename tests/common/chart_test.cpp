@@ -37,5 +37,20 @@ TEST(Thinned, KeepsTheMeanOfEachRun) {
   EXPECT_EQ(thinned(curve, 7).points, curve.points);
 }
 
+TEST(BarCharts, AreAWholeFileWithABarAndItsSpreadEach) {
+  const std::string svg =
+      bar_charts({"a < b", "c\n"},
+                 {{"speed", {"8", "64"}, {{Spread{2, 1, 4}, std::nullopt}, {Spread{4, 4, 4}, Spread{1, 1, 1}}}}});
+  EXPECT_THAT(svg, AllOf(::testing::StartsWith("<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 860 "),
+                         ::testing::EndsWith("</svg>\n")));
+  EXPECT_THAT(svg, AllOf(HasSubstr(">a &lt; b</text>"), HasSubstr(">c\\n</text>"), HasSubstr(">speed</text>")));
+  // Of 778 wide and 198 high, up to 4: half of the height, the line from 1 to 4.
+  EXPECT_THAT(svg, HasSubstr("<rect x='108.9' y='111.0' width='155.6' height='99.0' fill='#4477aa'/><line x1='186.7' "
+                             "x2='186.7' y1='160.5' y2='12.0'"));
+  size_t bars = 0;
+  for (size_t at = svg.find("<line x1='1"); at != std::string::npos; at = svg.find("stroke='#222'", at + 1)) ++bars;
+  EXPECT_EQ(bars - 1, 3u) << "one of the four is not there";
+}
+
 }  // namespace
 }  // namespace crumb

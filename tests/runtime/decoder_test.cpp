@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <fstream>
 
+#include "core/common/progress.h"
 #include "quant/codes_folder.h"
 #include "runtime/kv_cache.h"
 #include "runtime/precision.h"
@@ -441,6 +442,39 @@ TEST(Decoder, RunsACodesFolderAsItsDequantizedWeights) {
   testing::write_f32_gguf(*codes, dir / "dequantized.gguf");
   const auto ids = read_golden("qwen2").ids;
   EXPECT_EQ(all_logits(*load(dir.path()), ids), all_logits(*load(dir / "dequantized.gguf"), ids));
+}
+
+TEST(Decoder, SaysWhatItHoldsAndReads) {
+  // 2 layers of hidden 32, inner 48, 4 and 2 heads of 8, 96 tokens: linears, whose rows are held in panels of 32,
+  // embedding and norms.
+  const int64_t linears = 2 * (32 * (32 + 32 + 32 + 32) + 2 * 64 * 32 + 32 * 48), table = 96 * 32, norms = 5 * 32;
+  const auto bytes = [](const std::string& name) { return load(golden_folder(name))->weight_bytes(); };
+  EXPECT_EQ(bytes("llama").held, 4 * (linears + 2 * table + norms)) << "float16: no bfloat16 holds it";
+  EXPECT_EQ(bytes("llama").read, 4 * (linears + table + 32 + norms)) << "one row of the embedding, and the head";
+  EXPECT_EQ(bytes("llama_tied").held, 4 * (linears + table + norms)) << "the head is a view of the embedding";
+  EXPECT_EQ(bytes("llama_tied").read, 4 * (linears + table + 32 + norms));
+  EXPECT_EQ(bytes("llama_linear").held, 2 * (linears + 2 * table) + 4 * norms) << "bfloat16; norms stay floats";
+}
+
+TEST(Decoder, AStateSaysItsMemory) {
+  const auto decoder = load(golden_folder("llama"));
+  const auto state = decoder->new_state();
+  EXPECT_EQ(state->bytes(), 0);
+  std::vector<float> logits;
+  append(*decoder, *state, std::vector<TokenId>{1, 2, 3}, logits);
+  EXPECT_EQ(state->bytes(), 4 * 2 * 2 * 64 * 2 * 8) << "keys and values of 2 layers: room for 64 positions of 2 heads";
+}
+
+TEST(Decoder, CountsTheTimeOfItsLinears) {
+  const auto decoder = load(golden_folder("llama"));
+  EXPECT_EQ(decoder->linear_seconds(), 0);
+  const Stopwatch watch;
+  all_logits(*decoder, {1, 2, 3});
+  const double first = decoder->linear_seconds();
+  EXPECT_GT(first, 0);
+  all_logits(*decoder, {1, 2, 3});
+  EXPECT_GT(decoder->linear_seconds(), first);
+  EXPECT_LT(decoder->linear_seconds(), watch.seconds());
 }
 
 }  // namespace

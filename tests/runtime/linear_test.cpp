@@ -111,5 +111,18 @@ TEST(DenseLinear, AViewUsesTheWeightsInPlace) {
   EXPECT_EQ(y[1], 7.0f);
 }
 
+TEST(DenseLinear, SaysWhatItHoldsAndReads) {
+  const std::vector<float> weight(96 * 32, 0.5f), bias(96, 1.0f);
+  std::vector<float> unround = weight;
+  unround[5] = 0.1f;
+  const auto bytes = [](const LinearGroup& linear) {
+    return std::pair(linear.weight_bytes().held, linear.weight_bytes().read);
+  };
+  EXPECT_EQ(bytes(*make_dense_linear({weight, 96, 32, bias})),
+            std::pair(int64_t{2 * 96 * 32 + 4 * 96}, int64_t{2 * 96 * 32 + 4 * 96}));
+  EXPECT_EQ(bytes(*make_dense_linear({unround, 96, 32, {}})), std::pair(int64_t{4 * 96 * 32}, int64_t{4 * 96 * 32}));
+  EXPECT_EQ(bytes(*make_dense_view(unround.data(), 96, 32)), std::pair(int64_t{0}, int64_t{4 * 96 * 32}));
+}
+
 }  // namespace
 }  // namespace crumb::runtime

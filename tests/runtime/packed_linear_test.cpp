@@ -224,5 +224,18 @@ TEST(Activations, AreNamed) {
             "--activations: unknown \"int4\"; known: float, int8");
 }
 
+TEST(PackedLinears, SayWhatTheyHoldAndRead) {
+  const testing::TempDir dir;
+  const auto model = codes_model(dir / "out");
+  const auto maker = packed_linears(Activations::floats, two_threads());
+  const auto bytes = [&](std::initializer_list<Slot> slots) {
+    return maker(*model, members_of(*model, slots))->weight_bytes();
+  };
+  // 32 x 32: codes of 4 bits, scales, zero points and biases of 4 bytes, 2 groups a row
+  EXPECT_EQ(bytes({Slot::q}).held, 32 * 32 / 2 + 2 * 4 * 32 * 2 + 4 * 32);
+  EXPECT_EQ(bytes({Slot::q}).read, bytes({Slot::q}).held);
+  EXPECT_EQ(bytes({Slot::q, Slot::k}).held, bytes({Slot::q}).held + bytes({Slot::k}).held);
+}
+
 }  // namespace
 }  // namespace crumb::runtime
