@@ -204,7 +204,7 @@ BenchJob resolved(BenchJob job) {
 
 class Bench {
  public:
-  explicit Bench(const BenchJob& given) : job_(resolved(given)), probe_(kernels::bytes_beyond_caches()) {
+  explicit Bench(const BenchJob& given) : job_(resolved(given)) {
     const auto& job = job_;
     check_job(job);
     std::vector<Known> known;
@@ -236,7 +236,7 @@ class Bench {
     result_.cache_type = job_.cache_type;
     result_.rounds = job_.rounds;
     result_.new_tokens = job_.new_tokens;
-    result_.peak_resident_bytes = std::max<int64_t>(0, peak_resident_bytes() - probe_.bytes());
+    result_.peak_resident_bytes = std::max<int64_t>(0, peak_resident_bytes() - probe_->bytes());
     return std::move(result_);
   }
 
@@ -251,6 +251,7 @@ class Bench {
         candidates_.push_back(std::make_unique<Candidate>(model, runtime::Precision{activations, job_.cache_type},
                                                           threads_, most_tokens));
     }
+    probe_ = std::make_unique<kernels::ReadProbe>(kernels::bytes_beyond_caches());
     for (const int64_t threads : job_.threads) {
       result_.probes.push_back({threads});
       for (const auto& candidate : candidates_) result_.rows.push_back(candidate->new_row(threads));
@@ -277,7 +278,7 @@ class Bench {
       for_all([&](auto& model, auto& row) { row.add(measure::kFirstToken, prompt, model.first_token(prompt)); });
     for_all([](auto& model, auto&) { model.start_round(); });
     for (const int64_t context : result_.contexts) {
-      const double read = probe_.measure(*threads_);
+      const double read = probe_->measure(*threads_);
       result_.probes[threads_index].bytes_per_second.push_back(read);
       for_all([&](auto& model, auto& row) { add_decoding(model, row, context, read); });
     }
@@ -296,9 +297,9 @@ class Bench {
   }
 
   const BenchJob job_;
-  kernels::ReadProbe probe_;
   std::shared_ptr<ChangingThreads> threads_ = std::make_shared<ChangingThreads>();
   std::vector<std::unique_ptr<Candidate>> candidates_;
+  std::unique_ptr<kernels::ReadProbe> probe_;
   BenchResult result_;
 };
 
