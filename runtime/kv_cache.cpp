@@ -123,8 +123,8 @@ KvCache::AnyView KvCache::view(int64_t layer, int64_t kv_head) const {
   const auto& from = layer_of(layer);
   const int64_t first = offset(from, kv_head);
   return std::visit(
-      [&](const auto& data) -> AnyView {
-        return View{data.keys.data() + first, data.values.data() + first};
+      [&]<class T>(const Data<T>& data) -> AnyView {
+        return View<T>{data.keys.data() + first, data.values.data() + first};
       },
       from.data);
 }
