@@ -18,6 +18,7 @@
 #include "jobs/running_model.h"
 #include "kernels/cpu_features.h"
 #include "kernels/read_probe.h"
+#include "runtime/held_codes.h"
 #include "runtime/session.h"
 
 namespace crumb::jobs {
@@ -159,8 +160,7 @@ struct Known {
 
 Known know(const BenchModel& model) {
   const auto checkpoint = quant::open_checkpoint(model.path);
-  return {checkpoint->spec().context_length,
-          std::ranges::any_of(checkpoint->tensors(), [](const auto& tensor) { return tensor.format.has_value(); })};
+  return {checkpoint->spec().context_length, runtime::has_quantized_linears(*checkpoint)};
 }
 
 void check_lengths(const BenchJob& job, const BenchModel& model, const Known& known) {

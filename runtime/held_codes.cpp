@@ -172,6 +172,12 @@ bool is_multiplied(const quant::Checkpoint& checkpoint, const quant::StoredTenso
   return role == linear || role == (checkpoint.spec().tied_head ? embedding : head);
 }
 
+bool has_quantized_linears(const quant::Checkpoint& checkpoint) {
+  return std::ranges::any_of(checkpoint.tensors(), [&](const auto& tensor) {
+    return is_quantized(tensor) && is_multiplied(checkpoint, tensor);
+  });
+}
+
 class HeldCodes::Lines {
  public:
   explicit Lines(int64_t bytes) : data_(static_cast<uint8_t*>(std::aligned_alloc(kLine, rounded(bytes)))) {

@@ -43,6 +43,8 @@ bool is_quantized(const quant::StoredTensor& tensor);
 
 /// Whether a decoder multiplies with it: a linear, or the head, which may be the embedding.
 bool is_multiplied(const quant::Checkpoint& checkpoint, const quant::StoredTensor& tensor);
+/// Whether one of those is quantized.
+bool has_quantized_linears(const quant::Checkpoint& checkpoint);
 
 /// A matrix of codes that owns what it points at.
 class HeldCodes {

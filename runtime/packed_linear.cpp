@@ -144,10 +144,7 @@ void tell_of_floats(const quant::Checkpoint& checkpoint, std::span<const LinearT
   const std::string where = checkpoint.path().string();
   if (told.checkpoint != &checkpoint) {
     told = {.checkpoint = &checkpoint};
-    const auto has_codes = [&](const auto& tensor) {
-      return is_quantized(tensor) && is_multiplied(checkpoint, tensor);
-    };
-    if (std::ranges::none_of(checkpoint.tensors(), has_codes))
+    if (!has_quantized_linears(checkpoint))
       log_warning("{}: int8 activations are for quantized linears, and it has none", where);
   }
   const auto& weight = *members.front().weight;

@@ -129,6 +129,18 @@ TEST_F(BenchVerb, AModelWithoutQuantizedLinearsIsMeasuredOnce) {
   EXPECT_EQ(r.err, "warning: " + path() + " has no quantized linears: measured with float activations alone\n");
 }
 
+TEST_F(BenchVerb, BlockTypesOfGgufAreQuantizedLinears) {
+  const std::string gguf = (dir_ / "q8_0.gguf").string();
+  ASSERT_EQ(run_crumb("export " + path() + " --to gguf-q8_0 -o " + gguf).exit_code, 0);
+  const auto r = bench("--json --activations float,int8 " + gguf + kQuick);
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  const auto json = nlohmann::json::parse(r.out);
+  ASSERT_EQ(json["rows"].size(), 2u);
+  EXPECT_EQ(json["rows"][0]["activations"], "float");
+  EXPECT_EQ(json["rows"][1]["activations"], "int8");
+  EXPECT_EQ(r.err, "");
+}
+
 TEST_F(BenchVerb, MistakesAreOneLineBeforeAnythingIsMeasured) {
   EXPECT_EQ(bench("").exit_code, 2);
   expect_error(path() + " --rounds 0", "--rounds: 0 is out of range, expected at least 1");
