@@ -30,7 +30,7 @@ CodeOfInteger code_table(std::span<const float> levels, const BlockForm& form, i
 /// The scale of the levels in a block, all of whose groups have to be those levels; nothing if they are not.
 std::optional<float> scale_of(std::span<const LevelGroup> groups, const BlockForm& form, std::span<const float> levels,
                               int factor) {
-  const auto [d, minimum] = groups.front();
+  const float d = groups.front().scale, minimum = groups.front().minimum;
   const auto same = [&](const LevelGroup& group) { return group.scale == d && group.minimum == minimum; };
   const float scale = form.has_minima ? d : static_cast<float>(factor) * d;
   if (!(d > 0) || !std::isfinite(scale) || !std::ranges::all_of(groups, same)) return std::nullopt;
