@@ -38,7 +38,11 @@ struct CodeLevels<Codes::numbers> {
     for (int64_t i = 0; i < 16; ++i) levels[i / kLanes][i % kLanes] = m.levels[i];
   }
   Vec of(VecUnsigned codes) const {
-#if CRUMB_LANES == 16
+#if defined(__clang__)  // which has no shuffle by a register
+    Vec out;
+    for (int64_t i = 0; i < kLanes; ++i) out[i] = levels[codes[i] / kLanes][codes[i] % kLanes];
+    return out;
+#elif CRUMB_LANES == 16
     return __builtin_shuffle(levels[0], __builtin_bit_cast(VecInt, codes));
 #else
     return __builtin_shuffle(levels[0], levels[1], __builtin_bit_cast(VecInt, codes));
