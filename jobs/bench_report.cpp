@@ -46,15 +46,9 @@ std::string bytes_cell(const BenchRow& row, std::string_view name, std::optional
   return found == nullptr ? "-" : format_bytes(static_cast<int64_t>(spread_of(found->samples).most));
 }
 
-const char* cache_name(const BenchResult& result) {
-  return result.cache_type == runtime::CacheType::f16 ? "f16" : "f32";
+Cells row_head(const BenchRow& row) {
+  return {row.model.name, std::string(runtime::name_of(row.activations)), fmt::format("{}", row.threads)};
 }
-
-std::string activations_name(const BenchRow& row) {
-  return runtime::activations_names()[static_cast<size_t>(row.activations)];
-}
-
-Cells row_head(const BenchRow& row) { return {row.model.name, activations_name(row), fmt::format("{}", row.threads)}; }
 
 /// A column for each number of tokens.
 std::string table_by_tokens(const BenchResult& result, const std::vector<int64_t>& tokens, std::string_view name,
@@ -89,8 +83,9 @@ std::string memory_table(const BenchResult& result) {
       {"model", "activations", "weights held", "weights read a token", "resident memory added", "load, s"}};
   for (const auto& row : result.rows) {
     if (row.threads != result.rows.front().threads) continue;  // it is the same with others
-    rows.push_back({row.model.name, activations_name(row), bytes_cell(row, measure::kWeightsHeld, {}),
-                    bytes_cell(row, measure::kWeightsRead, {}), bytes_cell(row, measure::kResident, {}),
+    rows.push_back({row.model.name, std::string(runtime::name_of(row.activations)),
+                    bytes_cell(row, measure::kWeightsHeld, {}), bytes_cell(row, measure::kWeightsRead, {}),
+                    bytes_cell(row, measure::kResident, {}),
                     cell(result, row, measure::kLoad, {}, {.digits = 2, .has_spread = false})});
   }
   return markdown_table(rows);
@@ -126,7 +121,7 @@ std::string csv_field(const std::string& text) {
 std::string series_name(const BenchRow& row) {
   std::string storage;
   const std::string name(tokenizer::valid_utf8(row.model.name, storage));
-  return fmt::format("{}, {} activations, {} thread{}", name, activations_name(row), row.threads,
+  return fmt::format("{}, {} activations, {} thread{}", name, runtime::name_of(row.activations), row.threads,
                      row.threads == 1 ? "" : "s");
 }
 
@@ -166,8 +161,8 @@ std::string bench_markdown(const BenchResult& result) {
   std::string out = fmt::format(
       "{}, {} processors, {}; {} rounds in turns: median (least-most), ratio to {} with {} activations on as many "
       "threads; keys and values in {}\n",
-      result.processor, result.processors, result.isa, result.rounds, first.model.name, activations_name(first),
-      cache_name(result));
+      result.processor, result.processors, result.isa, result.rounds, first.model.name,
+      runtime::name_of(first.activations), runtime::name_of(result.cache_type));
   if (!result.prompts.empty())
     out += "\nTime to first token, seconds, after a prompt of so many tokens:\n\n" +
            table_by_tokens(result, result.prompts, measure::kFirstToken, kSeconds);
@@ -183,7 +178,7 @@ Json bench_json(const BenchResult& result) {
   Json json{{"processor", result.processor},
             {"processors", result.processors},
             {"isa", result.isa},
-            {"cache_type", cache_name(result)},
+            {"cache_type", runtime::name_of(result.cache_type)},
             {"rounds", result.rounds},
             {"new_tokens", result.new_tokens},
             {"prompts", result.prompts},
@@ -196,7 +191,7 @@ Json bench_json(const BenchResult& result) {
     for (const auto& measure : row.measures) measures.push_back(measure_json(result, row, measure));
     json["rows"].push_back({{"model", row.model.name},
                             {"path", row.model.path.string()},
-                            {"activations", activations_name(row)},
+                            {"activations", runtime::name_of(row.activations)},
                             {"threads", row.threads},
                             {"measures", std::move(measures)}});
   }
@@ -209,10 +204,11 @@ std::string bench_csv(const BenchResult& result) {
     for (const auto& measure : row.measures) {
       const Spread spread = spread_of(measure.samples);
       const auto ratio = result.ratio(row, measure);
-      out += fmt::format("{},{},{},{},{},{},{},{},{},{}\n", csv_field(row.model.name),
-                         csv_field(row.model.path.string()), activations_name(row), row.threads, measure.name,
-                         measure.tokens ? fmt::format("{}", *measure.tokens) : "", format_number(spread.median),
-                         format_number(spread.least), format_number(spread.most), ratio ? format_number(*ratio) : "");
+      out +=
+          fmt::format("{},{},{},{},{},{},{},{},{},{}\n", csv_field(row.model.name), csv_field(row.model.path.string()),
+                      runtime::name_of(row.activations), row.threads, measure.name,
+                      measure.tokens ? fmt::format("{}", *measure.tokens) : "", format_number(spread.median),
+                      format_number(spread.least), format_number(spread.most), ratio ? format_number(*ratio) : "");
     }
   }
   return out;

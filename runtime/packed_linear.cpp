@@ -157,16 +157,16 @@ void tell_of_floats(const quant::Checkpoint& checkpoint, std::span<const LinearT
 }  // namespace
 
 Activations activations_from_name(const std::string& name, const std::string& where) {
-  const auto found = std::ranges::find(kNames, name, [](const auto& entry) { return entry.first; });
-  CRUMB_CHECK(found != std::end(kNames), "{}: unknown \"{}\"; known: {}", where, name,
-              fmt::join(activations_names(), ", "));
-  return found->second;
+  std::vector<std::string_view> known;
+  for (const auto& [title, activations] : kNames) {
+    if (name == title) return activations;
+    known.push_back(title);
+  }
+  user_error("{}: unknown \"{}\"; known: {}", where, name, fmt::join(known, ", "));
 }
 
-std::vector<std::string> activations_names() {
-  std::vector<std::string> names;
-  for (const auto& [name, activations] : kNames) names.emplace_back(name);
-  return names;
+std::string_view name_of(Activations activations) {
+  return std::ranges::find(kNames, activations, [](const auto& entry) { return entry.second; })->first;
 }
 
 LinearMaker packed_linears(Activations activations, std::shared_ptr<Executor> executor) {

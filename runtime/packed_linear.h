@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/common/executor.h"
@@ -16,7 +17,7 @@ namespace crumb::runtime {
 enum class Activations { floats, int8 };
 /// "float" and "int8"; UserError that begins with `where`.
 Activations activations_from_name(const std::string& name, const std::string& where);
-std::vector<std::string> activations_names();
+std::string_view name_of(Activations activations);
 
 /// Takes quantized matrices that can be held as codes (held_form() of runtime/held_codes.h): all block types of GGUF,
 /// grids with equal steps in groups of multiples of 16 columns (or rows); others are left to the dense floats. With

@@ -8,9 +8,14 @@
 
 namespace crumb::runtime {
 
+std::string_view name_of(CacheType type) { return type == CacheType::f16 ? "f16" : "f32"; }
+
 Precision precision_from_names(const std::string& activations, const std::string& cache_type) {
-  CRUMB_CHECK(cache_type == "f32" || cache_type == "f16", "--cache-type: unknown \"{}\"; known: f32, f16", cache_type);
-  return {activations_from_name(activations, "--activations"), cache_type == "f16" ? CacheType::f16 : CacheType::f32};
+  for (const auto type : {CacheType::f32, CacheType::f16}) {
+    if (cache_type == name_of(type)) return {activations_from_name(activations, "--activations"), type};
+  }
+  user_error("--cache-type: unknown \"{}\"; known: {}, {}", cache_type, name_of(CacheType::f32),
+             name_of(CacheType::f16));
 }
 
 std::string to_text(const Precision& precision) {

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "runtime/decoder.h"
 #include "runtime/packed_linear.h"
@@ -17,6 +18,7 @@ struct Precision {
 };
 /// From "float" or "int8" and "f32" or "f16"; UserError that names --activations or --cache-type.
 Precision precision_from_names(const std::string& activations, const std::string& cache_type);
+std::string_view name_of(CacheType type);
 /// "int8 activations of quantized linears, keys and values in f16"; "" where it is exact.
 std::string to_text(const Precision& precision);
 
