@@ -54,8 +54,12 @@ Chat::Chat(const ChatJob& job)
       end_tokens_(template_.end_tokens()) {
   runtime::StopStrings{job.stops};  // refuses what is none before anything is asked
   if (job_.system) job_.system = text::checked_text(*job_.system, "--system");
-  if (!job_.prompt_cache.empty() && is_there(job_.prompt_cache))
-    session_.load(job_.prompt_cache, cache_identity(model_));
+  if (!job_.prompt_cache.empty()) {
+    if (is_there(job_.prompt_cache))
+      session_.load(job_.prompt_cache, cache_identity(model_));
+    else
+      require_new_file(job_.prompt_cache, false);  // not found out at the end
+  }
   reset();
 }
 

@@ -17,14 +17,21 @@ RunningModel load_model(const Path& path, const runtime::Precision& precision, s
   model.checkpoint = quant::open_checkpoint(path);
   model.tokenizer = model.checkpoint->load_tokenizer();
   quant::check_vocabulary(*model.checkpoint, *model.tokenizer);
-  model.decoder = runtime::load_decoder(*model.checkpoint, executor, precision);
   model.precision = precision;
+  model.precision.activations = runtime::resolved(precision.activations, *model.checkpoint);
+  model.decoder = runtime::load_decoder(*model.checkpoint, executor, model.precision);
   model.load_seconds = watch.seconds();
   return model;
 }
 
 RunningModel load_model(const Path& path, const runtime::Precision& precision, int64_t threads) {
   return load_model(path, precision, std::make_shared<ThreadPool>(static_cast<int>(threads)));
+}
+
+std::vector<std::string> RunningModel::held() const {
+  auto lines = runtime::describe_held(*checkpoint);
+  if (!precision.is_exact()) lines.push_back("computed with " + runtime::to_text(precision));
+  return lines;
 }
 
 std::vector<tokenizer::TokenId> document_ends(const RunningModel& model) {

@@ -33,8 +33,8 @@ struct RunningModel {
   runtime::Precision precision;
   double load_seconds = 0;
 
-  /// For people: how its quantized matrices lie in memory, a line a type.
-  std::vector<std::string> held() const { return runtime::describe_held(*checkpoint); }
+  /// For people: how its quantized matrices lie in memory, a line a type, and what it computes in.
+  std::vector<std::string> held() const;
 };
 
 /// UserError: no such model, a tokenizer that does not fit it.

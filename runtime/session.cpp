@@ -29,6 +29,7 @@ Continuation Session::go_on(const ContinueRequest& request, const SamplingOption
   const Stopwatch watch;
   state_->truncate(out.known_tokens);
   seen_.resize(static_cast<size_t>(out.known_tokens));
+  state_->reserve(static_cast<int64_t>(prompt.size()));  // before hours of work, not after
   if (!prefill(std::span(prompt).subspan(seen_.size()), stop)) {
     out.end = Continuation::End::stopped;
     out.prefill_seconds = watch.seconds();
