@@ -1,3 +1,5 @@
+#include <gmock/gmock.h>
+
 #include "runtime/decoder.h"
 
 #include <algorithm>
