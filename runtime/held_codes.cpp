@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 #include <new>
 #include <utility>
@@ -215,6 +216,13 @@ HeldCodes::HeldCodes(const HeldForm& form, std::vector<float> bias)
 }
 
 HeldCodes::~HeldCodes() = default;
+
+bool same_bits(const HeldCodes& a, const HeldCodes& b) {
+  if (a.form_ != b.form_) return false;
+  const auto code_bytes = static_cast<size_t>(a.matrix_.panels() * a.panel_bytes_);
+  return std::memcmp(a.codes_->data(), b.codes_->data(), code_bytes) == 0 && same_bits(a.scales_, b.scales_) &&
+         same_bits(a.zeros_, b.zeros_) && same_bits(a.minima_, b.minima_) && same_bits(a.bias_, b.bias_);
+}
 
 void HeldCodes::set_codes(int64_t begin, int64_t rows, const uint8_t* codes) {
   for (int64_t row = 0; row < rows; row += kCodePanelRows) {

@@ -14,16 +14,18 @@ namespace {
 /// The weights packed, in bfloat16 where that is what they are, or somebody else's as they are.
 class DenseLinear : public LinearGroup {
  public:
-  explicit DenseLinear(DenseWeights from) : bias_(std::move(from.bias)), rows_(from.rows), cols_(from.cols) {
+  DenseLinear(DenseWeights from, WeightPool* pool) : bias_(std::move(from.bias)), rows_(from.rows), cols_(from.cols) {
     CRUMB_ASSERT(static_cast<int64_t>(from.weight.size()) == rows_ * cols_);
     CRUMB_ASSERT(bias_.empty() || static_cast<int64_t>(bias_.size()) == rows_);
     const auto size = static_cast<size_t>(kernels::packed_size(rows_, cols_));
     if (are_bf16(from.weight)) {
-      packed_bf16_.resize(size);
-      kernels::pack_weights_bf16(from.weight.data(), rows_, cols_, packed_bf16_.data());
+      std::vector<kernels::Bf16> packed(size);
+      kernels::pack_weights_bf16(from.weight.data(), rows_, cols_, packed.data());
+      packed_bf16_ = hold_in(pool, std::move(packed));
     } else {
-      packed_.resize(size);
-      kernels::pack_weights(from.weight.data(), rows_, cols_, packed_.data());
+      std::vector<float> packed(size);
+      kernels::pack_weights(from.weight.data(), rows_, cols_, packed.data());
+      packed_ = hold_in(pool, std::move(packed));
     }
   }
   DenseLinear(const float* view, int64_t rows, int64_t cols) : view_(view), rows_(rows), cols_(cols) {}
@@ -31,24 +33,25 @@ class DenseLinear : public LinearGroup {
   void forward(const float* x, int64_t tokens, std::span<float* const> outputs, Executor& executor) const override {
     CRUMB_ASSERT(outputs.size() == 1);
     const float* bias = bias_.empty() ? nullptr : bias_.data();
-    const bool packed = view_ == nullptr;
-    kernels::MatmulArguments product{x,          cols_, tokens, packed ? packed_.data() : view_, bias, rows_, cols_,
-                                     outputs[0], rows_, packed};
-    if (!packed_bf16_.empty()) product.w_bf16 = packed_bf16_.data();
+    const float* weights = packed_ != nullptr ? packed_->data() : view_;
+    kernels::MatmulArguments product{x,     cols_, tokens,     weights, bias,
+                                     rows_, cols_, outputs[0], rows_,   view_ == nullptr};
+    if (packed_bf16_ != nullptr) product.w_bf16 = packed_bf16_->data();
     kernels::matmul(product, executor);
   }
 
   /// What a view shows is somebody else's.
   WeightBytes weight_bytes() const override {
-    const auto held = static_cast<int64_t>(sizeof(float) * (packed_.size() + bias_.size()) +
-                                           sizeof(kernels::Bf16) * packed_bf16_.size());
+    const int64_t held = (packed_ != nullptr ? bytes_of(*packed_) : 0) +
+                         (packed_bf16_ != nullptr ? bytes_of(*packed_bf16_) : 0) + bytes_of(bias_);
     return {held, view_ == nullptr ? held : static_cast<int64_t>(sizeof(float)) * rows_ * cols_};
   }
 
  private:
-  std::vector<float> packed_, bias_;
-  std::vector<kernels::Bf16> packed_bf16_;
+  std::shared_ptr<const std::vector<float>> packed_;  // one of the three
+  std::shared_ptr<const std::vector<kernels::Bf16>> packed_bf16_;
   const float* view_ = nullptr;
+  std::vector<float> bias_;
   int64_t rows_, cols_;
 };
 
@@ -110,10 +113,10 @@ std::unique_ptr<LinearGroup> join(std::span<const LinearTensors> members, const 
 
 // Dense members are not stacked into one matrix: that takes the same time, to a few hundredths.
 std::unique_ptr<LinearGroup> make_products(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members,
-                                           const LinearMaker& maker) {
+                                           const LinearMaker& maker, WeightPool* pool) {
   if (auto group = maker ? maker(checkpoint, members) : nullptr) return group;
-  if (members.size() == 1) return make_dense_linear(read_weights(checkpoint, members.front()));
-  return join(members, [&](auto one) { return make_products(checkpoint, one, maker); });
+  if (members.size() == 1) return make_dense_linear(read_weights(checkpoint, members.front()), pool);
+  return join(members, [&](auto one) { return make_products(checkpoint, one, maker, pool); });
 }
 
 }  // namespace
@@ -122,8 +125,8 @@ bool are_bf16(std::span<const float> weights) {
   return std::ranges::all_of(weights, [](float w) { return (std::bit_cast<uint32_t>(w) & 0xFFFF) == 0; });
 }
 
-std::unique_ptr<LinearGroup> make_dense_linear(DenseWeights weights) {
-  return std::make_unique<DenseLinear>(std::move(weights));
+std::unique_ptr<LinearGroup> make_dense_linear(DenseWeights weights, WeightPool* pool) {
+  return std::make_unique<DenseLinear>(std::move(weights), pool);
 }
 
 std::unique_ptr<LinearGroup> make_dense_view(const float* weight, int64_t rows, int64_t cols) {
@@ -131,13 +134,13 @@ std::unique_ptr<LinearGroup> make_dense_view(const float* weight, int64_t rows, 
 }
 
 std::unique_ptr<LinearGroup> make_linears(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members,
-                                          const LinearMaker& maker) {
+                                          const LinearMaker& maker, WeightPool* pool) {
   const auto rounds = [](const LinearTensors& member) { return member.weight->format.has_value(); };
   const auto activations = quant::activations_of(checkpoint);
-  if (!activations || std::ranges::none_of(members, rounds)) return make_products(checkpoint, members, maker);
+  if (!activations || std::ranges::none_of(members, rounds)) return make_products(checkpoint, members, maker, pool);
   if (!std::ranges::all_of(members, rounds))
-    return join(members, [&](auto one) { return make_linears(checkpoint, one, maker); });
-  return std::make_unique<RoundedInputs>(make_products(checkpoint, members, maker), *activations,
+    return join(members, [&](auto one) { return make_linears(checkpoint, one, maker, pool); });
+  return std::make_unique<RoundedInputs>(make_products(checkpoint, members, maker, pool), *activations,
                                          members.front().weight->desc.cols());
 }
 

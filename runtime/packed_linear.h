@@ -8,6 +8,7 @@
 
 #include "core/common/executor.h"
 #include "runtime/linear.h"
+#include "runtime/weight_pool.h"
 
 namespace crumb::runtime {
 
@@ -23,7 +24,11 @@ std::string_view name_of(Activations activations);
 /// grids with equal steps in groups of multiples of 16 columns (or rows); others are left to the dense floats. With
 /// `int8`, members in groups of different sizes are not taken together. Orders codes anew on the executor's threads. A
 /// model that rounds activations of its quantized linears itself goes on to do so; with `int8`, UserError unless that
-/// is int8.
-LinearMaker packed_linears(Activations activations, std::shared_ptr<Executor> executor);
+/// is int8. `pool`: for the codes, null for none.
+LinearMaker packed_linears(Activations activations, std::shared_ptr<Executor> executor,
+                           std::shared_ptr<WeightPool> pool = nullptr);
+
+/// Whether int8 is for a model: some of its linears are quantized, and it does not round activations otherwise itself.
+bool takes_int8(const quant::Checkpoint& checkpoint);
 
 }  // namespace crumb::runtime

@@ -26,8 +26,9 @@ std::string to_text(const Precision& precision) {
 }
 
 std::unique_ptr<Decoder> load_decoder(const quant::Checkpoint& checkpoint, const std::shared_ptr<Executor>& executor,
-                                      const Precision& precision) {
-  return load_decoder(checkpoint, executor, packed_linears(precision.activations, executor), precision.cache_type);
+                                      const Precision& precision, const std::shared_ptr<WeightPool>& pool) {
+  return load_decoder(checkpoint, executor, packed_linears(precision.activations, executor, pool), precision.cache_type,
+                      pool.get());
 }
 
 }  // namespace crumb::runtime
