@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "cli/named_model.h"
 #include "cli/numbers.h"
 #include "cli/print_now.h"
 #include "cli/verbs.h"
@@ -23,14 +24,6 @@ struct Arguments {
   std::string cache_type = "f16", format, out, plot;
 };
 
-/// NAME=PATH, or a path, which is called by its last part.
-jobs::BenchModel model_of(const std::string& text) {
-  const size_t equals = text.find('=');
-  if (equals != std::string::npos && !is_there(text)) return {text.substr(0, equals), text.substr(equals + 1)};
-  const Path path = text;
-  return {(path.has_filename() ? path : path.parent_path()).filename().string(), path};
-}
-
 /// The format that the name of a report says.
 std::string format_of(const Path& path) {
   const std::string ending = path.extension().string();
@@ -41,7 +34,7 @@ std::string format_of(const Path& path) {
 
 jobs::BenchJob make_job(const Arguments& arguments, const Globals& globals) {
   jobs::BenchJob job;
-  for (const auto& model : arguments.models) job.models.push_back(model_of(model));
+  for (const auto& model : arguments.models) job.models.push_back(named_model(model));
   job.activations.clear();
   for (const auto& name : arguments.activations) {
     const auto precision = runtime::precision_from_names(name, arguments.cache_type);

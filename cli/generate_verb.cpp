@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "cli/draft_options.h"
 #include "cli/print_now.h"
 #include "cli/sampling_options.h"
 #include "cli/verbs.h"
@@ -20,6 +21,7 @@ using Json = nlohmann::ordered_json;
 
 struct Arguments {
   std::string model, prompt, prompt_cache, corpus, out;
+  DraftArguments draft;
   PrecisionNames precision;
   int64_t max_tokens = 128, batch = 64, skip_documents = 0;
   jobs::SamplingChoice sampling;
@@ -35,6 +37,8 @@ int run_prompt(const Arguments& arguments, const Globals& globals) {
                             .stops = arguments.stops,
                             .prompt_cache = arguments.prompt_cache,
                             .precision = arguments.precision.precision(),
+                            .draft = arguments.draft.choice(),
+                            .reports_draft = arguments.verbose || globals.json,
                             .threads = globals.threads};
   const auto result = jobs::continue_prompt(job, [&globals](const std::string& piece) {
     if (!globals.json) print_now(piece);
@@ -53,7 +57,8 @@ int run_prompt(const Arguments& arguments, const Globals& globals) {
                              {"known_tokens", result.known_tokens},
                              {"load_seconds", result.load_seconds},
                              {"prefill_seconds", result.prefill_seconds},
-                             {"decode_seconds", result.decode_seconds}},
+                             {"decode_seconds", result.decode_seconds},
+                             {"draft", result.draft ? as_json(*result.draft) : Json()}},
                         2) +
               "\n");
     return kExitOk;
@@ -64,6 +69,8 @@ int run_prompt(const Arguments& arguments, const Globals& globals) {
     log_info("loaded in {:.2f} s; prompt: {} tokens in {:.3f} s ({:.1f} tokens/s); then {:.1f} tokens/s",
              result.load_seconds, result.prompt_tokens.size(), result.prefill_seconds, result.prefill_rate(),
              result.decode_rate());
+    if (!arguments.draft.model.empty()) log_info("{} of weights are in both models", format_bytes(result.shared_bytes));
+    if (result.draft) print_draft(*result.draft);
   }
   log_info("{} tokens in {} ({:.1f} tokens/s){}", format_count(static_cast<int64_t>(result.tokens.size())),
            format_duration(result.seconds), result.tokens_per_second(), result.stopped ? ", ended by the model" : "");
@@ -117,6 +124,10 @@ Verb add_generate(CLI::App& program, const Globals& globals) {
   add_stops(*app, a->stops)->needs(prompt);
   app->add_option("--prompt-cache", a->prompt_cache,
                   "file that holds what was computed of a prompt: read where it is there, and written")
+      ->needs(prompt);
+  add_draft(*app, a->draft,
+            "a faster model with the same vocabulary that drafts tokens for MODEL to verify: the same "
+            "text, or samples of the same distribution, sooner")
       ->needs(prompt);
   app->add_flag("--verbose", a->verbose, "print what loading, the prompt and the new tokens took")->needs(prompt);
   auto* corpus = app->add_option("--corpus", a->corpus,

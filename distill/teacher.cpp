@@ -14,12 +14,11 @@ void check_same_pieces(const tokenizer::Tokenizer& student, const tokenizer::Tok
   CRUMB_CHECK(student.vocab_size() == teacher.vocab_size(),
               "teacher: its tokenizer has {} ids, the model's {}; a teacher must share the model's vocabulary",
               teacher.vocab_size(), student.vocab_size());
-  for (tokenizer::TokenId id = 0; id < student.vocab_size(); ++id) {
-    CRUMB_CHECK(student.piece(id) == teacher.piece(id),
-                "teacher: id {} is \"{}\" in its vocabulary and \"{}\" in the model's; a teacher must share the "
-                "model's vocabulary",
-                id, teacher.piece(id), student.piece(id));
-  }
+  if (const auto id = first_difference(student, teacher))
+    user_error(
+        "teacher: id {} is \"{}\" in its vocabulary and \"{}\" in the model's; a teacher must share the "
+        "model's vocabulary",
+        *id, teacher.piece(*id), student.piece(*id));
 }
 
 }  // namespace crumb::distill

@@ -66,11 +66,11 @@ struct Decoding {
 /// A model in memory, and the row its measurements go to.
 class Candidate {
  public:
-  Candidate(const BenchModel& model, const runtime::Precision& precision, std::shared_ptr<Executor> executor,
+  Candidate(const NamedModel& model, const runtime::Precision& precision, std::shared_ptr<Executor> executor,
             int64_t most_tokens)
       : named_(model) {
     const int64_t before = resident_bytes();
-    model_ = load_model(model.path, precision, std::move(executor));
+    model_ = load_model(model.path, precision, Loading{std::move(executor)});
     options_ = sampling_options({}, model_, 0.0);
     tokens_ = random_tokens(model_, most_tokens);
     first_token(std::min<int64_t>(most_tokens, 8));  // memory that only a pass needs
@@ -121,7 +121,7 @@ class Candidate {
  private:
   std::vector<TokenId> beginning(int64_t count) const { return {tokens_.begin(), tokens_.begin() + count}; }
 
-  BenchModel named_;
+  NamedModel named_;
   RunningModel model_;
   runtime::SamplingOptions options_;
   std::vector<TokenId> tokens_;
@@ -140,9 +140,7 @@ void check_list(const char* option, const std::vector<int64_t>& values, int64_t 
 /// What can be known to be wrong without a model.
 void check_job(const BenchJob& job) {
   CRUMB_CHECK(!job.models.empty(), "bench: give a model");
-  std::set<std::string> names;
-  for (const auto& model : job.models)
-    CRUMB_CHECK(names.insert(model.name).second, "two models are called \"{}\"; name them: NAME=PATH", model.name);
+  require_names_apart(job.models);
   CRUMB_CHECK(job.rounds >= 1, "--rounds: {} is out of range, expected at least 1", job.rounds);
   CRUMB_CHECK(job.new_tokens >= 1, "--new: {} is out of range, expected at least 1", job.new_tokens);
   if (job.prompts) check_list("--prompt", *job.prompts, 1);
@@ -157,12 +155,12 @@ struct Known {
   bool is_quantized = false;
 };
 
-Known know(const BenchModel& model) {
+Known know(const NamedModel& model) {
   const auto checkpoint = quant::open_checkpoint(model.path);
   return {checkpoint->spec().context_length, runtime::has_quantized_linears(*checkpoint)};
 }
 
-void check_lengths(const BenchJob& job, const BenchModel& model, const Known& known) {
+void check_lengths(const BenchJob& job, const NamedModel& model, const Known& known) {
   for (const int64_t prompt : job.prompts.value_or(std::vector<int64_t>()))
     CRUMB_CHECK(prompt < known.context_length, "--prompt: {} tokens and a new one, {} holds {}", prompt,
                 model.path.string(), known.context_length);
@@ -257,7 +255,7 @@ class Bench {
     }
   }
 
-  std::vector<Activations> activations_of(const BenchModel& model, const Known& known) const {
+  std::vector<Activations> activations_of(const NamedModel& model, const Known& known) const {
     const bool asks_int8 = std::ranges::count(job_.activations, Activations::int8) > 0;
     if (known.is_quantized || (!asks_int8 && job_.activations.size() == 1)) return job_.activations;
     if (!asks_int8) return {Activations::floats};

@@ -10,17 +10,13 @@
 
 #include "core/common/file.h"
 #include "core/common/spread.h"
+#include "jobs/running_model.h"
 #include "runtime/precision.h"
 
 namespace crumb::jobs {
 
-struct BenchModel {
-  std::string name;
-  Path path;
-};
-
 struct BenchJob {
-  std::vector<BenchModel> models;
+  std::vector<NamedModel> models;
   std::vector<runtime::Activations> activations = {runtime::Activations::automatic};
   runtime::CacheType cache_type = runtime::CacheType::f16;
   /// Tokens of prompts whose first new token is waited for; none: those of kBenchPrompts that every model holds.
@@ -55,7 +51,7 @@ struct BenchMeasure {
 
 /// One model with one kind of activations on so many threads.
 struct BenchRow {
-  BenchModel model;
+  NamedModel model;
   runtime::Activations activations = runtime::Activations::floats;
   int64_t threads = 1;
   std::vector<BenchMeasure> measures = {};

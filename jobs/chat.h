@@ -10,21 +10,24 @@
 
 #include "core/common/file.h"
 #include "core/jinja/chat_template.h"
+#include "jobs/draft.h"
 #include "jobs/running_model.h"
 #include "runtime/session.h"
 
 namespace crumb::jobs {
 
 struct ChatJob {
-  Path model;
+  std::vector<NamedModel> models;       // the first one answers until another is chosen
   std::optional<std::string> system;    // none: what the template does without one
   std::optional<bool> enable_thinking;  // for templates that ask
   int64_t max_tokens = 1024;            // of an answer
   SamplingChoice sampling;              // temperature 0.7 unless given
   std::vector<std::string> stops;       // texts that end an answer, beside the model's own ends
-  Path prompt_cache;                    // read where the file is there; save_cache() writes it; "": none
+  Path prompt_cache;                    // of the first model: read where it is there; save_cache() writes it; "": none
   runtime::Precision precision;
-  int64_t threads = 0;  // 0: one per processor
+  DraftChoice draft;           // also the name of one of the models; a model does not draft for itself
+  bool reports_draft = false;  // measures what it was worth
+  int64_t threads = 0;         // 0: one per processor
 };
 
 struct ChatAnswer {
@@ -34,6 +37,7 @@ struct ChatAnswer {
   int64_t prompt_tokens = 0, known_tokens = 0;  // of the conversation so far; of them, computed before
   int64_t tokens = 0;
   double prefill_seconds = 0, decode_seconds = 0;
+  std::optional<DraftReport> draft;
 
   /// "stop", "length", "context" or "interrupted".
   const char* finish_reason() const;
@@ -41,8 +45,14 @@ struct ChatAnswer {
 
 class Chat {
  public:
-  /// UserError: no such model, one without a chat template or with one that is not supported.
+  /// UserError: no such model, one without a chat template or with one that is not supported, a draft that does not fit
+  /// one of them.
   explicit Chat(const ChatJob& job);
+
+  /// Another of the models answers from here on. The conversation stays; each model computes what it has not seen of
+  /// it. UserError: none of that name.
+  void choose(const std::string& name);
+  const std::string& chosen() const { return speaker_->name; }
 
   /// The user's next message; what the model answers is shown as it comes. Both are remembered, an interrupted answer
   /// as far as it came. Warns before an answer for which the context leaves less than max_tokens. UserError, and
@@ -59,18 +69,29 @@ class Chat {
   void save_cache();
 
   const std::vector<jinja::ChatMessage>& messages() const { return messages_; }
-  int64_t context_length() const { return model_.decoder->spec().context_length; }
-  double load_seconds() const { return model_.load_seconds; }
-  std::vector<std::string> held() const { return model_.held(); }
+  int64_t context_length() const { return speaker_->model.decoder->spec().context_length; }
+  double load_seconds() const;
+  /// Of all models, a line a type.
+  std::vector<std::string> held() const;
+  /// Of weights that several models have in common; nothing where there is one.
+  std::optional<int64_t> shared_bytes() const;
 
  private:
+  struct Speaker {
+    Speaker(const NamedModel& named, RunningModel running, runtime::Draft* draft);
+    std::string name;
+    RunningModel model;
+    jinja::ChatTemplate chat_template;
+    runtime::Session session;
+    std::vector<tokenizer::TokenId> end_tokens;
+  };
   std::vector<tokenizer::TokenId> prompt_with(const std::string& text) const;
 
   ChatJob job_;
-  RunningModel model_;
-  jinja::ChatTemplate template_;
-  runtime::Session session_;
-  std::vector<tokenizer::TokenId> end_tokens_;
+  Loading loading_;
+  RunningDraft draft_;
+  std::vector<std::unique_ptr<Speaker>> speakers_;
+  Speaker* speaker_ = nullptr;
   std::vector<jinja::ChatMessage> messages_;
   uint64_t answers_ = 0;
 };

@@ -128,9 +128,13 @@ double PromptResult::decode_rate() const {
 PromptResult continue_prompt(const PromptJob& job, const std::function<void(const std::string&)>& show) {
   runtime::StopStrings stops(job.stops);
   if (!job.prompt_cache.empty() && !is_there(job.prompt_cache)) require_new_file(job.prompt_cache, false);
-  const RunningModel model = load_model(job.model, job.precision, job.threads);
+  const Loading loading = loading_with(job.threads);
+  const RunningModel model = load_model(job.model, job.precision, loading);
+  const RunningDraft draft = load_draft(job.draft, job.precision, loading);
+  if (draft) check_draft(draft.model, model);
   PromptResult out;
-  out.load_seconds = model.load_seconds;
+  out.load_seconds = model.load_seconds + draft.model.load_seconds;
+  out.shared_bytes = loading.pool->shared_bytes();
   out.held = model.held();
   out.prompt_tokens = model.tokenizer->encode(text::checked_text(job.prompt, "--prompt"), true);
   if (out.prompt_tokens.empty()) out.prompt_tokens.push_back(start_token(model));
@@ -146,7 +150,7 @@ PromptResult continue_prompt(const PromptJob& job, const std::function<void(cons
     show(piece);
   };
   const Stopwatch watch;
-  runtime::Session session(*model.decoder);
+  runtime::Session session(*model.decoder, draft.draft.get());
   const bool has_cache = !job.prompt_cache.empty();
   if (has_cache && is_there(job.prompt_cache)) session.load(job.prompt_cache, cache_identity(model));
   const bool is_cached = begins_with(session.seen(), out.prompt_tokens);
@@ -157,6 +161,7 @@ PromptResult continue_prompt(const PromptJob& job, const std::function<void(cons
                               });
   out.seconds = watch.seconds();
   if (!stops.found()) add(stops.push(stream.finish()) + stops.finish());
+  if (job.reports_draft) out.draft = report_draft(result, session);
   out.tokens = std::move(result.tokens);
   out.stop = stops.found();
   out.stopped = out.stop || result.end == runtime::Continuation::End::end_token;
@@ -175,7 +180,7 @@ PromptResult continue_prompt(const PromptJob& job, const std::function<void(cons
 CorpusResult sample_corpus(const CorpusJob& job) {
   require_apart(job.output, {job.model});
   require_new_file(job.output, job.force);
-  RunningModel model = load_model(job.model, job.precision, job.threads);
+  RunningModel model = load_model(job.model, job.precision, loading_with(job.threads));
   const Stopwatch watch;
   CorpusSampler sampler(model, job);
   const auto documents = sampler.run();

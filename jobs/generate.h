@@ -8,6 +8,7 @@
 
 #include "core/common/file.h"
 #include "core/tokenizer/tokenizer.h"
+#include "jobs/draft.h"
 #include "jobs/running_model.h"
 
 namespace crumb::jobs {
@@ -20,7 +21,9 @@ struct PromptJob {
   std::vector<std::string> stops;  // texts that end it; nothing of them is shown or kept
   Path prompt_cache;               // what was computed of a prompt: read where the file is there, and written; "": none
   runtime::Precision precision;
-  int64_t threads = 0;  // 0: one per processor
+  DraftChoice draft;
+  bool reports_draft = false;  // measures what it was worth
+  int64_t threads = 0;         // 0: one per processor
 };
 
 struct PromptResult {
@@ -32,6 +35,8 @@ struct PromptResult {
   int64_t known_tokens = 0;         // of the prompt, from the prompt cache
   double seconds = 0;               // prompt and new tokens
   std::vector<std::string> held;    // RunningModel::held()
+  int64_t shared_bytes = 0;         // of weights that model and draft have in common
+  std::optional<DraftReport> draft;
   double load_seconds = 0, prefill_seconds = 0, decode_seconds = 0;
 
   /// "stop", "context" or "length".
@@ -43,7 +48,7 @@ struct PromptResult {
 };
 
 /// `show`: pieces of text as they come, the prompt first. A warning when the context ends it. UserError: no such model,
-/// a prompt longer than its context.
+/// a prompt longer than its context, a draft that does not fit.
 PromptResult continue_prompt(const PromptJob& job, const std::function<void(const std::string&)>& show);
 
 struct CorpusJob {

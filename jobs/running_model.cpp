@@ -11,7 +11,17 @@
 
 namespace crumb::jobs {
 
-RunningModel load_model(const Path& path, const runtime::Precision& precision, std::shared_ptr<Executor> executor) {
+Loading loading_with(int64_t threads) {
+  return {std::make_shared<ThreadPool>(static_cast<int>(threads)), std::make_shared<runtime::WeightPool>()};
+}
+
+void require_names_apart(const std::vector<NamedModel>& models) {
+  std::set<std::string> names;
+  for (const auto& model : models)
+    CRUMB_CHECK(names.insert(model.name).second, "two models are called \"{}\"; name them: NAME=PATH", model.name);
+}
+
+RunningModel load_model(const Path& path, const runtime::Precision& precision, const Loading& loading) {
   const Stopwatch watch;
   RunningModel model;
   model.checkpoint = quant::open_checkpoint(path);
@@ -19,13 +29,9 @@ RunningModel load_model(const Path& path, const runtime::Precision& precision, s
   quant::check_vocabulary(*model.checkpoint, *model.tokenizer);
   model.precision = precision;
   model.precision.activations = runtime::resolved(precision.activations, *model.checkpoint);
-  model.decoder = runtime::load_decoder(*model.checkpoint, executor, model.precision);
+  model.decoder = runtime::load_decoder(*model.checkpoint, loading.executor, model.precision, loading.pool);
   model.load_seconds = watch.seconds();
   return model;
-}
-
-RunningModel load_model(const Path& path, const runtime::Precision& precision, int64_t threads) {
-  return load_model(path, precision, std::make_shared<ThreadPool>(static_cast<int>(threads)));
 }
 
 std::vector<std::string> RunningModel::held() const {

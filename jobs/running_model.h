@@ -26,6 +26,21 @@ struct SamplingChoice {
   uint64_t seed = 0;
 };
 
+/// What the models of a job that has several have in common.
+struct Loading {
+  std::shared_ptr<Executor> executor;
+  std::shared_ptr<runtime::WeightPool> pool = nullptr;  // null: nothing is shared
+};
+/// With threads of its own (0: one per processor) and a pool.
+Loading loading_with(int64_t threads);
+
+struct NamedModel {
+  std::string name;
+  Path path;
+};
+/// UserError where two have one name.
+void require_names_apart(const std::vector<NamedModel>& models);
+
 struct RunningModel {
   std::unique_ptr<quant::Checkpoint> checkpoint;
   std::unique_ptr<tokenizer::Tokenizer> tokenizer;
@@ -38,9 +53,7 @@ struct RunningModel {
 };
 
 /// UserError: no such model, a tokenizer that does not fit it.
-RunningModel load_model(const Path& path, const runtime::Precision& precision, std::shared_ptr<Executor> executor);
-/// With threads of its own; 0: one per processor.
-RunningModel load_model(const Path& path, const runtime::Precision& precision, int64_t threads);
+RunningModel load_model(const Path& path, const runtime::Precision& precision, const Loading& loading);
 
 /// What ends a document: every end token of the tokenizer, and BOS, with which some models separate documents.
 std::vector<tokenizer::TokenId> document_ends(const RunningModel& model);

@@ -4,6 +4,7 @@
 #include <bit>
 #include <initializer_list>
 #include <utility>
+#include <variant>
 
 #include "core/common/error.h"
 #include "core/common/progress.h"
@@ -12,6 +13,7 @@
 #include "kernels/rope.h"
 #include "kernels/swiglu.h"
 #include "runtime/attention.h"
+#include "runtime/float_rows.h"
 #include "runtime/kv_cache.h"
 #include "runtime/rope_table.h"
 
@@ -24,8 +26,10 @@ constexpr int64_t kTokensPerPass = 512;             // bounds the activations; m
 constexpr int64_t kLogitFloats = int64_t{8} << 20;  // bounds the logits that exist at once
 constexpr int64_t kTokenGrain = 4;                  // tokens a thread takes of elementwise work
 
+using Floats = std::shared_ptr<const std::vector<float>>;
+
 struct Layer {
-  std::vector<float> attention_norm, mlp_norm, query_norm, key_norm;
+  Floats attention_norm, mlp_norm, query_norm, key_norm;
   std::unique_ptr<LinearGroup> query_key_value, output, gate_up, down;
   std::shared_ptr<RopeTable> rope;
 };
@@ -59,41 +63,49 @@ std::vector<std::vector<Slice>> cut_into_passes(std::span<const SequenceInput> i
 class EmbeddingRows {
  public:
   EmbeddingRows() = default;
-  EmbeddingRows(std::vector<float> rows, int64_t cols) : cols_(cols) {
-    if (!are_bf16(rows)) {
-      floats_ = std::move(rows);
-      return;
-    }
-    bf16_.reserve(rows.size());
-    for (const float x : rows) bf16_.push_back({static_cast<uint16_t>(std::bit_cast<uint32_t>(x) >> 16)});
+  EmbeddingRows(HeldFloats rows, int64_t cols, WeightPool* pool) : cols_(cols) {
+    std::visit([&](auto& values) { rows_ = hold_in(pool, std::move(values)); }, rows);
   }
   void append(TokenId id, std::vector<float>& out) const {
-    const auto first = static_cast<size_t>(id * cols_), last = first + static_cast<size_t>(cols_);
-    for (size_t i = first; i < last; ++i)
-      out.push_back(bf16_.empty() ? floats_[i] : std::bit_cast<float>(static_cast<uint32_t>(bf16_[i].bits) << 16));
+    const int64_t first = id * cols_;
+    if (const float* rows = floats()) {
+      out.insert(out.end(), rows + first, rows + first + cols_);
+      return;
+    }
+    const auto* row = std::get<Shared<kernels::Bf16>>(rows_)->data() + first;
+    for (int64_t i = 0; i < cols_; ++i) out.push_back(std::bit_cast<float>(static_cast<uint32_t>(row[i].bits) << 16));
+  }
+  /// Null where they are bfloat16.
+  const float* floats() const {
+    const auto* rows = std::get_if<Shared<float>>(&rows_);
+    return rows != nullptr ? (*rows)->data() : nullptr;
   }
   /// Read: one row.
   WeightBytes weight_bytes() const {
-    const size_t of_one = bf16_.empty() ? sizeof(float) : sizeof(kernels::Bf16);
-    return {static_cast<int64_t>(of_one * (floats_.size() + bf16_.size())), static_cast<int64_t>(of_one) * cols_};
+    const auto bytes = [&](const auto& rows) -> WeightBytes {
+      return {bytes_of(*rows), static_cast<int64_t>(sizeof(rows->front())) * cols_};
+    };
+    return std::visit(bytes, rows_);
   }
 
  private:
-  std::vector<float> floats_;
-  std::vector<kernels::Bf16> bf16_;
+  template <class T>
+  using Shared = std::shared_ptr<const LargeVector<T>>;
+  std::variant<Shared<float>, Shared<kernels::Bf16>> rows_;
   int64_t cols_ = 0;
 };
 
 class FloatDecoder : public Decoder {
  public:
-  FloatDecoder(const quant::Checkpoint& checkpoint, std::shared_ptr<Executor> executor, LinearMaker make_linear,
-               CacheType cache)
-      : spec_(checkpoint.spec()), executor_(std::move(executor)), make_linear_(std::move(make_linear)), cache_(cache) {
-    auto embedding = quant::read_all(checkpoint, checkpoint.tensor({Slot::embedding}));
-    for (int i = 0; i < static_cast<int>(spec_.num_layers()); ++i) layers_.push_back(load_layer(checkpoint, i));
-    final_norm_ = quant::read_all(checkpoint, checkpoint.tensor({Slot::final_norm}));
-    head_ = load_head(checkpoint, embedding);
-    embedding_ = EmbeddingRows(std::move(embedding), spec_.hidden_size);  // floats stay where a view of them looks
+  FloatDecoder(const quant::Checkpoint& checkpoint, std::shared_ptr<Executor> executor, const LinearMaker& make_linear,
+               CacheType cache, WeightPool* pool)
+      : spec_(checkpoint.spec()), executor_(std::move(executor)), cache_(cache) {
+    const Loader loader{checkpoint, make_linear, pool, *executor_};
+    embedding_ = EmbeddingRows(read_rows_as_held(checkpoint, checkpoint.tensor({Slot::embedding}), *executor_),
+                               spec_.hidden_size, pool);
+    for (int i = 0; i < static_cast<int>(spec_.num_layers()); ++i) layers_.push_back(load_layer(loader, i));
+    final_norm_ = loader.floats(checkpoint.tensor({Slot::final_norm}));
+    head_ = load_head(loader);
   }
 
   const arch::DecoderSpec& spec() const override { return spec_; }
@@ -101,9 +113,8 @@ class FloatDecoder : public Decoder {
   WeightBytes weight_bytes() const override {
     WeightBytes bytes = embedding_.weight_bytes();
     bytes += head_->weight_bytes();
-    const auto add_norm = [&](const std::vector<float>& norm) {
-      const auto size = static_cast<int64_t>(sizeof(float) * norm.size());
-      bytes += {size, size};
+    const auto add_norm = [&](const Floats& norm) {
+      if (norm != nullptr) bytes += {bytes_of(*norm), bytes_of(*norm)};
     };
     add_norm(final_norm_);
     for (const auto& layer : layers_) {
@@ -122,41 +133,50 @@ class FloatDecoder : public Decoder {
   }
 
  private:
-  std::unique_ptr<LinearGroup> make(const quant::Checkpoint& checkpoint, int layer,
-                                    std::initializer_list<Slot> slots) const {
-    std::vector<LinearTensors> members;
-    for (const Slot slot : slots) {
-      const auto bias = arch::bias_slot(slot);
-      members.push_back({&checkpoint.tensor({slot, layer}), bias ? checkpoint.find({*bias, layer}) : nullptr});
+  /// What a model is made of.
+  struct Loader {
+    const quant::Checkpoint& checkpoint;
+    const LinearMaker& make_linear;
+    WeightPool* pool;
+    Executor& executor;
+
+    Floats floats(const quant::StoredTensor& tensor) const {
+      return hold_in(pool, quant::read_all(checkpoint, tensor));
     }
-    return make_linears(checkpoint, members, make_linear_);
+    std::unique_ptr<LinearGroup> make(int layer, std::initializer_list<Slot> slots) const {
+      std::vector<LinearTensors> members;
+      for (const Slot slot : slots) {
+        const auto bias = arch::bias_slot(slot);
+        members.push_back({&checkpoint.tensor({slot, layer}), bias ? checkpoint.find({*bias, layer}) : nullptr});
+      }
+      return make_linears(checkpoint, members, make_linear, pool, executor);
+    }
+  };
+
+  /// A tied head that no backend asks for: the embedding that is there already, or a packed copy of half its bytes,
+  /// which are read whole for every token.
+  std::unique_ptr<LinearGroup> load_head(const Loader& loader) const {
+    if (!spec_.tied_head) return loader.make(-1, {Slot::head});
+    const LinearTensors embedding{&loader.checkpoint.tensor({Slot::embedding}), nullptr};
+    if (auto head = loader.make_linear ? loader.make_linear(loader.checkpoint, {&embedding, 1}) : nullptr) return head;
+    if (const float* rows = embedding_.floats()) return make_dense_view(rows, spec_.vocab_size, spec_.hidden_size);
+    return read_dense_linear(loader.checkpoint, embedding, loader.pool, *executor_);
   }
 
-  /// A tied head that no backend asks for: the embedding that is there already, or a copy of half its bytes, which are
-  /// read whole for every token.
-  std::unique_ptr<LinearGroup> load_head(const quant::Checkpoint& checkpoint, const std::vector<float>& rows) const {
-    if (!spec_.tied_head) return make(checkpoint, -1, {Slot::head});
-    const LinearTensors embedding{&checkpoint.tensor({Slot::embedding}), nullptr};
-    auto head = make_linear_ ? make_linear_(checkpoint, {&embedding, 1}) : nullptr;
-    if (head != nullptr) return head;
-    if (are_bf16(rows)) return make_dense_linear({rows, spec_.vocab_size, spec_.hidden_size});
-    return make_dense_view(rows.data(), spec_.vocab_size, spec_.hidden_size);
-  }
-
-  Layer load_layer(const quant::Checkpoint& checkpoint, int index) const {
+  Layer load_layer(const Loader& loader, int index) const {
     const auto norm = [&](Slot slot) {
-      const auto* tensor = checkpoint.find({slot, index});
-      return tensor != nullptr ? quant::read_all(checkpoint, *tensor) : std::vector<float>();
+      const auto* tensor = loader.checkpoint.find({slot, index});
+      return tensor != nullptr ? loader.floats(*tensor) : nullptr;
     };
     Layer layer;
     layer.attention_norm = norm(Slot::attention_norm);
     layer.mlp_norm = norm(Slot::ffn_norm);
     layer.query_norm = norm(Slot::q_norm);
     layer.key_norm = norm(Slot::k_norm);
-    layer.query_key_value = make(checkpoint, index, {Slot::q, Slot::k, Slot::v});
-    layer.output = make(checkpoint, index, {Slot::o});
-    layer.gate_up = make(checkpoint, index, {Slot::gate, Slot::up});
-    layer.down = make(checkpoint, index, {Slot::down});
+    layer.query_key_value = loader.make(index, {Slot::q, Slot::k, Slot::v});
+    layer.output = loader.make(index, {Slot::o});
+    layer.gate_up = loader.make(index, {Slot::gate, Slot::up});
+    layer.down = loader.make(index, {Slot::down});
     layer.rope = rope_table(index, spec_.layers[static_cast<size_t>(index)].rope);
     return layer;
   }
@@ -236,11 +256,11 @@ class FloatDecoder : public Decoder {
   }
 
   /// QK norm and rotation of the heads of one token.
-  void prepare_heads(const Layer& layer, const arch::GqaSpec& gqa, int64_t heads, const std::vector<float>& norm,
-                     int64_t token, float* data) const {
+  void prepare_heads(const Layer& layer, const arch::GqaSpec& gqa, int64_t heads, const Floats& norm, int64_t token,
+                     float* data) const {
     const int64_t position = positions_[static_cast<size_t>(token)].second;
     const auto normalize_heads = [&] {
-      kernels::rms_norm_forward(data, norm.data(), epsilon(), heads, gqa.head_dim, data, serial_executor());
+      kernels::rms_norm_forward(data, norm->data(), epsilon(), heads, gqa.head_dim, data, serial_executor());
     };
     if (gqa.qk_norm == arch::QkNorm::before_rope) normalize_heads();
     kernels::rope(data, layer.rope->cos(position), layer.rope->sin(position), 1, 1, heads, gqa.head_dim,
@@ -313,8 +333,8 @@ class FloatDecoder : public Decoder {
     linear_seconds_ += watch.seconds();
   }
   /// normed = norm(hidden)
-  void normalize(const std::vector<float>& weight) {
-    kernels::rms_norm_forward(hidden_.data(), weight.data(), epsilon(), tokens_, spec_.hidden_size, normed_.data(),
+  void normalize(const Floats& weight) {
+    kernels::rms_norm_forward(hidden_.data(), weight->data(), epsilon(), tokens_, spec_.hidden_size, normed_.data(),
                               *executor_);
   }
   float epsilon() const { return static_cast<float>(spec_.rms_norm_eps); }
@@ -335,9 +355,8 @@ class FloatDecoder : public Decoder {
 
   arch::DecoderSpec spec_;
   std::shared_ptr<Executor> executor_;
-  LinearMaker make_linear_;
   EmbeddingRows embedding_;
-  std::vector<float> final_norm_;
+  Floats final_norm_;
   std::vector<Layer> layers_;
   std::unique_ptr<LinearGroup> head_;
   CacheType cache_;
@@ -354,8 +373,8 @@ class FloatDecoder : public Decoder {
 }  // namespace
 
 std::unique_ptr<Decoder> load_decoder(const quant::Checkpoint& checkpoint, std::shared_ptr<Executor> executor,
-                                      const LinearMaker& make_linear, CacheType cache) {
-  return std::make_unique<FloatDecoder>(checkpoint, std::move(executor), make_linear, cache);
+                                      const LinearMaker& make_linear, CacheType cache, WeightPool* pool) {
+  return std::make_unique<FloatDecoder>(checkpoint, std::move(executor), make_linear, cache, pool);
 }
 
 }  // namespace crumb::runtime

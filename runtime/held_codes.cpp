@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 #include <utility>
 
@@ -195,6 +196,11 @@ HeldCodes::HeldCodes(const HeldForm& form, std::vector<float> bias)
   matrix_.zeros = zeros_.empty() ? nullptr : zeros_.data();
   matrix_.minima = minima_.empty() ? nullptr : minima_.data();
   matrix_.levels = levels.table.empty() ? nullptr : levels.table.data();
+}
+
+bool same_bits(const HeldCodes& a, const HeldCodes& b) {
+  return a.form_ == b.form_ && same_bits(a.codes_, b.codes_) && same_bits(a.scales_, b.scales_) &&
+         same_bits(a.zeros_, b.zeros_) && same_bits(a.minima_, b.minima_) && same_bits(a.bias_, b.bias_);
 }
 
 void HeldCodes::set_codes(int64_t begin, int64_t rows, const uint8_t* codes) {

@@ -13,6 +13,7 @@
 #include "kernels/code_matmul.h"
 #include "quant/checkpoint.h"
 #include "runtime/linear.h"
+#include "runtime/weight_pool.h"
 
 namespace crumb::runtime {
 
@@ -23,6 +24,7 @@ struct LevelForm {
   int32_t step = 1, zero = 0;
   float unit = 1;                   // by which scales are divided
   std::vector<uint8_t> table = {};  // [16] or none
+  bool operator==(const LevelForm&) const = default;
 };
 /// Ascending levels; nothing where the kernels have no form for them.
 std::optional<LevelForm> level_form(std::span<const float> levels);
@@ -34,6 +36,7 @@ struct HeldForm {
   bool has_zeros = false, has_minima = false;
 
   int64_t bytes() const;  // of codes, scales, zero points and minima
+  bool operator==(const HeldForm&) const = default;
 };
 /// Nothing for floats, and for those quantized matrices that obstacle_to_held() has a reason for.
 std::optional<HeldForm> held_form(const quant::StoredTensor& tensor);
@@ -62,6 +65,9 @@ class HeldCodes {
   kernels::CodeProduct product(float* y) const { return {matrix_, bias_.empty() ? nullptr : bias_.data(), y}; }
   int64_t cols() const { return matrix_.cols; }
   int64_t group_cols() const { return matrix_.group_cols; }
+  /// Form, codes, scales, zero points, minima and bias.
+  friend bool same_bits(const HeldCodes& a, const HeldCodes& b);
+  friend int64_t bytes_of(const HeldCodes& codes) { return codes.bytes(); }
   /// All of it is read by every pass.
   int64_t bytes() const { return form_.bytes() + static_cast<int64_t>(sizeof(float) * bias_.size()); }
 

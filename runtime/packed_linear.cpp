@@ -70,7 +70,7 @@ class RoundedTokens {
 class PackedLinears : public LinearGroup {
  public:
   /// scale_cols: columns of the input that share a scale; 0: the input stays floats.
-  PackedLinears(std::vector<std::unique_ptr<HeldCodes>> members, int64_t scale_cols)
+  PackedLinears(std::vector<std::shared_ptr<const HeldCodes>> members, int64_t scale_cols)
       : members_(std::move(members)), scale_cols_(scale_cols) {}
 
   void forward(const float* x, int64_t tokens, std::span<float* const> outputs, Executor& executor) const override {
@@ -91,7 +91,7 @@ class PackedLinears : public LinearGroup {
   }
 
  private:
-  std::vector<std::unique_ptr<HeldCodes>> members_;
+  std::vector<std::shared_ptr<const HeldCodes>> members_;
   int64_t scale_cols_;
   quant::ActivationRounder rounder_{kInt8};
 };
@@ -177,7 +177,8 @@ Activations resolved(Activations activations, const quant::Checkpoint& checkpoin
   return is_held && (!own || *own == kInt8) ? Activations::int8 : Activations::floats;
 }
 
-LinearMaker packed_linears(Activations activations, std::shared_ptr<Executor> executor) {
+LinearMaker packed_linears(Activations activations, std::shared_ptr<Executor> executor,
+                           std::shared_ptr<WeightPool> pool) {
   CRUMB_ASSERT(activations != Activations::automatic);
   const auto make = [=](const quant::Checkpoint& checkpoint,
                         std::span<const LinearTensors> members) -> std::unique_ptr<LinearGroup> {
@@ -188,10 +189,11 @@ LinearMaker packed_linears(Activations activations, std::shared_ptr<Executor> ex
       scale_cols = scale_cols_of(checkpoint, held.front().form);
       if (!share_groups(held)) return nullptr;
     }
-    std::vector<std::unique_ptr<HeldCodes>> packed;
+    std::vector<std::shared_ptr<const HeldCodes>> packed;
     for (const auto& member : members) {
-      packed.push_back(hold_codes(checkpoint, member, *executor));
-      if (packed.back() == nullptr) return nullptr;
+      std::shared_ptr<const HeldCodes> codes = hold_codes(checkpoint, member, *executor);
+      if (codes == nullptr) return nullptr;
+      packed.push_back(pool == nullptr ? codes : pool->hold(codes));
     }
     return std::make_unique<PackedLinears>(std::move(packed), scale_cols);
   };

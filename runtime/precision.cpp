@@ -28,9 +28,10 @@ std::string to_text(const Precision& precision) {
 }
 
 std::unique_ptr<Decoder> load_decoder(const quant::Checkpoint& checkpoint, const std::shared_ptr<Executor>& executor,
-                                      const Precision& precision) {
+                                      const Precision& precision, const std::shared_ptr<WeightPool>& pool) {
   const auto activations = resolved(precision.activations, checkpoint);
-  return load_decoder(checkpoint, executor, packed_linears(activations, executor), precision.cache_type);
+  return load_decoder(checkpoint, executor, packed_linears(activations, executor, pool), precision.cache_type,
+                      pool.get());
 }
 
 }  // namespace crumb::runtime

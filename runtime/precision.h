@@ -22,8 +22,8 @@ std::string_view name_of(CacheType type);
 /// "int8 activations of quantized linears, keys and values in f16"; "" where it is exact.
 std::string to_text(const Precision& precision);
 
-/// With packed linears.
+/// With packed linears. `pool`: shares weights with the other models that were loaded with it.
 std::unique_ptr<Decoder> load_decoder(const quant::Checkpoint& checkpoint, const std::shared_ptr<Executor>& executor,
-                                      const Precision& precision);
+                                      const Precision& precision, const std::shared_ptr<WeightPool>& pool = nullptr);
 
 }  // namespace crumb::runtime

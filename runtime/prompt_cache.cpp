@@ -45,8 +45,9 @@ std::string hash_of(const KvCache& cache, std::span<const TokenId> tokens) {
   return fmt::format("{:016x}", h);
 }
 
-KvCache& as_cache(SequenceState& state) {
-  auto* cache = dynamic_cast<KvCache*>(&state);
+template <class Cache, class State>
+Cache& as_cache(State& state) {
+  auto* cache = dynamic_cast<Cache*>(&state);
   CRUMB_ASSERT(cache != nullptr);
   return *cache;
 }
@@ -90,9 +91,9 @@ void read_layers(const formats::SafetensorsReader& reader, const std::string& na
 
 }  // namespace
 
-void save_prompt_cache(const Path& path, SequenceState& state, std::span<const TokenId> tokens,
+void save_prompt_cache(const Path& path, const SequenceState& state, std::span<const TokenId> tokens,
                        const std::string& model) {
-  KvCache& cache = as_cache(state);
+  const auto& cache = as_cache<const KvCache>(state);
   const auto length = static_cast<int64_t>(tokens.size());
   CRUMB_ASSERT(length > 0 && length <= cache.length());
   formats::SafetensorsWriter writer({{"format", kFormat}, {"model", model}, {"hash", hash_of(cache, tokens)}});
@@ -117,7 +118,7 @@ std::vector<TokenId> load_prompt_cache(const Path& path, const Decoder& decoder,
   CRUMB_CHECK(metadata(reader, "format") == kFormat, "{}: this is no prompt cache that crumb has written", name);
   CRUMB_CHECK(metadata(reader, "model") == model,
               "{}: a prompt cache of another model, or computed in another way; remove it, or name another file", name);
-  KvCache& cache = as_cache(state);
+  auto& cache = as_cache<KvCache>(state);
   auto tokens = read_tokens(reader, name, decoder.spec());
   cache.clear();
   cache.reserve(static_cast<int64_t>(tokens.size()));

@@ -11,7 +11,7 @@
 namespace crumb::runtime {
 
 /// `tokens`: those that `state` begins with, as many as are to be kept. `model`: tells it from others. Replaces a file.
-void save_prompt_cache(const Path& path, SequenceState& state, std::span<const TokenId> tokens,
+void save_prompt_cache(const Path& path, const SequenceState& state, std::span<const TokenId> tokens,
                        const std::string& model);
 
 /// Fills `state`, a new one of `decoder`; returns the tokens it holds then. UserError naming the file: no prompt cache,

@@ -15,11 +15,6 @@ bool more_likely(const Candidate& a, const Candidate& b) {
   return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
 }
 
-double total_weight(const std::vector<Candidate>& candidates) {
-  return std::accumulate(candidates.begin(), candidates.end(), 0.0,
-                         [](double sum, const Candidate& c) { return sum + c.weight; });
-}
-
 }  // namespace
 
 void penalize_repetition(std::span<float> logits, std::span<const TokenId> text, double penalty) {
@@ -84,11 +79,25 @@ std::vector<Candidate> candidates(std::span<const float> logits, const SamplingO
   return out;
 }
 
+double total_weight(const std::vector<Candidate>& choices) {
+  return std::accumulate(choices.begin(), choices.end(), 0.0,
+                         [](double sum, const Candidate& c) { return sum + c.weight; });
+}
+
+double uniform_of(const SamplingOptions& options, uint64_t stream, uint64_t position, Draw draw) {
+  constexpr int kPositionBits = 62;
+  return Rng(options.seed, stream).uniform(static_cast<uint64_t>(draw) << kPositionBits | position);
+}
+
 TokenId sample(std::span<const float> logits, const SamplingOptions& options, uint64_t stream, uint64_t position,
                std::span<const TokenId> text) {
-  const auto choices = candidates(logits, options, text);
+  return draw(candidates(logits, options, text), uniform_of(options, stream, position, Draw::sample));
+}
+
+TokenId draw(const std::vector<Candidate>& choices, double uniform) {
+  CRUMB_ASSERT(!choices.empty());
   if (choices.size() == 1) return choices.front().id;
-  double left = Rng(options.seed, stream).uniform(position) * total_weight(choices);
+  double left = uniform * total_weight(choices);
   for (const auto& candidate : choices) {
     left -= candidate.weight;
     if (left < 0.0) return candidate.id;

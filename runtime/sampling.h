@@ -42,6 +42,14 @@ void keep_min_p(std::vector<Candidate>& candidates, double min_p);
 std::vector<Candidate> candidates(std::span<const float> logits, const SamplingOptions& options,
                                   std::span<const TokenId> text = {});
 
+/// In proportion to the weights; `uniform` in [0, 1). The one there is where it is one.
+TokenId draw(const std::vector<Candidate>& choices, double uniform);
+double total_weight(const std::vector<Candidate>& choices);
+
+/// What a random number is for: each has numbers of its own at every position.
+enum class Draw : uint64_t { sample, propose, accept, replace };
+double uniform_of(const SamplingOptions& options, uint64_t stream, uint64_t position, Draw draw);
+
 /// Picks from logits; the choice is a pure function of (options, text, stream, position).
 TokenId sample(std::span<const float> logits, const SamplingOptions& options, uint64_t stream, uint64_t position,
                std::span<const TokenId> text = {});

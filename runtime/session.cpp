@@ -1,95 +1,113 @@
 #include "runtime/session.h"
 
 #include <algorithm>
-#include <utility>
+#include <optional>
 
 #include "core/common/error.h"
 #include "core/common/progress.h"
-#include "runtime/prompt_cache.h"
+#include "core/common/spread.h"
 
 namespace crumb::runtime {
-namespace {
-
-constexpr size_t kTokensPerStep = 512;  // of a prompt, between two looks at `stop`
-
-}  // namespace
 
 Continuation Session::go_on(const ContinueRequest& request, const SamplingOptions& options,
                             const std::function<bool(TokenId)>& on_token, const std::atomic<bool>* stop) {
+  using End = Continuation::End;
   const auto& prompt = request.prompt;
-  const int64_t context = decoder_.spec().context_length;
+  const int64_t context = decoder_.spec().context_length, size = static_cast<int64_t>(prompt.size());
   CRUMB_CHECK(!prompt.empty(), "the prompt has no tokens");
-  CRUMB_CHECK(static_cast<int64_t>(prompt.size()) < context, "a prompt of {} tokens, the model holds {}", prompt.size(),
-              context);
+  CRUMB_CHECK(size < context, "a prompt of {} tokens, the model holds {}", prompt.size(), context);
   Continuation out;
-  // The last token is always computed: its logits are needed.
-  const auto last = prompt.end() - 1;
-  const auto apart = std::mismatch(prompt.begin(), last, seen_.begin(), seen_.end()).first;
-  out.known_tokens = apart - prompt.begin();
   const Stopwatch watch;
-  state_->truncate(out.known_tokens);
-  seen_.resize(static_cast<size_t>(out.known_tokens));
-  state_->reserve(static_cast<int64_t>(prompt.size()));  // before hours of work, not after
-  if (!prefill(std::span(prompt).subspan(seen_.size()), stop)) {
-    out.end = Continuation::End::stopped;
-    out.prefill_seconds = watch.seconds();
+  out.known_tokens = static_cast<int64_t>(text_.go_on(prompt, stop));
+  out.prefill_seconds = watch.seconds();
+  if (text_.size() < prompt.size()) {
+    out.end = End::stopped;
     return out;
   }
-  out.prefill_seconds = watch.seconds();
-  while (static_cast<int64_t>(out.tokens.size()) < request.max_tokens) {
-    if (stop != nullptr && *stop) {
-      out.end = Continuation::End::stopped;
-      break;
-    }
-    const TokenId token = sample(logits_, options, request.stream, out.tokens.size(), seen_);
-    if (std::find(request.end_tokens.begin(), request.end_tokens.end(), token) != request.end_tokens.end()) {
-      out.end = Continuation::End::end_token;
-      break;
+  if (draft_ != nullptr) draft_->begin();
+  const int64_t room = std::min(request.max_tokens, context - size + 1);  // the last token needs no place of its own
+  std::optional<End> end;
+  const auto take = [&](TokenId token) {
+    if (std::ranges::find(request.end_tokens, token) != request.end_tokens.end()) {
+      end = End::end_token;
+      return;
     }
     out.tokens.push_back(token);
-    if (on_token && !on_token(token)) {
-      out.end = Continuation::End::stopped;
+    if (on_token && !on_token(token))
+      end = End::stopped;
+    else if (static_cast<int64_t>(out.tokens.size()) == room)
+      end = room == request.max_tokens ? End::length : End::context;
+  };
+  if (room == 0) end = End::length;
+  while (!end) {
+    if (stop != nullptr && *stop) {
+      end = End::stopped;
       break;
     }
-    if (static_cast<int64_t>(out.tokens.size()) == request.max_tokens) break;
-    if (state_->length() >= context) {  // the last token needs no place of its own
-      out.end = Continuation::End::context;
-      break;
+    for (const TokenId token : next_tokens(request, options, room, stop, out)) {
+      take(token);
+      if (end) break;
     }
-    forward({&token, 1});
   }
+  out.end = *end;
+  text_.truncate(std::min(text_.size(), prompt.size() + out.tokens.size()));  // what was accepted behind the end
   out.decode_seconds = watch.seconds() - out.prefill_seconds;
   return out;
 }
 
-void Session::save(const Path& path, const std::string& model, int64_t length) {
-  const auto count = std::min(seen_.size(), static_cast<size_t>(length));
-  save_prompt_cache(path, *state_, std::span(seen_).first(count), model);
-}
-
-void Session::load(const Path& path, const std::string& model) {
-  auto state = decoder_.new_state();
-  seen_ = load_prompt_cache(path, decoder_, *state, model);
-  state_ = std::move(state);
-}
-
-/// False where `stop` ended it.
-bool Session::prefill(std::span<const TokenId> tokens, const std::atomic<bool>* stop) {
-  while (!tokens.empty()) {
-    if (stop != nullptr && *stop) return false;
-    const size_t count = std::min(tokens.size(), kTokensPerStep);
-    forward(tokens.first(count));
-    tokens = tokens.subspan(count);
+/// One token at least, at most as many as there is room for. All but the last of them have been computed.
+std::vector<TokenId> Session::next_tokens(const ContinueRequest& request, const SamplingOptions& options, int64_t room,
+                                          const std::atomic<bool>* stop, Continuation& out) {
+  const uint64_t stream = request.stream, position = out.tokens.size();
+  if (out.tokens.empty()) return {sample(text_.logits(), options, stream, 0, text_.tokens())};
+  std::vector<TokenId> text = text_.tokens();
+  text.push_back(out.tokens.back());
+  std::vector<Proposal> proposals;
+  if (draft_ != nullptr) {
+    const Stopwatch watch;
+    proposals = draft_->propose(text, room - static_cast<int64_t>(position) - 1, options, stream, position, stop);
+    out.speculation.draft_seconds += watch.seconds();
   }
-  return true;
+  const size_t known = text_.size();
+  for (const auto& proposal : proposals) text.push_back(proposal.token);
+  std::vector<TokenId> next;
+  bool is_replaced = false;  // a proposal, so that those behind it are of another text
+  text_.append(std::span(text).subspan(known), [&](size_t i, std::span<const float> logits) {
+    if (is_replaced) return;
+    const auto before = std::span(text).first(known + 1 + i);
+    const uint64_t at = position + i;
+    if (i == proposals.size()) {
+      next.push_back(sample(logits, options, stream, at, before));
+      return;
+    }
+    next.push_back(accept_or_replace(candidates(logits, options, before), proposals[i],
+                                     uniform_of(options, stream, at, Draw::accept),
+                                     uniform_of(options, stream, at, Draw::replace)));
+    is_replaced = next.back() != proposals[i].token;
+  });
+  text_.truncate(known + next.size());
+  if (!proposals.empty()) {
+    const auto proposed = static_cast<int64_t>(proposals.size()), accepted = static_cast<int64_t>(next.size()) - 1;
+    out.speculation.passes += 1;
+    out.speculation.proposed += proposed;
+    out.speculation.accepted += accepted;
+    draft_->learn(proposed, accepted);
+  }
+  return next;
 }
 
-void Session::forward(std::span<const TokenId> tokens) {
-  const SequenceInput input{state_.get(), tokens};
-  decoder_.forward({&input, 1}, LogitsFor::last, [this](int64_t, int64_t, std::span<const float> logits) {
-    logits_.assign(logits.begin(), logits.end());
-  });
-  seen_.insert(seen_.end(), tokens.begin(), tokens.end());
+double Session::token_seconds() {
+  constexpr int kPasses = 5;
+  CRUMB_ASSERT(text_.size() > 0);
+  const TokenId last = text_.tokens().back();
+  std::vector<double> seconds;
+  for (int i = 0; i < kPasses; ++i) {
+    text_.truncate(text_.size() - 1);
+    const Stopwatch watch;
+    text_.append({&last, 1}, [](size_t, std::span<const float>) {});
+    seconds.push_back(watch.seconds());
+  }
+  return spread_of(seconds).median;
 }
 
 }  // namespace crumb::runtime

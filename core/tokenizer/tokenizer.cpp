@@ -54,6 +54,14 @@ std::unique_ptr<Tokenizer> load_tokenizer(const formats::GgufReader& gguf) {
   return std::make_unique<BpeTokenizer>(read_gguf_vocabulary(gguf));
 }
 
+std::optional<TokenId> first_difference(const Tokenizer& a, const Tokenizer& b) {
+  CRUMB_ASSERT(a.vocab_size() == b.vocab_size());
+  for (TokenId id = 0; id < a.vocab_size(); ++id) {
+    if (a.piece(id) != b.piece(id)) return id;
+  }
+  return std::nullopt;
+}
+
 std::string StreamingDecoder::push(TokenId id) {
   if (tokenizer_.is_special(id)) return "";
   pending_ += first_ ? tokenizer_.decode({id}) : tokenizer_.token_bytes(id);

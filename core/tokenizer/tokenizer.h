@@ -60,6 +60,9 @@ class Tokenizer {
 std::unique_ptr<Tokenizer> load_tokenizer(const Path& path);
 std::unique_ptr<Tokenizer> load_tokenizer(const formats::GgufReader& gguf);
 
+/// The first id that is spelled otherwise in two vocabularies of one size; nothing where they are the same.
+std::optional<TokenId> first_difference(const Tokenizer& a, const Tokenizer& b);
+
 /// Gathers token bytes and gives them out at UTF-8 boundaries, for printing while generating.
 class StreamingDecoder {
  public:
