@@ -19,7 +19,7 @@
 namespace crumb::kernels {
 namespace {
 
-constexpr Isa kKnown[] = {Isa::reference, Isa::avx2, Isa::avx512, Isa::avx512_vnni, Isa::neon};
+constexpr Isa kKnown[] = {Isa::reference, Isa::avx2, Isa::avx512, Isa::avx512_vnni, Isa::neon, Isa::neon_dotprod};
 
 /// avx512f, bw, cd, dq and vl: what -march=x86-64-v4 lets the compiler use.
 [[maybe_unused]] bool has_avx512() {
@@ -39,6 +39,9 @@ std::vector<Isa> find_isas() {
   if (has_avx512() && __builtin_cpu_supports("avx512vnni")) found.push_back(Isa::avx512_vnni);
 #elif defined(__aarch64__)
   found.push_back(Isa::neon);
+#if defined(__linux__)
+  if ((getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0) found.push_back(Isa::neon_dotprod);
+#endif
 #endif
   return found;
 }
@@ -87,7 +90,7 @@ Isa best_isa() {
 }
 
 std::string_view isa_name(Isa isa) {
-  constexpr std::string_view kNames[] = {"reference", "neon", "avx2", "avx512", "avx512_vnni"};
+  constexpr std::string_view kNames[] = {"reference", "neon", "neon_dotprod", "avx2", "avx512", "avx512_vnni"};
   return kNames[static_cast<size_t>(isa)];
 }
 

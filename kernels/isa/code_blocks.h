@@ -18,6 +18,22 @@ inline VecUnsigned load_bits(const void* p) {
 /// What codes are: levels, or their numbers in CodeMatrix::levels.
 enum class Codes { levels, numbers };
 
+/// body.operator()<bits, Codes>() for the codes of a matrix.
+template <class Body>
+inline void with_code_form(const CodeMatrix& m, const Body& body) {
+  if (m.levels != nullptr) return body.template operator()<4, Codes::numbers>();
+  if (m.bits == 2) return body.template operator()<2, Codes::levels>();
+  if (m.bits == 4) return body.template operator()<4, Codes::levels>();
+  body.template operator()<8, Codes::levels>();
+}
+
+/// body.operator()<M>(first token) for tiles of M = kMost tokens, then of half as many, until one is left.
+template <int kMost, class Body>
+inline void for_token_tiles(int64_t tokens, const Body& body, int64_t token = 0) {
+  for (; token + kMost <= tokens; token += kMost) body.template operator()<kMost>(token);
+  if constexpr (kMost > 1) for_token_tiles<kMost / 2>(tokens, body, token);
+}
+
 inline int64_t blocks_of(int64_t cols, int bits) { return (cols * bits + 31) / 32; }
 inline int64_t panel_bytes_of(const CodeMatrix& m) {
   return blocks_of((m.cols + kCodeColsMultiple - 1) / kCodeColsMultiple * kCodeColsMultiple, m.bits) * kCodeBlockBytes;

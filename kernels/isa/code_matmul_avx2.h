@@ -142,22 +142,14 @@ inline void multiply_code_tile(const CodeTile& tile) {
   for (int m = 0; m < M; ++m) __builtin_memcpy(tile.y(m), y[m], static_cast<unsigned long>(rows) * sizeof(float));
 }
 
-template <int kBits, Codes kCodes = Codes::levels>
-inline void multiply_codes_of(const Int8Tokens& x, const CodeProduct& product, int64_t begin, int64_t end) {
-  constexpr int kTokens = CodeFields<kBits, kCodes>::kTileTokens;
-  for (int64_t panel = begin; panel < end; ++panel) {
-    int64_t token = 0;
-    for (; token + kTokens <= x.tokens; token += kTokens)
-      multiply_code_tile<kBits, kCodes, kTokens>({x, product, panel, token});
-    for (; token < x.tokens; ++token) multiply_code_tile<kBits, kCodes, 1>({x, product, panel, token});
-  }
-}
-
 inline void multiply_codes_int8(const Int8Tokens& x, const CodeProduct& product, int64_t begin, int64_t end) {
-  if (product.matrix.levels != nullptr) return multiply_codes_of<4, Codes::numbers>(x, product, begin, end);
-  if (product.matrix.bits == 2) return multiply_codes_of<2>(x, product, begin, end);
-  if (product.matrix.bits == 4) return multiply_codes_of<4>(x, product, begin, end);
-  multiply_codes_of<8>(x, product, begin, end);
+  with_code_form(product.matrix, [&]<int kBits, Codes kCodes>() {
+    for (int64_t panel = begin; panel < end; ++panel) {
+      for_token_tiles<CodeFields<kBits, kCodes>::kTileTokens>(x.tokens, [&]<int M>(int64_t token) {
+        multiply_code_tile<kBits, kCodes, M>({x, product, panel, token});
+      });
+    }
+  });
 }
 
 }  // namespace

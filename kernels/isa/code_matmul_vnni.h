@@ -130,28 +130,14 @@ inline void multiply_code_tile(const CodeTile& tile) {
   for (int m = 0; m < M; ++m) _mm512_mask_storeu_ps(tile.y(m), rows, y[m]);
 }
 
-template <int kBits, Codes kCodes, int M>
-inline int64_t multiply_code_tiles(const Int8Tokens& x, const CodeProduct& product, int64_t panel, int64_t token) {
-  for (; token + M <= x.tokens; token += M) multiply_code_tile<kBits, kCodes, M>({x, product, panel, token});
-  return token;
-}
-
-template <int kBits, Codes kCodes = Codes::levels>
-inline void multiply_codes_of(const Int8Tokens& x, const CodeProduct& product, int64_t begin, int64_t end) {
-  for (int64_t panel = begin; panel < end; ++panel) {
-    int64_t token = multiply_code_tiles<kBits, kCodes, kMostTileTokens>(x, product, panel, 0);
-    token = multiply_code_tiles<kBits, kCodes, 8>(x, product, panel, token);
-    token = multiply_code_tiles<kBits, kCodes, 4>(x, product, panel, token);
-    token = multiply_code_tiles<kBits, kCodes, 2>(x, product, panel, token);
-    multiply_code_tiles<kBits, kCodes, 1>(x, product, panel, token);
-  }
-}
-
 inline void multiply_codes_int8(const Int8Tokens& x, const CodeProduct& product, int64_t begin, int64_t end) {
-  if (product.matrix.levels != nullptr) return multiply_codes_of<4, Codes::numbers>(x, product, begin, end);
-  if (product.matrix.bits == 2) return multiply_codes_of<2>(x, product, begin, end);
-  if (product.matrix.bits == 4) return multiply_codes_of<4>(x, product, begin, end);
-  multiply_codes_of<8>(x, product, begin, end);
+  with_code_form(product.matrix, [&]<int kBits, Codes kCodes>() {
+    for (int64_t panel = begin; panel < end; ++panel) {
+      for_token_tiles<kMostTileTokens>(x.tokens, [&]<int M>(int64_t token) {
+        multiply_code_tile<kBits, kCodes, M>({x, product, panel, token});
+      });
+    }
+  });
 }
 
 }  // namespace

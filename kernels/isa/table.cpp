@@ -13,6 +13,7 @@ const KernelTable& table_of(Isa isa) {
   if (isa == Isa::avx512) return kAvx512Table;
   if (isa == Isa::avx2) return kAvx2Table;
 #elif defined(__aarch64__)
+  if (isa == Isa::neon_dotprod) return kNeonDotprodTable;
   if (isa == Isa::neon) return kNeonTable;
 #endif
   return kReferenceTable;

@@ -96,6 +96,21 @@ TEST_P(CodeMatmul, GivesTheBitsOfTheFormula) {
   }
 }
 
+TEST_P(CodeMatmul, AnyNumberOfTokensGivesTheBitsOfTheFormula) {
+  const CodeShape of_levels{
+      .bits = 4, .rows = 35, .cols = 320, .group_cols = 64, .has_minima = true, .has_levels = true};
+  for (const CodeShape& shape : {CodeShape{2, 35, 576, 576, 2}, CodeShape{2, 49, 256, 128, 1, true},
+                                 CodeShape{4, 16, 172, 172}, CodeShape{8, 50, 192, 64, 1, true}, of_levels}) {
+    const RandomCodes codes(shape);
+    const auto bias = normal_values(shape.rows, 3);
+    for (int64_t tokens = 1; tokens <= 40; ++tokens) {
+      const RandomTokens x(tokens, shape.cols, shape.cols, shape.group_cols);
+      ASSERT_EQ(product(codes, x.view, bias.data(), serial_executor(), GetParam()), formula(codes, x.view, bias.data()))
+          << text(shape) << ", " << tokens << " tokens";
+    }
+  }
+}
+
 TEST_P(CodeMatmul, ActivationsMayHaveScalesOfTheirOwnInEveryGroup) {
   for (const int64_t scale_cols : {32, 128}) {
     for (const int64_t group_cols : {32, 256, 768}) {

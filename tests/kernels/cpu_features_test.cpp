@@ -4,16 +4,18 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <filesystem>
 
 #include "tests/testing/testing.h"
 
 namespace crumb::kernels {
 namespace {
 
-/// best_isa() asks once a process, so each value gets a process of its own.
+/// best_isa() asks once a process, so each value gets a process of its own; CRUMB_EMULATOR: what runs it.
 testing::CommandResult with_isa(const std::string& value) {
-  return testing::run_command("CRUMB_ISA=" + value + " /proc/" + std::to_string(getpid()) +
-                              "/exe --gtest_also_run_disabled_tests --gtest_filter=*PrintsTheChoice");
+  const auto self = std::filesystem::read_symlink("/proc/self/exe").string();
+  return testing::run_command("CRUMB_ISA=" + value + " " CRUMB_EMULATOR " '" + self +
+                              "' --gtest_also_run_disabled_tests --gtest_filter=*PrintsTheChoice");
 }
 
 TEST(CpuFeatures, DISABLED_PrintsTheChoice) {
@@ -30,7 +32,8 @@ TEST(CpuFeatures, EnvironmentLowersTheChoice) {
 
 TEST(CpuFeatures, UnknownInstructionSetIsNamed) {
   EXPECT_THAT(with_isa("avx1024").out,
-              ::testing::HasSubstr("error: CRUMB_ISA=avx1024: known: reference, avx2, avx512, avx512_vnni, neon"));
+              ::testing::HasSubstr(
+                  "error: CRUMB_ISA=avx1024: known: reference, avx2, avx512, avx512_vnni, neon, neon_dotprod"));
 }
 
 TEST(CpuFeatures, AnInstructionSetOfAnotherMachineIsRefusedWithThoseOfThisOne) {
