@@ -19,7 +19,18 @@
 namespace crumb::kernels {
 namespace {
 
-constexpr Isa kKnown[] = {Isa::reference, Isa::avx2, Isa::avx512, Isa::avx512_vnni, Isa::neon, Isa::neon_dotprod};
+constexpr Isa kKnown[] = {Isa::reference,   Isa::avx2, Isa::avx_vnni,    Isa::avx512,
+                          Isa::avx512_vnni, Isa::neon, Isa::neon_dotprod};
+
+#if defined(__x86_64__)
+/// By the number: not every compiler knows the name avxvnni. Intel's Architectures Software Developer's Manual, volume
+/// 2, CPUID: leaf 7, subleaf 1, EAX bit 4.
+bool has_avx_vnni() {
+  constexpr unsigned kAvxVnni = 1u << 4;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & kAvxVnni) != 0;
+}
+#endif
 
 /// avx512f, bw, cd, dq and vl: what -march=x86-64-v4 lets the compiler use.
 [[maybe_unused]] bool has_avx512() {
@@ -35,6 +46,7 @@ std::vector<Isa> find_isas() {
   std::vector<Isa> found{Isa::reference};
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(Isa::avx2);
+  if (found.back() == Isa::avx2 && has_avx_vnni()) found.push_back(Isa::avx_vnni);
   if (has_avx512()) found.push_back(Isa::avx512);
   if (has_avx512() && __builtin_cpu_supports("avx512vnni")) found.push_back(Isa::avx512_vnni);
 #elif defined(__aarch64__)
@@ -90,7 +102,8 @@ Isa best_isa() {
 }
 
 std::string_view isa_name(Isa isa) {
-  constexpr std::string_view kNames[] = {"reference", "neon", "neon_dotprod", "avx2", "avx512", "avx512_vnni"};
+  constexpr std::string_view kNames[] = {"reference", "neon",   "neon_dotprod", "avx2",
+                                         "avx_vnni",  "avx512", "avx512_vnni"};
   return kNames[static_cast<size_t>(isa)];
 }
 

@@ -52,6 +52,7 @@ struct CodeTile {
   const CodeMatrix& matrix() const { return product.matrix; }
   int64_t segments() const { return x.cols / x.segment_cols; }
   int64_t rows() const { return min_of(kCodePanelRows, product.matrix.rows - panel * kCodePanelRows); }
+  const int8_t* activations(int64_t k) const { return x.codes + token * x.stride + k; }
   const uint8_t* codes() const { return product.matrix.codes + panel * panel_bytes_of(product.matrix); }
   /// Of a segment: where the scales of its rows lie, the sum of token m's activations, their scale.
   int64_t scales_at(int64_t segment) const {
@@ -63,6 +64,73 @@ struct CodeTile {
   }
   float* y(int m) const { return product.y + (token + m) * product.matrix.rows + panel * kCodePanelRows; }
 };
+
+constexpr int64_t kPanelVectors = kCodePanelRows / kLanes;
+
+/// Of codes times activations, for M tokens and the rows of a panel.
+template <int M>
+struct TileSums {
+  VecInt of[M][kPanelVectors];
+
+  /// From an array on the stack, which is what compilers keep in registers while it is added to.
+  template <class Register, int kCount>
+  explicit TileSums(const Register (&sums)[M][kCount]) {
+    static_assert(sizeof of == sizeof sums);
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) __builtin_memcpy(of[m], sums[m], sizeof of[m]);
+  }
+};
+
+/// What a tile's segment adds to the results y of its rows.
+template <int M>
+__attribute__((always_inline)) inline void add_segment(const CodeTile& tile, int64_t segment, const TileSums<M>& sums,
+                                                       Vec (&y)[M][kPanelVectors]) {
+  const CodeMatrix& matrix = tile.matrix();
+  const int64_t at = tile.scales_at(segment);
+  const int doubled = matrix.step - 1;
+#pragma GCC unroll 2
+  for (int64_t v = 0; v < kPanelVectors; ++v) {
+    const Vec scales = load(matrix.scales + at + v * kLanes);
+    const VecInt zeros = matrix.zeros == nullptr
+                             ? VecInt{} + matrix.zero
+                             : __builtin_bit_cast(VecInt, load_bits(matrix.zeros + at + v * kLanes));
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+      const VecInt whole = (sums.of[m][v] << doubled) - zeros * tile.sum(m, segment);
+      y[m][v] = fused(__builtin_convertvector(whole, Vec), scales * tile.scale(m, segment), y[m][v]);
+    }
+    if (matrix.minima == nullptr) continue;
+    const Vec minima = load(matrix.minima + at + v * kLanes);
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+      const Vec sum = broadcast(static_cast<float>(tile.sum(m, segment)));
+      y[m][v] = fused(sum, minima * tile.scale(m, segment), y[m][v]);
+    }
+  }
+}
+
+/// M tokens times a panel. sum_products(codes, k, segment): those of the segment that begins at `codes` and column k.
+template <int kBits, int M, class SumProducts>
+inline void multiply_code_tile(const CodeTile& tile, const SumProducts& sum_products) {
+  const int64_t segment_cols = tile.x.segment_cols, rows = tile.rows();
+  const int64_t segment_bytes = blocks_of(segment_cols, kBits) * kCodeBlockBytes;
+  const float* bias = tile.product.bias == nullptr ? nullptr : tile.product.bias + tile.panel * kCodePanelRows;
+  Vec y[M][kPanelVectors];
+  for (int64_t v = 0; v < kPanelVectors; ++v) {
+    const int64_t count = max_of(0, min_of(kLanes, rows - v * kLanes));
+    const Vec start = bias == nullptr ? broadcast(0) : load(bias + v * kLanes, count, 0);
+    for (int m = 0; m < M; ++m) y[m][v] = start;
+  }
+  const uint8_t* codes = tile.codes();
+  for (int64_t segment = 0; segment < tile.segments(); ++segment, codes += segment_bytes) {
+    const TileSums<M> sums = sum_products(codes, segment * segment_cols, segment);
+    add_segment<M>(tile, segment, sums, y);
+  }
+  for (int64_t v = 0; v < kPanelVectors; ++v) {
+    const int64_t count = max_of(0, min_of(kLanes, rows - v * kLanes));
+    for (int m = 0; m < M; ++m) store(tile.y(m) + v * kLanes, y[m][v], count);
+  }
+}
 
 }  // namespace
 }  // namespace crumb::kernels

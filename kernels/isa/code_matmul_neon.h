@@ -45,7 +45,7 @@ struct SignedLevels {
   }
 };
 
-/// One step of add_columns: the four columns of a lane of x.
+/// One step of sum_columns: the four columns of a lane of x.
 template <int kLane, int kBits, Codes kCodes, int M>
 inline void add_lane(const uint8_t* codes, const SignedLevels<kBits, kCodes>& levels, const int8x16_t (&x)[M],
                      int32x4_t (&sums)[M][kRowRegisters]) {
@@ -59,12 +59,16 @@ inline void add_lane(const uint8_t* codes, const SignedLevels<kBits, kCodes>& le
   }
 }
 
-/// sums[m][r] += codes * activations of `cols` columns, rows 4 r ... 4 r + 3; x: of token 0 at the first column. Both
-/// are zeros from `cols` to the next multiple of 16.
+/// Codes * activations of `cols` columns; x: of token 0 at the first column. Both are zeros from `cols` to the next
+/// multiple of 16. sum_x[m]: of these activations of token m.
 template <int kBits, Codes kCodes, int M>
-inline void add_columns(const uint8_t* codes, int64_t cols, const SignedLevels<kBits, kCodes>& levels, const int8_t* x,
-                        int64_t stride, int32x4_t (&sums)[M][kRowRegisters]) {
+inline TileSums<M> sum_columns(const uint8_t* codes, int64_t cols, const SignedLevels<kBits, kCodes>& levels,
+                               const int8_t* x, int64_t stride, const int32_t (&sum_x)[M]) {
   constexpr int kBlocks = kBits / 2;  // of 16 columns
+  int32x4_t sums[M][kRowRegisters];
+  for (int m = 0; m < M; ++m) {
+    for (int r = 0; r < kRowRegisters; ++r) sums[m][r] = vdupq_n_s32(levels.kLess * sum_x[m]);
+  }
   for (int64_t k = 0; k < cols; k += 16, codes += kBlocks * kCodeBlockBytes) {
 #pragma GCC unroll 4
     for (int block = 0; block < kBlocks; ++block) __builtin_prefetch(codes + block * kCodeBlockBytes + kPrefetchBytes);
@@ -76,51 +80,20 @@ inline void add_columns(const uint8_t* codes, int64_t cols, const SignedLevels<k
     add_lane<2>(codes, levels, sixteen, sums);
     add_lane<3>(codes, levels, sixteen, sums);
   }
-}
-
-template <int kBits, Codes kCodes, int M>
-inline void multiply_code_tile(const CodeTile& tile) {
-  const CodeMatrix& matrix = tile.matrix();
-  const Int8Tokens& x = tile.x;
-  const float* bias = tile.product.bias == nullptr ? nullptr : tile.product.bias + tile.panel * kCodePanelRows;
-  const int64_t blocks = blocks_of(x.segment_cols, kBits), rows = tile.rows();
-  const uint8_t* codes = tile.codes();
-  const SignedLevels<kBits, kCodes> levels(matrix.levels);
-  float y[M][kCodePanelRows] = {};
-  for (int m = 0; m < M && bias != nullptr; ++m) {
-    for (int64_t r = 0; r < rows; ++r) y[m][r] = bias[r];
-  }
-  const int32x4_t doubled = vdupq_n_s32(matrix.step - 1);
-  for (int64_t segment = 0; segment < tile.segments(); ++segment, codes += blocks * kCodeBlockBytes) {
-    int32x4_t sums[M][kRowRegisters];
-    for (int m = 0; m < M; ++m) {
-      for (int r = 0; r < kRowRegisters; ++r) sums[m][r] = vdupq_n_s32(levels.kLess * tile.sum(m, segment));
-    }
-    add_columns<kBits, kCodes, M>(codes, x.segment_cols, levels,
-                                  x.codes + tile.token * x.stride + segment * x.segment_cols, x.stride, sums);
-    const int64_t at = tile.scales_at(segment);
-    for (int r = 0; r < kRowRegisters; ++r) {
-      const float32x4_t scales = vld1q_f32(matrix.scales + at + 4 * r);
-      const int32x4_t zeros = matrix.zeros == nullptr ? vdupq_n_s32(matrix.zero) : vld1q_s32(matrix.zeros + at + 4 * r);
-      for (int m = 0; m < M; ++m) {
-        const int32x4_t whole = vmlsq_n_s32(vshlq_s32(sums[m][r], doubled), zeros, tile.sum(m, segment));
-        float* out = y[m] + 4 * r;
-        vst1q_f32(out, vfmaq_f32(vld1q_f32(out), vcvtq_f32_s32(whole), vmulq_n_f32(scales, tile.scale(m, segment))));
-        if (matrix.minima == nullptr) continue;
-        const float32x4_t minimum = vmulq_n_f32(vld1q_f32(matrix.minima + at + 4 * r), tile.scale(m, segment));
-        const float32x4_t sum = vdupq_n_f32(static_cast<float>(tile.sum(m, segment)));
-        vst1q_f32(out, vfmaq_f32(vld1q_f32(out), sum, minimum));
-      }
-    }
-  }
-  for (int m = 0; m < M; ++m) __builtin_memcpy(tile.y(m), y[m], static_cast<unsigned long>(rows) * sizeof(float));
+  return TileSums<M>(sums);
 }
 
 inline void multiply_codes_int8(const Int8Tokens& x, const CodeProduct& product, int64_t begin, int64_t end) {
   with_code_form(product.matrix, [&]<int kBits, Codes kCodes>() {
+    const SignedLevels<kBits, kCodes> levels(product.matrix.levels);
     for (int64_t panel = begin; panel < end; ++panel) {
       for_token_tiles<kMostTileTokens>(x.tokens, [&]<int M>(int64_t token) {
-        multiply_code_tile<kBits, kCodes, M>({x, product, panel, token});
+        const CodeTile tile{x, product, panel, token};
+        multiply_code_tile<kBits, M>(tile, [&](const uint8_t* codes, int64_t k, int64_t segment) {
+          int32_t sum_x[M];
+          for (int m = 0; m < M; ++m) sum_x[m] = tile.sum(m, segment);
+          return sum_columns<kBits, kCodes, M>(codes, x.segment_cols, levels, tile.activations(k), x.stride, sum_x);
+        });
       });
     }
   });

@@ -5,6 +5,7 @@
 #include "core/common/thread_pool.h"
 #include "kernels/matmul.h"
 #include "tests/kernels/code_cases.h"
+#include "tests/kernels/code_kernels.h"
 
 namespace crumb::kernels {
 namespace {
@@ -16,6 +17,27 @@ using testing::RandomTokens;
 
 class CodeMatmul : public ::testing::TestWithParam<Isa> {};
 INSTANTIATE_TEST_SUITE_P(Paths, CodeMatmul, ::testing::ValuesIn(testing::isas()), testing::isa_label);
+
+struct Int8Path {
+  std::string name;
+  Isa isa;
+  testing::CodeKernel kernel = nullptr;  // in place of that of `isa`
+};
+
+std::vector<Int8Path> int8_paths() {
+  std::vector<Int8Path> paths;
+  for (const Isa isa : testing::isas()) {
+    paths.push_back({std::string(isa_name(isa)), isa});
+#if defined(__x86_64__)
+    if (isa == Isa::avx512_vnni) paths.push_back({"avx_vnni_encoded_for_avx512", isa, testing::kVnni256Kernel});
+#endif
+  }
+  return paths;
+}
+
+class Int8CodeMatmul : public ::testing::TestWithParam<Int8Path> {};
+INSTANTIATE_TEST_SUITE_P(Paths, Int8CodeMatmul, ::testing::ValuesIn(int8_paths()),
+                         [](const auto& info) { return info.param.name; });
 
 std::vector<CodeShape> shapes() {
   std::vector<CodeShape> out;
@@ -54,10 +76,13 @@ std::string text(const CodeShape& s) {
 }
 
 std::vector<float> product(const RandomCodes& codes, const Int8Tokens& x, const float* bias, Executor& executor,
-                           Isa isa) {
+                           const Int8Path& path) {
   std::vector<float> y(static_cast<size_t>(x.tokens * codes.shape.rows), NAN);
   const CodeProduct one{codes.matrix, bias, y.data()};
-  code_matmul(x, {&one, 1}, executor, isa);
+  if (path.kernel == nullptr)
+    code_matmul(x, {&one, 1}, executor, path.isa);
+  else
+    executor.run(one.matrix.panels(), 2, [&](int64_t begin, int64_t end, int) { path.kernel(x, one, begin, end); });
   return y;
 }
 
@@ -83,7 +108,7 @@ std::vector<float> formula(const RandomCodes& codes, const Int8Tokens& x, const 
   return out;
 }
 
-TEST_P(CodeMatmul, GivesTheBitsOfTheFormula) {
+TEST_P(Int8CodeMatmul, GivesTheBitsOfTheFormula) {
   for (const auto& shape : shapes()) {
     const RandomCodes codes(shape);
     const auto bias = normal_values(shape.rows, 3);
@@ -96,7 +121,7 @@ TEST_P(CodeMatmul, GivesTheBitsOfTheFormula) {
   }
 }
 
-TEST_P(CodeMatmul, AnyNumberOfTokensGivesTheBitsOfTheFormula) {
+TEST_P(Int8CodeMatmul, AnyNumberOfTokensGivesTheBitsOfTheFormula) {
   const CodeShape of_levels{
       .bits = 4, .rows = 35, .cols = 320, .group_cols = 64, .has_minima = true, .has_levels = true};
   for (const CodeShape& shape : {CodeShape{2, 35, 576, 576, 2}, CodeShape{2, 49, 256, 128, 1, true},
@@ -111,7 +136,7 @@ TEST_P(CodeMatmul, AnyNumberOfTokensGivesTheBitsOfTheFormula) {
   }
 }
 
-TEST_P(CodeMatmul, ActivationsMayHaveScalesOfTheirOwnInEveryGroup) {
+TEST_P(Int8CodeMatmul, ActivationsMayHaveScalesOfTheirOwnInEveryGroup) {
   for (const int64_t scale_cols : {32, 128}) {
     for (const int64_t group_cols : {32, 256, 768}) {
       const RandomCodes codes(
@@ -122,7 +147,7 @@ TEST_P(CodeMatmul, ActivationsMayHaveScalesOfTheirOwnInEveryGroup) {
   }
 }
 
-TEST_P(CodeMatmul, TheLargestCodesAndActivationsDoNotSaturate) {
+TEST_P(Int8CodeMatmul, TheLargestCodesAndActivationsDoNotSaturate) {
   for (const int bits : {2, 4, 8}) {
     for (const int only : {127, -128}) {
       const int64_t cols = kMostCodeCols;
@@ -138,7 +163,7 @@ TEST_P(CodeMatmul, TheLargestCodesAndActivationsDoNotSaturate) {
   }
 }
 
-TEST_P(CodeMatmul, TheLargestLevelsOfATableDoNotSaturate) {
+TEST_P(Int8CodeMatmul, TheLargestLevelsOfATableDoNotSaturate) {
   for (const int only : {127, -128}) {
     RandomCodes codes({.bits = 4, .rows = 17, .cols = 4096, .group_cols = 4096, .has_levels = true}, 5);
     codes.matrix.zero = 0;
@@ -150,7 +175,7 @@ TEST_P(CodeMatmul, TheLargestLevelsOfATableDoNotSaturate) {
   }
 }
 
-TEST_P(CodeMatmul, ATokenAmongOthersEqualsTheTokenAloneAndThreadsChangeNothing) {
+TEST_P(Int8CodeMatmul, ATokenAmongOthersEqualsTheTokenAloneAndThreadsChangeNothing) {
   const RandomCodes codes({.bits = 2, .rows = 500, .cols = 640, .group_cols = 128, .step = 2});
   const RandomTokens x(47, 640, 640, 128);
   ThreadPool pool(3);
