@@ -62,6 +62,12 @@ struct CodeTile {
   float scale(int m, int64_t segment) const {
     return x.scales[(token + m) * (x.cols / x.scale_cols) + segment * x.segment_cols / x.scale_cols];
   }
+  /// Of rows kLanes v ..., zeros where there are none.
+  Vec bias(int64_t v) const {
+    const int64_t row = panel * kCodePanelRows + v * kLanes;
+    return product.bias == nullptr ? broadcast(0) : load(product.bias + row, rows_of(v), 0);
+  }
+  int64_t rows_of(int64_t v) const { return max_of(0, min_of(kLanes, rows() - v * kLanes)); }
   float* y(int m) const { return product.y + (token + m) * product.matrix.rows + panel * kCodePanelRows; }
 };
 
@@ -81,45 +87,50 @@ struct TileSums {
   }
 };
 
+/// Of one segment, what turns sums into results for kLanes rows. at: of their scales.
+struct SegmentRows {
+  Vec scales, minima{};
+  VecInt zeros;
+  int doubled;
+  bool has_minima;
+
+  SegmentRows(const CodeMatrix& m, int64_t at)
+      : scales(load(m.scales + at)),
+        zeros(m.zeros == nullptr ? VecInt{} + m.zero : __builtin_bit_cast(VecInt, load_bits(m.zeros + at))),
+        doubled(m.step - 1),
+        has_minima(m.minima != nullptr) {
+    if (has_minima) minima = load(m.minima + at);
+  }
+  Vec add(Vec y, VecInt sums, int32_t sum_x, float scale_x) const {
+    const VecInt whole = (sums << doubled) - zeros * sum_x;
+    y = fused(__builtin_convertvector(whole, Vec), scales * scale_x, y);
+    return has_minima ? fused(broadcast(static_cast<float>(sum_x)), minima * scale_x, y) : y;
+  }
+};
+
 /// What a tile's segment adds to the results y of its rows.
 template <int M>
 __attribute__((always_inline)) inline void add_segment(const CodeTile& tile, int64_t segment, const TileSums<M>& sums,
                                                        Vec (&y)[M][kPanelVectors]) {
-  const CodeMatrix& matrix = tile.matrix();
   const int64_t at = tile.scales_at(segment);
-  const int doubled = matrix.step - 1;
 #pragma GCC unroll 2
   for (int64_t v = 0; v < kPanelVectors; ++v) {
-    const Vec scales = load(matrix.scales + at + v * kLanes);
-    const VecInt zeros = matrix.zeros == nullptr
-                             ? VecInt{} + matrix.zero
-                             : __builtin_bit_cast(VecInt, load_bits(matrix.zeros + at + v * kLanes));
+    const SegmentRows rows(tile.matrix(), at + v * kLanes);
 #pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) {
-      const VecInt whole = (sums.of[m][v] << doubled) - zeros * tile.sum(m, segment);
-      y[m][v] = fused(__builtin_convertvector(whole, Vec), scales * tile.scale(m, segment), y[m][v]);
-    }
-    if (matrix.minima == nullptr) continue;
-    const Vec minima = load(matrix.minima + at + v * kLanes);
-#pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) {
-      const Vec sum = broadcast(static_cast<float>(tile.sum(m, segment)));
-      y[m][v] = fused(sum, minima * tile.scale(m, segment), y[m][v]);
-    }
+    for (int m = 0; m < M; ++m)
+      y[m][v] = rows.add(y[m][v], sums.of[m][v], tile.sum(m, segment), tile.scale(m, segment));
   }
 }
 
 /// M tokens times a panel. sum_products(codes, k, segment): those of the segment that begins at `codes` and column k.
 template <int kBits, int M, class SumProducts>
 inline void multiply_code_tile(const CodeTile& tile, const SumProducts& sum_products) {
-  const int64_t segment_cols = tile.x.segment_cols, rows = tile.rows();
+  const int64_t segment_cols = tile.x.segment_cols;
   const int64_t segment_bytes = blocks_of(segment_cols, kBits) * kCodeBlockBytes;
-  const float* bias = tile.product.bias == nullptr ? nullptr : tile.product.bias + tile.panel * kCodePanelRows;
   Vec y[M][kPanelVectors];
   for (int64_t v = 0; v < kPanelVectors; ++v) {
-    const int64_t count = max_of(0, min_of(kLanes, rows - v * kLanes));
-    const Vec start = bias == nullptr ? broadcast(0) : load(bias + v * kLanes, count, 0);
-    for (int m = 0; m < M; ++m) y[m][v] = start;
+    const Vec bias = tile.bias(v);
+    for (int m = 0; m < M; ++m) y[m][v] = bias;
   }
   const uint8_t* codes = tile.codes();
   for (int64_t segment = 0; segment < tile.segments(); ++segment, codes += segment_bytes) {
@@ -127,8 +138,7 @@ inline void multiply_code_tile(const CodeTile& tile, const SumProducts& sum_prod
     add_segment<M>(tile, segment, sums, y);
   }
   for (int64_t v = 0; v < kPanelVectors; ++v) {
-    const int64_t count = max_of(0, min_of(kLanes, rows - v * kLanes));
-    for (int m = 0; m < M; ++m) store(tile.y(m) + v * kLanes, y[m][v], count);
+    for (int m = 0; m < M; ++m) store(tile.y(m) + v * kLanes, y[m][v], tile.rows_of(v));
   }
 }
 

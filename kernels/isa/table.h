@@ -79,6 +79,6 @@ const KernelTable& kernel_table();
 
 // One a file; only those that this build holds are defined.
 extern const KernelTable kReferenceTable, kNeonTable, kNeonDotprodTable, kAvx2Table, kAvxVnniTable, kAvx512Table,
-    kAvx512VnniTable;
+    kAvx512VnniTable, kAmxTable;
 
 }  // namespace crumb::kernels

@@ -11,5 +11,7 @@ using CodeKernel = void (*)(const kernels::Int8Tokens& x, const kernels::CodePro
 
 /// That of avx_vnni in the instructions of avx512_vnni.
 extern const CodeKernel kVnni256Kernel;
+/// That of amx over tiles in plain loops; needs avx512_vnni.
+extern const CodeKernel kEmulatedAmxKernel;
 
 }  // namespace crumb::testing

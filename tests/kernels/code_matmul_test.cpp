@@ -29,7 +29,10 @@ std::vector<Int8Path> int8_paths() {
   for (const Isa isa : testing::isas()) {
     paths.push_back({std::string(isa_name(isa)), isa});
 #if defined(__x86_64__)
-    if (isa == Isa::avx512_vnni) paths.push_back({"avx_vnni_encoded_for_avx512", isa, testing::kVnni256Kernel});
+    if (isa == Isa::avx512_vnni) {
+      paths.push_back({"avx_vnni_encoded_for_avx512", isa, testing::kVnni256Kernel});
+      paths.push_back({"amx_emulated", isa, testing::kEmulatedAmxKernel});
+    }
 #endif
   }
   return paths;
@@ -136,6 +139,19 @@ TEST_P(Int8CodeMatmul, AnyNumberOfTokensGivesTheBitsOfTheFormula) {
   }
 }
 
+TEST_P(Int8CodeMatmul, ManyTokensAndLongSegmentsGiveTheBitsOfTheFormula) {
+  for (const CodeShape& shape :
+       {CodeShape{2, 35, 1100, 1100, 2}, CodeShape{8, 17, 1216, 1216}, CodeShape{4, 49, 128, 64, 1, true},
+        CodeShape{2, 33, 96, 32}, CodeShape{2, 33, 160, 80}}) {
+    const RandomCodes codes(shape);
+    for (const int64_t tokens : {16, 47, 128, 129, 145, 300}) {
+      const RandomTokens x(tokens, shape.cols, shape.cols, shape.group_cols);
+      ASSERT_EQ(product(codes, x.view, nullptr, serial_executor(), GetParam()), formula(codes, x.view, nullptr))
+          << text(shape) << ", " << tokens << " tokens";
+    }
+  }
+}
+
 TEST_P(Int8CodeMatmul, ActivationsMayHaveScalesOfTheirOwnInEveryGroup) {
   for (const int64_t scale_cols : {32, 128}) {
     for (const int64_t group_cols : {32, 256, 768}) {
@@ -154,11 +170,11 @@ TEST_P(Int8CodeMatmul, TheLargestCodesAndActivationsDoNotSaturate) {
       RandomCodes codes({.bits = bits, .rows = 17, .cols = cols, .group_cols = cols}, (1 << bits) - 1);
       codes.matrix.zero = 0;
       std::fill(codes.scales.begin(), codes.scales.end(), 1.0f);
-      RandomTokens x(9, cols, cols, cols, only);
+      RandomTokens x(17, cols, cols, cols, only);
       std::fill(x.scales.begin(), x.scales.end(), 1.0f);
       const auto y = product(codes, x.view, nullptr, serial_executor(), GetParam());
       const auto expected = static_cast<float>(cols * ((1 << bits) - 1) * only);
-      EXPECT_EQ(y, std::vector<float>(17 * 9, expected)) << bits << " bits times " << only;
+      EXPECT_EQ(y, std::vector<float>(17 * 17, expected)) << bits << " bits times " << only;
     }
   }
 }
@@ -168,10 +184,10 @@ TEST_P(Int8CodeMatmul, TheLargestLevelsOfATableDoNotSaturate) {
     RandomCodes codes({.bits = 4, .rows = 17, .cols = 4096, .group_cols = 4096, .has_levels = true}, 5);
     codes.matrix.zero = 0;
     std::fill(codes.scales.begin(), codes.scales.end(), 1.0f);
-    RandomTokens x(9, 4096, 4096, 4096, only);
+    RandomTokens x(17, 4096, 4096, 4096, only);
     std::fill(x.scales.begin(), x.scales.end(), 1.0f);
     const auto y = product(codes, x.view, nullptr, serial_executor(), GetParam());
-    EXPECT_EQ(y, std::vector<float>(17 * 9, static_cast<float>(4096 * 255 * only))) << only;
+    EXPECT_EQ(y, std::vector<float>(17 * 17, static_cast<float>(4096 * 255 * only))) << only;
   }
 }
 
