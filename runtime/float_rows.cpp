@@ -27,7 +27,8 @@ void for_chunks(const quant::Checkpoint& checkpoint, const quant::StoredTensor& 
                 const Body& body) {
   const int64_t rows = tensor.desc.rows(), cols = tensor.desc.cols(), step = chunk_rows(cols);
   executor.run_in_turns((rows + step - 1) / step, 1, [&](int64_t begin, int64_t end, int) {
-    std::vector<float> floats(static_cast<size_t>(step * cols));
+    thread_local std::vector<float> floats;
+    floats.resize(static_cast<size_t>(step * cols));
     for (int64_t chunk = begin; chunk < end; ++chunk) {
       const int64_t first = chunk * step, last = std::min(first + step, rows);
       checkpoint.read_rows(tensor, first, last, floats.data());
