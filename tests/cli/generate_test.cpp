@@ -166,7 +166,7 @@ TEST_F(GenerateVerb, RefusesDraftsThatDoNotFit) {
   expect_error(generate(prompt + "--draft " + (dir_ / "none").string()),
                (dir_ / "none").string() + ": no such file or folder");
   for (const std::string& arguments : {"--corpus 1k -o x --draft " + model_.string(), prompt + "--draft-max 3",
-                                      prompt + "--draft-max 0 --draft " + model_.string()}) {
+                                       prompt + "--draft-max 0 --draft " + model_.string()}) {
     const auto r = generate(arguments);
     EXPECT_EQ(r.exit_code, 2) << arguments;
     EXPECT_THAT(r.err, HasSubstr("--draft")) << arguments;
