@@ -288,6 +288,18 @@ TEST(Speculation, SavesPassesAndDraftsFewerWhereFewAreAccepted) {
   EXPECT_NEAR(slow.tokens_per_pass(), 1.0, 0.1);
 }
 
+TEST(Speculation, DraftsNothingWhereTheDraftIsUnsure) {
+  TableDecoder decoder(64, 256, 1), unsure(64, 256, 1, 0.1);
+  Draft draft(unsure);
+  for (const double temperature : {0.0, 1.0}) {
+    const SamplingOptions options{.temperature = temperature};
+    const auto result = Session(decoder, &draft).go_on({{1}, 50, {}, 0}, options, nullptr);
+    EXPECT_EQ(result.speculation.proposed, 0);
+    EXPECT_EQ(result.speculation.passes, 49);
+    EXPECT_EQ(result.tokens, Session(decoder).go_on({{1}, 50, {}, 0}, options, nullptr).tokens);
+  }
+}
+
 TEST(Speculation, GoesOnWithAPromptCacheAndMeasuresWithoutATrace) {
   const testing::TempDir dir;
   const auto model = load(testing::golden_folder("qwen3")), drafter = load(testing::golden_folder("llama"));
