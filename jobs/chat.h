@@ -25,7 +25,7 @@ struct ChatJob {
   std::vector<std::string> stops;       // texts that end an answer, beside the model's own ends
   Path prompt_cache;                    // of the first model: read where it is there; save_cache() writes it; "": none
   runtime::Precision precision;
-  DraftChoice draft;           // also the name of one of the models; a model does not draft for itself
+  DraftChoice draft;           // also the name of one of the models; it does not draft for itself at the same precision
   bool reports_draft = false;  // measures what it was worth
   int64_t threads = 0;         // 0: one per processor
 };

@@ -14,6 +14,7 @@ struct Precision {
   Activations activations = Activations::floats;  // of packed linears
   CacheType cache_type = CacheType::f32;
 
+  bool operator==(const Precision&) const = default;
   bool is_exact() const { return activations == Activations::floats && cache_type == CacheType::f32; }
 };
 /// From "auto", "float" or "int8" and "f32" or "f16"; UserError that names --activations or --cache-type.

@@ -73,9 +73,8 @@ std::vector<Candidate> candidates(std::span<const float> logits, const SamplingO
   keep_top_k(out, options.top_k);
   keep_top_p(out, options.top_p);
   if (options.min_p > 0.0) keep_min_p(out, options.min_p);
-  if (out.size() < logits.size()) {  // the order must not depend on how they were selected
-    std::sort(out.begin(), out.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
-  }
+  // The order must not depend on how they were selected.
+  if (!std::ranges::is_sorted(out, {}, &Candidate::id)) std::ranges::sort(out, {}, &Candidate::id);
   return out;
 }
 

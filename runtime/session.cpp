@@ -86,12 +86,12 @@ std::vector<TokenId> Session::next_tokens(const ContinueRequest& request, const 
     is_replaced = next.back() != proposals[i].token;
   });
   text_.truncate(known + next.size());
-  if (!proposals.empty()) {
+  if (draft_ != nullptr) {
     const auto proposed = static_cast<int64_t>(proposals.size()), accepted = static_cast<int64_t>(next.size()) - 1;
     out.speculation.passes += 1;
     out.speculation.proposed += proposed;
     out.speculation.accepted += accepted;
-    draft_->learn(proposed, accepted);
+    if (proposed > 0) draft_->learn(proposed, accepted);
   }
   return next;
 }

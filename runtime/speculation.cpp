@@ -1,6 +1,7 @@
 #include "runtime/speculation.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/common/error.h"
 
@@ -11,6 +12,19 @@ namespace {
 double share_of(TokenId token, const std::vector<Candidate>& choices, double total) {
   const auto found = std::ranges::lower_bound(choices, token, {}, &Candidate::id);
   return found != choices.end() && found->id == token ? found->weight / total : 0.0;
+}
+
+/// Share of the likeliest token in what a draft says of the next one; of all its logits where it is greedy.
+double confidence(std::span<const float> logits, const std::vector<Candidate>& choices) {
+  constexpr float kFar = 16;  // below the best: e^-16 of a hundred thousand is nothing
+  if (choices.size() > 1)
+    return std::ranges::max_element(choices, {}, &Candidate::weight)->weight / total_weight(choices);
+  const float best = *std::ranges::max_element(logits);
+  double sum = 0;
+  for (const float x : logits) {
+    if (x > best - kFar) sum += std::exp(x - best);
+  }
+  return 1.0 / sum;
 }
 
 }  // namespace
@@ -49,6 +63,7 @@ std::vector<Proposal> Draft::propose(std::span<const TokenId> text, int64_t room
     text_.go_on(so_far, stop);
     if (text_.size() < so_far.size()) return {};  // stopped
     auto choices = candidates(text_.logits(), options, so_far);
+    if (confidence(text_.logits(), choices) < kLeastConfidence) break;
     const auto at = position + proposals.size();
     const TokenId token = draw(choices, uniform_of(options, stream, at, Draw::propose));
     proposals.push_back({token, std::move(choices)});

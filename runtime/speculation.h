@@ -27,7 +27,7 @@ TokenId accept_or_replace(const std::vector<Candidate>& wanted, const Proposal& 
 
 /// Of one continuation.
 struct SpeculationCounts {
-  int64_t passes = 0, proposed = 0, accepted = 0;  // passes of the model that verified proposals
+  int64_t passes = 0, proposed = 0, accepted = 0;  // passes of the model behind the first token
   double draft_seconds = 0;
 
   /// Share of proposals.
@@ -37,10 +37,12 @@ struct SpeculationCounts {
 };
 
 /// The model that drafts, and how many tokens at once: as transformers' heuristic has it, two more after a pass that
-/// accepted all, one fewer after another, from kFirstProposals.
+/// accepted all, one fewer after another, from kFirstProposals; as llama.cpp has it, none behind a place where the
+/// likeliest token has less than kLeastConfidence (which is known before one is drawn, so distributions stay).
 class Draft {
  public:
   static constexpr int64_t kMostProposals = 8, kFirstProposals = 4;
+  static constexpr double kLeastConfidence = 0.3;
 
   /// At most `most` at once.
   explicit Draft(Decoder& decoder, int64_t most = kMostProposals) : text_(decoder), most_(most) { begin(); }

@@ -37,11 +37,12 @@ class ChatVerb : public ::testing::Test {
   }
   void set_template(const std::string& source) { testing::write_file(model_ / "chat_template.jinja", source); }
 
-  testing::CommandResult chat(const std::string& input, const std::string& arguments = "", int max_tokens = 12) {
+  testing::CommandResult chat(const std::string& input, const std::string& arguments = "", int max_tokens = 12,
+                              const std::string& models = "") {
     testing::write_file(dir_ / "input", input);
     return testing::run_command(fmt::format("{} chat {} --temperature 0 --max-tokens {} {} < {}",
-                                            testing::program().string(), model_.string(), max_tokens, arguments,
-                                            (dir_ / "input").string()));
+                                            testing::program().string(), models.empty() ? model_.string() : models,
+                                            max_tokens, arguments, (dir_ / "input").string()));
   }
   static std::vector<nlohmann::json> lines_of(const std::string& text) {
     std::vector<nlohmann::json> out;
@@ -98,6 +99,56 @@ TEST_F(ChatVerb, StopTextsEndAnAnswerWithoutBeingShown) {
   EXPECT_EQ(lines_of(r.out).at(0)["finish_reason"], "stop");
 }
 
+TEST_F(ChatVerb, AnotherModelGoesOnWithTheConversation) {
+  const auto second = dir_ / "second.gguf";
+  ASSERT_EQ(testing::run_crumb("export -q " + model_.string() + " --to gguf-q4_0 -o " + second.string()).exit_code, 0);
+  const auto saved = dir_ / "saved.jsonl";
+  const auto r =
+      chat("Once upon a time\n/model small\nThe next day\n/model big\nThe end\n/save " + saved.string() + "\n",
+           "--json", 12, "big=" + model_.string() + " small=" + second.string());
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  EXPECT_THAT(r.err, ::testing::StartsWith("small answers\nbig answers\n"));
+  const auto answers = lines_of(r.out);
+  ASSERT_EQ(answers.size(), 3u);
+  EXPECT_EQ(answers[0]["model"], "big");
+  EXPECT_EQ(answers[1]["model"], "small");
+  EXPECT_EQ(answers[1]["known_tokens"], 0) << "it has seen nothing of the conversation";
+  EXPECT_GT(answers[1]["prompt_tokens"].get<int64_t>(), answers[0]["prompt_tokens"].get<int64_t>() + 12)
+      << "but is told all of it";
+  EXPECT_GE(answers[2]["known_tokens"].get<int64_t>(), answers[0]["prompt_tokens"].get<int64_t>());
+  EXPECT_EQ(lines_of(read_file(saved)).at(0)["messages"].size(), 6u);
+  EXPECT_EQ(lines_of(chat("Once upon a time\n", "--json").out).at(0)["content"], answers[0]["content"]);
+}
+
+TEST_F(ChatVerb, SharedWeightsAreToldAndModelsAreNamed) {
+  const auto copy = dir_ / "copy";
+  testing::fs::copy(model_, copy, testing::fs::copy_options::recursive);
+  const std::string both = model_.string() + " second=" + copy.string();
+  EXPECT_THAT(chat("Hi\n", "--verbose", 2, both).err, HasSubstr("MB of weights are in several models\n"));
+  expect_error(chat("/model third\n", "", 2, both), "no model is called \"third\"; there are model, second");
+  expect_error(chat("Hi\n", "", 2, model_.string() + " model=" + copy.string()),
+               "two models are called \"model\"; name them: NAME=PATH");
+}
+
+TEST_F(ChatVerb, ADraftChangesNoAnswer) {
+  const auto small = dir_ / "small.gguf";
+  ASSERT_EQ(testing::run_crumb("export -q " + model_.string() + " --to gguf-q4_0 -o " + small.string()).exit_code, 0);
+  const std::string talk = "Once upon a time\nThe next day\n/model small\nThe end\n";
+  const std::string both = model_.string() + " small=" + small.string();
+  const auto plain = lines_of(chat(talk, "--json", 40, both).out),
+             drafted = lines_of(chat(talk, "--json --draft small", 40, both).out);
+  ASSERT_EQ(plain.size(), 3u);
+  ASSERT_EQ(drafted.size(), 3u);
+  for (size_t i = 0; i < 3; ++i) EXPECT_EQ(drafted[i]["content"], plain[i]["content"]) << i;
+  for (const size_t i : {0, 1}) {
+    EXPECT_GT(drafted[i]["draft"]["accepted"].get<int64_t>(), 0);
+    EXPECT_FALSE(plain[i].contains("draft"));
+  }
+  EXPECT_THAT(
+      chat("Once upon a time\n", "--verbose --draft " + small.string(), 40).err,
+      ::testing::ContainsRegex("of weights are in several models\n.*\ndraft: [0-9]+ of [0-9]+ tokens accepted"));
+}
+
 TEST_F(ChatVerb, ThinkingReachesTheTemplate) {
   set_template(
       "{% if enable_thinking is not defined %}{{ raise_exception('unsaid') }}{% endif %}{{ "
@@ -130,7 +181,7 @@ TEST_F(ChatVerb, SaysWhenTheContextIsNearlyFullAndWhenItIs) {
 }
 
 TEST_F(ChatVerb, RefusesBadInputInOneLine) {
-  expect_error(chat("/dance\n"), "\"/dance\" is no command; those are /reset, /save FILE, /help");
+  expect_error(chat("/dance\n"), "\"/dance\" is no command; those are /reset, /model NAME, /save FILE, /help");
   testing::write_file(dir_ / "there", "old");
   const auto there = (dir_ / "there").string();
   expect_error(chat("/save " + there + "\n"), there + " exists; give another name, or --force to replace it");

@@ -122,6 +122,80 @@ TEST_F(GenerateVerb, SaysThatTheContextIsFull) {
   EXPECT_EQ(cut.err, "");
 }
 
+TEST_F(GenerateVerb, ADraftChangesNothingOfGreedyTextsAndIsReported) {
+  const std::string draft = (dir_ / "draft.gguf").string();
+  ASSERT_EQ(run_crumb("export -q " + model_.string() + " --to gguf-q4_0 -o " + draft).exit_code, 0);
+  for (const std::string options : {"", "--cache-type f16", "--repetition-penalty 1.2 --stop 'very happy'"}) {
+    const std::string base = "--json --prompt 'Once upon a time' --max-tokens 200 " + options;
+    const auto plain = nlohmann::json::parse(generate(base).out);
+    EXPECT_TRUE(plain["draft"].is_null());
+    for (const std::string most : {"", " --draft-max 1", " --draft-max 20"}) {
+      const auto drafted = nlohmann::json::parse(generate(base + " --draft " + draft + most).out);
+      for (const char* key : {"tokens", "text", "finish_reason", "stop_text"})
+        EXPECT_EQ(drafted[key], plain[key]) << options << most;
+      const auto& report = drafted["draft"];
+      EXPECT_GT(report["accepted"].get<int64_t>(), 0);
+      EXPECT_LT(report["accepted"].get<int64_t>(), report["proposed"].get<int64_t>()) << "or nothing was rolled back";
+      EXPECT_LE(report["proposed"].get<int64_t>(), report["passes"].get<int64_t>() * (most == " --draft-max 1" ? 1
+                                                                                      : most.empty()           ? 8
+                                                                                                               : 20));
+    }
+  }
+}
+
+TEST_F(GenerateVerb, ADraftWithASeedIsRepeatableAndUsesThePromptCache) {
+  const std::string draft = (dir_ / "draft.gguf").string(), cache = (dir_ / "cache").string();
+  ASSERT_EQ(run_crumb("export -q " + model_.string() + " --to gguf-q4_0 -o " + draft).exit_code, 0);
+  const std::string base = "--json --prompt 'Once upon a time there was' --max-tokens 60 --temperature 0.9 --draft " +
+                           draft + " --prompt-cache " + cache + " --seed ";
+  const auto tokens_of = [&](const std::string& seed) { return nlohmann::json::parse(generate(base + seed).out); };
+  const auto first = tokens_of("1"), again = tokens_of("1");
+  EXPECT_EQ(first["known_tokens"], 0);
+  EXPECT_GT(again["known_tokens"].get<int64_t>(), 0);
+  EXPECT_EQ(again["tokens"], first["tokens"]);
+  EXPECT_NE(tokens_of("2")["tokens"], first["tokens"]);
+}
+
+TEST_F(GenerateVerb, VerboseSaysWhatADraftWasWorthAndWhatIsShared) {
+  const auto told = run_crumb("generate " + model_.string() +
+                              " --prompt 'Once upon a time' --max-tokens 40 --verbose --draft " + model_.string());
+  EXPECT_THAT(told.err,
+              ::testing::ContainsRegex(
+                  "1\\.[0-9]+ MB of weights are in both models\n"
+                  "draft: ([0-9]+) of [0-9]+ tokens accepted \\(100 %\\), [0-9.]+ tokens a pass of the model; [0-9.]+ "
+                  "tokens/s, [0-9.]+ without a draft: [0-9.]+x; [0-9.]+ s went into drafting\n"));
+}
+
+TEST_F(GenerateVerb, RefusesDraftsThatDoNotFit) {
+  const auto copy = [&](const std::string& name, const std::string& file, const std::string& from,
+                        const std::string& to) {
+    testing::fs::copy(model_, dir_ / name, testing::fs::copy_options::recursive);
+    std::string text = read_file(dir_ / name / file);
+    const size_t at = text.find(from);
+    EXPECT_NE(at, std::string::npos);
+    testing::write_file(dir_ / name / file, text.replace(at, from.size(), to));
+    return (dir_ / name).string();
+  };
+  const auto shorter =
+      copy("shorter", "config.json", "\"max_position_embeddings\": 512", "\"max_position_embeddings\": 256");
+  const std::string prompt = "--prompt 'Once' --max-tokens 5 ";
+  expect_error(
+      generate(prompt + "--draft " + shorter),
+      "--draft: " + shorter + " holds 256 tokens, " + model_.string() + " holds 512; a draft must hold as long a text");
+  const auto other = copy("other", "tokenizer.json", "\"<0xFF>\"", "\"<0xZZ>\"");
+  expect_error(generate(prompt + "--draft " + other), "--draft: id 258 is \"<0xZZ>\" in the vocabulary of " + other +
+                                                          " and \"<0xFF>\" in that of " + model_.string() +
+                                                          "; a draft must have the model's vocabulary");
+  expect_error(generate(prompt + "--draft " + (dir_ / "none").string()),
+               (dir_ / "none").string() + ": no such file or folder");
+  for (const std::string& arguments : {"--corpus 1k -o x --draft " + model_.string(), prompt + "--draft-max 3",
+                                       prompt + "--draft-max 0 --draft " + model_.string()}) {
+    const auto r = generate(arguments);
+    EXPECT_EQ(r.exit_code, 2) << arguments;
+    EXPECT_THAT(r.err, HasSubstr("--draft")) << arguments;
+  }
+}
+
 TEST_F(GenerateVerb, SamplesBySeed) {
   const std::string base = "--prompt 'The' --max-tokens 30 --temperature 1 --top-p 0.95 --top-k 100 --seed ";
   EXPECT_EQ(generate(base + "1").out, generate(base + "1").out);

@@ -85,6 +85,16 @@ TEST(KeepMinP, KeepsWhatHasTheShareOfTheLargest) {
   }
 }
 
+TEST(Candidates, AreInOrderOfIdsAlsoWhereAFilterKeepsAll) {
+  const std::vector<float> logits = {1.0f, 1.2f, 0.9f, 1.1f};
+  for (const auto& options : {SamplingOptions{.temperature = 1.0, .top_p = 0.99}, SamplingOptions{.temperature = 1.0},
+                              SamplingOptions{.temperature = 1.0, .top_k = 3}}) {
+    const auto choices = candidates(logits, options);
+    EXPECT_EQ(choices.size(), options.top_k == 3 ? 3u : 4u);
+    EXPECT_TRUE(std::ranges::is_sorted(choices, {}, &Candidate::id)) << options.top_p;
+  }
+}
+
 TEST(PenalizeRepetition, DividesPositiveLogitsAndMultipliesOthersOnce) {
   std::vector<float> logits = {2.0f, -2.0f, 0.0f, 3.0f};
   penalize_repetition(logits, std::vector<TokenId>{0, 0, 1, 2, 99, -1}, 2.0);
