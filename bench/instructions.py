@@ -24,7 +24,12 @@ import sys
 BASELINE = pathlib.Path(__file__).with_name("instructions.json")
 TOLERANCE = 0.03
 COUNTED = ["reference", "avx2"]
-DISASSEMBLED = {"avx512.cpp.o": r"vpmaddubsw|vfmadd\w*ps", "avx512_vnni.cpp.o": r"vpdpbusd|vfmadd\w*ps"}
+DISASSEMBLED = {
+    "avx_vnni.cpp.o": r"vpdpbusd",
+    "avx512.cpp.o": r"vpmaddubsw|vfmadd\w*ps",
+    "avx512_vnni.cpp.o": r"vpdpbusd|vfmadd\w*ps",
+    "amx.cpp.o": r"tdpb",
+}
 
 
 def run(command):

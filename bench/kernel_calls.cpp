@@ -26,9 +26,10 @@ struct CodesCase {
 };
 
 std::function<void(Isa)> multiply_codes(const CodesCase& c) {
-  return [c, codes = std::vector<uint8_t>(static_cast<size_t>(kRows / kernels::kCodePanelRows *
-                                                              kernels::code_panel_bytes(kCols, c.bits)),
-                                          uint8_t{0x1b}),
+  return [c,
+          codes = std::vector<uint8_t>(
+              static_cast<size_t>(kRows / kernels::kCodePanelRows * kernels::code_panel_bytes(kCols, c.bits)),
+              uint8_t{0x1b}),
           scales = std::vector<float>(static_cast<size_t>(kRows * kCols / c.group_cols), 0.5f),
           activations = std::vector<int8_t>(static_cast<size_t>(c.tokens * kernels::int8_stride(kCols)), int8_t{3}),
           floats = std::vector<float>(static_cast<size_t>(c.tokens * kCols), 0.25f),
@@ -43,8 +44,8 @@ std::function<void(Isa)> multiply_codes(const CodesCase& c) {
                                      .codes = codes.data(),
                                      .scales = scales.data()};
     const kernels::CodeProduct product{matrix, nullptr, y.data()};
-    const kernels::Int8Tokens x{activations.data(), c.tokens, kCols, kernels::int8_stride(kCols),
-                                token_scales.data(), kCols,   c.group_cols, sums.data()};
+    const kernels::Int8Tokens x{activations.data(),  c.tokens, kCols,        kernels::int8_stride(kCols),
+                                token_scales.data(), kCols,    c.group_cols, sums.data()};
     if (c.int8)
       kernels::code_matmul(x, {&product, 1}, serial_executor(), isa);
     else
