@@ -106,7 +106,7 @@ def loops(build):
                 continue
             best = max(innermost_loops(body), key=lambda loop: sum(bool(re.match(key, m)) for m in loop), default=[])
             keys = sum(bool(re.match(key, m)) for m in best)
-            if keys >= 4:
+            if keys >= (1 if file.startswith("amx") else 4):
                 result[f"{file.split('.')[0]} {short(name)}"] = round(len(best) / keys, 4)
     return result
 
