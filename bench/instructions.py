@@ -87,12 +87,11 @@ def innermost_loops(body):
     for first, last in loops:
         if any((f, l) != (first, last) and first <= f and l <= last for f, l in loops):
             continue
-        yield [mnemonic for address, mnemonic, _ in body if first <= address <= last]
+        yield [f"{mnemonic} {operands}" for address, mnemonic, operands in body if first <= address <= last]
 
 
 def short(name):
-    name = name.replace("crumb::kernels::", "").replace("(anonymous namespace)::", "")
-    return re.sub(r"^\w+ (?=multiply)", "", name.split("(float")[0].split("(Int8")[0].split("(CodeTile")[0].split("(ProductOf")[0])
+    return re.sub(r"crumb::kernels::|\(anonymous namespace\)::| \[clone [^]]*\]", "", name)
 
 
 def loops(build):
@@ -104,8 +103,8 @@ def loops(build):
         for name, body in functions(object_file):
             if "multiply" not in name:
                 continue
-            best = max(innermost_loops(body), key=lambda loop: sum(bool(re.match(key, m)) for m in loop), default=[])
-            keys = sum(bool(re.match(key, m)) for m in best)
+            best = max(innermost_loops(body), key=lambda loop: sum(bool(re.search(key, m)) for m in loop), default=[])
+            keys = sum(bool(re.search(key, m)) for m in best)
             if keys >= (1 if file.startswith("amx") else 4):
                 result[f"{file.split('.')[0]} {short(name)}"] = round(len(best) / keys, 4)
     return result
