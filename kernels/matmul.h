@@ -35,5 +35,8 @@ int64_t packed_size(int64_t rows, int64_t cols);
 void pack_weights_bf16(const float* w, int64_t rows, int64_t cols, Bf16* packed, Isa isa = best_isa());
 /// w [rows, cols] in the order in which matmul reads it.
 void pack_weights(const float* w, int64_t rows, int64_t cols, float* packed, Isa isa = best_isa());
+/// One row of weights that were packed by the same instruction set: out [cols].
+void read_packed_row(const float* packed, int64_t cols, int64_t row, float* out, Isa isa = best_isa());
+void read_packed_row(const Bf16* packed, int64_t cols, int64_t row, float* out, Isa isa = best_isa());
 
 }  // namespace crumb::kernels

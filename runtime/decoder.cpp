@@ -1,19 +1,15 @@
 #include "runtime/decoder.h"
 
 #include <algorithm>
-#include <bit>
 #include <initializer_list>
 #include <utility>
-#include <variant>
 
 #include "core/common/error.h"
 #include "core/common/progress.h"
-#include "kernels/bf16.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/swiglu.h"
 #include "runtime/attention.h"
-#include "runtime/float_rows.h"
 #include "runtime/kv_cache.h"
 #include "runtime/rope_table.h"
 
@@ -59,60 +55,24 @@ std::vector<std::vector<Slice>> cut_into_passes(std::span<const SequenceInput> i
   return passes;
 }
 
-/// The embedding, in bfloat16 where that is what it is: the head may hold it once more.
-class EmbeddingRows {
- public:
-  EmbeddingRows() = default;
-  EmbeddingRows(HeldFloats rows, int64_t cols, WeightPool* pool) : cols_(cols) {
-    std::visit([&](auto& values) { rows_ = hold_in(pool, std::move(values)); }, rows);
-  }
-  void append(TokenId id, std::vector<float>& out) const {
-    const int64_t first = id * cols_;
-    if (const float* rows = floats()) {
-      out.insert(out.end(), rows + first, rows + first + cols_);
-      return;
-    }
-    const auto* row = std::get<Shared<kernels::Bf16>>(rows_)->data() + first;
-    for (int64_t i = 0; i < cols_; ++i) out.push_back(std::bit_cast<float>(static_cast<uint32_t>(row[i].bits) << 16));
-  }
-  /// Null where they are bfloat16.
-  const float* floats() const {
-    const auto* rows = std::get_if<Shared<float>>(&rows_);
-    return rows != nullptr ? (*rows)->data() : nullptr;
-  }
-  /// Read: one row.
-  WeightBytes weight_bytes() const {
-    const auto bytes = [&](const auto& rows) -> WeightBytes {
-      return {bytes_of(*rows), static_cast<int64_t>(sizeof(rows->front())) * cols_};
-    };
-    return std::visit(bytes, rows_);
-  }
-
- private:
-  template <class T>
-  using Shared = std::shared_ptr<const LargeVector<T>>;
-  std::variant<Shared<float>, Shared<kernels::Bf16>> rows_;
-  int64_t cols_ = 0;
-};
-
 class FloatDecoder : public Decoder {
  public:
   FloatDecoder(const quant::Checkpoint& checkpoint, std::shared_ptr<Executor> executor, const LinearMaker& make_linear,
                CacheType cache, WeightPool* pool)
       : spec_(checkpoint.spec()), executor_(std::move(executor)), cache_(cache) {
     const Loader loader{checkpoint, make_linear, pool, *executor_};
-    embedding_ = EmbeddingRows(read_rows_as_held(checkpoint, checkpoint.tensor({Slot::embedding}), *executor_),
-                               spec_.hidden_size, pool);
     for (int i = 0; i < static_cast<int>(spec_.num_layers()); ++i) layers_.push_back(load_layer(loader, i));
     final_norm_ = loader.floats(checkpoint.tensor({Slot::final_norm}));
-    head_ = load_head(loader);
+    embedding_ = loader.make(-1, {Slot::embedding});
+    if (!spec_.tied_head) head_ = loader.make(-1, {Slot::head});
   }
 
   const arch::DecoderSpec& spec() const override { return spec_; }
   std::unique_ptr<SequenceState> new_state() const override { return std::make_unique<KvCache>(spec_, cache_); }
   WeightBytes weight_bytes() const override {
-    WeightBytes bytes = embedding_.weight_bytes();
-    bytes += head_->weight_bytes();
+    WeightBytes bytes = head().weight_bytes();
+    const int64_t embedding = embedding_->weight_bytes().held;
+    bytes += {spec_.tied_head ? 0 : embedding, embedding / spec_.vocab_size};
     const auto add_norm = [&](const Floats& norm) {
       if (norm != nullptr) bytes += {bytes_of(*norm), bytes_of(*norm)};
     };
@@ -153,15 +113,8 @@ class FloatDecoder : public Decoder {
     }
   };
 
-  /// A tied head that no backend asks for: the embedding that is there already, or a packed copy of half its bytes,
-  /// which are read whole for every token.
-  std::unique_ptr<LinearGroup> load_head(const Loader& loader) const {
-    if (!spec_.tied_head) return loader.make(-1, {Slot::head});
-    const LinearTensors embedding{&loader.checkpoint.tensor({Slot::embedding}), nullptr};
-    if (auto head = loader.make_linear ? loader.make_linear(loader.checkpoint, {&embedding, 1}) : nullptr) return head;
-    if (const float* rows = embedding_.floats()) return make_dense_view(rows, spec_.vocab_size, spec_.hidden_size);
-    return read_dense_linear(loader.checkpoint, embedding, loader.pool, *executor_);
-  }
+  /// A tied head is the embedding.
+  const LinearGroup& head() const { return spec_.tied_head ? *embedding_ : *head_; }
 
   Layer load_layer(const Loader& loader, int index) const {
     const auto norm = [&](Slot slot) {
@@ -213,7 +166,7 @@ class FloatDecoder : public Decoder {
   void start_pass(std::span<const SequenceInput> inputs, const std::vector<Slice>& slices) {
     segments_.clear();
     positions_.clear();
-    hidden_.clear();
+    ids_.clear();
     int64_t longest = 0;
     for (const auto& slice : slices) {
       const auto& input = inputs[static_cast<size_t>(slice.sequence)];
@@ -224,13 +177,16 @@ class FloatDecoder : public Decoder {
       longest = std::max(longest, cache->length() + slice.count);
       for (int64_t i = 0; i < slice.count; ++i) {
         positions_.push_back({static_cast<int64_t>(segments_.size()) - 1, cache->length() + i});
-        const auto id = input.tokens[static_cast<size_t>(slice.begin + i)];
-        embedding_.append(id, hidden_);
+        ids_.push_back(input.tokens[static_cast<size_t>(slice.begin + i)]);
       }
     }
     tokens_ = static_cast<int64_t>(positions_.size());
     for (auto& layer : layers_) layer.rope->grow(longest);
+    hidden_.resize(static_cast<size_t>(tokens_ * spec_.hidden_size));
     normed_.resize(hidden_.size());
+    for_tokens([&](int64_t token) {
+      embedding_->read_row(ids_[static_cast<size_t>(token)], hidden_.data() + token * spec_.hidden_size);
+    });
   }
 
   void run_attention(int64_t index) {
@@ -316,7 +272,7 @@ class FloatDecoder : public Decoder {
     }
     logits_.resize((end - begin) * vocab);
     float* const output = logits_.data();
-    run_linears(*head_, head_input_.data(), static_cast<int64_t>(end - begin), {&output, 1});
+    run_linears(head(), head_input_.data(), static_cast<int64_t>(end - begin), {&output, 1});
     for (size_t i = begin; i < end; ++i) {
       logits(wanted_[i].sequence, wanted_[i].position, {logits_.data() + (i - begin) * vocab, vocab});
     }
@@ -355,10 +311,9 @@ class FloatDecoder : public Decoder {
 
   arch::DecoderSpec spec_;
   std::shared_ptr<Executor> executor_;
-  EmbeddingRows embedding_;
   Floats final_norm_;
   std::vector<Layer> layers_;
-  std::unique_ptr<LinearGroup> head_;
+  std::unique_ptr<LinearGroup> embedding_, head_;  // no head where the embedding is it
   CacheType cache_;
 
   // Of the pass that runs. The activations are [tokens, ...].
@@ -366,6 +321,7 @@ class FloatDecoder : public Decoder {
   double linear_seconds_ = 0;  // of all passes
   std::vector<Segment> segments_;
   std::vector<std::pair<int64_t, int64_t>> positions_;  // of each token: segment and position in its sequence
+  std::vector<TokenId> ids_;
   std::vector<float> hidden_, normed_, query_, key_, value_, attended_, gate_, up_, head_input_, logits_;
   std::vector<Wanted> wanted_;
 };

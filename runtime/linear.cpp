@@ -7,12 +7,12 @@
 #include "core/common/error.h"
 #include "kernels/matmul.h"
 #include "quant/activations.h"
-#include "runtime/float_rows.h"
+#include "runtime/packed_floats.h"
 
 namespace crumb::runtime {
 namespace {
 
-/// The weights packed, in bfloat16 where that is what they are, or somebody else's as they are.
+/// The weights packed, in bfloat16 where that is what they are.
 class DenseLinear : public LinearGroup {
  public:
   DenseLinear(HeldFloats packed, int64_t rows, int64_t cols, std::vector<float> bias, WeightPool* pool)
@@ -20,29 +20,22 @@ class DenseLinear : public LinearGroup {
     CRUMB_ASSERT(bias_.empty() || static_cast<int64_t>(bias_.size()) == rows_);
     std::visit([&](auto& values) { packed_ = hold_in(pool, std::move(values)); }, packed);
   }
-  DenseLinear(const float* view, int64_t rows, int64_t cols) : packed_(view), rows_(rows), cols_(cols) {}
 
   void forward(const float* x, int64_t tokens, std::span<float* const> outputs, Executor& executor) const override {
     CRUMB_ASSERT(outputs.size() == 1);
-    kernels::MatmulArguments product{x,     cols_, tokens,     nullptr, bias_.empty() ? nullptr : bias_.data(),
-                                     rows_, cols_, outputs[0], rows_,   true};
-    if (const auto* view = std::get_if<const float*>(&packed_)) {
-      product.w = *view;
-      product.packed = false;
-    } else if (const auto* floats = std::get_if<Shared<float>>(&packed_)) {
+    const float* bias = bias_.empty() ? nullptr : bias_.data();
+    kernels::MatmulArguments product{x, cols_, tokens, nullptr, bias, rows_, cols_, outputs[0], rows_, true};
+    if (const auto* floats = std::get_if<Shared<float>>(&packed_))
       product.w = (*floats)->data();
-    } else {
+    else
       product.w_bf16 = std::get<Shared<kernels::Bf16>>(packed_)->data();
-    }
     kernels::matmul(product, executor);
   }
-
-  /// What a view shows is somebody else's.
+  void read_row(int64_t row, float* out) const override {
+    std::visit([&](const auto& packed) { kernels::read_packed_row(packed->data(), cols_, row, out); }, packed_);
+  }
   WeightBytes weight_bytes() const override {
-    if (std::holds_alternative<const float*>(packed_)) return {0, static_cast<int64_t>(sizeof(float)) * rows_ * cols_};
-    const auto* floats = std::get_if<Shared<float>>(&packed_);
-    const int64_t held = bytes_of(bias_) +
-                         (floats != nullptr ? bytes_of(**floats) : bytes_of(*std::get<Shared<kernels::Bf16>>(packed_)));
+    const int64_t held = bytes_of(bias_) + std::visit([](const auto& packed) { return bytes_of(*packed); }, packed_);
     return {held, held};
   }
 
@@ -50,7 +43,7 @@ class DenseLinear : public LinearGroup {
   template <class T>
   using Shared = std::shared_ptr<const LargeVector<T>>;
 
-  std::variant<const float*, Shared<float>, Shared<kernels::Bf16>> packed_;  // the first is a view
+  std::variant<Shared<float>, Shared<kernels::Bf16>> packed_;
   std::vector<float> bias_;
   int64_t rows_, cols_;
 };
@@ -64,6 +57,7 @@ class JoinedLinears : public LinearGroup {
     CRUMB_ASSERT(outputs.size() == members_.size());
     for (size_t i = 0; i < members_.size(); ++i) members_[i]->forward(x, tokens, outputs.subspan(i, 1), executor);
   }
+  void read_row(int64_t row, float* out) const override { members_.front()->read_row(row, out); }
   WeightBytes weight_bytes() const override {
     WeightBytes bytes;
     for (const auto& member : members_) bytes += member->weight_bytes();
@@ -88,6 +82,7 @@ class RoundedInputs : public LinearGroup {
     });
     linears_->forward(rounded.data(), tokens, outputs, executor);
   }
+  void read_row(int64_t row, float* out) const override { linears_->read_row(row, out); }
   WeightBytes weight_bytes() const override { return linears_->weight_bytes(); }
 
  private:
@@ -126,10 +121,6 @@ std::unique_ptr<LinearGroup> read_dense_linear(const quant::Checkpoint& checkpoi
   auto bias = tensors.bias == nullptr ? std::vector<float>() : quant::read_all(checkpoint, *tensors.bias);
   return std::make_unique<DenseLinear>(read_packed(checkpoint, weight, executor), weight.desc.rows(),
                                        weight.desc.cols(), std::move(bias), pool);
-}
-
-std::unique_ptr<LinearGroup> make_dense_view(const float* weight, int64_t rows, int64_t cols) {
-  return std::make_unique<DenseLinear>(weight, rows, cols);
 }
 
 std::unique_ptr<LinearGroup> make_linears(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members,

@@ -32,6 +32,8 @@ class LinearGroup {
   /// outputs[i][tokens, rows of i] = x[tokens, cols] * W_i^T (+ bias_i), row-major. A token's row does not depend on
   /// the other tokens.
   virtual void forward(const float* x, int64_t tokens, std::span<float* const> outputs, Executor& executor) const = 0;
+  /// out [cols]: weights of the first of them, the floats whose product forward() gives. An embedding is read so.
+  virtual void read_row(int64_t row, float* out) const = 0;
   /// Of codes, scales, zero points, floats and biases, as they are held.
   virtual WeightBytes weight_bytes() const = 0;
 };
@@ -64,7 +66,5 @@ std::unique_ptr<LinearGroup> make_dense_linear(DenseWeights weights, WeightPool*
 /// The same from a checkpoint.
 std::unique_ptr<LinearGroup> read_dense_linear(const quant::Checkpoint& checkpoint, const LinearTensors& tensors,
                                                WeightPool* pool, Executor& executor);
-/// The same over weights somebody else owns (a head tied to the embedding); `weight` must outlive it.
-std::unique_ptr<LinearGroup> make_dense_view(const float* weight, int64_t rows, int64_t cols);
 
 }  // namespace crumb::runtime

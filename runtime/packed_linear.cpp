@@ -10,6 +10,7 @@
 #include "core/common/error.h"
 #include "core/common/log.h"
 #include "kernels/code_matmul.h"
+#include "kernels/code_matmul_portable.h"
 #include "quant/activations.h"
 #include "runtime/held_codes.h"
 
@@ -84,6 +85,9 @@ class PackedLinears : public LinearGroup {
                                        std::min(scale_cols_, first.group_cols()), executor),
                          products, executor);
   }
+  void read_row(int64_t row, float* out) const override {
+    kernels::portable::dequantize_row(members_.front()->product(nullptr).matrix, row, out);
+  }
   WeightBytes weight_bytes() const override {
     WeightBytes bytes;
     for (const auto& member : members_) bytes += {member->bytes(), member->bytes()};
@@ -148,6 +152,7 @@ void tell_of_floats(const quant::Checkpoint& checkpoint, std::span<const LinearT
       log_warning("{}: int8 activations are for quantized linears, and it has none", where);
   }
   const auto& weight = *members.front().weight;
+  if (!is_multiplied(checkpoint, weight)) return;  // an embedding that is read alone
   if (!reads_floats || members.size() > 1 || !is_quantized(weight) || told.of_unpacked) return;
   told.of_unpacked = true;
   log_warning("{}: {} ({}) and others like it are not multiplied as codes: they read floats, not int8", where,

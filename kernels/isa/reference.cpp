@@ -204,6 +204,7 @@ const KernelTable kReferenceTable = {
     .matmul = matmul_rows,
     .pack_weights = copy_weights<float>,
     .pack_weights_bf16 = copy_weights<Bf16>,
+    .packed_rows = 1,
     .code_matmul = portable::code_matmul,
     .code_matmul_float = multiply_codes,
     .attend = attend_queries<float>,

@@ -18,9 +18,6 @@ bool are_bf16(std::span<const float> weights);
 /// In bfloat16 where that holds them all.
 using HeldFloats = std::variant<LargeVector<float>, LargeVector<kernels::Bf16>>;
 
-/// Rows one after the other.
-HeldFloats read_rows_as_held(const quant::Checkpoint& checkpoint, const quant::StoredTensor& tensor,
-                             Executor& executor);
 /// As kernels/matmul.h packs weights.
 HeldFloats read_packed(const quant::Checkpoint& checkpoint, const quant::StoredTensor& tensor, Executor& executor);
 /// The same of weights [rows, cols] that are in memory.

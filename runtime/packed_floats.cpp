@@ -1,4 +1,4 @@
-#include "runtime/float_rows.h"
+#include "runtime/packed_floats.h"
 
 #include <algorithm>
 #include <atomic>
@@ -37,11 +37,6 @@ void for_chunks(const quant::Checkpoint& checkpoint, const quant::StoredTensor& 
   });
 }
 
-void copy_to(std::span<const float> from, float* to) { std::ranges::copy(from, to); }
-void copy_to(std::span<const float> from, Bf16* to) {
-  std::ranges::transform(from, to,
-                         [](float x) { return Bf16{static_cast<uint16_t>(std::bit_cast<uint32_t>(x) >> 16)}; });
-}
 void pack_to(std::span<const float> from, int64_t cols, float* to) {
   kernels::pack_weights(from.data(), static_cast<int64_t>(from.size()) / cols, cols, to);
 }
@@ -57,28 +52,19 @@ LargeVector<T> room_for_packed(int64_t rows, int64_t cols) {
   return room;
 }
 
-/// `make_room` of bfloat16 first: what is not that shows early, and then floats are read. put(floats, first row, room)
-template <class MakeRoom, class Put>
-HeldFloats read_held(const quant::Checkpoint& checkpoint, const quant::StoredTensor& tensor, Executor& executor,
-                     const MakeRoom& make_room, const Put& put) {
-  auto halves = make_room.template operator()<Bf16>();
+/// Rows packed as T; false, and early, if `check` refuses some of them.
+template <class T, class Check>
+bool pack_chunks(const quant::Checkpoint& checkpoint, const quant::StoredTensor& tensor, Executor& executor,
+                 const Check& check, LargeVector<T>& room) {
+  const int64_t cols = tensor.desc.cols();
   std::atomic<bool> fits{true};
   for_chunks(checkpoint, tensor, executor, [&](int64_t first, std::span<const float> floats) {
-    if (fits && are_bf16(floats))
-      put(floats, first, halves.data());
+    if (fits && check(floats))
+      pack_to(floats, cols, room.data() + first * cols);
     else
       fits = false;
   });
-  if (!fits) {
-    LargeVector<Bf16>().swap(halves);
-    auto whole = make_room.template operator()<float>();
-    for_chunks(checkpoint, tensor, executor,
-               [&](int64_t first, std::span<const float> floats) { put(floats, first, whole.data()); });
-    checkpoint.release_rows(tensor, 0, tensor.desc.rows());
-    return whole;
-  }
-  checkpoint.release_rows(tensor, 0, tensor.desc.rows());
-  return halves;
+  return fits;
 }
 
 }  // namespace
@@ -89,20 +75,16 @@ bool are_bf16(std::span<const float> weights) {
   return low == 0;
 }
 
-HeldFloats read_rows_as_held(const quant::Checkpoint& checkpoint, const quant::StoredTensor& tensor,
-                             Executor& executor) {
-  const int64_t cols = tensor.desc.cols();
-  return read_held(
-      checkpoint, tensor, executor,
-      [&]<class T>() { return LargeVector<T>(static_cast<size_t>(tensor.desc.elements())); },
-      [&](std::span<const float> floats, int64_t first, auto* room) { copy_to(floats, room + first * cols); });
-}
-
 HeldFloats read_packed(const quant::Checkpoint& checkpoint, const quant::StoredTensor& tensor, Executor& executor) {
   const int64_t rows = tensor.desc.rows(), cols = tensor.desc.cols();
-  return read_held(
-      checkpoint, tensor, executor, [&]<class T>() { return room_for_packed<T>(rows, cols); },
-      [&](std::span<const float> floats, int64_t first, auto* room) { pack_to(floats, cols, room + first * cols); });
+  HeldFloats result = room_for_packed<Bf16>(rows, cols);
+  if (!pack_chunks(checkpoint, tensor, executor, are_bf16, std::get<LargeVector<Bf16>>(result))) {
+    result = room_for_packed<float>(rows, cols);
+    const auto all = [](std::span<const float>) { return true; };
+    pack_chunks(checkpoint, tensor, executor, all, std::get<LargeVector<float>>(result));
+  }
+  checkpoint.release_rows(tensor, 0, rows);
+  return result;
 }
 
 HeldFloats pack(std::span<const float> weights, int64_t rows, int64_t cols) {
