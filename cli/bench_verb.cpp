@@ -18,10 +18,10 @@ namespace crumb::cli {
 namespace {
 
 struct Arguments {
-  std::vector<std::string> models, activations = {"float"};
+  std::vector<std::string> models, activations = {"auto"};
   std::vector<int64_t> prompts, contexts, threads;
   int64_t new_tokens = jobs::BenchJob().new_tokens, rounds = jobs::BenchJob().rounds;
-  std::string cache_type = "f32", format, out, plot;
+  std::string cache_type = "f16", format, out, plot;
 };
 
 /// The format that the name of a report says.
@@ -86,7 +86,8 @@ Verb add_bench(CLI::App& program, const Globals& globals) {
   app->add_option("MODEL", a->models, "NAME=PATH or PATH of an HF folder, codes-and-scales folder or GGUF; several")
       ->required();
   app->add_option("--activations", a->activations,
-                  "what quantized linears read: float, int8, or both to compare them: float,int8")
+                  "what quantized linears read: float, int8, auto (int8 where a model has such linears), or several to "
+                  "compare them: float,int8")
       ->delimiter(',')
       ->allow_extra_args(false)
       ->capture_default_str();

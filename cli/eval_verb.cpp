@@ -18,7 +18,7 @@ namespace {
 // As typed; read_config checks them with the same rules and messages as the section `evaluate:` of a job.
 struct Arguments {
   std::string baseline, separator, context, stride, max_windows, out;
-  PrecisionNames precision;
+  PrecisionNames precision{"float", "f32"};
   std::vector<std::string> models, texts, max_drop;
   bool bos = false;
 };

@@ -26,14 +26,17 @@ inline CLI::Option* add_stops(CLI::App& app, std::vector<std::string>& stops) {
       ->allow_extra_args(false);
 }
 
-/// For runtime::precision_from_names.
+/// For runtime::precision_from_names. As they are: for those who want the text, not its probabilities to the last
+/// digit.
 struct PrecisionNames {
-  std::string activations = "float", cache_type = "f32";
+  std::string activations = "auto", cache_type = "f16";
   runtime::Precision precision() const { return runtime::precision_from_names(activations, cache_type); }
 };
 inline void add_precision(CLI::App& app, PrecisionNames& names, const std::string& whose = "") {
   app.add_option("--activations", names.activations,
-                 std::string("what quantized linears read: float, or int8, which is faster and less exact") + whose)
+                 std::string("what quantized linears read: float, int8, which is faster and less exact, or auto: int8 "
+                             "where the model has such linears and rounds no activations in another way itself") +
+                     whose)
       ->capture_default_str();
   app.add_option(
          "--cache-type", names.cache_type,

@@ -8,6 +8,6 @@ if(CRUMB_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
 endif()
 
 find_program(CRUMB_MOLD mold)
-if(CRUMB_MOLD)
+if(CRUMB_MOLD AND NOT CMAKE_CROSSCOMPILING)   # cross compilers do not find it
   add_link_options(-fuse-ld=mold)
 endif()

@@ -68,7 +68,7 @@ class Candidate {
  public:
   Candidate(const NamedModel& model, const runtime::Precision& precision, std::shared_ptr<Executor> executor,
             int64_t most_tokens)
-      : named_(model), activations_(precision.activations) {
+      : named_(model) {
     const int64_t before = resident_bytes();
     model_ = load_model(model.path, precision, Loading{std::move(executor)});
     options_ = sampling_options({}, model_, 0.0);
@@ -78,7 +78,7 @@ class Candidate {
   }
 
   BenchRow new_row(int64_t threads) const {
-    BenchRow row{named_, activations_, threads};
+    BenchRow row{named_, model_.precision.activations, threads};
     const auto weights = model_.decoder->weight_bytes();
     row.add(measure::kWeightsHeld, {}, static_cast<double>(weights.held));
     row.add(measure::kWeightsRead, {}, static_cast<double>(weights.read));
@@ -122,7 +122,6 @@ class Candidate {
   std::vector<TokenId> beginning(int64_t count) const { return {tokens_.begin(), tokens_.begin() + count}; }
 
   NamedModel named_;
-  Activations activations_;
   RunningModel model_;
   runtime::SamplingOptions options_;
   std::vector<TokenId> tokens_;
@@ -257,7 +256,9 @@ class Bench {
   }
 
   std::vector<Activations> activations_of(const NamedModel& model, const Known& known) const {
-    if (known.is_quantized || job_.activations == std::vector{Activations::floats}) return job_.activations;
+    const bool asks_int8 = std::ranges::count(job_.activations, Activations::int8) > 0;
+    if (known.is_quantized || (!asks_int8 && job_.activations.size() == 1)) return job_.activations;
+    if (!asks_int8) return {Activations::floats};
     log_warning("{} has no quantized linears: measured with float activations alone", model.path.string());
     return {Activations::floats};
   }

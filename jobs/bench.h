@@ -17,8 +17,8 @@ namespace crumb::jobs {
 
 struct BenchJob {
   std::vector<NamedModel> models;
-  std::vector<runtime::Activations> activations = {runtime::Activations::floats};
-  runtime::CacheType cache_type = runtime::CacheType::f32;
+  std::vector<runtime::Activations> activations = {runtime::Activations::automatic};
+  runtime::CacheType cache_type = runtime::CacheType::f16;
   /// Tokens of prompts whose first new token is waited for; none: those of kBenchPrompts that every model holds.
   std::optional<std::vector<int64_t>> prompts;
   /// Tokens that stand before those whose speed is measured; none: those of kBenchContexts, likewise.

@@ -6,15 +6,8 @@ namespace crumb::jobs {
 
 RunningDraft load_draft(const DraftChoice& choice, const runtime::Precision& precision, const Loading& loading) {
   if (choice.model.empty()) return {};
-  RunningDraft out{load_model(
-                       choice.model,
-                       [&](const quant::Checkpoint& checkpoint) {
-                         auto own = precision;
-                         if (runtime::takes_int8(checkpoint)) own.activations = runtime::Activations::int8;
-                         return own;
-                       },
-                       loading),
-                   nullptr};
+  const runtime::Precision own{runtime::Activations::automatic, precision.cache_type};
+  RunningDraft out{load_model(choice.model, own, loading), nullptr};
   out.draft = std::make_unique<runtime::Draft>(*out.model.decoder, choice.most);
   return out;
 }

@@ -21,23 +21,23 @@ void require_names_apart(const std::vector<NamedModel>& models) {
     CRUMB_CHECK(names.insert(model.name).second, "two models are called \"{}\"; name them: NAME=PATH", model.name);
 }
 
-RunningModel load_model(const Path& path,
-                        const std::function<runtime::Precision(const quant::Checkpoint&)>& precision_for,
-                        const Loading& loading) {
+RunningModel load_model(const Path& path, const runtime::Precision& precision, const Loading& loading) {
   const Stopwatch watch;
   RunningModel model;
   model.checkpoint = quant::open_checkpoint(path);
   model.tokenizer = model.checkpoint->load_tokenizer();
   quant::check_vocabulary(*model.checkpoint, *model.tokenizer);
-  model.precision = precision_for(*model.checkpoint);
+  model.precision = precision;
+  model.precision.activations = runtime::resolved(precision.activations, *model.checkpoint);
   model.decoder = runtime::load_decoder(*model.checkpoint, loading.executor, model.precision, loading.pool);
   model.load_seconds = watch.seconds();
   return model;
 }
 
-RunningModel load_model(const Path& path, const runtime::Precision& precision, const Loading& loading) {
-  return load_model(
-      path, [&](const quant::Checkpoint&) { return precision; }, loading);
+std::vector<std::string> RunningModel::held() const {
+  auto lines = runtime::describe_held(*checkpoint);
+  if (!precision.is_exact()) lines.push_back("computed with " + runtime::to_text(precision));
+  return lines;
 }
 
 std::vector<tokenizer::TokenId> document_ends(const RunningModel& model) {

@@ -1,7 +1,6 @@
 // A model ready to generate, and what decides its tokens: shared by the jobs that generate.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -49,16 +48,12 @@ struct RunningModel {
   runtime::Precision precision;
   double load_seconds = 0;
 
-  /// For people: how its quantized matrices lie in memory, a line a type.
-  std::vector<std::string> held() const { return runtime::describe_held(*checkpoint); }
+  /// For people: how its quantized matrices lie in memory, a line a type, and what it computes in.
+  std::vector<std::string> held() const;
 };
 
 /// UserError: no such model, a tokenizer that does not fit it.
 RunningModel load_model(const Path& path, const runtime::Precision& precision, const Loading& loading);
-/// The precision by what is in the checkpoint.
-RunningModel load_model(const Path& path,
-                        const std::function<runtime::Precision(const quant::Checkpoint&)>& precision_for,
-                        const Loading& loading);
 
 /// What ends a document: every end token of the tokenizer, and BOS, with which some models separate documents.
 std::vector<tokenizer::TokenId> document_ends(const RunningModel& model);

@@ -50,19 +50,52 @@ int64_t code_panel_bytes(int64_t cols, int bits) {
   return padded * bits / 8 * kCodePanelRows;
 }
 
-void pack_code_panel(const uint8_t* codes, int64_t rows, int64_t cols, int bits, uint8_t* panel) {
-  std::memset(panel, 0, static_cast<size_t>(code_panel_bytes(cols, bits)));
-  const int64_t block_cols = 32 / bits;
-  for (int64_t row = 0; row < rows; ++row, codes += cols) {
-    for (int64_t k = 0; k < cols; k += 4) {  // four codes are shifted at once: none reaches the next byte
-      uint32_t four = 0, held = 0;
-      std::memcpy(&four, codes + k, static_cast<size_t>(std::min<int64_t>(4, cols - k)));
-      uint8_t* const out = panel + k / block_cols * kCodeBlockBytes + row * 4;
-      std::memcpy(&held, out, sizeof held);
-      held |= four << (bits * static_cast<int>(k % block_cols / 4));
-      std::memcpy(out, &held, sizeof held);
-    }
+namespace {
+
+/// A row of the 4 bytes of one block, of 32 / kBits codes: four of them are shifted at once, none reaches the next
+/// byte.
+template <int kBits>
+uint32_t pack_block_row(const uint8_t* codes) {
+  uint32_t packed = 0;
+  for (int field = 0; field < 8 / kBits; ++field) {
+    uint32_t four = 0;
+    std::memcpy(&four, codes + 4 * field, sizeof four);
+    packed |= four << (kBits * field);
   }
+  return packed;
+}
+
+template <int kBits>
+void pack_panel(const uint8_t* codes, int64_t rows, int64_t cols, uint8_t* panel) {
+  constexpr int64_t kCols = 32 / kBits;
+  for (int64_t row = 0; row < rows; ++row, codes += cols) {
+    uint8_t* out = panel + row * 4;
+    int64_t k = 0;
+    for (; k + kCols <= cols; k += kCols, out += kCodeBlockBytes) {
+      const uint32_t packed = pack_block_row<kBits>(codes + k);
+      std::memcpy(out, &packed, sizeof packed);
+    }
+    if (k == cols) continue;
+    uint8_t rest[kCols] = {};
+    std::copy(codes + k, codes + cols, rest);
+    const uint32_t packed = pack_block_row<kBits>(rest);
+    std::memcpy(out, &packed, sizeof packed);
+  }
+}
+
+}  // namespace
+
+void pack_code_panel(const uint8_t* codes, int64_t rows, int64_t cols, int bits, uint8_t* panel) {
+  // Every row writes its part of each block; padding remains where rows or the columns of 8 bits end early.
+  const int64_t bytes = code_panel_bytes(cols, bits);
+  if (rows < kCodePanelRows || cols * bits / 32 * kCodeBlockBytes < bytes)
+    std::memset(panel, 0, static_cast<size_t>(bytes));
+  if (bits == 2)
+    pack_panel<2>(codes, rows, cols, panel);
+  else if (bits == 4)
+    pack_panel<4>(codes, rows, cols, panel);
+  else
+    pack_panel<8>(codes, rows, cols, panel);
 }
 
 int64_t int8_stride(int64_t cols) { return ((cols + kCodeBlockBytes - 1) / kCodeBlockBytes | 1) * kCodeBlockBytes; }

@@ -12,6 +12,10 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <immintrin.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -19,7 +23,40 @@
 namespace crumb::kernels {
 namespace {
 
-constexpr Isa kKnown[] = {Isa::reference, Isa::avx2, Isa::avx512, Isa::avx512_vnni, Isa::neon};
+constexpr Isa kKnown[] = {Isa::reference,   Isa::avx2, Isa::avx_vnni, Isa::avx512,
+                          Isa::avx512_vnni, Isa::amx,  Isa::neon,     Isa::neon_dotprod};
+
+#if defined(__x86_64__)
+/// By the number: not every compiler knows the name avxvnni. Intel's Architectures Software Developer's Manual, volume
+/// 2, CPUID: leaf 7, subleaf 1, EAX bit 4.
+bool has_avx_vnni() {
+  constexpr unsigned kAvxVnni = 1u << 4;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & kAvxVnni) != 0;
+}
+
+/// By the numbers: not every compiler knows the names. The same manual: leaf 7, EDX; volume 1, 13.3: bits 17 and 18 of
+/// XCR0 say that the system saves the tiles.
+constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24, kAmxInt8 = 1u << 25;
+bool has_amx(unsigned wanted) {
+  constexpr unsigned kOsxsave = 1u << 27;
+  constexpr unsigned long long kTiles = 3ull << 17;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & kOsxsave) == 0) return false;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & wanted) != wanted) return false;
+  return (_xgetbv(0) & kTiles) == kTiles;
+}
+
+/// Linux gives tiles to a process that asks (Documentation/arch/x86/xstate.rst), for all of its threads.
+bool may_use_tiles() {
+#if defined(__linux__)
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+#endif
 
 /// avx512f, bw, cd, dq and vl: what -march=x86-64-v4 lets the compiler use.
 [[maybe_unused]] bool has_avx512() {
@@ -35,26 +72,18 @@ std::vector<Isa> find_isas() {
   std::vector<Isa> found{Isa::reference};
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(Isa::avx2);
+  if (found.back() == Isa::avx2 && has_avx_vnni()) found.push_back(Isa::avx_vnni);
   if (has_avx512()) found.push_back(Isa::avx512);
   if (has_avx512() && __builtin_cpu_supports("avx512vnni")) found.push_back(Isa::avx512_vnni);
+  if (found.back() == Isa::avx512_vnni && has_amx(kAmxTile | kAmxInt8) && may_use_tiles()) found.push_back(Isa::amx);
 #elif defined(__aarch64__)
   found.push_back(Isa::neon);
+#if defined(__linux__)
+  if ((getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0) found.push_back(Isa::neon_dotprod);
+#endif
 #endif
   return found;
 }
-
-#if defined(__x86_64__)
-/// By the numbers: not every compiler knows the name amx-bf16. Intel's Architectures Software Developer's Manual,
-/// volume 2, CPUID: leaf 7, EDX bit 22; volume 1, 13.3: bits 17 and 18 of XCR0 say that the system saves the tiles.
-bool has_amx_bf16() {
-  constexpr unsigned kOsxsave = 1u << 27, kAmxBf16 = 1u << 22;
-  constexpr unsigned long long kTiles = 3ull << 17;
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & kOsxsave) == 0) return false;
-  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kAmxBf16) == 0) return false;
-  return (_xgetbv(0) & kTiles) == kTiles;
-}
-#endif
 
 std::string names_of(std::span<const Isa> isas) {
   std::vector<std::string_view> names;
@@ -87,13 +116,14 @@ Isa best_isa() {
 }
 
 std::string_view isa_name(Isa isa) {
-  constexpr std::string_view kNames[] = {"reference", "neon", "avx2", "avx512", "avx512_vnni"};
+  constexpr std::string_view kNames[] = {"reference", "neon",   "neon_dotprod", "avx2",
+                                         "avx_vnni",  "avx512", "avx512_vnni",  "amx"};
   return kNames[static_cast<size_t>(isa)];
 }
 
 bool has_fast_bf16() {
 #if defined(__x86_64__)
-  return __builtin_cpu_supports("avx512bf16") || has_amx_bf16();
+  return __builtin_cpu_supports("avx512bf16") || has_amx(kAmxBf16);
 #elif defined(__aarch64__) && defined(__linux__)
   constexpr unsigned long kHwcap2Bf16 = 1ul << 14;
   return (getauxval(AT_HWCAP2) & kHwcap2Bf16) != 0;

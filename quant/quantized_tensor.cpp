@@ -54,15 +54,65 @@ void pack_row(const uint8_t* codes, int64_t cols, int bits, uint8_t* out) {
   if (pending_bits > 0) *out = static_cast<uint8_t>(pending);
 }
 
-void unpack_row(const uint8_t* packed, int64_t cols, int bits, uint8_t* codes) {
-  if (bits == 8) {
-    std::memcpy(codes, packed, static_cast<size_t>(cols));
-    return;
+namespace {
+
+/// In each lane of `lane` bits, of which 2 * bits are used, the upper half of these moves up to where half a lane
+/// begins.
+constexpr uint64_t spread(uint64_t x, int bits, int lane, uint64_t lanes) {
+  const uint64_t lower = (~uint64_t{0} >> (64 - bits)) * lanes;
+  return (x & lower) | (x << (lane / 2 - bits) & lower << lane / 2);
+}
+/// Eight codes, which fill kBits bytes: halves, quarters and single codes are moved to where their bytes begin.
+template <int kBits>
+uint64_t spread_eight(const uint8_t* packed) {
+  uint64_t x = 0;
+  std::memcpy(&x, packed, kBits);
+  x = spread(x, 4 * kBits, 64, 1);
+  x = spread(x, 2 * kBits, 32, 0x0000000100000001);
+  return spread(x, kBits, 16, 0x0001000100010001);
+}
+
+/// The codes that come in whole eights; their number.
+template <int kBits>
+int64_t unpack_eights(const uint8_t* packed, int64_t cols, uint8_t* codes) {
+  const int64_t eights = cols / 8;
+  for (int64_t i = 0; i < eights; ++i) {
+    const uint64_t eight = spread_eight<kBits>(packed + i * kBits);
+    std::memcpy(codes + 8 * i, &eight, sizeof eight);
   }
+  return eights * 8;
+}
+
+int64_t unpack_eights(const uint8_t* packed, int64_t cols, int bits, uint8_t* codes) {
+  switch (bits) {
+    case 1:
+      return unpack_eights<1>(packed, cols, codes);
+    case 2:
+      return unpack_eights<2>(packed, cols, codes);
+    case 3:
+      return unpack_eights<3>(packed, cols, codes);
+    case 4:
+      return unpack_eights<4>(packed, cols, codes);
+    case 5:
+      return unpack_eights<5>(packed, cols, codes);
+    case 6:
+      return unpack_eights<6>(packed, cols, codes);
+    case 7:
+      return unpack_eights<7>(packed, cols, codes);
+    default:
+      return unpack_eights<8>(packed, cols, codes);
+  }
+}
+
+}  // namespace
+
+void unpack_row(const uint8_t* packed, int64_t cols, int bits, uint8_t* codes) {
+  const int64_t done = unpack_eights(packed, cols, bits, codes);
+  packed += done / 8 * bits;
   const uint32_t mask = (1u << bits) - 1;
   uint32_t pending = 0;
   int pending_bits = 0;
-  for (int64_t i = 0; i < cols; ++i) {
+  for (int64_t i = done; i < cols; ++i) {
     if (pending_bits < bits) {
       pending |= static_cast<uint32_t>(*packed++) << pending_bits;
       pending_bits += 8;

@@ -17,6 +17,7 @@ size_t ComputedText::go_on(std::span<const TokenId> text, const std::atomic<bool
   const auto apart = std::mismatch(text.begin(), text.end() - 1, tokens_.begin(), tokens_.end()).first;
   const auto known = static_cast<size_t>(apart - text.begin());
   truncate(known);
+  state_->reserve(static_cast<int64_t>(text.size()));  // what there is no memory for is said before hours of work
   while (size() < text.size() && (stop == nullptr || !*stop)) {
     const auto step = text.subspan(size(), std::min(text.size() - size(), kTokensPerStep));
     const SequenceInput input{state_.get(), step};

@@ -4,6 +4,7 @@
 #include <bit>
 #include <initializer_list>
 #include <utility>
+#include <variant>
 
 #include "core/common/error.h"
 #include "core/common/progress.h"
@@ -12,6 +13,7 @@
 #include "kernels/rope.h"
 #include "kernels/swiglu.h"
 #include "runtime/attention.h"
+#include "runtime/float_rows.h"
 #include "runtime/kv_cache.h"
 #include "runtime/rope_table.h"
 
@@ -61,36 +63,35 @@ std::vector<std::vector<Slice>> cut_into_passes(std::span<const SequenceInput> i
 class EmbeddingRows {
  public:
   EmbeddingRows() = default;
-  EmbeddingRows(std::vector<float> rows, int64_t cols, WeightPool* pool) : cols_(cols) {
-    if (!are_bf16(rows)) {
-      floats_ = hold_in(pool, std::move(rows));
-      return;
-    }
-    std::vector<kernels::Bf16> rounded;
-    rounded.reserve(rows.size());
-    for (const float x : rows) rounded.push_back({static_cast<uint16_t>(std::bit_cast<uint32_t>(x) >> 16)});
-    bf16_ = hold_in(pool, std::move(rounded));
+  EmbeddingRows(HeldFloats rows, int64_t cols, WeightPool* pool) : cols_(cols) {
+    std::visit([&](auto& values) { rows_ = hold_in(pool, std::move(values)); }, rows);
   }
   void append(TokenId id, std::vector<float>& out) const {
-    const auto first = static_cast<size_t>(id * cols_), last = first + static_cast<size_t>(cols_);
-    if (floats_ != nullptr) {
-      out.insert(out.end(), floats_->data() + first, floats_->data() + last);
+    const int64_t first = id * cols_;
+    if (const float* rows = floats()) {
+      out.insert(out.end(), rows + first, rows + first + cols_);
       return;
     }
-    for (size_t i = first; i < last; ++i)
-      out.push_back(std::bit_cast<float>(static_cast<uint32_t>((*bf16_)[i].bits) << 16));
+    const auto* row = std::get<Shared<kernels::Bf16>>(rows_)->data() + first;
+    for (int64_t i = 0; i < cols_; ++i) out.push_back(std::bit_cast<float>(static_cast<uint32_t>(row[i].bits) << 16));
   }
   /// Null where they are bfloat16.
-  const float* floats() const { return floats_ != nullptr ? floats_->data() : nullptr; }
+  const float* floats() const {
+    const auto* rows = std::get_if<Shared<float>>(&rows_);
+    return rows != nullptr ? (*rows)->data() : nullptr;
+  }
   /// Read: one row.
   WeightBytes weight_bytes() const {
-    if (floats_ != nullptr) return {bytes_of(*floats_), static_cast<int64_t>(sizeof(float)) * cols_};
-    return {bytes_of(*bf16_), static_cast<int64_t>(sizeof(kernels::Bf16)) * cols_};
+    const auto bytes = [&](const auto& rows) -> WeightBytes {
+      return {bytes_of(*rows), static_cast<int64_t>(sizeof(rows->front())) * cols_};
+    };
+    return std::visit(bytes, rows_);
   }
 
  private:
-  Floats floats_;  // or
-  std::shared_ptr<const std::vector<kernels::Bf16>> bf16_;
+  template <class T>
+  using Shared = std::shared_ptr<const LargeVector<T>>;
+  std::variant<Shared<float>, Shared<kernels::Bf16>> rows_;
   int64_t cols_ = 0;
 };
 
@@ -99,13 +100,12 @@ class FloatDecoder : public Decoder {
   FloatDecoder(const quant::Checkpoint& checkpoint, std::shared_ptr<Executor> executor, const LinearMaker& make_linear,
                CacheType cache, WeightPool* pool)
       : spec_(checkpoint.spec()), executor_(std::move(executor)), cache_(cache) {
-    const Loader loader{checkpoint, make_linear, pool};
-    auto embedding = quant::read_all(checkpoint, checkpoint.tensor({Slot::embedding}));
+    const Loader loader{checkpoint, make_linear, pool, *executor_};
+    embedding_ = EmbeddingRows(read_rows_as_held(checkpoint, checkpoint.tensor({Slot::embedding}), *executor_),
+                               spec_.hidden_size, pool);
     for (int i = 0; i < static_cast<int>(spec_.num_layers()); ++i) layers_.push_back(load_layer(loader, i));
     final_norm_ = loader.floats(checkpoint.tensor({Slot::final_norm}));
-    head_ = load_head(loader, embedding);
-    embedding_ = EmbeddingRows(std::move(embedding), spec_.hidden_size, pool);
-    if (head_ == nullptr) head_ = make_dense_view(embedding_.floats(), spec_.vocab_size, spec_.hidden_size);
+    head_ = load_head(loader);
   }
 
   const arch::DecoderSpec& spec() const override { return spec_; }
@@ -138,6 +138,7 @@ class FloatDecoder : public Decoder {
     const quant::Checkpoint& checkpoint;
     const LinearMaker& make_linear;
     WeightPool* pool;
+    Executor& executor;
 
     Floats floats(const quant::StoredTensor& tensor) const {
       return hold_in(pool, quant::read_all(checkpoint, tensor));
@@ -148,19 +149,18 @@ class FloatDecoder : public Decoder {
         const auto bias = arch::bias_slot(slot);
         members.push_back({&checkpoint.tensor({slot, layer}), bias ? checkpoint.find({*bias, layer}) : nullptr});
       }
-      return make_linears(checkpoint, members, make_linear, pool);
+      return make_linears(checkpoint, members, make_linear, pool, executor);
     }
   };
 
-  /// A tied head that no backend asks for: null for the embedding that is there already, or a copy of half its bytes,
+  /// A tied head that no backend asks for: the embedding that is there already, or a packed copy of half its bytes,
   /// which are read whole for every token.
-  std::unique_ptr<LinearGroup> load_head(const Loader& loader, const std::vector<float>& rows) const {
+  std::unique_ptr<LinearGroup> load_head(const Loader& loader) const {
     if (!spec_.tied_head) return loader.make(-1, {Slot::head});
     const LinearTensors embedding{&loader.checkpoint.tensor({Slot::embedding}), nullptr};
-    auto head = loader.make_linear ? loader.make_linear(loader.checkpoint, {&embedding, 1}) : nullptr;
-    if (head == nullptr && are_bf16(rows))
-      head = make_dense_linear({rows, spec_.vocab_size, spec_.hidden_size}, loader.pool);
-    return head;
+    if (auto head = loader.make_linear ? loader.make_linear(loader.checkpoint, {&embedding, 1}) : nullptr) return head;
+    if (const float* rows = embedding_.floats()) return make_dense_view(rows, spec_.vocab_size, spec_.hidden_size);
+    return read_dense_linear(loader.checkpoint, embedding, loader.pool, *executor_);
   }
 
   Layer load_layer(const Loader& loader, int index) const {

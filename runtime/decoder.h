@@ -26,6 +26,9 @@ class SequenceState {
   /// Forgets positions from `length` on, 0 <= length <= length(): what follows is computed as if they had not been.
   virtual void truncate(int64_t length) = 0;
   void clear() { truncate(0); }
+  /// Makes room for `length` positions at once; a pass that needs more makes it itself. RunError that says how much
+  /// memory it takes, before any is taken, where there is less.
+  virtual void reserve(int64_t length) = 0;
   /// A copy that goes on by itself: candidates of a speculation, prompts that begin alike, several continuations.
   virtual std::unique_ptr<SequenceState> fork() const = 0;
   virtual int64_t bytes() const = 0;  // of memory held, with room for positions to come

@@ -7,7 +7,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
-#include <new>
 #include <utility>
 
 #include "core/common/error.h"
@@ -179,22 +178,6 @@ bool has_quantized_linears(const quant::Checkpoint& checkpoint) {
   });
 }
 
-class HeldCodes::Lines {
- public:
-  explicit Lines(int64_t bytes) : data_(static_cast<uint8_t*>(std::aligned_alloc(kLine, rounded(bytes)))) {
-    if (data_ == nullptr) throw std::bad_alloc();
-  }
-  uint8_t* data() const { return data_.get(); }
-
- private:
-  static constexpr size_t kLine = 64;
-  static size_t rounded(int64_t bytes) { return (static_cast<size_t>(bytes) + kLine - 1) / kLine * kLine; }
-  struct Free {
-    void operator()(uint8_t* p) const { std::free(p); }
-  };
-  std::unique_ptr<uint8_t, Free> data_;
-};
-
 HeldCodes::HeldCodes(const HeldForm& form, std::vector<float> bias)
     : form_(form), panel_bytes_(kernels::code_panel_bytes(form.cols, form.levels.bits)), bias_(std::move(bias)) {
   const LevelForm& levels = form_.levels;
@@ -204,29 +187,25 @@ HeldCodes::HeldCodes(const HeldForm& form, std::vector<float> bias)
              .group_cols = form.group_cols,
              .step = levels.step,
              .zero = levels.zero};
-  codes_ = std::make_unique<Lines>(matrix_.panels() * panel_bytes_);
+  codes_.resize(static_cast<size_t>(matrix_.panels() * panel_bytes_));
   scales_.resize(static_cast<size_t>(matrix_.panels() * matrix_.groups() * kCodePanelRows));
   if (form.has_zeros) zeros_.resize(scales_.size());
   if (form.has_minima) minima_.resize(scales_.size());
-  matrix_.codes = codes_->data();
+  matrix_.codes = codes_.data();
   matrix_.scales = scales_.data();
   matrix_.zeros = zeros_.empty() ? nullptr : zeros_.data();
   matrix_.minima = minima_.empty() ? nullptr : minima_.data();
   matrix_.levels = levels.table.empty() ? nullptr : levels.table.data();
 }
 
-HeldCodes::~HeldCodes() = default;
-
 bool same_bits(const HeldCodes& a, const HeldCodes& b) {
-  if (a.form_ != b.form_) return false;
-  const auto code_bytes = static_cast<size_t>(a.matrix_.panels() * a.panel_bytes_);
-  return std::memcmp(a.codes_->data(), b.codes_->data(), code_bytes) == 0 && same_bits(a.scales_, b.scales_) &&
+  return a.form_ == b.form_ && same_bits(a.codes_, b.codes_) && same_bits(a.scales_, b.scales_) &&
          same_bits(a.zeros_, b.zeros_) && same_bits(a.minima_, b.minima_) && same_bits(a.bias_, b.bias_);
 }
 
 void HeldCodes::set_codes(int64_t begin, int64_t rows, const uint8_t* codes) {
   for (int64_t row = 0; row < rows; row += kCodePanelRows) {
-    uint8_t* const panel = codes_->data() + (begin + row) / kCodePanelRows * panel_bytes_;
+    uint8_t* const panel = codes_.data() + (begin + row) / kCodePanelRows * panel_bytes_;
     kernels::pack_code_panel(codes + row * form_.cols, std::min(kCodePanelRows, rows - row), form_.cols,
                              form_.levels.bits, panel);
   }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/common/executor.h"
+#include "core/common/large_vector.h"
 #include "kernels/code_matmul.h"
 #include "quant/checkpoint.h"
 #include "runtime/linear.h"
@@ -55,7 +56,6 @@ class HeldCodes {
   HeldCodes(const HeldForm& form, std::vector<float> bias);
   HeldCodes(const HeldCodes&) = delete;
   HeldCodes& operator=(const HeldCodes&) = delete;
-  ~HeldCodes();
 
   /// Codes [rows, cols] of the rows from `begin`, the first of a panel. Threads may set rows of different panels.
   void set_codes(int64_t begin, int64_t rows, const uint8_t* codes);
@@ -72,10 +72,9 @@ class HeldCodes {
   int64_t bytes() const { return form_.bytes() + static_cast<int64_t>(sizeof(float) * bias_.size()); }
 
  private:
-  class Lines;  // memory that begins at a line of the cache
   HeldForm form_;
   int64_t panel_bytes_;
-  std::unique_ptr<Lines> codes_;
+  LargeVector<uint8_t> codes_;
   std::vector<float> scales_, minima_, bias_;
   std::vector<int32_t> zeros_;
   kernels::CodeMatrix matrix_;

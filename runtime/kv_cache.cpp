@@ -5,6 +5,8 @@
 #include <utility>
 
 #include "core/common/error.h"
+#include "core/common/quantity.h"
+#include "core/common/resident.h"
 #include "kernels/attention.h"
 
 namespace crumb::runtime {
@@ -51,20 +53,37 @@ void KvCache::truncate(int64_t length) {
 
 std::unique_ptr<SequenceState> KvCache::fork() const { return std::make_unique<KvCache>(*this); }
 
+int64_t KvCache::bytes_of(const Layer& layer, int64_t capacity) {
+  const size_t of_one = std::holds_alternative<Data<Half>>(layer.data) ? sizeof(Half) : sizeof(float);
+  return 2 * layer.kv_heads * capacity * layer.head_dim * static_cast<int64_t>(of_one);
+}
+
 int64_t KvCache::bytes() const {
   int64_t total = 0;
-  for (const auto& layer : layers_) {
-    total += std::visit(
-        [](const auto& data) { return static_cast<int64_t>(2 * data.keys.size() * sizeof(data.keys.front())); },
-        layer.data);
-  }
+  for (const auto& layer : layers_) total += bytes_of(layer, capacity_);
   return total;
+}
+
+/// Layer by layer the old is copied to the new, so that only one lies there twice.
+void KvCache::check_memory_for(int64_t capacity) const {
+  int64_t total = 0, largest = 0;
+  for (const auto& layer : layers_) {
+    total += bytes_of(layer, capacity);
+    largest = std::max(largest, bytes_of(layer, capacity_));
+  }
+  const int64_t needed = total - bytes() + largest, available = available_memory();
+  if (needed <= available) return;
+  const bool is_float = !layers_.empty() && std::holds_alternative<Data<float>>(layers_.front().data);
+  run_error("keys and values of {} positions take {}, {} more than is held now; {} of memory are available; use {}",
+            capacity, format_bytes(total), format_bytes(needed), format_bytes(available),
+            is_float ? "--cache-type f16, or a shorter text" : "a shorter text");
 }
 
 void KvCache::reserve(int64_t length) {
   if (length <= capacity_) return;
   const int64_t wanted = std::max(length, std::min(limit_, std::max(kFirstCapacity, 2 * capacity_)));
   const int64_t capacity = whole_panels(wanted);
+  check_memory_for(capacity);
   for (auto& layer : layers_) {
     const int64_t old_stride = capacity_ * layer.head_dim, stride = capacity * layer.head_dim;
     const int64_t used = whole_panels(length_) * layer.head_dim;

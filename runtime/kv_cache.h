@@ -21,8 +21,7 @@ class KvCache : public SequenceState {
   std::unique_ptr<SequenceState> fork() const override;
   int64_t bytes() const override;
 
-  /// Makes room for `length` positions; what is there stays.
-  void reserve(int64_t length);
+  void reserve(int64_t length) override;
   /// Positions up to here are filled in every layer.
   void set_length(int64_t length) { length_ = length; }
 
@@ -54,6 +53,9 @@ class KvCache : public SequenceState {
     std::variant<Data<float>, Data<Half>> data;
   };
   const Layer& layer_of(int64_t index) const { return layers_[static_cast<size_t>(index)]; }
+  /// Of keys and values with so many positions.
+  static int64_t bytes_of(const Layer& layer, int64_t capacity);
+  void check_memory_for(int64_t capacity) const;
   int64_t offset(const Layer& layer, int64_t kv_head) const { return kv_head * capacity_ * layer.head_dim; }
 
   std::vector<Layer> layers_;

@@ -1,12 +1,13 @@
 #include "runtime/linear.h"
 
 #include <algorithm>
-#include <bit>
 #include <utility>
+#include <variant>
 
 #include "core/common/error.h"
 #include "kernels/matmul.h"
 #include "quant/activations.h"
+#include "runtime/float_rows.h"
 
 namespace crumb::runtime {
 namespace {
@@ -14,43 +15,42 @@ namespace {
 /// The weights packed, in bfloat16 where that is what they are, or somebody else's as they are.
 class DenseLinear : public LinearGroup {
  public:
-  DenseLinear(DenseWeights from, WeightPool* pool) : bias_(std::move(from.bias)), rows_(from.rows), cols_(from.cols) {
-    CRUMB_ASSERT(static_cast<int64_t>(from.weight.size()) == rows_ * cols_);
+  DenseLinear(HeldFloats packed, int64_t rows, int64_t cols, std::vector<float> bias, WeightPool* pool)
+      : bias_(std::move(bias)), rows_(rows), cols_(cols) {
     CRUMB_ASSERT(bias_.empty() || static_cast<int64_t>(bias_.size()) == rows_);
-    const auto size = static_cast<size_t>(kernels::packed_size(rows_, cols_));
-    if (are_bf16(from.weight)) {
-      std::vector<kernels::Bf16> packed(size);
-      kernels::pack_weights_bf16(from.weight.data(), rows_, cols_, packed.data());
-      packed_bf16_ = hold_in(pool, std::move(packed));
-    } else {
-      std::vector<float> packed(size);
-      kernels::pack_weights(from.weight.data(), rows_, cols_, packed.data());
-      packed_ = hold_in(pool, std::move(packed));
-    }
+    std::visit([&](auto& values) { packed_ = hold_in(pool, std::move(values)); }, packed);
   }
-  DenseLinear(const float* view, int64_t rows, int64_t cols) : view_(view), rows_(rows), cols_(cols) {}
+  DenseLinear(const float* view, int64_t rows, int64_t cols) : packed_(view), rows_(rows), cols_(cols) {}
 
   void forward(const float* x, int64_t tokens, std::span<float* const> outputs, Executor& executor) const override {
     CRUMB_ASSERT(outputs.size() == 1);
-    const float* bias = bias_.empty() ? nullptr : bias_.data();
-    const float* weights = packed_ != nullptr ? packed_->data() : view_;
-    kernels::MatmulArguments product{x,     cols_, tokens,     weights, bias,
-                                     rows_, cols_, outputs[0], rows_,   view_ == nullptr};
-    if (packed_bf16_ != nullptr) product.w_bf16 = packed_bf16_->data();
+    kernels::MatmulArguments product{x,     cols_, tokens,     nullptr, bias_.empty() ? nullptr : bias_.data(),
+                                     rows_, cols_, outputs[0], rows_,   true};
+    if (const auto* view = std::get_if<const float*>(&packed_)) {
+      product.w = *view;
+      product.packed = false;
+    } else if (const auto* floats = std::get_if<Shared<float>>(&packed_)) {
+      product.w = (*floats)->data();
+    } else {
+      product.w_bf16 = std::get<Shared<kernels::Bf16>>(packed_)->data();
+    }
     kernels::matmul(product, executor);
   }
 
   /// What a view shows is somebody else's.
   WeightBytes weight_bytes() const override {
-    const int64_t held = (packed_ != nullptr ? bytes_of(*packed_) : 0) +
-                         (packed_bf16_ != nullptr ? bytes_of(*packed_bf16_) : 0) + bytes_of(bias_);
-    return {held, view_ == nullptr ? held : static_cast<int64_t>(sizeof(float)) * rows_ * cols_};
+    if (std::holds_alternative<const float*>(packed_)) return {0, static_cast<int64_t>(sizeof(float)) * rows_ * cols_};
+    const auto* floats = std::get_if<Shared<float>>(&packed_);
+    const int64_t held = bytes_of(bias_) +
+                         (floats != nullptr ? bytes_of(**floats) : bytes_of(*std::get<Shared<kernels::Bf16>>(packed_)));
+    return {held, held};
   }
 
  private:
-  std::shared_ptr<const std::vector<float>> packed_;  // one of the three
-  std::shared_ptr<const std::vector<kernels::Bf16>> packed_bf16_;
-  const float* view_ = nullptr;
+  template <class T>
+  using Shared = std::shared_ptr<const LargeVector<T>>;
+
+  std::variant<const float*, Shared<float>, Shared<kernels::Bf16>> packed_;  // the first is a view
   std::vector<float> bias_;
   int64_t rows_, cols_;
 };
@@ -96,13 +96,6 @@ class RoundedInputs : public LinearGroup {
   int64_t cols_;
 };
 
-DenseWeights read_weights(const quant::Checkpoint& checkpoint, const LinearTensors& tensors) {
-  const auto& weight = *tensors.weight;
-  DenseWeights out{quant::read_all(checkpoint, weight), weight.desc.rows(), weight.desc.cols()};
-  if (tensors.bias != nullptr) out.bias = quant::read_all(checkpoint, *tensors.bias);
-  return out;
-}
-
 /// Each member by `make`.
 template <class Make>
 std::unique_ptr<LinearGroup> join(std::span<const LinearTensors> members, const Make& make) {
@@ -113,20 +106,26 @@ std::unique_ptr<LinearGroup> join(std::span<const LinearTensors> members, const 
 
 // Dense members are not stacked into one matrix: that takes the same time, to a few hundredths.
 std::unique_ptr<LinearGroup> make_products(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members,
-                                           const LinearMaker& maker, WeightPool* pool) {
+                                           const LinearMaker& maker, WeightPool* pool, Executor& executor) {
   if (auto group = maker ? maker(checkpoint, members) : nullptr) return group;
-  if (members.size() == 1) return make_dense_linear(read_weights(checkpoint, members.front()), pool);
-  return join(members, [&](auto one) { return make_products(checkpoint, one, maker, pool); });
+  if (members.size() == 1) return read_dense_linear(checkpoint, members.front(), pool, executor);
+  return join(members, [&](auto one) { return make_products(checkpoint, one, maker, pool, executor); });
 }
 
 }  // namespace
 
-bool are_bf16(std::span<const float> weights) {
-  return std::ranges::all_of(weights, [](float w) { return (std::bit_cast<uint32_t>(w) & 0xFFFF) == 0; });
+std::unique_ptr<LinearGroup> make_dense_linear(DenseWeights weights, WeightPool* pool) {
+  const auto& [weight, rows, cols, bias] = weights;
+  CRUMB_ASSERT(static_cast<int64_t>(weight.size()) == rows * cols);
+  return std::make_unique<DenseLinear>(pack(weight, rows, cols), rows, cols, bias, pool);
 }
 
-std::unique_ptr<LinearGroup> make_dense_linear(DenseWeights weights, WeightPool* pool) {
-  return std::make_unique<DenseLinear>(std::move(weights), pool);
+std::unique_ptr<LinearGroup> read_dense_linear(const quant::Checkpoint& checkpoint, const LinearTensors& tensors,
+                                               WeightPool* pool, Executor& executor) {
+  const auto& weight = *tensors.weight;
+  auto bias = tensors.bias == nullptr ? std::vector<float>() : quant::read_all(checkpoint, *tensors.bias);
+  return std::make_unique<DenseLinear>(read_packed(checkpoint, weight, executor), weight.desc.rows(),
+                                       weight.desc.cols(), std::move(bias), pool);
 }
 
 std::unique_ptr<LinearGroup> make_dense_view(const float* weight, int64_t rows, int64_t cols) {
@@ -134,13 +133,14 @@ std::unique_ptr<LinearGroup> make_dense_view(const float* weight, int64_t rows, 
 }
 
 std::unique_ptr<LinearGroup> make_linears(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members,
-                                          const LinearMaker& maker, WeightPool* pool) {
+                                          const LinearMaker& maker, WeightPool* pool, Executor& executor) {
   const auto rounds = [](const LinearTensors& member) { return member.weight->format.has_value(); };
   const auto activations = quant::activations_of(checkpoint);
-  if (!activations || std::ranges::none_of(members, rounds)) return make_products(checkpoint, members, maker, pool);
+  if (!activations || std::ranges::none_of(members, rounds))
+    return make_products(checkpoint, members, maker, pool, executor);
   if (!std::ranges::all_of(members, rounds))
-    return join(members, [&](auto one) { return make_linears(checkpoint, one, maker, pool); });
-  return std::make_unique<RoundedInputs>(make_products(checkpoint, members, maker, pool), *activations,
+    return join(members, [&](auto one) { return make_linears(checkpoint, one, maker, pool, executor); });
+  return std::make_unique<RoundedInputs>(make_products(checkpoint, members, maker, pool, executor), *activations,
                                          members.front().weight->desc.cols());
 }
 

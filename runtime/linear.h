@@ -48,12 +48,11 @@ using LinearMaker = std::function<std::unique_ptr<LinearGroup>(const quant::Chec
 
 /// By `maker` (or null) together, else each alone by it, else as dense floats: members may be of different types.
 /// Quantized members of a model with quantized activations (quant/activations.h) read their input rounded; what a maker
-/// gives is given it so. `pool`: of dense floats; null for none.
+/// gives is given it so. `pool`: of dense floats; null for none. `executor`: reads them.
 std::unique_ptr<LinearGroup> make_linears(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members,
-                                          const LinearMaker& maker = nullptr, WeightPool* pool = nullptr);
+                                          const LinearMaker& maker = nullptr, WeightPool* pool = nullptr,
+                                          Executor& executor = serial_executor());
 
-/// Whether bfloat16 holds every one of them.
-bool are_bf16(std::span<const float> weights);
 /// Float weights [rows, cols] (kernels/matmul.h) and a bias [rows] or none. Held in bfloat16 where they are that: the
 /// same results from half of the bytes.
 struct DenseWeights {
@@ -62,6 +61,9 @@ struct DenseWeights {
   std::vector<float> bias = {};
 };
 std::unique_ptr<LinearGroup> make_dense_linear(DenseWeights weights, WeightPool* pool = nullptr);
+/// The same from a checkpoint.
+std::unique_ptr<LinearGroup> read_dense_linear(const quant::Checkpoint& checkpoint, const LinearTensors& tensors,
+                                               WeightPool* pool, Executor& executor);
 /// The same over weights somebody else owns (a head tied to the embedding); `weight` must outlive it.
 std::unique_ptr<LinearGroup> make_dense_view(const float* weight, int64_t rows, int64_t cols);
 

@@ -16,8 +16,8 @@
 namespace crumb::runtime {
 namespace {
 
-constexpr std::pair<std::string_view, Activations> kNames[] = {{"float", Activations::floats},
-                                                               {"int8", Activations::int8}};
+constexpr std::pair<std::string_view, Activations> kNames[] = {
+    {"auto", Activations::automatic}, {"float", Activations::floats}, {"int8", Activations::int8}};
 const quant::ActivationFormat kInt8{quant::Grid::intn, 8};
 constexpr uint8_t kInt8Zero = 128;  // its code
 constexpr int64_t kScaleCols = 64;
@@ -169,13 +169,17 @@ std::string_view name_of(Activations activations) {
   return std::ranges::find(kNames, activations, [](const auto& entry) { return entry.second; })->first;
 }
 
-bool takes_int8(const quant::Checkpoint& checkpoint) {
+Activations resolved(Activations activations, const quant::Checkpoint& checkpoint) {
+  if (activations != Activations::automatic) return activations;
   const auto own = quant::activations_of(checkpoint);
-  return has_quantized_linears(checkpoint) && (!own || *own == kInt8);
+  const bool is_held = std::ranges::any_of(
+      checkpoint.tensors(), [&](const auto& tensor) { return is_multiplied(checkpoint, tensor) && held_form(tensor); });
+  return is_held && (!own || *own == kInt8) ? Activations::int8 : Activations::floats;
 }
 
 LinearMaker packed_linears(Activations activations, std::shared_ptr<Executor> executor,
                            std::shared_ptr<WeightPool> pool) {
+  CRUMB_ASSERT(activations != Activations::automatic);
   const auto make = [=](const quant::Checkpoint& checkpoint,
                         std::span<const LinearTensors> members) -> std::unique_ptr<LinearGroup> {
     const auto held = held_members(members);

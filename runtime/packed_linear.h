@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/common/executor.h"
+#include "quant/checkpoint.h"
 #include "runtime/linear.h"
 #include "runtime/weight_pool.h"
 
@@ -15,20 +16,20 @@ namespace crumb::runtime {
 /// What packed linears multiply their codes with. `floats`: the input as it is; their outputs are those of dense floats
 /// to the last bit. `int8`: the input rounded as quant/activations.h says, but with a scale for 64 columns of a token
 /// where that fits the matrix; sums in int32.
-enum class Activations { floats, int8 };
-/// "float" and "int8"; UserError that begins with `where`.
+/// `automatic`: int8 where a model has linears for it and does not say otherwise itself, else floats.
+enum class Activations { automatic, floats, int8 };
+/// "auto", "float" and "int8"; UserError that begins with `where`.
 Activations activations_from_name(const std::string& name, const std::string& where);
 std::string_view name_of(Activations activations);
+/// What `automatic` is for a model; others are what they are.
+Activations resolved(Activations activations, const quant::Checkpoint& checkpoint);
 
 /// Takes quantized matrices that can be held as codes (held_form() of runtime/held_codes.h): all block types of GGUF,
 /// grids with equal steps in groups of multiples of 16 columns (or rows); others are left to the dense floats. With
 /// `int8`, members in groups of different sizes are not taken together. Orders codes anew on the executor's threads. A
 /// model that rounds activations of its quantized linears itself goes on to do so; with `int8`, UserError unless that
-/// is int8. `pool`: for the codes, null for none.
+/// is int8. `activations` is resolved(). `pool`: for the codes, null for none.
 LinearMaker packed_linears(Activations activations, std::shared_ptr<Executor> executor,
                            std::shared_ptr<WeightPool> pool = nullptr);
-
-/// Whether int8 is for a model: some of its linears are quantized, and it does not round activations otherwise itself.
-bool takes_int8(const quant::Checkpoint& checkpoint);
 
 }  // namespace crumb::runtime

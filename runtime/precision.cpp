@@ -20,6 +20,8 @@ Precision precision_from_names(const std::string& activations, const std::string
 
 std::string to_text(const Precision& precision) {
   std::vector<std::string> parts;
+  if (precision.activations == Activations::automatic)
+    parts.emplace_back("int8 activations of quantized linears where a model has them");
   if (precision.activations == Activations::int8) parts.emplace_back("int8 activations of quantized linears");
   if (precision.cache_type == CacheType::f16) parts.emplace_back("keys and values in f16");
   return fmt::format("{}", fmt::join(parts, ", "));
@@ -27,7 +29,8 @@ std::string to_text(const Precision& precision) {
 
 std::unique_ptr<Decoder> load_decoder(const quant::Checkpoint& checkpoint, const std::shared_ptr<Executor>& executor,
                                       const Precision& precision, const std::shared_ptr<WeightPool>& pool) {
-  return load_decoder(checkpoint, executor, packed_linears(precision.activations, executor, pool), precision.cache_type,
+  const auto activations = resolved(precision.activations, checkpoint);
+  return load_decoder(checkpoint, executor, packed_linears(activations, executor, pool), precision.cache_type,
                       pool.get());
 }
 

@@ -11,12 +11,12 @@
 
 namespace crumb::runtime {
 
-template <class T>
-bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+template <class T, class A>
+bool same_bits(const std::vector<T, A>& a, const std::vector<T, A>& b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
-template <class T>
-int64_t bytes_of(const std::vector<T>& values) {
+template <class T, class A>
+int64_t bytes_of(const std::vector<T, A>& values) {
   return static_cast<int64_t>(values.size() * sizeof(T));
 }
 

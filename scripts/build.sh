@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Configures and builds one preset of CMakePresets.json: release (default, into build/), debug, no-torch, clang, asan, tsan,
-# cuda.
+# arm, cuda.
 #   scripts/build.sh [PRESET] [CMAKE-OPTION ...] [--targets TARGET ...]
 set -euo pipefail
 cd "$(dirname "$0")/.."

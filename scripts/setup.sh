@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh            Debian packages, and .venv with the LibTorch wheel (CPU; 530 MB to download, 1.3 GB on disk)
 #   scripts/setup.sh --peers    also .venv-peers: what the tests compare with (transformers, tokenizers, gguf, llama.cpp; 5 GB on disk),
-#                               and clang with its sanitizers and libFuzzer
+#                               clang with its sanitizers and libFuzzer, valgrind, and a cross compiler and emulator of 64-bit Arm
 #   scripts/setup.sh --cuda     .venv with the full torch wheel and its CUDA libraries instead
 #   scripts/setup.sh --no-torch packages only: enough to convert, evaluate and run models
 set -euo pipefail
@@ -22,7 +22,7 @@ done
 packages=(g++ cmake ninja-build ccache mold pkg-config git python3 python3-venv clang-format
   libyaml-cpp-dev nlohmann-json3-dev libeigen3-dev libcli11-dev libfmt-dev libonig-dev libutf8proc-dev
   libgtest-dev libgmock-dev libbenchmark-dev)
-[ "$peers" = 0 ] || packages+=(clang libclang-rt-dev)
+[ "$peers" = 0 ] || packages+=(clang libclang-rt-dev valgrind googletest g++-aarch64-linux-gnu qemu-user)
 
 missing=()
 for package in "${packages[@]}"; do

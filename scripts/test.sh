@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds, runs every test: first everything, then the parts that need no LibTorch built and tested alone, then
+# Installs what is missing, builds, runs every test: first everything, and instruction counts of kernels beside their baseline, then the parts that need no LibTorch built and tested alone, then
 # these again by the other compiler (clang) under the address and undefined-behaviour sanitizers, with 20 seconds of made-up inputs for each
-# reader, and what uses threads under the thread sanitizer.
+# reader, what uses threads under the thread sanitizer, and the kernels for 64-bit Arm under qemu-user.
 #   scripts/test.sh [--quick]      --quick: the first of these
 # Tests that compare with other programs or need the data set in ../shared/data (CRUMB_DATA) are skipped, and counted, where that is absent.
 set -euo pipefail
@@ -26,6 +26,7 @@ cmake --install build --prefix build/installed > /dev/null
 build/installed/bin/crumb --version
 run_tests build
 if [ "${1:-}" != "--quick" ]; then
+  python3 bench/instructions.py build
   scripts/build.sh no-torch
   run_tests build-no-torch
   checked=(common_tests formats_tests arch_tests tokenizer_tests jinja_tests text_tests kernels_tests quant_tests runtime_tests export_tests eval_tests)
@@ -34,4 +35,5 @@ if [ "${1:-}" != "--quick" ]; then
   scripts/fuzz.sh --fixed 20
   scripts/build.sh tsan --targets common_tests
   build-tsan/bin/common_tests --gtest_brief=1 --gtest_filter='ThreadPool.*'
+  scripts/test_arm.sh
 fi

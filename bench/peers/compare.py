@@ -29,7 +29,7 @@ def run(command):
 def measure_crumb(a, model):
     path, *activations = model.rsplit(",", 1) if model.endswith((",int8", ",float")) else [model]
     out = run([a.program, "bench", "-q", "--json", "x=" + path, "--rounds", 1, "--prompt", a.prompt, "--context", a.context, "--new", a.new,
-               "--threads", a.threads, "--cache-type", a.cache_type, "--activations", *(activations or ["float"])])
+               "--threads", a.threads, "--cache-type", a.cache_type, "--activations", *(activations or ["auto"])])
     names = {"first_token_seconds": "prompt", "tokens_per_second": "context"}
     return {(names[m["name"]], m["tokens"]): m["median"] for m in out["rows"][0]["measures"] if m["name"] in names}
 

@@ -53,12 +53,19 @@ inline __m256i part_of_field(__m256i packed, int field, int part, const LevelPar
   }
 }
 
-/// sums[m][half] += codes * activations of `blocks` blocks, rows 8 half ... 8 half + 7; x: of token 0 at the first
-/// column.
+/// sums += pairs. GCC would add several pairs to each other first, for which there are not enough registers.
+inline void add_pairs(__m256i& sums, __m256i pairs) {
+  sums = _mm256_add_epi16(sums, pairs);
+  asm("" : "+v"(sums));
+}
+
+/// Codes * activations of `blocks` blocks; x: of token 0 at the first column.
 template <int kBits, Codes kCodes, int M>
-inline void add_blocks(const uint8_t* codes, int64_t blocks, const LevelParts& levels, const int8_t* x, int64_t stride,
-                       __m256i (&sums)[M][2]) {
+inline TileSums<M> sum_blocks(const uint8_t* codes, int64_t blocks, const LevelParts& levels, const int8_t* x,
+                              int64_t stride) {
   using Fields = CodeFields<kBits, kCodes>;
+  __m256i sums[M][2];  // of rows 0 ... 7 and 8 ... 15
+  for (int m = 0; m < M; ++m) sums[m][0] = sums[m][1] = _mm256_setzero_si256();
   for (int64_t first = 0; first < blocks; first += Fields::kBlocks) {
     __m256i pairs[Fields::kParts][M][2];
 #pragma GCC unroll 2
@@ -82,8 +89,8 @@ inline void add_blocks(const uint8_t* codes, int64_t blocks, const LevelParts& l
             int32_t bytes;
             __builtin_memcpy(&bytes, x + m * stride + 4 * field, 4);
             const __m256i four = _mm256_set1_epi32(bytes);
-            pairs[part][m][0] = _mm256_add_epi16(pairs[part][m][0], _mm256_maddubs_epi16(low, four));
-            pairs[part][m][1] = _mm256_add_epi16(pairs[part][m][1], _mm256_maddubs_epi16(high, four));
+            add_pairs(pairs[part][m][0], _mm256_maddubs_epi16(low, four));
+            add_pairs(pairs[part][m][1], _mm256_maddubs_epi16(high, four));
           }
         }
       }
@@ -98,66 +105,23 @@ inline void add_blocks(const uint8_t* codes, int64_t blocks, const LevelParts& l
       }
     }
   }
-}
-
-template <int kBits, Codes kCodes, int M>
-inline void multiply_code_tile(const CodeTile& tile) {
-  const CodeMatrix& matrix = tile.matrix();
-  const Int8Tokens& x = tile.x;
-  const float* bias = tile.product.bias == nullptr ? nullptr : tile.product.bias + tile.panel * kCodePanelRows;
-  const int64_t blocks = blocks_of(x.segment_cols, kBits), rows = tile.rows();
-  const uint8_t* codes = tile.codes();
-  alignas(32) float y[M][kCodePanelRows] = {};
-  for (int m = 0; m < M && bias != nullptr; ++m) {
-    for (int64_t r = 0; r < rows; ++r) y[m][r] = bias[r];
-  }
-  LevelParts levels;
-  if constexpr (kCodes == Codes::numbers) levels = LevelParts(matrix.levels);
-  const __m128i doubled = _mm_cvtsi32_si128(matrix.step - 1);
-  for (int64_t segment = 0; segment < tile.segments(); ++segment, codes += blocks * kCodeBlockBytes) {
-    __m256i sums[M][2];
-    for (int m = 0; m < M; ++m) sums[m][0] = sums[m][1] = _mm256_setzero_si256();
-    add_blocks<kBits, kCodes, M>(codes, blocks, levels, x.codes + tile.token * x.stride + segment * x.segment_cols,
-                                 x.stride, sums);
-    const int64_t at = tile.scales_at(segment);
-    for (int half = 0; half < 2; ++half) {
-      const __m256 scales = _mm256_loadu_ps(matrix.scales + at + 8 * half);
-      const __m256i zeros = matrix.zeros == nullptr
-                                ? _mm256_set1_epi32(matrix.zero)
-                                : _mm256_loadu_si256(reinterpret_cast<const __m256i*>(matrix.zeros + at + 8 * half));
-      for (int m = 0; m < M; ++m) {
-        const __m256i of_zeros = _mm256_mullo_epi32(zeros, _mm256_set1_epi32(tile.sum(m, segment)));
-        const __m256i whole = _mm256_sub_epi32(_mm256_sll_epi32(sums[m][half], doubled), of_zeros);
-        const __m256 scale = _mm256_mul_ps(scales, _mm256_set1_ps(tile.scale(m, segment)));
-        float* out = y[m] + 8 * half;
-        _mm256_store_ps(out, _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), scale, _mm256_load_ps(out)));
-        if (matrix.minima == nullptr) continue;
-        const __m256 sum = _mm256_set1_ps(static_cast<float>(tile.sum(m, segment)));
-        const __m256 minima = _mm256_loadu_ps(matrix.minima + at + 8 * half);
-        const __m256 minimum = _mm256_mul_ps(minima, _mm256_set1_ps(tile.scale(m, segment)));
-        _mm256_store_ps(out, _mm256_fmadd_ps(sum, minimum, _mm256_load_ps(out)));
-      }
-    }
-  }
-  for (int m = 0; m < M; ++m) __builtin_memcpy(tile.y(m), y[m], static_cast<unsigned long>(rows) * sizeof(float));
-}
-
-template <int kBits, Codes kCodes = Codes::levels>
-inline void multiply_codes_of(const Int8Tokens& x, const CodeProduct& product, int64_t begin, int64_t end) {
-  constexpr int kTokens = CodeFields<kBits, kCodes>::kTileTokens;
-  for (int64_t panel = begin; panel < end; ++panel) {
-    int64_t token = 0;
-    for (; token + kTokens <= x.tokens; token += kTokens)
-      multiply_code_tile<kBits, kCodes, kTokens>({x, product, panel, token});
-    for (; token < x.tokens; ++token) multiply_code_tile<kBits, kCodes, 1>({x, product, panel, token});
-  }
+  return TileSums<M>(sums);
 }
 
 inline void multiply_codes_int8(const Int8Tokens& x, const CodeProduct& product, int64_t begin, int64_t end) {
-  if (product.matrix.levels != nullptr) return multiply_codes_of<4, Codes::numbers>(x, product, begin, end);
-  if (product.matrix.bits == 2) return multiply_codes_of<2>(x, product, begin, end);
-  if (product.matrix.bits == 4) return multiply_codes_of<4>(x, product, begin, end);
-  multiply_codes_of<8>(x, product, begin, end);
+  with_code_form(product.matrix, [&]<int kBits, Codes kCodes>() {
+    const int64_t blocks = blocks_of(x.segment_cols, kBits);
+    LevelParts levels;
+    if constexpr (kCodes == Codes::numbers) levels = LevelParts(product.matrix.levels);
+    for (int64_t panel = begin; panel < end; ++panel) {
+      for_token_tiles<CodeFields<kBits, kCodes>::kTileTokens>(x.tokens, [&]<int M>(int64_t token) {
+        const CodeTile tile{x, product, panel, token};
+        multiply_code_tile<kBits, M>(tile, [&](const uint8_t* codes, int64_t k, int64_t /*segment*/) {
+          return sum_blocks<kBits, kCodes, M>(codes, blocks, levels, tile.activations(k), x.stride);
+        });
+      });
+    }
+  });
 }
 
 }  // namespace

@@ -123,7 +123,7 @@ inline void multiply_codes_by_token(const float* x, const CodeProduct& product, 
   store(product.y + row, y, width);
 }
 
-template <int kBits, Codes kCodes = Codes::levels>
+template <int kBits, Codes kCodes>
 inline void multiply_codes_of_width(const float* x, int64_t tokens, const CodeProduct& code_product, int64_t begin,
                                     int64_t end, float* scratch) {
   const CodeMatrix& m = code_product.matrix;
@@ -150,11 +150,9 @@ inline void multiply_codes_of_width(const float* x, int64_t tokens, const CodePr
 
 inline void multiply_codes(const float* x, int64_t tokens, const CodeProduct& product, int64_t begin, int64_t end,
                            float* scratch) {
-  if (product.matrix.levels != nullptr)
-    return multiply_codes_of_width<4, Codes::numbers>(x, tokens, product, begin, end, scratch);
-  if (product.matrix.bits == 2) return multiply_codes_of_width<2>(x, tokens, product, begin, end, scratch);
-  if (product.matrix.bits == 4) return multiply_codes_of_width<4>(x, tokens, product, begin, end, scratch);
-  multiply_codes_of_width<8>(x, tokens, product, begin, end, scratch);
+  with_code_form(product.matrix, [&]<int kBits, Codes kCodes>() {
+    multiply_codes_of_width<kBits, kCodes>(x, tokens, product, begin, end, scratch);
+  });
 }
 
 }  // namespace

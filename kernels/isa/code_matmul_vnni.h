@@ -1,4 +1,4 @@
-// Codes times int8 activations by vpdpbusd: 16 rows a register, four columns a lane, sums that cannot saturate.
+// Codes times int8 activations by vpdpbusd: kLanes rows a register, four columns a lane, sums that cannot saturate.
 // Included by the files of the instruction sets.
 #pragma once
 
@@ -9,7 +9,8 @@
 namespace crumb::kernels {
 namespace {
 
-constexpr int kMostTileTokens = 16;  // their sums fill half of the registers
+constexpr int kMostTileTokens = CRUMB_LANES == 16 ? 16 : 4;  // their sums fill half of the registers
+constexpr int kStreamedTokens = CRUMB_LANES == 16 ? 2 : 1;   // at most: so do those of their fields
 
 template <int M>
 struct TileTokens {
@@ -28,130 +29,121 @@ struct TileTokens {
   }
 };
 
+#if CRUMB_LANES == 16
+using Register = __m512i;
+inline Register dot_bytes(Register sums, Register codes, Register x) { return _mm512_dpbusd_epi32(sums, codes, x); }
+inline Register look_up(Register table, Register codes) { return _mm512_shuffle_epi8(table, codes); }
+/// By mask: without one GCC 12 warns of its own uninitialised register.
+inline Register repeated(__m128i table) { return _mm512_maskz_broadcast_i32x4(0xffff, table); }
+#else
+using Register = __m256i;
+inline Register dot_bytes(Register sums, Register codes, Register x) { return _mm256_dpbusd_epi32(sums, codes, x); }
+inline Register look_up(Register table, Register codes) { return _mm256_shuffle_epi8(table, codes); }
+inline Register repeated(__m128i table) { return _mm256_broadcastsi128_si256(table); }
+#endif
+
 /// sums + unsigned bytes of `codes` times signed bytes of `x`, four neighbours a lane.
 inline VecInt add_products(VecInt sums, VecUnsigned codes, VecInt x) {
-  return __builtin_bit_cast(VecInt,
-                            _mm512_dpbusd_epi32(__builtin_bit_cast(__m512i, sums), __builtin_bit_cast(__m512i, codes),
-                                                __builtin_bit_cast(__m512i, x)));
+  return __builtin_bit_cast(VecInt, dot_bytes(__builtin_bit_cast(Register, sums), __builtin_bit_cast(Register, codes),
+                                              __builtin_bit_cast(Register, x)));
 }
 
 /// The lowest field of every byte.
 template <int kBits>
 constexpr uint32_t kFieldMask = 0x01010101u * ((1u << kBits) - 1);
 
-/// sums[m] += codes * activations of `blocks` blocks; column 0 is the first of the blocks. levels: of numbers.
+/// Codes * activations of `blocks` blocks; column k is the first of the blocks. levels: of numbers.
 template <int kBits, Codes kCodes, int M>
-inline void add_blocks(const uint8_t* codes, int64_t blocks, const uint8_t* levels, const TileTokens<M>& x, int64_t k,
-                       VecInt (&sums)[M]) {
+__attribute__((always_inline)) inline TileSums<M> sum_blocks(const uint8_t* codes, int64_t blocks,
+                                                             const uint8_t* levels, const TileTokens<M>& x, int64_t k) {
   constexpr int kFields = 8 / kBits;
-  __m512i table;
-  if constexpr (kCodes == Codes::numbers)
-    table = _mm512_maskz_broadcast_i32x4(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(levels)));
+  Register table;
+  if constexpr (kCodes == Codes::numbers) table = repeated(_mm_loadu_si128(reinterpret_cast<const __m128i*>(levels)));
+  VecInt sums[M][kPanelVectors];
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 2
+    for (int64_t v = 0; v < kPanelVectors; ++v) sums[m][v] = VecInt{};
+  }
   for (int64_t block = 0; block < blocks; ++block, codes += kCodeBlockBytes, k += 4 * kFields) {
     _mm_prefetch(reinterpret_cast<const char*>(codes) + kPrefetchBytes, _MM_HINT_T0);
-    const VecUnsigned packed = load_bits(codes);
 #pragma GCC unroll 4
     for (int field = 0; field < kFields; ++field) {
-      VecUnsigned code = packed >> (kBits * field) & kFieldMask<kBits>;
-      if constexpr (kCodes == Codes::numbers)
-        code = __builtin_bit_cast(VecUnsigned, _mm512_shuffle_epi8(table, __builtin_bit_cast(__m512i, code)));
+      VecUnsigned code[kPanelVectors];
+#pragma GCC unroll 2
+      for (int64_t v = 0; v < kPanelVectors; ++v) {
+        code[v] = load_bits(codes + 4 * v * kLanes) >> (kBits * field) & kFieldMask<kBits>;
+        if constexpr (kCodes == Codes::numbers)
+          code[v] = __builtin_bit_cast(VecUnsigned, look_up(table, __builtin_bit_cast(Register, code[v])));
+      }
 #pragma GCC unroll 16
-      for (int m = 0; m < M; ++m) sums[m] = add_products(sums[m], code, x.four(m, k + 4 * field));
+      for (int m = 0; m < M; ++m) {
+        const VecInt four = x.four(m, k + 4 * field);
+#pragma GCC unroll 2
+        for (int64_t v = 0; v < kPanelVectors; ++v) sums[m][v] = add_products(sums[m][v], code[v], four);
+      }
     }
   }
+  return TileSums<M>(sums);
 }
 
 /// The same for few tokens, whose time is that of reading the codes: fields stay where they are, 2^(bits field) times
 /// too large, with sums of their own. A byte is at most 255 still, so the bound of kMostCodeCols holds.
 template <int kBits, int M>
-inline void add_streamed_blocks(const uint8_t* codes, int64_t blocks, const TileTokens<M>& x, int64_t k,
-                                VecInt (&sums)[M]) {
+__attribute__((always_inline)) inline TileSums<M> sum_streamed_blocks(const uint8_t* codes, int64_t blocks,
+                                                                      const TileTokens<M>& x, int64_t k) {
   constexpr int kFields = 8 / kBits;
-  VecInt parts[kFields][M];
+  VecInt parts[kFields][M][kPanelVectors];
 #pragma GCC unroll 4
   for (int field = 0; field < kFields; ++field) {
-#pragma GCC unroll 4
-    for (int m = 0; m < M; ++m) parts[field][m] = VecInt{};
+#pragma GCC unroll 2
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 2
+      for (int64_t v = 0; v < kPanelVectors; ++v) parts[field][m][v] = VecInt{};
+    }
   }
   for (int64_t block = 0; block < blocks; ++block, codes += kCodeBlockBytes, k += 4 * kFields) {
     _mm_prefetch(reinterpret_cast<const char*>(codes) + kPrefetchBytes, _MM_HINT_T0);
-    const VecUnsigned packed = load_bits(codes);
 #pragma GCC unroll 4
     for (int field = 0; field < kFields; ++field) {
-      const VecUnsigned code = packed & (kFieldMask<kBits> << (kBits * field));
-#pragma GCC unroll 4
-      for (int m = 0; m < M; ++m) parts[field][m] = add_products(parts[field][m], code, x.four(m, k + 4 * field));
+#pragma GCC unroll 2
+      for (int m = 0; m < M; ++m) {
+        const VecInt four = x.four(m, k + 4 * field);
+#pragma GCC unroll 2
+        for (int64_t v = 0; v < kPanelVectors; ++v) {
+          const VecUnsigned code = load_bits(codes + 4 * v * kLanes) & (kFieldMask<kBits> << (kBits * field));
+          parts[field][m][v] = add_products(parts[field][m][v], code, four);
+        }
+      }
     }
   }
 #pragma GCC unroll 4
-  for (int m = 0; m < M; ++m) {
-#pragma GCC unroll 4
-    for (int field = 0; field < kFields; ++field) sums[m] += parts[field][m] >> (kBits * field);
-  }
-}
-
-template <int kBits, Codes kCodes, int M>
-inline void multiply_code_tile(const CodeTile& tile) {
-  const CodeMatrix& matrix = tile.matrix();
-  const Int8Tokens& x = tile.x;
-  const auto rows = static_cast<__mmask16>((1u << tile.rows()) - 1);
-  const float* bias = tile.product.bias == nullptr ? nullptr : tile.product.bias + tile.panel * kCodePanelRows;
-  const TileTokens<M> tokens(x.codes + tile.token * x.stride, x.stride);
-  const int64_t blocks = blocks_of(x.segment_cols, kBits);
-  const uint8_t* codes = tile.codes();
-  __m512 y[M];
-  for (int m = 0; m < M; ++m) y[m] = bias == nullptr ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(rows, bias);
-  const int doubled = matrix.step - 1;
-  for (int64_t segment = 0; segment < tile.segments(); ++segment, codes += blocks * kCodeBlockBytes) {
-    VecInt sums[M];
-#pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) sums[m] = VecInt{};
-    if constexpr (M <= 2 && kCodes == Codes::levels)
-      add_streamed_blocks<kBits, M>(codes, blocks, tokens, segment * x.segment_cols, sums);
-    else
-      add_blocks<kBits, kCodes, M>(codes, blocks, matrix.levels, tokens, segment * x.segment_cols, sums);
-    const int64_t at = tile.scales_at(segment);
-    const Vec scales = load(matrix.scales + at);
-    const VecInt zeros =
-        matrix.zeros == nullptr ? VecInt{} + matrix.zero : __builtin_bit_cast(VecInt, load_bits(matrix.zeros + at));
-#pragma GCC unroll 16
+  for (int field = 1; field < kFields; ++field) {
+#pragma GCC unroll 2
     for (int m = 0; m < M; ++m) {
-      const VecInt whole = (sums[m] << doubled) - zeros * tile.sum(m, segment);
-      y[m] = _mm512_fmadd_ps(__builtin_convertvector(whole, Vec), scales * tile.scale(m, segment), y[m]);
-    }
-    if (matrix.minima == nullptr) continue;
-    const Vec minima = load(matrix.minima + at);
-#pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) {
-      const Vec sum = broadcast(static_cast<float>(tile.sum(m, segment)));
-      y[m] = _mm512_fmadd_ps(sum, minima * tile.scale(m, segment), y[m]);
+#pragma GCC unroll 2
+      for (int64_t v = 0; v < kPanelVectors; ++v) parts[0][m][v] += parts[field][m][v] >> (kBits * field);
     }
   }
-  for (int m = 0; m < M; ++m) _mm512_mask_storeu_ps(tile.y(m), rows, y[m]);
-}
-
-template <int kBits, Codes kCodes, int M>
-inline int64_t multiply_code_tiles(const Int8Tokens& x, const CodeProduct& product, int64_t panel, int64_t token) {
-  for (; token + M <= x.tokens; token += M) multiply_code_tile<kBits, kCodes, M>({x, product, panel, token});
-  return token;
-}
-
-template <int kBits, Codes kCodes = Codes::levels>
-inline void multiply_codes_of(const Int8Tokens& x, const CodeProduct& product, int64_t begin, int64_t end) {
-  for (int64_t panel = begin; panel < end; ++panel) {
-    int64_t token = multiply_code_tiles<kBits, kCodes, kMostTileTokens>(x, product, panel, 0);
-    token = multiply_code_tiles<kBits, kCodes, 8>(x, product, panel, token);
-    token = multiply_code_tiles<kBits, kCodes, 4>(x, product, panel, token);
-    token = multiply_code_tiles<kBits, kCodes, 2>(x, product, panel, token);
-    multiply_code_tiles<kBits, kCodes, 1>(x, product, panel, token);
-  }
+  return TileSums<M>(parts[0]);
 }
 
 inline void multiply_codes_int8(const Int8Tokens& x, const CodeProduct& product, int64_t begin, int64_t end) {
-  if (product.matrix.levels != nullptr) return multiply_codes_of<4, Codes::numbers>(x, product, begin, end);
-  if (product.matrix.bits == 2) return multiply_codes_of<2>(x, product, begin, end);
-  if (product.matrix.bits == 4) return multiply_codes_of<4>(x, product, begin, end);
-  multiply_codes_of<8>(x, product, begin, end);
+  with_code_form(product.matrix, [&]<int kBits, Codes kCodes>() {
+    const int64_t blocks = blocks_of(x.segment_cols, kBits);
+    for (int64_t panel = begin; panel < end; ++panel) {
+      for_token_tiles<kMostTileTokens>(x.tokens, [&]<int M>(int64_t token) {
+        const CodeTile tile{x, product, panel, token};
+        const TileTokens<M> tokens(tile.activations(0), x.stride);
+        multiply_code_tile<kBits, M>(tile, [&](const uint8_t* codes, int64_t k, int64_t /*segment*/) {
+          if constexpr (M <= kStreamedTokens && kCodes == Codes::levels)
+            return sum_streamed_blocks<kBits, M>(codes, blocks, tokens, k);
+          else
+            return sum_blocks<kBits, kCodes, M>(codes, blocks, product.matrix.levels, tokens, k);
+        });
+      });
+    }
+  });
 }
 
 }  // namespace

@@ -9,10 +9,13 @@ namespace {
 
 const KernelTable& table_of(Isa isa) {
 #if defined(__x86_64__)
+  if (isa == Isa::amx) return kAmxTable;
   if (isa == Isa::avx512_vnni) return kAvx512VnniTable;
   if (isa == Isa::avx512) return kAvx512Table;
+  if (isa == Isa::avx_vnni) return kAvxVnniTable;
   if (isa == Isa::avx2) return kAvx2Table;
 #elif defined(__aarch64__)
+  if (isa == Isa::neon_dotprod) return kNeonDotprodTable;
   if (isa == Isa::neon) return kNeonTable;
 #endif
   return kReferenceTable;

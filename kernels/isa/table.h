@@ -78,6 +78,7 @@ const KernelTable& kernel_table(Isa isa);
 const KernelTable& kernel_table();
 
 // One a file; only those that this build holds are defined.
-extern const KernelTable kReferenceTable, kNeonTable, kAvx2Table, kAvx512Table, kAvx512VnniTable;
+extern const KernelTable kReferenceTable, kNeonTable, kNeonDotprodTable, kAvx2Table, kAvxVnniTable, kAvx512Table,
+    kAvx512VnniTable, kAmxTable;
 
 }  // namespace crumb::kernels

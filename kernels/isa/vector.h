@@ -116,6 +116,18 @@ inline void for_each_vector(int64_t n, const Body& body) {
   if (i < n) body(i, n - i);
 }
 
+/// a * b + c, rounded once.
+inline Vec fused(Vec a, Vec b, Vec c) {
+#if defined(__AVX512F__) && CRUMB_LANES == 16
+  return _mm512_fmadd_ps(a, b, c);
+#elif defined(__FMA__) && CRUMB_LANES == 8
+  return _mm256_fmadd_ps(a, b, c);
+#else
+  for (int64_t i = 0; i < kLanes; ++i) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
+  return c;
+#endif
+}
+
 inline Vec max(Vec a, Vec b) { return a < b ? b : a; }
 
 inline float largest_of(Vec v) {

@@ -151,7 +151,7 @@ TEST_F(BenchVerb, MistakesAreOneLineBeforeAnythingIsMeasured) {
   expect_error(path() + " --prompt 4,4", "--prompt: 4 is given twice");
   expect_error(path() + " --threads 9999", "--threads: 9999 not in range [0 - 1024]");
   expect_error(path() + " " + path(), "two models are called \"stories260K-hf\"; name them: NAME=PATH");
-  expect_error(path() + " --activations int4", "--activations: unknown \"int4\"; known: float, int8");
+  expect_error(path() + " --activations int4", "--activations: unknown \"int4\"; known: auto, float, int8");
   expect_error(path() + " --format xml", "--format: unknown format \"xml\"; known: md, json, csv");
   expect_error(path() + " --json --format csv", "--format csv and --json say different things");
   expect_error(path() + " -o x.txt", "--out: x.txt: the name must end in .md, .json or .csv");

@@ -203,9 +203,9 @@ TEST_F(ChatVerb, RefusesBadInputInOneLine) {
 
 TEST_F(ChatVerb, TellsWhatItTookWhenAsked) {
   const auto r = chat("Once upon a time\n", "--verbose");
-  EXPECT_THAT(r.err, ::testing::ContainsRegex(
-                         "loaded in [0-9.]+ s\nprompt: [0-9]+ tokens, [0-9]+ of them new, in [0-9.]+ s \\([0-9.]+ "
-                         "tokens/s\\); answer: 12 tokens, [0-9.]+ tokens/s\n"));
+  EXPECT_THAT(r.err, ::testing::ContainsRegex("loaded in [0-9.]+ s\ncomputed with keys and values in f16\nprompt: "
+                                              "[0-9]+ tokens, [0-9]+ of them new, in [0-9.]+ s \\([0-9.]+ "
+                                              "tokens/s\\); answer: 12 tokens, [0-9.]+ tokens/s\n"));
   EXPECT_EQ(chat("Once upon a time\n").err, "");
 }
 

@@ -86,7 +86,8 @@ TEST_F(EvalVerb, ActivationsAreFloatOrInt8AndSaidSo) {
   EXPECT_EQ(compute(""), "float32");
   EXPECT_EQ(compute("--activations float"), "float32");
   EXPECT_EQ(compute("--activations int8"), "float32, int8 activations of quantized linears");
-  expect_error(eval(model_.string() + " --activations fp4"), "--activations: unknown \"fp4\"; known: float, int8");
+  expect_error(eval(model_.string() + " --activations fp4"),
+               "--activations: unknown \"fp4\"; known: auto, float, int8");
 }
 
 TEST_F(EvalVerb, JudgesSeveralModelsInOneTable) {

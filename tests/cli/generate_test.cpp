@@ -14,7 +14,9 @@ namespace {
 using crumb::testing::read_file;
 using crumb::testing::run_crumb;
 using crumb::testing::TempDir;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 class GenerateVerb : public ::testing::Test {
@@ -60,7 +62,28 @@ TEST_F(GenerateVerb, ActivationsAreFloatOrInt8) {
       << "no linear of this model is quantized";
   EXPECT_THAT(generate("--activations int8 --prompt 'Once' --max-tokens 1").err,
               ::testing::HasSubstr("int8 activations are for quantized linears, and it has none"));
-  expect_error(generate("--activations int4 --prompt ''"), "--activations: unknown \"int4\"; known: float, int8");
+  expect_error(generate("--activations int4 --prompt ''"), "--activations: unknown \"int4\"; known: auto, float, int8");
+}
+
+TEST_F(GenerateVerb, WhatIsNotGivenIsFastWhereTheModelIsQuantized) {
+  const std::string codes = (dir_ / "codes").string(), eight = (dir_ / "fp8_inputs").string();
+  ASSERT_EQ(run_crumb("quantize -q " + model_.string() + " --method rtn -o " + codes).exit_code, 0);
+  const auto told = [](const std::string& model, const std::string& options) {
+    return run_crumb("generate " + model + " --prompt Once --max-tokens 2 --verbose" + options).err;
+  };
+  EXPECT_THAT(told(codes, ""),
+              HasSubstr("computed with int8 activations of quantized linears, keys and values in f16"));
+  EXPECT_THAT(told(codes, " --activations float"), HasSubstr("computed with keys and values in f16\n"));
+  EXPECT_THAT(told(codes, " --activations float --cache-type f32"), Not(HasSubstr("computed with")));
+  EXPECT_THAT(told(model_.string(), ""), HasSubstr("computed with keys and values in f16\n"));
+  EXPECT_THAT(told(model_.string(), ""), Not(HasSubstr("warning")));
+  ASSERT_EQ(
+      run_crumb("quantize -q " + model_.string() + " --method rtn --grid int --bits 8 activations.grid=fp8 -o " + eight)
+          .exit_code,
+      0);
+  EXPECT_THAT(told(eight, ""), AllOf(HasSubstr("computed with keys and values in f16\n"), Not(HasSubstr("warning"))))
+      << "it rounds its activations itself";
+  EXPECT_EQ(run_crumb("generate -q " + eight + " --prompt Once --activations int8").exit_code, 2);
 }
 
 TEST_F(GenerateVerb, VerboseSaysHowQuantizedMatricesAreHeld) {
@@ -218,12 +241,15 @@ TEST_F(GenerateVerb, APromptCacheSavesThePromptAndChangesNothing) {
   EXPECT_EQ(read_file(cache), written);
   EXPECT_GT(known(generate(base + " --prompt 'Once upon a time there was a dog.'")), 3);
   EXPECT_NE(read_file(cache), written) << "it holds the last prompt";
-  EXPECT_EQ(generate(base + prompt + " --activations int8").exit_code, 2) << "computed in another way";
+  EXPECT_EQ(generate(base + prompt + " --cache-type f32").exit_code, 2) << "computed in another way";
   testing::write_file(dir_ / "prompt.cache", "no cache");
   const auto r = generate(base + prompt);
   EXPECT_EQ(r.exit_code, 2);
   EXPECT_THAT(r.err, StartsWith("crumb: " + cache + ": "));
   EXPECT_EQ(read_file(cache), "no cache");
+  const auto nowhere = generate("--prompt Once --prompt-cache " + (dir_ / "prompt.cache" / "a").string());
+  EXPECT_EQ(nowhere.exit_code, 2);
+  EXPECT_EQ(nowhere.out, "") << "said before anything is computed";
 }
 
 TEST_F(GenerateVerb, TellsWhatItTookWhenAsked) {

@@ -5,6 +5,7 @@
 #include "core/common/thread_pool.h"
 #include "kernels/matmul.h"
 #include "tests/kernels/code_cases.h"
+#include "tests/kernels/code_kernels.h"
 
 namespace crumb::kernels {
 namespace {
@@ -16,6 +17,30 @@ using testing::RandomTokens;
 
 class CodeMatmul : public ::testing::TestWithParam<Isa> {};
 INSTANTIATE_TEST_SUITE_P(Paths, CodeMatmul, ::testing::ValuesIn(testing::isas()), testing::isa_label);
+
+struct Int8Path {
+  std::string name;
+  Isa isa;
+  testing::CodeKernel kernel = nullptr;  // in place of that of `isa`
+};
+
+std::vector<Int8Path> int8_paths() {
+  std::vector<Int8Path> paths;
+  for (const Isa isa : testing::isas()) {
+    paths.push_back({std::string(isa_name(isa)), isa});
+#if defined(__x86_64__)
+    if (isa == Isa::avx512_vnni) {
+      paths.push_back({"avx_vnni_encoded_for_avx512", isa, testing::kVnni256Kernel});
+      paths.push_back({"amx_emulated", isa, testing::kEmulatedAmxKernel});
+    }
+#endif
+  }
+  return paths;
+}
+
+class Int8CodeMatmul : public ::testing::TestWithParam<Int8Path> {};
+INSTANTIATE_TEST_SUITE_P(Paths, Int8CodeMatmul, ::testing::ValuesIn(int8_paths()),
+                         [](const auto& info) { return info.param.name; });
 
 std::vector<CodeShape> shapes() {
   std::vector<CodeShape> out;
@@ -54,10 +79,13 @@ std::string text(const CodeShape& s) {
 }
 
 std::vector<float> product(const RandomCodes& codes, const Int8Tokens& x, const float* bias, Executor& executor,
-                           Isa isa) {
+                           const Int8Path& path) {
   std::vector<float> y(static_cast<size_t>(x.tokens * codes.shape.rows), NAN);
   const CodeProduct one{codes.matrix, bias, y.data()};
-  code_matmul(x, {&one, 1}, executor, isa);
+  if (path.kernel == nullptr)
+    code_matmul(x, {&one, 1}, executor, path.isa);
+  else
+    executor.run(one.matrix.panels(), 2, [&](int64_t begin, int64_t end, int) { path.kernel(x, one, begin, end); });
   return y;
 }
 
@@ -83,7 +111,7 @@ std::vector<float> formula(const RandomCodes& codes, const Int8Tokens& x, const 
   return out;
 }
 
-TEST_P(CodeMatmul, GivesTheBitsOfTheFormula) {
+TEST_P(Int8CodeMatmul, GivesTheBitsOfTheFormula) {
   for (const auto& shape : shapes()) {
     const RandomCodes codes(shape);
     const auto bias = normal_values(shape.rows, 3);
@@ -96,7 +124,35 @@ TEST_P(CodeMatmul, GivesTheBitsOfTheFormula) {
   }
 }
 
-TEST_P(CodeMatmul, ActivationsMayHaveScalesOfTheirOwnInEveryGroup) {
+TEST_P(Int8CodeMatmul, AnyNumberOfTokensGivesTheBitsOfTheFormula) {
+  const CodeShape of_levels{
+      .bits = 4, .rows = 35, .cols = 320, .group_cols = 64, .has_minima = true, .has_levels = true};
+  for (const CodeShape& shape : {CodeShape{2, 35, 576, 576, 2}, CodeShape{2, 49, 256, 128, 1, true},
+                                 CodeShape{4, 16, 172, 172}, CodeShape{8, 50, 192, 64, 1, true}, of_levels}) {
+    const RandomCodes codes(shape);
+    const auto bias = normal_values(shape.rows, 3);
+    for (int64_t tokens = 1; tokens <= 40; ++tokens) {
+      const RandomTokens x(tokens, shape.cols, shape.cols, shape.group_cols);
+      ASSERT_EQ(product(codes, x.view, bias.data(), serial_executor(), GetParam()), formula(codes, x.view, bias.data()))
+          << text(shape) << ", " << tokens << " tokens";
+    }
+  }
+}
+
+TEST_P(Int8CodeMatmul, ManyTokensAndLongSegmentsGiveTheBitsOfTheFormula) {
+  for (const CodeShape& shape :
+       {CodeShape{2, 35, 1100, 1100, 2}, CodeShape{8, 17, 1216, 1216}, CodeShape{4, 49, 128, 64, 1, true},
+        CodeShape{2, 33, 96, 32}, CodeShape{2, 33, 160, 80}}) {
+    const RandomCodes codes(shape);
+    for (const int64_t tokens : {16, 47, 128, 129, 145, 300}) {
+      const RandomTokens x(tokens, shape.cols, shape.cols, shape.group_cols);
+      ASSERT_EQ(product(codes, x.view, nullptr, serial_executor(), GetParam()), formula(codes, x.view, nullptr))
+          << text(shape) << ", " << tokens << " tokens";
+    }
+  }
+}
+
+TEST_P(Int8CodeMatmul, ActivationsMayHaveScalesOfTheirOwnInEveryGroup) {
   for (const int64_t scale_cols : {32, 128}) {
     for (const int64_t group_cols : {32, 256, 768}) {
       const RandomCodes codes(
@@ -107,35 +163,35 @@ TEST_P(CodeMatmul, ActivationsMayHaveScalesOfTheirOwnInEveryGroup) {
   }
 }
 
-TEST_P(CodeMatmul, TheLargestCodesAndActivationsDoNotSaturate) {
+TEST_P(Int8CodeMatmul, TheLargestCodesAndActivationsDoNotSaturate) {
   for (const int bits : {2, 4, 8}) {
     for (const int only : {127, -128}) {
       const int64_t cols = kMostCodeCols;
       RandomCodes codes({.bits = bits, .rows = 17, .cols = cols, .group_cols = cols}, (1 << bits) - 1);
       codes.matrix.zero = 0;
       std::fill(codes.scales.begin(), codes.scales.end(), 1.0f);
-      RandomTokens x(9, cols, cols, cols, only);
+      RandomTokens x(17, cols, cols, cols, only);
       std::fill(x.scales.begin(), x.scales.end(), 1.0f);
       const auto y = product(codes, x.view, nullptr, serial_executor(), GetParam());
       const auto expected = static_cast<float>(cols * ((1 << bits) - 1) * only);
-      EXPECT_EQ(y, std::vector<float>(17 * 9, expected)) << bits << " bits times " << only;
+      EXPECT_EQ(y, std::vector<float>(17 * 17, expected)) << bits << " bits times " << only;
     }
   }
 }
 
-TEST_P(CodeMatmul, TheLargestLevelsOfATableDoNotSaturate) {
+TEST_P(Int8CodeMatmul, TheLargestLevelsOfATableDoNotSaturate) {
   for (const int only : {127, -128}) {
     RandomCodes codes({.bits = 4, .rows = 17, .cols = 4096, .group_cols = 4096, .has_levels = true}, 5);
     codes.matrix.zero = 0;
     std::fill(codes.scales.begin(), codes.scales.end(), 1.0f);
-    RandomTokens x(9, 4096, 4096, 4096, only);
+    RandomTokens x(17, 4096, 4096, 4096, only);
     std::fill(x.scales.begin(), x.scales.end(), 1.0f);
     const auto y = product(codes, x.view, nullptr, serial_executor(), GetParam());
-    EXPECT_EQ(y, std::vector<float>(17 * 9, static_cast<float>(4096 * 255 * only))) << only;
+    EXPECT_EQ(y, std::vector<float>(17 * 17, static_cast<float>(4096 * 255 * only))) << only;
   }
 }
 
-TEST_P(CodeMatmul, ATokenAmongOthersEqualsTheTokenAloneAndThreadsChangeNothing) {
+TEST_P(Int8CodeMatmul, ATokenAmongOthersEqualsTheTokenAloneAndThreadsChangeNothing) {
   const RandomCodes codes({.bits = 2, .rows = 500, .cols = 640, .group_cols = 128, .step = 2});
   const RandomTokens x(47, 640, 640, 128);
   ThreadPool pool(3);

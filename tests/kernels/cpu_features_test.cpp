@@ -4,16 +4,18 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <filesystem>
 
 #include "tests/testing/testing.h"
 
 namespace crumb::kernels {
 namespace {
 
-/// best_isa() asks once a process, so each value gets a process of its own.
+/// best_isa() asks once a process, so each value gets a process of its own; CRUMB_EMULATOR: what runs it.
 testing::CommandResult with_isa(const std::string& value) {
-  return testing::run_command("CRUMB_ISA=" + value + " /proc/" + std::to_string(getpid()) +
-                              "/exe --gtest_also_run_disabled_tests --gtest_filter=*PrintsTheChoice");
+  const auto self = std::filesystem::read_symlink("/proc/self/exe").string();
+  return testing::run_command("CRUMB_ISA=" + value + " " CRUMB_EMULATOR " '" + self +
+                              "' --gtest_also_run_disabled_tests --gtest_filter=*PrintsTheChoice");
 }
 
 TEST(CpuFeatures, DISABLED_PrintsTheChoice) {
@@ -29,8 +31,10 @@ TEST(CpuFeatures, EnvironmentLowersTheChoice) {
 }
 
 TEST(CpuFeatures, UnknownInstructionSetIsNamed) {
-  EXPECT_THAT(with_isa("avx1024").out,
-              ::testing::HasSubstr("error: CRUMB_ISA=avx1024: known: reference, avx2, avx512, avx512_vnni, neon"));
+  EXPECT_THAT(
+      with_isa("avx1024").out,
+      ::testing::HasSubstr(
+          "error: CRUMB_ISA=avx1024: known: reference, avx2, avx_vnni, avx512, avx512_vnni, amx, neon, neon_dotprod"));
 }
 
 TEST(CpuFeatures, AnInstructionSetOfAnotherMachineIsRefusedWithThoseOfThisOne) {
@@ -55,9 +59,11 @@ TEST(CpuFeatures, TheInstructionSetsAreThoseOfTheSystem) {
   const auto has = [&](const std::string& flag) { return flags.find(" " + flag + " ") != std::string::npos; };
   std::vector<Isa> expected{Isa::reference};
   if (has("avx2") && has("fma")) expected.push_back(Isa::avx2);
-  if (has("avx512f") && has("avx512bw") && has("avx512cd") && has("avx512dq") && has("avx512vl"))
-    expected.push_back(Isa::avx512);
-  if (expected.back() == Isa::avx512 && has("avx512_vnni")) expected.push_back(Isa::avx512_vnni);
+  if (expected.back() == Isa::avx2 && has("avx_vnni")) expected.push_back(Isa::avx_vnni);
+  const bool has_avx512 = has("avx512f") && has("avx512bw") && has("avx512cd") && has("avx512dq") && has("avx512vl");
+  if (has_avx512) expected.push_back(Isa::avx512);
+  if (has_avx512 && has("avx512_vnni")) expected.push_back(Isa::avx512_vnni);
+  if (expected.back() == Isa::avx512_vnni && has("amx_tile") && has("amx_int8")) expected.push_back(Isa::amx);
   EXPECT_EQ(std::vector<Isa>(available_isas().begin(), available_isas().end()), expected);
 #else
   GTEST_SKIP() << "reads the flags of x86";

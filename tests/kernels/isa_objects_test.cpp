@@ -30,11 +30,14 @@ TEST(IsaObjects, DefineNothingButTheirTable) {
   int64_t checked = 0;
   for (std::string object; std::getline(objects, object, ':');) {
     const std::string name = std::filesystem::path(object).filename().string();
-    const std::string table = name.starts_with("avx512_vnni") ? "kAvx512VnniTable"
-                              : name.starts_with("avx512")    ? "kAvx512Table"
-                              : name.starts_with("avx2")      ? "kAvx2Table"
-                              : name.starts_with("neon")      ? "kNeonTable"
-                                                              : "";
+    const std::string table = name.starts_with("amx.")          ? "kAmxTable"
+                              : name.starts_with("avx512_vnni") ? "kAvx512VnniTable"
+                              : name.starts_with("avx512")      ? "kAvx512Table"
+                              : name.starts_with("avx_vnni")    ? "kAvxVnniTable"
+                              : name.starts_with("avx2")        ? "kAvx2Table"
+                              : name.starts_with("neon_dot")    ? "kNeonDotprodTable"
+                              : name.starts_with("neon")        ? "kNeonTable"
+                                                                : "";
     if (table.empty()) continue;
     if (!std::filesystem::exists(object)) GTEST_SKIP() << "needs the folder it was built in: " << object;
     EXPECT_THAT(shared_symbols(object), ::testing::ElementsAre(::testing::HasSubstr("crumb::kernels::" + table)))
@@ -42,9 +45,9 @@ TEST(IsaObjects, DefineNothingButTheirTable) {
     ++checked;
   }
 #if defined(__x86_64__)
-  EXPECT_EQ(checked, 3) << CRUMB_ISA_OBJECTS;
+  EXPECT_EQ(checked, 5) << CRUMB_ISA_OBJECTS;
 #elif defined(__aarch64__)
-  EXPECT_EQ(checked, 1) << CRUMB_ISA_OBJECTS;
+  EXPECT_EQ(checked, 2) << CRUMB_ISA_OBJECTS;
 #endif
 }
 

@@ -1,3 +1,5 @@
+#include <gmock/gmock.h>
+
 #include "runtime/decoder.h"
 
 #include <algorithm>
@@ -322,6 +324,22 @@ TEST(KvCache, RefusesWhatFloat16DoesNotHold) {
             "a key or value of 70000 is beyond what float16 holds; use --cache-type f32");
   cache.put(0, 0, 0, small.data(), small.data());
   EXPECT_EQ(cache.keys(0, 0, 1), small);
+}
+
+TEST(KvCache, SaysHowMuchMemoryItWouldTakeInsteadOfTakingIt) {
+  const auto decoder = load(golden_folder("llama"));
+  const int64_t positions = int64_t{1} << 40;
+  for (const auto type : {CacheType::f32, CacheType::f16}) {
+    KvCache cache(decoder->spec(), type);
+    cache.reserve(100);
+    const int64_t held = cache.bytes();
+    EXPECT_THAT(testing::error_of([&] { cache.reserve(positions); }),
+                ::testing::MatchesRegex(
+                    "keys and values of 1099511627776 positions take .*B, .*B more than is held now; "
+                    ".*B of memory are available; use " +
+                    std::string(type == CacheType::f32 ? "--cache-type f16, or a shorter text" : "a shorter text")));
+    EXPECT_EQ(cache.bytes(), held);
+  }
 }
 
 TEST(Precision, IsNamedAndRefusesOtherNames) {

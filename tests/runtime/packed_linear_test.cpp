@@ -221,7 +221,7 @@ TEST(Activations, AreNamed) {
   EXPECT_EQ(activations_from_name("float", ""), Activations::floats);
   EXPECT_EQ(activations_from_name("int8", ""), Activations::int8);
   EXPECT_EQ(testing::error_of([] { activations_from_name("int4", "--activations"); }),
-            "--activations: unknown \"int4\"; known: float, int8");
+            "--activations: unknown \"int4\"; known: auto, float, int8");
 }
 
 TEST(PackedLinears, SayWhatTheyHoldAndRead) {

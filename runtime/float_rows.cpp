@@ -1,0 +1,119 @@
+#include "runtime/float_rows.h"
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <utility>
+#include <vector>
+
+#include "kernels/matmul.h"
+
+namespace crumb::runtime {
+namespace {
+
+using kernels::Bf16;
+
+constexpr int64_t kChunkFloats = 1 << 16;  // read at once: they stay in the cache until they are packed
+
+/// Of `rows` that a thread takes at once, in whole panels of packed weights.
+int64_t chunk_rows(int64_t cols) {
+  const int64_t panel = kernels::packed_size(1, 1);
+  return std::max<int64_t>(1, kChunkFloats / std::max<int64_t>(1, cols * panel)) * panel;
+}
+
+/// Calls body(first row, floats) for all rows, on threads.
+template <class Body>
+void for_chunks(const quant::Checkpoint& checkpoint, const quant::StoredTensor& tensor, Executor& executor,
+                const Body& body) {
+  const int64_t rows = tensor.desc.rows(), cols = tensor.desc.cols(), step = chunk_rows(cols);
+  executor.run_in_turns((rows + step - 1) / step, 1, [&](int64_t begin, int64_t end, int) {
+    thread_local std::vector<float> floats;
+    floats.resize(static_cast<size_t>(step * cols));
+    for (int64_t chunk = begin; chunk < end; ++chunk) {
+      const int64_t first = chunk * step, last = std::min(first + step, rows);
+      checkpoint.read_rows(tensor, first, last, floats.data());
+      body(first, std::span<const float>(floats).first(static_cast<size_t>((last - first) * cols)));
+    }
+  });
+}
+
+void copy_to(std::span<const float> from, float* to) { std::ranges::copy(from, to); }
+void copy_to(std::span<const float> from, Bf16* to) {
+  std::ranges::transform(from, to,
+                         [](float x) { return Bf16{static_cast<uint16_t>(std::bit_cast<uint32_t>(x) >> 16)}; });
+}
+void pack_to(std::span<const float> from, int64_t cols, float* to) {
+  kernels::pack_weights(from.data(), static_cast<int64_t>(from.size()) / cols, cols, to);
+}
+void pack_to(std::span<const float> from, int64_t cols, Bf16* to) {
+  kernels::pack_weights_bf16(from.data(), static_cast<int64_t>(from.size()) / cols, cols, to);
+}
+
+/// Where packed weights go: what the last panel holds beyond the last row is zeros.
+template <class T>
+LargeVector<T> room_for_packed(int64_t rows, int64_t cols) {
+  LargeVector<T> room(static_cast<size_t>(kernels::packed_size(rows, cols)));
+  std::fill(room.end() - std::min(kernels::packed_size(rows, cols), kernels::packed_size(1, cols)), room.end(), T{});
+  return room;
+}
+
+/// `make_room` of bfloat16 first: what is not that shows early, and then floats are read. put(floats, first row, room)
+template <class MakeRoom, class Put>
+HeldFloats read_held(const quant::Checkpoint& checkpoint, const quant::StoredTensor& tensor, Executor& executor,
+                     const MakeRoom& make_room, const Put& put) {
+  auto halves = make_room.template operator()<Bf16>();
+  std::atomic<bool> fits{true};
+  for_chunks(checkpoint, tensor, executor, [&](int64_t first, std::span<const float> floats) {
+    if (fits && are_bf16(floats))
+      put(floats, first, halves.data());
+    else
+      fits = false;
+  });
+  if (!fits) {
+    LargeVector<Bf16>().swap(halves);
+    auto whole = make_room.template operator()<float>();
+    for_chunks(checkpoint, tensor, executor,
+               [&](int64_t first, std::span<const float> floats) { put(floats, first, whole.data()); });
+    checkpoint.release_rows(tensor, 0, tensor.desc.rows());
+    return whole;
+  }
+  checkpoint.release_rows(tensor, 0, tensor.desc.rows());
+  return halves;
+}
+
+}  // namespace
+
+bool are_bf16(std::span<const float> weights) {
+  uint32_t low = 0;
+  for (const float w : weights) low |= std::bit_cast<uint32_t>(w) & 0xFFFF;
+  return low == 0;
+}
+
+HeldFloats read_rows_as_held(const quant::Checkpoint& checkpoint, const quant::StoredTensor& tensor,
+                             Executor& executor) {
+  const int64_t cols = tensor.desc.cols();
+  return read_held(
+      checkpoint, tensor, executor,
+      [&]<class T>() { return LargeVector<T>(static_cast<size_t>(tensor.desc.elements())); },
+      [&](std::span<const float> floats, int64_t first, auto* room) { copy_to(floats, room + first * cols); });
+}
+
+HeldFloats read_packed(const quant::Checkpoint& checkpoint, const quant::StoredTensor& tensor, Executor& executor) {
+  const int64_t rows = tensor.desc.rows(), cols = tensor.desc.cols();
+  return read_held(
+      checkpoint, tensor, executor, [&]<class T>() { return room_for_packed<T>(rows, cols); },
+      [&](std::span<const float> floats, int64_t first, auto* room) { pack_to(floats, cols, room + first * cols); });
+}
+
+HeldFloats pack(std::span<const float> weights, int64_t rows, int64_t cols) {
+  if (are_bf16(weights)) {
+    auto room = room_for_packed<Bf16>(rows, cols);
+    pack_to(weights, cols, room.data());
+    return room;
+  }
+  auto room = room_for_packed<float>(rows, cols);
+  pack_to(weights, cols, room.data());
+  return room;
+}
+
+}  // namespace crumb::runtime

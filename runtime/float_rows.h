@@ -1,0 +1,29 @@
+// Matrices of floats as they are read from a checkpoint, by several threads, a few rows at a time: the floats of a
+// whole matrix never exist beside what is made of them.
+#pragma once
+
+#include <span>
+#include <variant>
+
+#include "core/common/executor.h"
+#include "core/common/large_vector.h"
+#include "kernels/bf16.h"
+#include "quant/checkpoint.h"
+
+namespace crumb::runtime {
+
+/// Whether bfloat16 holds every one of them.
+bool are_bf16(std::span<const float> weights);
+
+/// In bfloat16 where that holds them all.
+using HeldFloats = std::variant<LargeVector<float>, LargeVector<kernels::Bf16>>;
+
+/// Rows one after the other.
+HeldFloats read_rows_as_held(const quant::Checkpoint& checkpoint, const quant::StoredTensor& tensor,
+                             Executor& executor);
+/// As kernels/matmul.h packs weights.
+HeldFloats read_packed(const quant::Checkpoint& checkpoint, const quant::StoredTensor& tensor, Executor& executor);
+/// The same of weights [rows, cols] that are in memory.
+HeldFloats pack(std::span<const float> weights, int64_t rows, int64_t cols);
+
+}  // namespace crumb::runtime

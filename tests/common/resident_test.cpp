@@ -1,0 +1,61 @@
+#include "core/common/resident.h"
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <vector>
+
+#include "core/common/large_vector.h"
+#include "tests/testing/testing.h"
+
+namespace crumb {
+namespace {
+
+TEST(Resident, GrowsByWhatIsWritten) {
+  const int64_t before = resident_bytes();
+  const std::vector<char> memory(64 << 20, 1);
+  EXPECT_GT(resident_bytes() - before, 48 << 20) << memory[12345];
+  EXPECT_GE(peak_resident_bytes(), resident_bytes() / 2);
+}
+
+TEST(AvailableMemory, IsWhatALimitOfAddressesLeaves) {
+#ifdef CRUMB_SANITIZED
+  GTEST_SKIP() << "sanitizers do not live under a limit on memory";
+#endif
+  EXPECT_GT(available_memory(), 1 << 20);
+  const pid_t pid = fork();
+  if (pid == 0) {
+    const rlimit limit{int64_t{4} << 30, int64_t{4} << 30};
+    setrlimit(RLIMIT_AS, &limit);
+    const int64_t available = available_memory();
+    const std::vector<char> memory(256 << 20, 1);
+    const int64_t taken = available - available_memory();
+    // The machine may have less than the limit leaves: then that is what counts, and moves as others use it.
+    _exit(available <= static_cast<int64_t>(limit.rlim_cur) && (taken > 128 << 20 || available < int64_t{3} << 30) &&
+                  memory[7] == 1
+              ? 7
+              : 8);
+  }
+  int status = 0;
+  waitpid(pid, &status, 0);
+  EXPECT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 7);
+}
+
+TEST(LargeVector, BeginsAtALineOrAHugePage) {
+  for (const size_t count : {size_t{1}, size_t{100}, size_t{3} << 20}) {
+    LargeVector<float> vector(count);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(vector.data()) % (count > 1000 ? size_t{2} << 20 : 64), 0u);
+    vector.back() = 3;
+    const auto copy = vector;
+    vector.resize(2 * count);
+    EXPECT_EQ(vector[count - 1], 3);
+    EXPECT_EQ(copy.back(), 3);
+  }
+  EXPECT_EQ(LargeVector<int>(10, 7), (LargeVector<int>(10, 7)));
+}
+
+}  // namespace
+}  // namespace crumb
