@@ -9,7 +9,8 @@ BUILD: a folder built with -DCRUMB_BENCH=ON. Two measures, which neither the loa
 * instructions of one call, counted by valgrind's callgrind, of the reference and of AVX2 (which is what valgrind knows): the difference
   between runs of one and of three calls, so that starting does not count;
 * of the wider instruction sets, from the disassembly of their object files: in each function the innermost loop with the most
-  instructions of its key (vpdpbusd of products of codes with int8, fused multiply-adds of floats), as instructions for each of these.
+  instructions of its key (vpdpbusd of products of codes with int8, fused multiply-adds of floats), as instructions for each of these; of AMX, whose tiles are multiplied around the loops that fill
+  them, the whole function.
 
 Both depend on the compiler: another version than the baseline's is said, and nothing is compared.
 """
@@ -87,12 +88,15 @@ def innermost_loops(body):
     for first, last in loops:
         if any((f, l) != (first, last) and first <= f and l <= last for f, l in loops):
             continue
-        yield [mnemonic for address, mnemonic, _ in body if first <= address <= last]
+        yield [f"{mnemonic} {operands}" for address, mnemonic, operands in body if first <= address <= last]
+
+
+def keys_in(loop, key):
+    return sum(bool(re.search(key, line)) for line in loop)
 
 
 def short(name):
-    name = name.replace("crumb::kernels::", "").replace("(anonymous namespace)::", "")
-    return re.sub(r"^\w+ (?=multiply)", "", name.split("(float")[0].split("(Int8")[0].split("(CodeTile")[0].split("(ProductOf")[0])
+    return re.sub(r"crumb::kernels::|\(anonymous namespace\)::| \[clone [^]]*\]", "", name)
 
 
 def loops(build):
@@ -104,10 +108,11 @@ def loops(build):
         for name, body in functions(object_file):
             if "multiply" not in name:
                 continue
-            best = max(innermost_loops(body), key=lambda loop: sum(bool(re.match(key, m)) for m in loop), default=[])
-            keys = sum(bool(re.match(key, m)) for m in best)
-            if keys >= (1 if file.startswith("amx") else 4):
-                result[f"{file.split('.')[0]} {short(name)}"] = round(len(best) / keys, 4)
+            whole = [f"{mnemonic} {operands}" for _, mnemonic, operands in body]
+            found = [whole] if file.startswith("amx") else list(innermost_loops(body))
+            best = max(found, key=lambda loop: keys_in(loop, key), default=[])
+            if keys_in(best, key) >= 4:
+                result[f"{file.split('.')[0]} {short(name)}"] = round(len(best) / keys_in(best, key), 4)
     return result
 
 
