@@ -65,6 +65,7 @@ TEST_F(GenerateVerb, ActivationsAreFloatOrInt8) {
   expect_error(generate("--activations int4 --prompt ''"), "--activations: unknown \"int4\"; known: auto, float, int8");
 }
 
+#ifdef CRUMB_WITH_TORCH
 TEST_F(GenerateVerb, WhatIsNotGivenIsFastWhereTheModelIsQuantized) {
   const std::string codes = (dir_ / "codes").string(), eight = (dir_ / "fp8_inputs").string();
   ASSERT_EQ(run_crumb("quantize -q " + model_.string() + " --method rtn -o " + codes).exit_code, 0);
@@ -85,6 +86,7 @@ TEST_F(GenerateVerb, WhatIsNotGivenIsFastWhereTheModelIsQuantized) {
       << "it rounds its activations itself";
   EXPECT_EQ(run_crumb("generate -q " + eight + " --prompt Once --activations int8").exit_code, 2);
 }
+#endif
 
 TEST_F(GenerateVerb, VerboseSaysHowQuantizedMatricesAreHeld) {
   const std::string gguf = (dir_ / "model.gguf").string();

@@ -53,6 +53,7 @@ class TableDecoder : public runtime::Decoder {
     std::vector<runtime::TokenId> text;
     int64_t length() const override { return static_cast<int64_t>(text.size()); }
     void truncate(int64_t length) override { text.resize(static_cast<size_t>(length)); }
+    void reserve(int64_t) override {}
     std::unique_ptr<runtime::SequenceState> fork() const override { return std::make_unique<State>(*this); }
     int64_t bytes() const override { return 0; }
   };
