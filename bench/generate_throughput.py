@@ -22,7 +22,7 @@ SHORT = "Once upon a time"
 def run_crumb(args, model, prompt, tokens):
     path, *activations = model.split(",")
     command = [args.program, "generate", path, "--json", "-q", "--threads", args.threads, "--prompt", prompt, "--max-tokens", tokens]
-    command += ["--activations", activations[0]] if activations else []
+    command += ["--cache-type", "f32", "--activations", activations[0] if activations else "float"]
     out = json.loads(subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout)
     return len(out["prompt_tokens"]), len(out["tokens"]), out["seconds"]
 

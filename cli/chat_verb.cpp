@@ -56,7 +56,7 @@ class Conversation {
           obey(message);
         else
           answer(message);
-      } catch (const UserError& error) {
+      } catch (const Error& error) {  // a text too long, no memory for it: the conversation stays
         if (!has_terminal_) throw;
         print_error(error.messages());
       }

@@ -153,11 +153,13 @@ void check_job(const BenchJob& job) {
 struct Known {
   int64_t context_length = 0;
   bool is_quantized = false;
+  Activations automatic = Activations::floats;  // what that is for it
 };
 
 Known know(const NamedModel& model) {
   const auto checkpoint = quant::open_checkpoint(model.path);
-  return {checkpoint->spec().context_length, runtime::has_quantized_linears(*checkpoint)};
+  return {checkpoint->spec().context_length, runtime::has_quantized_linears(*checkpoint),
+          runtime::resolved(Activations::automatic, *checkpoint)};
 }
 
 void check_lengths(const BenchJob& job, const NamedModel& model, const Known& known) {
@@ -255,12 +257,18 @@ class Bench {
     }
   }
 
+  /// Those asked for, each once.
   std::vector<Activations> activations_of(const NamedModel& model, const Known& known) const {
-    const bool asks_int8 = std::ranges::count(job_.activations, Activations::int8) > 0;
-    if (known.is_quantized || (!asks_int8 && job_.activations.size() == 1)) return job_.activations;
-    if (!asks_int8) return {Activations::floats};
-    log_warning("{} has no quantized linears: measured with float activations alone", model.path.string());
-    return {Activations::floats};
+    std::vector<Activations> result;
+    for (const Activations asked : job_.activations) {
+      Activations activations = asked == Activations::automatic ? known.automatic : asked;
+      if (activations == Activations::int8 && !known.is_quantized) {
+        log_warning("{} has no quantized linears: measured with float activations alone", model.path.string());
+        activations = Activations::floats;
+      }
+      if (std::ranges::find(result, activations) == result.end()) result.push_back(activations);
+    }
+    return result;
   }
 
   /// Each measurement of all models side by side; another one begins in each round.

@@ -67,8 +67,7 @@ Chat::Chat(const ChatJob& job) : job_(job), loading_(loading_with(job.threads)) 
   draft_ = load_draft(job_.draft, job_.precision, loading_);
   for (const auto& named : job_.models) {
     auto model = load_model(named.path, job_.precision, loading_);
-    const bool is_itself = named.path == job_.draft.model && draft_.model.precision == model.precision;
-    const bool is_drafted = draft_ && !is_itself;
+    const bool is_drafted = draft_ && !is_same(draft_.model, model);
     if (is_drafted) check_draft(draft_.model, model);
     speakers_.push_back(std::make_unique<Speaker>(named, std::move(model), is_drafted ? draft_.draft.get() : nullptr));
   }
@@ -174,7 +173,7 @@ ChatAnswer Chat::say(const std::string& text, const std::function<void(const std
   out.tokens = static_cast<int64_t>(result.tokens.size());
   out.prefill_seconds = result.prefill_seconds;
   out.decode_seconds = result.decode_seconds;
-  if (job_.reports_draft) out.draft = report_draft(result, speaker_->session);
+  if (job_.reports_draft) out.draft = report_draft(result, speaker_->session, stop);
   messages_.push_back({"user", message});
   messages_.push_back({"assistant", out.text});
   return out;

@@ -1,6 +1,7 @@
 #include "jobs/draft.h"
 
 #include "core/common/error.h"
+#include "core/common/file.h"
 
 namespace crumb::jobs {
 
@@ -28,10 +29,16 @@ void check_draft(const RunningModel& draft, const RunningModel& model) {
               holds, other, needed);
 }
 
-std::optional<DraftReport> report_draft(const runtime::Continuation& result, runtime::Session& session) {
+bool is_same(const RunningModel& draft, const RunningModel& model) {
+  return canonical_path(draft.checkpoint->path()) == canonical_path(model.checkpoint->path()) &&
+         draft.precision == model.precision;
+}
+
+std::optional<DraftReport> report_draft(const runtime::Continuation& result, runtime::Session& session,
+                                        const std::atomic<bool>* stop) {
   if (result.speculation.passes == 0) return std::nullopt;
   return DraftReport{result.speculation, rate_of(static_cast<int64_t>(result.tokens.size()) - 1, result.decode_seconds),
-                     rate_of(1, session.token_seconds())};
+                     rate_of(1, session.token_seconds(stop))};
 }
 
 }  // namespace crumb::jobs

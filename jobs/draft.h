@@ -1,7 +1,9 @@
 // A model that drafts for the model of a job (runtime/speculation.h).
 #pragma once
 
+#include <atomic>
 #include <memory>
+#include <optional>
 
 #include "core/common/file.h"
 #include "jobs/running_model.h"
@@ -28,6 +30,9 @@ RunningDraft load_draft(const DraftChoice& choice, const runtime::Precision& pre
 /// UserError that names both, unless the vocabularies are the same and the draft holds as long a text.
 void check_draft(const RunningModel& draft, const RunningModel& model);
 
+/// Whether both are one model with one precision: such a draft says what the model says, and only takes time.
+bool is_same(const RunningModel& draft, const RunningModel& model);
+
 /// What a draft was worth.
 struct DraftReport {
   runtime::SpeculationCounts counts;
@@ -36,7 +41,8 @@ struct DraftReport {
 
   double speed_up() const { return tokens_per_second / without_draft; }
 };
-/// Nothing where no token was drafted. Takes a few passes of one token.
-std::optional<DraftReport> report_draft(const runtime::Continuation& result, runtime::Session& session);
+/// Nothing where no token was drafted. Takes a few passes of one token, between which `stop` is asked (null: never).
+std::optional<DraftReport> report_draft(const runtime::Continuation& result, runtime::Session& session,
+                                        const std::atomic<bool>* stop = nullptr);
 
 }  // namespace crumb::jobs

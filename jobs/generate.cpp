@@ -132,6 +132,9 @@ PromptResult continue_prompt(const PromptJob& job, const std::function<void(cons
   const RunningModel model = load_model(job.model, job.precision, loading);
   const RunningDraft draft = load_draft(job.draft, job.precision, loading);
   if (draft) check_draft(draft.model, model);
+  const bool is_drafted = draft && !is_same(draft.model, model);
+  if (draft && !is_drafted)
+    log_warning("--draft: {} drafts for itself, which would only take time; it is left out", job.model.string());
   PromptResult out;
   out.load_seconds = model.load_seconds + draft.model.load_seconds;
   out.shared_bytes = loading.pool->shared_bytes();
@@ -150,7 +153,7 @@ PromptResult continue_prompt(const PromptJob& job, const std::function<void(cons
     show(piece);
   };
   const Stopwatch watch;
-  runtime::Session session(*model.decoder, draft.draft.get());
+  runtime::Session session(*model.decoder, is_drafted ? draft.draft.get() : nullptr);
   const bool has_cache = !job.prompt_cache.empty();
   if (has_cache && is_there(job.prompt_cache)) session.load(job.prompt_cache, cache_identity(model));
   const bool is_cached = begins_with(session.seen(), out.prompt_tokens);

@@ -1,5 +1,6 @@
 #include "quant/quantized_tensor.h"
 
+#include <bit>
 #include <cstring>
 
 #include "core/common/error.h"
@@ -65,6 +66,7 @@ constexpr uint64_t spread(uint64_t x, int bits, int lane, uint64_t lanes) {
 /// Eight codes, which fill kBits bytes: halves, quarters and single codes are moved to where their bytes begin.
 template <int kBits>
 uint64_t spread_eight(const uint8_t* packed) {
+  static_assert(std::endian::native == std::endian::little);
   uint64_t x = 0;
   std::memcpy(&x, packed, kBits);
   x = spread(x, 4 * kBits, 64, 1);

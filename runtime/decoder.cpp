@@ -60,6 +60,7 @@ class FloatDecoder : public Decoder {
   FloatDecoder(const quant::Checkpoint& checkpoint, std::shared_ptr<Executor> executor, const LinearMaker& make_linear,
                CacheType cache, WeightPool* pool)
       : spec_(checkpoint.spec()), executor_(std::move(executor)), cache_(cache) {
+    if (pool != nullptr) pool->begin_model();
     const Loader loader{checkpoint, make_linear, pool, *executor_};
     for (int i = 0; i < static_cast<int>(spec_.num_layers()); ++i) layers_.push_back(load_layer(loader, i));
     final_norm_ = loader.floats(checkpoint.tensor({Slot::final_norm}));

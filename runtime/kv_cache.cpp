@@ -65,25 +65,27 @@ int64_t KvCache::bytes() const {
 }
 
 /// Layer by layer the old is copied to the new, so that only one lies there twice.
-void KvCache::check_memory_for(int64_t capacity) const {
+int64_t KvCache::needed_for(int64_t capacity) const {
   int64_t total = 0, largest = 0;
   for (const auto& layer : layers_) {
     total += bytes_of(layer, capacity);
     largest = std::max(largest, bytes_of(layer, capacity_));
   }
-  const int64_t needed = total - bytes() + largest, available = available_memory();
-  if (needed <= available) return;
-  const bool is_float = !layers_.empty() && std::holds_alternative<Data<float>>(layers_.front().data);
-  run_error("keys and values of {} positions take {}, {} more than is held now; {} of memory are available; use {}",
-            capacity, format_bytes(total), format_bytes(needed), format_bytes(available),
-            is_float ? "--cache-type f16, or a shorter text" : "a shorter text");
+  return total - bytes() + largest;
 }
 
 void KvCache::reserve(int64_t length) {
   if (length <= capacity_) return;
   const int64_t wanted = std::max(length, std::min(limit_, std::max(kFirstCapacity, 2 * capacity_)));
-  const int64_t capacity = whole_panels(wanted);
-  check_memory_for(capacity);
+  const int64_t available = available_memory();
+  int64_t capacity = whole_panels(wanted);
+  if (needed_for(capacity) > available) capacity = whole_panels(length);  // room for more is a wish
+  if (const int64_t needed = needed_for(capacity); needed > available) {
+    const bool is_float = !layers_.empty() && std::holds_alternative<Data<float>>(layers_.front().data);
+    run_error("keys and values of {} positions take {} more than is held now; {} of memory are available; use {}",
+              capacity, format_bytes(needed), format_bytes(available),
+              is_float ? "--cache-type f16, or a shorter text" : "a shorter text");
+  }
   for (auto& layer : layers_) {
     const int64_t old_stride = capacity_ * layer.head_dim, stride = capacity * layer.head_dim;
     const int64_t used = whole_panels(length_) * layer.head_dim;

@@ -55,7 +55,8 @@ class KvCache : public SequenceState {
   const Layer& layer_of(int64_t index) const { return layers_[static_cast<size_t>(index)]; }
   /// Of keys and values with so many positions.
   static int64_t bytes_of(const Layer& layer, int64_t capacity);
-  void check_memory_for(int64_t capacity) const;
+  /// That making room for so many positions takes beyond what is held.
+  int64_t needed_for(int64_t capacity) const;
   int64_t offset(const Layer& layer, int64_t kv_head) const { return kv_head * capacity_ * layer.head_dim; }
 
   std::vector<Layer> layers_;

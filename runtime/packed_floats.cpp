@@ -21,15 +21,15 @@ int64_t chunk_rows(int64_t cols) {
   return std::max<int64_t>(1, kChunkFloats / std::max<int64_t>(1, cols * panel)) * panel;
 }
 
-/// Calls body(first row, floats) for all rows, on threads.
+/// Calls body(first row, floats) for all rows, on threads, as long as `goes_on`.
 template <class Body>
 void for_chunks(const quant::Checkpoint& checkpoint, const quant::StoredTensor& tensor, Executor& executor,
-                const Body& body) {
+                const std::atomic<bool>& goes_on, const Body& body) {
   const int64_t rows = tensor.desc.rows(), cols = tensor.desc.cols(), step = chunk_rows(cols);
   executor.run_in_turns((rows + step - 1) / step, 1, [&](int64_t begin, int64_t end, int) {
     thread_local std::vector<float> floats;
     floats.resize(static_cast<size_t>(step * cols));
-    for (int64_t chunk = begin; chunk < end; ++chunk) {
+    for (int64_t chunk = begin; chunk < end && goes_on; ++chunk) {
       const int64_t first = chunk * step, last = std::min(first + step, rows);
       checkpoint.read_rows(tensor, first, last, floats.data());
       body(first, std::span<const float>(floats).first(static_cast<size_t>((last - first) * cols)));
@@ -58,8 +58,8 @@ bool pack_chunks(const quant::Checkpoint& checkpoint, const quant::StoredTensor&
                  const Check& check, LargeVector<T>& room) {
   const int64_t cols = tensor.desc.cols();
   std::atomic<bool> fits{true};
-  for_chunks(checkpoint, tensor, executor, [&](int64_t first, std::span<const float> floats) {
-    if (fits && check(floats))
+  for_chunks(checkpoint, tensor, executor, fits, [&](int64_t first, std::span<const float> floats) {
+    if (check(floats))
       pack_to(floats, cols, room.data() + first * cols);
     else
       fits = false;
@@ -79,6 +79,7 @@ HeldFloats read_packed(const quant::Checkpoint& checkpoint, const quant::StoredT
   const int64_t rows = tensor.desc.rows(), cols = tensor.desc.cols();
   HeldFloats result = room_for_packed<Bf16>(rows, cols);
   if (!pack_chunks(checkpoint, tensor, executor, are_bf16, std::get<LargeVector<Bf16>>(result))) {
+    result = HeldFloats();  // the room of bfloat16 is given back before that of floats is taken
     result = room_for_packed<float>(rows, cols);
     const auto all = [](std::span<const float>) { return true; };
     pack_chunks(checkpoint, tensor, executor, all, std::get<LargeVector<float>>(result));

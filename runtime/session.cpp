@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "core/common/error.h"
+#include "core/common/log.h"
 #include "core/common/progress.h"
 #include "core/common/spread.h"
 
@@ -65,7 +66,12 @@ std::vector<TokenId> Session::next_tokens(const ContinueRequest& request, const 
   std::vector<Proposal> proposals;
   if (draft_ != nullptr) {
     const Stopwatch watch;
-    proposals = draft_->propose(text, room - static_cast<int64_t>(position) - 1, options, stream, position, stop);
+    try {
+      proposals = draft_->propose(text, room - static_cast<int64_t>(position) - 1, options, stream, position, stop);
+    } catch (const RunError& error) {  // keys beyond float16, no memory: the text does not need it
+      log_warning("the draft is left out: {}", error.what());
+      draft_ = nullptr;
+    }
     out.speculation.draft_seconds += watch.seconds();
   }
   const size_t known = text_.size();
@@ -96,12 +102,12 @@ std::vector<TokenId> Session::next_tokens(const ContinueRequest& request, const 
   return next;
 }
 
-double Session::token_seconds() {
+double Session::token_seconds(const std::atomic<bool>* stop) {
   constexpr int kPasses = 5;
   CRUMB_ASSERT(text_.size() > 0);
   const TokenId last = text_.tokens().back();
   std::vector<double> seconds;
-  for (int i = 0; i < kPasses; ++i) {
+  for (int i = 0; i < kPasses && (i == 0 || stop == nullptr || !*stop); ++i) {
     text_.truncate(text_.size() - 1);
     const Stopwatch watch;
     text_.append({&last, 1}, [](size_t, std::span<const float>) {});

@@ -43,8 +43,9 @@ class Session {
   Continuation go_on(const ContinueRequest& request, const SamplingOptions& options,
                      const std::function<bool(TokenId)>& on_token, const std::atomic<bool>* stop = nullptr);
 
-  /// Of a pass of one token, the last one once more: what a token costs without a draft. The median of a few.
-  double token_seconds();
+  /// Of a pass of one token, the last one once more: what a token costs without a draft. The median of a few; `stop`
+  /// (null: never) ends it after the first.
+  double token_seconds(const std::atomic<bool>* stop = nullptr);
 
   /// Tokens that the model has seen.
   const std::vector<TokenId>& seen() const { return text_.tokens(); }

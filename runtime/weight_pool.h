@@ -24,26 +24,33 @@ int64_t bytes_of(const std::vector<T, A>& values) {
 /// linears that are held in the same form with the same values. It owns nothing; models may go in any order.
 class WeightPool {
  public:
+  /// What is held from now on is of another model.
+  void begin_model() { ++model_; }
   /// `value`, or what is held already and has the same bits: same_bits(T, T) and bytes_of(T) are looked up. Two that
   /// differ do so early, so comparing with all takes no time.
   template <class T>
   std::shared_ptr<const T> hold(std::shared_ptr<const T> value) {
     auto& held = held_[typeid(T)];
-    for (const auto& other : held) {
+    for (const auto& [other, model] : held) {
       const auto same = std::static_pointer_cast<const T>(other.lock());
       if (same == nullptr || !same_bits(*same, *value)) continue;
-      shared_bytes_ += bytes_of(*same);
+      if (model != model_) shared_bytes_ += bytes_of(*same);
       return same;
     }
-    held.push_back(value);
+    held.push_back({value, model_});
     return value;
   }
 
-  /// That would have been held once more.
+  /// Of one model, that would have been held once more for another.
   int64_t shared_bytes() const { return shared_bytes_; }
 
  private:
-  std::map<std::type_index, std::vector<std::weak_ptr<const void>>> held_;
+  struct Held {
+    std::weak_ptr<const void> value;
+    int model;
+  };
+  std::map<std::type_index, std::vector<Held>> held_;
+  int model_ = 0;
   int64_t shared_bytes_ = 0;
 };
 

@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <fstream>
+#include <initializer_list>
 #include <limits>
 #include <string>
+#include <string_view>
 
 namespace crumb {
 namespace {
@@ -30,17 +32,32 @@ int64_t available_in_machine() {
   return kUnknown;
 }
 
-/// As a container sees its own: what it may use less what it does, of which the cache of files gives way.
-int64_t available_in_group() {
-  const int64_t most = number_in("/sys/fs/cgroup/memory.max"), used = number_in("/sys/fs/cgroup/memory.current");
+/// Of a control group, as a container sees its own: what it may use less what it does, of which caches give way.
+struct GroupFiles {
+  const char *most, *used, *details;
+  std::initializer_list<std::string_view> caches;  // in `details`
+};
+int64_t available_in(const GroupFiles& group) {
+  const int64_t most = number_in(group.most), used = number_in(group.used);
   if (most == kUnknown || used == kUnknown) return kUnknown;
-  std::ifstream file("/sys/fs/cgroup/memory.stat");
+  std::ifstream file(group.details);
   std::string name;
-  int64_t bytes = 0, files = 0;
+  int64_t bytes = 0, caches = 0;
   while (file >> name >> bytes) {
-    if (name == "inactive_file" || name == "active_file") files += bytes;
+    if (std::ranges::find(group.caches, name) != group.caches.end()) caches += bytes;
   }
-  return std::max<int64_t>(0, most - used + files);
+  return std::max<int64_t>(0, most - used + caches);
+}
+int64_t available_in_group() {
+  const int64_t unified = available_in({"/sys/fs/cgroup/memory.max",
+                                        "/sys/fs/cgroup/memory.current",
+                                        "/sys/fs/cgroup/memory.stat",
+                                        {"inactive_file", "active_file", "slab_reclaimable"}});
+  const int64_t older = available_in({"/sys/fs/cgroup/memory/memory.limit_in_bytes",
+                                      "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+                                      "/sys/fs/cgroup/memory/memory.stat",
+                                      {"total_inactive_file", "total_active_file"}});
+  return std::min(unified, older);
 }
 
 int64_t available_addresses() {

@@ -10,7 +10,8 @@ int64_t resident_bytes();
 int64_t peak_resident_bytes();
 
 /// What this process may still take without being killed or refused: the least of what the machine calls available, the
-/// room in its control group and its limit of address space (ulimit -v). The largest number where nothing tells.
+/// room in its control group and its limit of address space (ulimit -v). Swap does not count: what is computed with
+/// lies in memory or takes forever. The largest number where nothing tells.
 int64_t available_memory();
 
 }  // namespace crumb

@@ -159,8 +159,14 @@ TEST_F(GenerateVerb, ADraftWithASeedIsRepeatableAndUsesThePromptCache) {
 }
 
 TEST_F(GenerateVerb, VerboseSaysWhatADraftWasWorthAndWhatIsShared) {
-  const auto told = run_crumb("generate " + model_.string() +
-                              " --prompt 'Once upon a time' --max-tokens 40 --verbose --draft " + model_.string());
+  const Path copy = dir_ / "copy";
+  testing::fs::copy(model_, copy, testing::fs::copy_options::recursive);
+  const std::string base =
+      "generate " + model_.string() + " --prompt 'Once upon a time' --max-tokens 40 --verbose --draft ";
+  const auto told = run_crumb(base + copy.string()), itself = run_crumb(base + model_.string());
+  EXPECT_THAT(itself.err, HasSubstr("warning: --draft: " + model_.string() +
+                                    " drafts for itself, which would only take time; it is left out\n"));
+  EXPECT_EQ(itself.out, told.out);
   EXPECT_THAT(told.err,
               ::testing::ContainsRegex(
                   "1\\.[0-9]+ MB of weights are in both models\n"

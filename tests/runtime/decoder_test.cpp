@@ -335,7 +335,7 @@ TEST(KvCache, SaysHowMuchMemoryItWouldTakeInsteadOfTakingIt) {
     const int64_t held = cache.bytes();
     EXPECT_THAT(testing::error_of([&] { cache.reserve(positions); }),
                 ::testing::MatchesRegex(
-                    "keys and values of 1099511627776 positions take .*B, .*B more than is held now; "
+                    "keys and values of 1099511627776 positions take .*B more than is held now; "
                     ".*B of memory are available; use " +
                     std::string(type == CacheType::f32 ? "--cache-type f16, or a shorter text" : "a shorter text")));
     EXPECT_EQ(cache.bytes(), held);

@@ -24,6 +24,9 @@ TEST(WeightPool, HoldsOnceWhatHasTheSameBits) {
   const auto hold = [&](std::vector<float> values) { return hold_in(&pool, std::move(values)); };
   const auto first = hold({1, 2, 3}), again = hold({1, 2, 3});
   EXPECT_EQ(first, again);
+  EXPECT_EQ(pool.shared_bytes(), 0) << "within one model";
+  pool.begin_model();
+  EXPECT_EQ(hold({1, 2, 3}), first);
   EXPECT_EQ(pool.shared_bytes(), 12);
   EXPECT_NE(hold({1, 2, 4}), first);
   EXPECT_NE(hold({1, 2}), first);
