@@ -46,7 +46,7 @@ int64_t available_in(const GroupFiles& group) {
   while (file >> name >> bytes) {
     if (std::ranges::find(group.caches, name) != group.caches.end()) caches += bytes;
   }
-  return std::max<int64_t>(0, most - used + caches);
+  return room_in_group(most, used, caches);
 }
 int64_t available_in_group() {
   const int64_t unified = available_in({"/sys/fs/cgroup/memory.max",
@@ -68,6 +68,10 @@ int64_t available_addresses() {
 }
 
 }  // namespace
+
+int64_t room_in_group(int64_t most, int64_t used, int64_t caches) {
+  return std::max<int64_t>(0, most - std::max<int64_t>(0, used - caches));
+}
 
 int64_t available_memory() { return std::min({available_in_machine(), available_in_group(), available_addresses()}); }
 

@@ -13,5 +13,8 @@ int64_t peak_resident_bytes();
 /// room in its control group and its limit of address space (ulimit -v). Swap does not count: what is computed with
 /// lies in memory or takes forever. The largest number where nothing tells.
 int64_t available_memory();
+/// That a control group leaves: it may use `most` (near the largest number where nothing limits it), and uses `used`,
+/// of which `caches` give way. The two are counted at different moments: caches may be more than what is used.
+int64_t room_in_group(int64_t most, int64_t used, int64_t caches);
 
 }  // namespace crumb

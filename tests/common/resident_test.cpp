@@ -44,6 +44,14 @@ TEST(AvailableMemory, IsWhatALimitOfAddressesLeaves) {
   EXPECT_EQ(WEXITSTATUS(status), 7);
 }
 
+TEST(AvailableMemory, OfAControlGroupIsWhatIsNotUsedByMoreThanCaches) {
+  constexpr int64_t kUnlimited = 0x7FFFFFFFFFFFF000;  // what the system writes for no limit: near the largest number
+  EXPECT_EQ(room_in_group(1000, 600, 100), 500);
+  EXPECT_EQ(room_in_group(1000, 1600, 100), 0);
+  EXPECT_EQ(room_in_group(1000, 600, 700), 1000);
+  EXPECT_EQ(room_in_group(kUnlimited, 1 << 20, 2 << 20), kUnlimited);
+}
+
 TEST(LargeVector, BeginsAtALineOrAHugePage) {
   for (const size_t count : {size_t{1}, size_t{100}, size_t{3} << 20}) {
     LargeVector<float> vector(count);
