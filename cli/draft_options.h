@@ -28,8 +28,7 @@ inline CLI::Option* add_draft(CLI::App& app, DraftArguments& draft, const std::s
 inline void print_draft(const jobs::DraftReport& report) {
   log_info(
       "draft: {} of {} tokens accepted ({:.0f} %), {:.2f} tokens a pass of the model; {:.1f} tokens/s, {:.1f} without "
-      "a "
-      "draft: {:.2f}x; {:.2f} s went into drafting",
+      "a draft: {:.2f}x; {:.2f} s went into drafting",
       report.counts.accepted, report.counts.proposed, 100 * report.counts.acceptance(), report.counts.tokens_per_pass(),
       report.tokens_per_second, report.without_draft, report.speed_up(), report.counts.draft_seconds);
 }

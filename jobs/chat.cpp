@@ -60,6 +60,7 @@ Chat::Speaker::Speaker(const NamedModel& named, RunningModel running, runtime::D
 Chat::Chat(const ChatJob& job) : job_(job), loading_(loading_with(job.threads)) {
   runtime::StopStrings{job.stops};  // refuses what is none before anything is asked
   if (job_.system) job_.system = text::checked_text(*job_.system, "--system");
+  check_prompt_cache(job_.prompt_cache);
   CRUMB_CHECK(!job_.models.empty(), "chat: give a model");
   require_names_apart(job_.models);
   const auto listed = std::ranges::find(job_.models, job_.draft.model.string(), &NamedModel::name);
@@ -72,12 +73,8 @@ Chat::Chat(const ChatJob& job) : job_(job), loading_(loading_with(job.threads)) 
     speakers_.push_back(std::make_unique<Speaker>(named, std::move(model), is_drafted ? draft_.draft.get() : nullptr));
   }
   speaker_ = speakers_.front().get();
-  if (!job_.prompt_cache.empty()) {
-    if (is_there(job_.prompt_cache))
-      speaker_->session.load(job_.prompt_cache, cache_identity(speaker_->model));
-    else
-      require_new_file(job_.prompt_cache, false);  // not found out at the end
-  }
+  if (!job_.prompt_cache.empty() && is_there(job_.prompt_cache))
+    speaker_->session.load(job_.prompt_cache, cache_identity(speaker_->model));
   reset();
 }
 

@@ -127,7 +127,7 @@ double PromptResult::decode_rate() const {
 
 PromptResult continue_prompt(const PromptJob& job, const std::function<void(const std::string&)>& show) {
   runtime::StopStrings stops(job.stops);
-  if (!job.prompt_cache.empty() && !is_there(job.prompt_cache)) require_new_file(job.prompt_cache, false);
+  check_prompt_cache(job.prompt_cache);
   const Loading loading = loading_with(job.threads);
   const RunningModel model = load_model(job.model, job.precision, loading);
   const RunningDraft draft = load_draft(job.draft, job.precision, loading);

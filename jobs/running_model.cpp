@@ -55,6 +55,10 @@ std::string cache_identity(const RunningModel& model) {
                      kernels::isa_name(kernels::best_isa()));
 }
 
+void check_prompt_cache(const Path& file) {
+  if (!file.empty() && !is_there(file)) require_new_file(file, false);
+}
+
 runtime::SamplingOptions sampling_options(const SamplingChoice& choice, const RunningModel& model,
                                           double default_temperature) {
   return {.temperature = choice.temperature.value_or(default_temperature),

@@ -62,6 +62,9 @@ std::vector<tokenizer::TokenId> document_ends(const RunningModel& model);
 /// and the instruction set, which decides the last bits of what is computed.
 std::string cache_identity(const RunningModel& model);
 
+/// Before anything is computed: UserError where the file is not there and cannot be made. "": none.
+void check_prompt_cache(const Path& file);
+
 runtime::SamplingOptions sampling_options(const SamplingChoice& choice, const RunningModel& model,
                                           double default_temperature);
 

@@ -44,6 +44,13 @@ void pack_to(std::span<const float> from, int64_t cols, Bf16* to) {
   kernels::pack_weights_bf16(from.data(), static_cast<int64_t>(from.size()) / cols, cols, to);
 }
 
+/// Whether bfloat16 holds every one of them.
+bool are_bf16(std::span<const float> weights) {
+  uint32_t low = 0;
+  for (const float w : weights) low |= std::bit_cast<uint32_t>(w) & 0xFFFF;
+  return low == 0;
+}
+
 /// Where packed weights go: what the last panel holds beyond the last row is zeros.
 template <class T>
 LargeVector<T> room_for_packed(int64_t rows, int64_t cols) {
@@ -69,12 +76,6 @@ bool pack_chunks(const quant::Checkpoint& checkpoint, const quant::StoredTensor&
 
 }  // namespace
 
-bool are_bf16(std::span<const float> weights) {
-  uint32_t low = 0;
-  for (const float w : weights) low |= std::bit_cast<uint32_t>(w) & 0xFFFF;
-  return low == 0;
-}
-
 HeldFloats read_packed(const quant::Checkpoint& checkpoint, const quant::StoredTensor& tensor, Executor& executor) {
   const int64_t rows = tensor.desc.rows(), cols = tensor.desc.cols();
   HeldFloats result = room_for_packed<Bf16>(rows, cols);
@@ -89,14 +90,11 @@ HeldFloats read_packed(const quant::Checkpoint& checkpoint, const quant::StoredT
 }
 
 HeldFloats pack(std::span<const float> weights, int64_t rows, int64_t cols) {
-  if (are_bf16(weights)) {
-    auto room = room_for_packed<Bf16>(rows, cols);
+  const auto as = [&]<class T>(LargeVector<T> room) -> HeldFloats {
     pack_to(weights, cols, room.data());
     return room;
-  }
-  auto room = room_for_packed<float>(rows, cols);
-  pack_to(weights, cols, room.data());
-  return room;
+  };
+  return are_bf16(weights) ? as(room_for_packed<Bf16>(rows, cols)) : as(room_for_packed<float>(rows, cols));
 }
 
 }  // namespace crumb::runtime

@@ -12,9 +12,6 @@
 
 namespace crumb::runtime {
 
-/// Whether bfloat16 holds every one of them.
-bool are_bf16(std::span<const float> weights);
-
 /// In bfloat16 where that holds them all.
 using HeldFloats = std::variant<LargeVector<float>, LargeVector<kernels::Bf16>>;
 
