@@ -43,7 +43,8 @@ MemoryEstimate estimate_memory(const TrainJob& job, const arch::DecoderSpec& spe
   const int64_t tokens = plan.micro_windows * plan.sequence_length;
   memory.activations = tokens * activation_bytes(spec);
   memory.logits = (has_teacher(job) ? 3 : 2) * kFloat *
-                  std::min(kernels::logit_chunk(job.objective.chunk_tokens, spec.vocab_size), tokens) * spec.vocab_size;
+                  std::min(kernels::logit_chunk(job.objective.chunk_tokens, spec.vocab_size, !uses_cuda(job)), tokens) *
+                  spec.vocab_size;
   return memory;
 }
 

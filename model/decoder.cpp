@@ -33,10 +33,10 @@ class FloatLinear : public LinearModule {
   torch::Tensor effective_weight() override { return weight.detach(); }
 };
 
-/// Layers that share rotary table and window share a context; a pass builds each once.
+/// Layers that share rotary table and window share a context; each is built once.
 std::vector<BlockContext> make_contexts(const std::vector<arch::LayerSpec>& layers, int64_t tokens,
-                                        const BlockContext& common, torch::Device device) {
-  std::vector<BlockContext> contexts(layers.size(), common);
+                                        torch::Device device) {
+  std::vector<BlockContext> contexts(layers.size());
   for (size_t i = 0; i < layers.size(); ++i) {
     const arch::RopeSpec& rope = layers[i].rope;
     size_t same_rope = 0, same_window = 0;  // first layers with the same settings
@@ -92,11 +92,26 @@ torch::Tensor Decoder::small(const torch::Tensor& parameter) const {
   return round_small_tensors ? round_to_bf16(parameter) : parameter;
 }
 
+struct Decoder::Contexts {
+  int64_t tokens;
+  torch::Device device;
+  std::vector<BlockContext> of_layers;
+};
+
+const std::vector<BlockContext>& Decoder::contexts_for(int64_t tokens, torch::Device device) {
+  if (contexts_ == nullptr || contexts_->tokens != tokens || contexts_->device != device)
+    contexts_ = std::make_shared<Contexts>(Contexts{tokens, device, make_contexts(spec_.layers, tokens, device)});
+  for (BlockContext& context : contexts_->of_layers) {
+    context.compute = compute;
+    context.round_small_tensors = round_small_tensors;
+  }
+  return contexts_->of_layers;
+}
+
 DecoderOutput Decoder::forward(const torch::Tensor& ids, const std::vector<int>& wanted_layers) {
   CRUMB_ASSERT(ids.dim() == 2 && ids.scalar_type() == torch::kInt64);
   const std::set<int> wanted(wanted_layers.begin(), wanted_layers.end());
-  const BlockContext common{.rotary = {}, .mask = {}, .compute = compute, .round_small_tensors = round_small_tensors};
-  const auto contexts = make_contexts(spec_.layers, ids.size(1), common, ids.device());
+  const auto& contexts = contexts_for(ids.size(1), ids.device());
   DecoderOutput out;
   out.compute = compute;
   torch::Tensor x = torch::embedding(embedding_, ids);

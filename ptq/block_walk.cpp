@@ -9,7 +9,7 @@
 #include "core/common/error.h"
 #include "core/common/log.h"
 #include "core/common/progress.h"
-#include "kernels/torch/executor.h"
+#include "kernels/torch/where.h"
 #include "ptq/gram.h"
 #include "ptq/row_walk.h"
 #include "quant/codes_parts.h"

@@ -1,7 +1,7 @@
 #include "ptq/gptq.h"
 
 #include "core/common/log.h"
-#include "kernels/torch/executor.h"
+#include "kernels/torch/where.h"
 #include "ptq/block_walk.h"
 #include "ptq/feedback.h"
 #include "quant/scale_search.h"

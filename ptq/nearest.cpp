@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "kernels/torch/executor.h"
+#include "kernels/torch/where.h"
 #include "ptq/block_walk.h"
 #include "quant/scale_search.h"
 

@@ -44,8 +44,9 @@ SeqLinearImpl::SeqLinearImpl(const torch::nn::Linear& linear, const SeqOptions& 
     : SeqLinearImpl(as_master(linear->weight), as_master(linear->bias), options) {}
 
 torch::Tensor SeqLinearImpl::forward(const torch::Tensor& x) {
-  const torch::Tensor levels = kernels::seq_fake_quantize(weight, log_scale, options_.group_size, options_.outside);
-  return torch::linear(x, levels.to(x.scalar_type()), effective_bias(x.scalar_type()));
+  const torch::Tensor levels =
+      kernels::seq_fake_quantize(weight, log_scale, options_.group_size, options_.outside, x.scalar_type());
+  return torch::linear(x, levels, effective_bias(x.scalar_type()));
 }
 
 torch::Tensor SeqLinearImpl::effective_weight() {

@@ -4,6 +4,7 @@
 # a Python with torch of the version that scripts/setup.sh installs.
 #
 #   scripts/gpu_bundle.sh [GGUF]      GGUF: the model to train there; default models/SmolLM2-135M-Instruct.Q4_1.gguf
+# EXTRA_TEXTS: more files for data/text, such as a corpus of `crumb generate --corpus`.
 #
 # Makes gpu-bundle/part-1, part-2, ... (ignored by git), each small enough to travel with a checkout in PART_LIMIT bytes (default 60 MB). Copy
 # them over beside each other, all at once or one at a time, and run there after each copy (every part carries the script)
@@ -46,7 +47,8 @@ done
 for model in stories260K-hf tiny1m-hf ref-llama-15m; do cp -r "$data/models/$model" "$stage/data/models/"; done
 mkdir -p "$stage/data/vectors"
 cp -r "$data/vectors/golden" "$stage/data/vectors/"
-cp "$data/text/wikitext-2-raw/wiki.test.raw" "$stage/data/text/"
+cp "$data/text/wikitext-2-raw/wiki.test.raw" "$data/text/wikitext-2-raw/wiki.valid.raw" "$stage/data/text/"
+for text in ${EXTRA_TEXTS:-}; do cp "$text" "$stage/data/text/"; done
 head_of() { python3 - "$@" << 'PYTHON'
 import sys
 source, target, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -55,8 +57,9 @@ end = len(text) if len(text) <= size else text.rindex(b"\n\x1e\n")      # whole 
 open(target, "wb").write(text[:end])
 PYTHON
 }
-head_of "$data/text/corpus/prose-train.txt" "$stage/data/text/prose-train.txt" 12000000
-head_of "$data/text/corpus/tech-train.txt" "$stage/data/text/tech-train.txt" 20000000
+head_of "$data/text/corpus/prose-train.txt" "$stage/data/text/prose-train.txt" 12400000
+head_of "$data/text/corpus/tech-train.txt" "$stage/data/text/tech-train.txt" 24000000
+head_of "$data/text/corpus/verse-train.txt" "$stage/data/text/verse-train.txt" 8000000
 head_of "$data/text/corpus/tech-test.txt" "$stage/data/text/tech-test.txt" 1000000
 git ls-files -z configs examples tests scripts | xargs -0 cp --parents -t "$stage" 2> /dev/null || die "a tracked file is missing: commit or restore it"
 

@@ -141,6 +141,20 @@ PYTHON
 # A number of a JSON file: number FILE KEY
 number() { "$python" -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$@"; }
 
+# What the trained model lost on a text: judge NAME TEXT SEPARATOR, with `runs` and `model` of train.
+judge() {
+  "$unpacked/bin/crumb" eval "$runs/train/model" --baseline "$model" --text "$2" --separator "$3" --context 512 --max-windows 40 --json \
+    > "$results/eval-$1.json" 2>> "$results/train.log" || { say "crumb eval failed: $(tail -n 1 "$results/train.log")"; return 1; }
+  say "$1: $("$python" - "$results/eval-$1.json" << 'PYTHON'
+import json, sys
+all_texts = json.load(open(sys.argv[1]))["pooled"]
+value = lambda name: all_texts[name]["value"]
+print(f"perplexity {value('baseline_perplexity'):.2f} -> {value('perplexity'):.2f},",
+      f"KL {value('kl'):.4f} nats/token, top-1 {100 * value('top1'):.1f} %")
+PYTHON
+)"
+}
+
 train() {
   local minutes=5 model="" text=$unpacked/data/text/prose-train.txt,$unpacked/data/text/tech-train.txt settings=()
   while [ $# -gt 0 ]; do
@@ -198,18 +212,8 @@ if not min(values) < values[0]:
 PYTHON
 )"
   if tail -n 1 "$results/summary.txt" | grep -q "not learned"; then code=1; fi
-  "$unpacked/bin/crumb" eval "$runs/train/model" --baseline "$model" --text "$unpacked/data/text/wiki.test.raw" --context 512 \
-    --max-windows 40 --json > "$results/eval.json" 2>> "$results/train.log" || { code=1; say "crumb eval failed: $(tail -n 1 "$results/train.log")"; }
-  if [ $code = 0 ]; then
-    say "$("$python" - "$results/eval.json" << 'PYTHON'
-import json, sys
-all_texts = json.load(open(sys.argv[1]))["pooled"]
-value = lambda name: all_texts[name]["value"]
-print(f"wikitext-2: perplexity {value('baseline_perplexity'):.2f} -> {value('perplexity'):.2f},",
-      f"KL {value('kl'):.4f} nats/token, top-1 {100 * value('top1'):.1f} %")
-PYTHON
-)"
-  fi
+  judge wikitext-2 "$unpacked/data/text/wiki.test.raw" '\n\n\n' || code=1
+  judge technical "$unpacked/data/text/tech-test.txt" '\n\x1e\n' || code=1
   return $code
 }
 

@@ -6,58 +6,23 @@
 #include <cmath>
 
 #include "core/common/error.h"
-#include "train/adamw_update.h"
+#include "kernels/torch/adamw.h"
 
 namespace crumb::train {
 namespace {
 
-constexpr int64_t kGrain =
-    16384;  // weights a thread takes at least; also the blocks of the norm, whose sum must not depend on threads
+constexpr int64_t kGrain = 16384;  // of the blocks of the norm, whose sum must not depend on threads
 
-AdamWStep step_constants(const OptimizerOptions& options, double lr, double weight_decay, double gradient_factor,
-                         int64_t t) {
+kernels::AdamWStep step_constants(const OptimizerOptions& options, double lr, double weight_decay,
+                                  double gradient_factor, int64_t t) {
   const double beta1 = options.betas[0], beta2 = options.betas[1];
   return {.gradient_factor = static_cast<float>(gradient_factor),
           .beta1 = static_cast<float>(beta1),
           .beta2 = static_cast<float>(beta2),
           .eps = static_cast<float>(options.eps),
-          .decay = static_cast<float>(1.0 - lr * weight_decay),
+          .decay = static_cast<float>(lr * weight_decay),
           .step_size = static_cast<float>(lr / (1.0 - std::pow(beta1, static_cast<double>(t)))),
           .root_correction = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(beta2, static_cast<double>(t))))};
-}
-
-/// Rows with factors of their own: each is a short array with its own step size.
-void update_cpu(const AdamWStep& step, const TrainedParameter& p, const torch::Tensor& gradient, torch::Tensor& m,
-                torch::Tensor& v, double lr_times_decay) {
-  const float* g = gradient.data_ptr<float>();
-  float *w = p.value.data_ptr<float>(), *m_data = m.data_ptr<float>(), *v_data = v.data_ptr<float>();
-  if (!p.row_factor.defined()) {
-    at::parallel_for(0, p.value.numel(), kGrain, [&](int64_t begin, int64_t end) {
-      adamw_update(step, end - begin, g + begin, w + begin, m_data + begin, v_data + begin);
-    });
-    return;
-  }
-  const int64_t rows = p.value.size(0), cols = p.value.numel() / rows;
-  const float* factor = p.row_factor.data_ptr<float>();
-  at::parallel_for(0, rows, std::max<int64_t>(1, kGrain / cols), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      AdamWStep of_row = step;
-      of_row.step_size *= factor[row];
-      of_row.decay = static_cast<float>(1.0 - lr_times_decay * static_cast<double>(factor[row]));
-      adamw_update(of_row, cols, g + row * cols, w + row * cols, m_data + row * cols, v_data + row * cols);
-    }
-  });
-}
-
-/// The same with Torch's operations, for other devices.
-void update_composite(const AdamWStep& step, const TrainedParameter& p, const torch::Tensor& gradient, torch::Tensor& m,
-                      torch::Tensor& v, double lr_times_decay) {
-  const torch::Tensor g = gradient * step.gradient_factor;
-  m.mul_(step.beta1).add_(g, 1.0F - step.beta1);
-  v.mul_(step.beta2).addcmul_(g, g, 1.0F - step.beta2);
-  torch::Tensor change = m / (v.sqrt() * step.root_correction + step.eps) * step.step_size + p.value * lr_times_decay;
-  if (p.row_factor.defined()) change *= p.row_factor.view({-1, 1});
-  p.value.sub_(change);
 }
 
 double squared_norm_cpu(const torch::Tensor& values) {
@@ -82,7 +47,7 @@ double squared_norm_cpu(const torch::Tensor& values) {
   return sum;
 }
 
-/// Of all of them together. On other devices the sum of each stays there until the last is known: to fetch a number is
+/// Of all of them together. On other devices the norms of all are made at once, and one number is fetched: to fetch is
 /// to wait for the device.
 double squared_norm(const std::vector<torch::Tensor>& tensors) {
   double sum = 0;
@@ -91,9 +56,10 @@ double squared_norm(const std::vector<torch::Tensor>& tensors) {
     if (x.is_cpu())
       sum += squared_norm_cpu(x);
     else
-      elsewhere.push_back(at::linalg_vector_norm(x, 2, {}, /*keepdim=*/false, torch::kFloat64));
+      elsewhere.push_back(x);
   }
-  return elsewhere.empty() ? sum : sum + torch::stack(elsewhere).square().sum().item<double>();
+  if (elsewhere.empty()) return sum;
+  return sum + torch::stack(at::_foreach_norm(elsewhere, 2, torch::kFloat64)).square().sum().item<double>();
 }
 
 void copy_moment(const std::map<std::string, torch::Tensor>& state, const std::string& name, torch::Tensor& out) {
@@ -142,10 +108,9 @@ void AdamW::step(const LearningRates& rates, double gradient_factor) {
     const bool is_scale = p.kind == ParameterKind::scale;
     const double lr = is_scale ? rates.scale_lr : rates.lr;
     const double weight_decay = p.kind == ParameterKind::weight ? options_.weight_decay : 0.0;
-    const AdamWStep constants =
-        step_constants(options_, lr, weight_decay, is_scale ? 1.0 : gradient_factor, num_steps_);
-    (p.value.is_cpu() ? update_cpu : update_composite)(constants, p, p.value.grad().contiguous(), m_[i], v_[i],
-                                                       lr * weight_decay);
+    kernels::adamw_(p.value, p.value.grad(), m_[i], v_[i],
+                    p.row_factor.defined() ? std::optional(p.row_factor) : std::nullopt,
+                    step_constants(options_, lr, weight_decay, is_scale ? 1.0 : gradient_factor, num_steps_));
   }
 }
 

@@ -23,7 +23,8 @@ using std::optional;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr int64_t kLogitsAtOnce = int64_t{1} << 22;
+/// Of one chunk: what a CPU's cache helps with, and what fills a GPU.
+constexpr int64_t kLogitsAtOnce = int64_t{1} << 22, kLogitsAtOnceOnDevice = int64_t{1} << 26;
 constexpr int64_t kMinChunk = 256;  // fewer rows would read the head too often for the work done
 
 /// The type of the operands of products that may be rounded.
@@ -97,7 +98,7 @@ std::tuple<Tensor, Tensor, Tensor> gradients_composite(const Tensor& hidden, con
                                                        bool head_gradient) {
   const LogitLossSpec spec = loss_spec(weights, temperature, jsd_beta);
   const auto type = operand_type(hidden, compute);
-  const int64_t n = hidden.size(0), chunk = logit_chunk(chunk_tokens, head.size(0));
+  const int64_t n = hidden.size(0), chunk = logit_chunk(chunk_tokens, head.size(0), head.is_cpu());
   LogitMaker student(hidden, head, compute);
   optional<LogitMaker> teacher;
   if (needs_teacher(spec.weights)) teacher = teacher_logits(teacher_hidden, teacher_head, compute);
@@ -204,7 +205,7 @@ Tensor scores_composite(const Tensor& hidden, const Tensor& head, const optional
                         const optional<Tensor>& teacher_head, const Tensor& targets, int64_t chunk_tokens) {
   LogitMaker student(hidden, head, hidden.scalar_type());
   optional<LogitMaker> teacher = teacher_logits(teacher_hidden, teacher_head, hidden.scalar_type());
-  const int64_t n = hidden.size(0), chunk = logit_chunk(chunk_tokens, head.size(0));
+  const int64_t n = hidden.size(0), chunk = logit_chunk(chunk_tokens, head.size(0), head.is_cpu());
   Tensor sums = at::zeros({4}, hidden.options().dtype(at::kDouble));
   for (int64_t begin = 0; begin < n; begin += chunk) {
     const int64_t count = std::min(chunk, n - begin);
@@ -216,8 +217,8 @@ Tensor scores_composite(const Tensor& hidden, const Tensor& head, const optional
 
 }  // namespace
 
-int64_t logit_chunk(int64_t asked, int64_t vocab) {
-  return asked > 0 ? asked : std::max(kMinChunk, kLogitsAtOnce / vocab);
+int64_t logit_chunk(int64_t asked, int64_t vocab, bool on_cpu) {
+  return asked > 0 ? asked : std::max(kMinChunk, (on_cpu ? kLogitsAtOnce : kLogitsAtOnceOnDevice) / vocab);
 }
 
 std::tuple<Tensor, Tensor> head_loss(const HeadLossArguments& a) {

@@ -29,12 +29,12 @@ struct HeadLossArguments {
   at::Tensor targets;                        // [n] int64
   at::Tensor row_weights;                    // [n], of hidden's type
   LogitLossSpec spec;
-  int64_t chunk_tokens = 0;  // for logit_chunk; 0: as many as fit 4 M logits, at least 256
+  int64_t chunk_tokens = 0;  // for logit_chunk; 0: as many as fit 4 M logits, 64 M on a GPU, at least 256
   at::ScalarType compute = at::kFloat;
 };
 
 /// Positions whose logits exist at once, by the number asked for.
-int64_t logit_chunk(int64_t asked, int64_t vocab);
+int64_t logit_chunk(int64_t asked, int64_t vocab, bool on_cpu);
 
 /// total: sum of row_weights * loss, of hidden's type, differentiable by hidden and head. terms [kNumLossTerms]
 /// float64: the same sum of each term without its weight.

@@ -14,8 +14,8 @@
 #include <cmath>
 #include <vector>
 
-#include "kernels/torch/executor.h"
 #include "kernels/torch/op.h"
+#include "kernels/torch/where.h"
 
 namespace crumb::kernels {
 namespace {
@@ -116,10 +116,11 @@ Tensor scores_composite(const Tensor& student, const optional<Tensor>& teacher, 
   return at::stack({kl, -sum(log_q.gather(1, targets.unsqueeze(1))), same_top, sum(top == targets)});
 }
 
-// --- CPU: the kernels -----------------------------------------------------------------------------------------------
+// --- the kernels ----------------------------------------------------------------------------------------------------
 
-Tensor loss_cpu(const Tensor& student, const optional<Tensor>& teacher, const Tensor& targets,
-                const Tensor& row_weights, at::ArrayRef<double> weights, double temperature, double jsd_beta) {
+template <class Where>
+Tensor loss_on(const Tensor& student, const optional<Tensor>& teacher, const Tensor& targets, const Tensor& row_weights,
+               at::ArrayRef<double> weights, double temperature, double jsd_beta) {
   if (student.scalar_type() != at::kFloat)
     return loss_composite(student, teacher, targets, row_weights, weights, temperature, jsd_beta);
   const LogitLossSpec spec = loss_spec(weights, temperature, jsd_beta);
@@ -128,8 +129,7 @@ Tensor loss_cpu(const Tensor& student, const optional<Tensor>& teacher, const Te
   static_assert(sizeof(LossTerms) == kNumLossTerms * sizeof(double), "a row of the result is a LossTerms");
   Tensor terms = at::empty({student.size(0), kNumLossTerms}, student.options().dtype(at::kDouble));
   logit_loss(mutable_data<float>(student), teacher ? mutable_data<float>(*teacher) : nullptr, data<int64_t>(target),
-             data<float>(weight), student.size(0), student.size(1), spec, mutable_data<LossTerms>(terms),
-             torch_executor());
+             data<float>(weight), student.size(0), student.size(1), spec, mutable_data<LossTerms>(terms), Where::get());
   return terms;
 }
 
@@ -170,7 +170,7 @@ LogitLossSpec loss_spec(at::ArrayRef<double> weights, double temperature, double
 
 Tensor logit_loss_(const Tensor& student, const optional<Tensor>& teacher, const Tensor& targets,
                    const Tensor& row_weights, const LogitLossSpec& spec) {
-  static const auto op = find_op<decltype(loss_cpu)>("crumb::logit_loss_");
+  static const auto op = find_op<decltype(loss_composite)>("crumb::logit_loss_");
   return op.call(student, teacher, targets, row_weights, to_list(spec.weights), spec.temperature, spec.jsd_beta);
 }
 
@@ -186,9 +186,12 @@ TORCH_LIBRARY_FRAGMENT(crumb, m) {
   m.def("logit_scores(Tensor student, Tensor? teacher, Tensor targets) -> Tensor");
 }
 TORCH_LIBRARY_IMPL(crumb, CPU, m) {
-  m.impl("logit_loss_", loss_cpu);
+  m.impl("logit_loss_", loss_on<Cpu>);
   m.impl("logit_scores", scores_cpu);
 }
+#ifdef CRUMB_CUDA_KERNELS
+TORCH_LIBRARY_IMPL(crumb, CUDA, m) { m.impl("logit_loss_", loss_on<Cuda>); }
+#endif
 TORCH_LIBRARY_IMPL(crumb, CompositeExplicitAutograd, m) {
   m.impl("logit_loss_", loss_composite);
   m.impl("logit_scores", scores_composite);

@@ -8,8 +8,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include "kernels/torch/executor.h"
 #include "kernels/torch/op.h"
+#include "kernels/torch/where.h"
 
 namespace crumb::kernels {
 namespace {
@@ -44,7 +44,7 @@ std::tuple<Tensor, Tensor> backward_composite(const Tensor& grad, const Tensor& 
   return {grad_x, by_row.sum(0).to(weight.scalar_type())};
 }
 
-// --- CPU: the kernels -----------------------------------------------------------------------------------------------
+// --- the kernels ----------------------------------------------------------------------------------------------------
 
 /// Calls body(In{}, Out{}).
 template <class Body>
@@ -61,7 +61,8 @@ bool fits(const Tensor& x, const Tensor& weight, at::ScalarType y) {
          (x.scalar_type() == at::kFloat || y == at::kBFloat16);
 }
 
-Tensor forward_cpu(const Tensor& x, const Tensor& weight, double eps, at::ScalarType dtype) {
+template <class Where>
+Tensor forward_on(const Tensor& x, const Tensor& weight, double eps, at::ScalarType dtype) {
   if (!fits(x, weight, dtype)) return forward_composite(x, weight, eps, dtype);
   check(x, weight);
   const Tensor in = x.contiguous(), w = weight.contiguous();
@@ -69,9 +70,21 @@ Tensor forward_cpu(const Tensor& x, const Tensor& weight, double eps, at::Scalar
   const int64_t cols = in.size(-1);
   with_types(in.scalar_type(), dtype, [&](auto in_type, auto out_type) {
     rms_norm_forward(data<decltype(in_type)>(in), data<float>(w), static_cast<float>(eps), in.numel() / cols, cols,
-                     mutable_data<decltype(out_type)>(y), torch_executor());
+                     mutable_data<decltype(out_type)>(y), Where::get());
   });
   return y;
+}
+
+/// `sums`: what the kernel adds for the gradient of the weight, or null.
+template <class Last>
+void backward_kernel(const Tensor& x, const Tensor& weight, const Tensor& grad, double eps, const Tensor& grad_x,
+                     float* sums, Last&& where) {
+  const int64_t cols = x.size(-1);
+  with_types(x.scalar_type(), grad.scalar_type(), [&](auto in_type, auto out_type) {
+    kernels::rms_norm_backward(data<decltype(in_type)>(x), data<float>(weight), data<decltype(out_type)>(grad),
+                               static_cast<float>(eps), x.numel() / cols, cols, mutable_data<decltype(in_type)>(grad_x),
+                               sums, where);
+  });
 }
 
 std::tuple<Tensor, Tensor> backward_cpu(const Tensor& grad, const Tensor& x, const Tensor& weight, double eps,
@@ -79,16 +92,30 @@ std::tuple<Tensor, Tensor> backward_cpu(const Tensor& grad, const Tensor& x, con
   if (!fits(x, weight, grad.scalar_type())) return backward_composite(grad, x, weight, eps, weight_gradient);
   check(x, weight);
   const Tensor in = x.contiguous(), w = weight.contiguous(), g = grad.contiguous();
-  Tensor grad_x = at::empty_like(in), grad_weight = at::empty({weight_gradient ? w.size(0) : 0}, w.options());
   const int64_t cols = in.size(-1);
-  with_types(in.scalar_type(), g.scalar_type(), [&](auto in_type, auto out_type) {
-    kernels::rms_norm_backward(data<decltype(in_type)>(in), data<float>(w), data<decltype(out_type)>(g),
-                               static_cast<float>(eps), in.numel() / cols, cols,
-                               mutable_data<decltype(in_type)>(grad_x),
-                               weight_gradient ? mutable_data<float>(grad_weight) : nullptr, torch_executor());
-  });
-  return {grad_x, grad_weight};
+  Tensor grad_x = at::empty_like(in), sums = at::empty({weight_gradient ? cols : 0}, w.options());
+  backward_kernel(in, w, g, eps, grad_x, weight_gradient ? mutable_data<float>(sums) : nullptr, torch_executor());
+  return {grad_x, sums};
 }
+
+#ifdef CRUMB_CUDA_KERNELS
+std::tuple<Tensor, Tensor> backward_cuda(const Tensor& grad, const Tensor& x, const Tensor& weight, double eps,
+                                         bool weight_gradient) {
+  if (!fits(x, weight, grad.scalar_type()) || x.size(-1) > kRmsNormMaxCols)
+    return backward_composite(grad, x, weight, eps, weight_gradient);
+  check(x, weight);
+  const Tensor in = x.contiguous(), w = weight.contiguous(), g = grad.contiguous();
+  const int64_t cols = in.size(-1);
+  Tensor grad_x = at::empty_like(in);
+  if (!weight_gradient) {
+    backward_kernel(in, w, g, eps, grad_x, nullptr, Cuda::get());
+    return {grad_x, at::empty({0}, w.options())};
+  }
+  Tensor parts = at::empty({rms_norm_parts(in.numel() / cols), cols}, w.options());
+  backward_kernel(in, w, g, eps, grad_x, mutable_data<float>(parts), Cuda::get());
+  return {grad_x, parts.sum(0)};
+}
+#endif
 
 // --- autograd -------------------------------------------------------------------------------------------------------
 
@@ -115,13 +142,13 @@ Tensor forward_autograd(const Tensor& x, const Tensor& weight, double eps, at::S
 }  // namespace
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps, at::ScalarType dtype) {
-  static const auto op = find_op<decltype(forward_cpu)>("crumb::rms_norm");
+  static const auto op = find_op<decltype(forward_composite)>("crumb::rms_norm");
   return op.call(x, weight, eps, dtype);
 }
 
 std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& weight, double eps,
                                              bool weight_gradient) {
-  static const auto op = find_op<decltype(backward_cpu)>("crumb::rms_norm_backward");
+  static const auto op = find_op<decltype(backward_composite)>("crumb::rms_norm_backward");
   return op.call(grad, x, weight, eps, weight_gradient);
 }
 
@@ -130,9 +157,15 @@ TORCH_LIBRARY_FRAGMENT(crumb, m) {
   m.def("rms_norm_backward(Tensor grad, Tensor x, Tensor weight, float eps, bool weight_gradient) -> (Tensor, Tensor)");
 }
 TORCH_LIBRARY_IMPL(crumb, CPU, m) {
-  m.impl("rms_norm", forward_cpu);
+  m.impl("rms_norm", forward_on<Cpu>);
   m.impl("rms_norm_backward", backward_cpu);
 }
+#ifdef CRUMB_CUDA_KERNELS
+TORCH_LIBRARY_IMPL(crumb, CUDA, m) {
+  m.impl("rms_norm", forward_on<Cuda>);
+  m.impl("rms_norm_backward", backward_cuda);
+}
+#endif
 TORCH_LIBRARY_IMPL(crumb, CompositeExplicitAutograd, m) {
   m.impl("rms_norm", forward_composite);
   m.impl("rms_norm_backward", backward_composite);

@@ -8,8 +8,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include "kernels/torch/executor.h"
 #include "kernels/torch/op.h"
+#include "kernels/torch/where.h"
 
 namespace crumb::kernels {
 namespace {
@@ -34,7 +34,8 @@ Tensor rope_composite(const Tensor& x, const Tensor& cos, const Tensor& sin, boo
   return at::cat({(a * c - b * s).to(x.scalar_type()), (b * c + a * s).to(x.scalar_type()), rest}, -1);
 }
 
-Tensor rope_cpu(const Tensor& x, const Tensor& cos, const Tensor& sin, bool inverse) {
+template <class Where>
+Tensor rope_on(const Tensor& x, const Tensor& cos, const Tensor& sin, bool inverse) {
   if (!has_kernel(x.scalar_type()) || cos.scalar_type() != at::kFloat || sin.scalar_type() != at::kFloat)
     return rope_composite(x, cos, sin, inverse);
   check(x, cos, sin);
@@ -43,7 +44,7 @@ Tensor rope_cpu(const Tensor& x, const Tensor& cos, const Tensor& sin, bool inve
   with_type(in.scalar_type(), [&](auto type) {
     using T = decltype(type);
     kernels::rope(data<T>(in), data<float>(c), data<float>(s), in.size(0), in.size(1), in.size(2), in.size(3),
-                  c.size(1), inverse, mutable_data<T>(y), torch_executor());
+                  c.size(1), inverse, mutable_data<T>(y), Where::get());
   });
   return y;
 }
@@ -68,12 +69,15 @@ Tensor rope_autograd(const Tensor& x, const Tensor& cos, const Tensor& sin, bool
 }  // namespace
 
 Tensor rope(const Tensor& x, const Tensor& cos, const Tensor& sin, bool inverse) {
-  static const auto op = find_op<decltype(rope_cpu)>("crumb::rope");
+  static const auto op = find_op<decltype(rope_composite)>("crumb::rope");
   return op.call(x, cos, sin, inverse);
 }
 
 TORCH_LIBRARY_FRAGMENT(crumb, m) { m.def("rope(Tensor x, Tensor cos, Tensor sin, bool inverse=False) -> Tensor"); }
-TORCH_LIBRARY_IMPL(crumb, CPU, m) { m.impl("rope", rope_cpu); }
+TORCH_LIBRARY_IMPL(crumb, CPU, m) { m.impl("rope", rope_on<Cpu>); }
+#ifdef CRUMB_CUDA_KERNELS
+TORCH_LIBRARY_IMPL(crumb, CUDA, m) { m.impl("rope", rope_on<Cuda>); }
+#endif
 TORCH_LIBRARY_IMPL(crumb, CompositeExplicitAutograd, m) { m.impl("rope", rope_composite); }
 TORCH_LIBRARY_IMPL(crumb, Autograd, m) { m.impl("rope", rope_autograd); }
 

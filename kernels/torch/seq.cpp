@@ -14,13 +14,14 @@
 #include <string>
 
 #include "core/common/error.h"
-#include "kernels/torch/executor.h"
 #include "kernels/torch/op.h"
+#include "kernels/torch/where.h"
 
 namespace crumb::kernels {
 namespace {
 
 using at::Tensor;
+using std::optional;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
@@ -38,36 +39,66 @@ int64_t checked_group_cols(const Tensor& weight, const Tensor& scale, int64_t gr
   return group_cols;
 }
 
-// --- CPU: the kernels -----------------------------------------------------------------------------------------------
+at::ScalarType checked(optional<at::ScalarType> dtype) {
+  const at::ScalarType type = dtype.value_or(at::kFloat);
+  TORCH_CHECK(has_kernel(type), "seq: dtype must be float32 or bfloat16, got ", type);
+  return type;
+}
 
-Tensor forward_cpu(const Tensor& weight, const Tensor& scale, int64_t group_size) {
+// --- the kernels ----------------------------------------------------------------------------------------------------
+
+Tensor forward_cpu(const Tensor& weight, const Tensor& scale, int64_t group_size, optional<at::ScalarType> dtype) {
   const int64_t group_cols = checked_group_cols(weight, scale, group_size);
   const Tensor w = weight.contiguous(), s = scale.contiguous();
   Tensor y = at::empty_like(w);
   seq_forward(w.const_data_ptr<float>(), s.const_data_ptr<float>(), w.size(0), w.size(1), group_cols,
               y.mutable_data_ptr<float>(), nullptr, torch_executor());
-  return y;
+  return y.to(checked(dtype));
 }
 
-Tensor codes_cpu(const Tensor& weight, const Tensor& scale, int64_t group_size) {
+#ifdef CRUMB_CUDA_KERNELS
+Tensor forward_cuda(const Tensor& weight, const Tensor& scale, int64_t group_size, optional<at::ScalarType> dtype) {
+  const int64_t group_cols = checked_group_cols(weight, scale, group_size);
+  const Tensor w = weight.contiguous(), s = scale.contiguous();
+  Tensor y = at::empty_like(w, w.options().dtype(checked(dtype)));
+  with_type(y.scalar_type(), [&](auto type) {
+    seq_forward(data<float>(w), data<float>(s), w.size(0), w.size(1), group_cols, mutable_data<decltype(type)>(y),
+                nullptr, Cuda::get());
+  });
+  return y;
+}
+#endif
+
+template <class Where>
+Tensor codes_on(const Tensor& weight, const Tensor& scale, int64_t group_size) {
   const int64_t group_cols = checked_group_cols(weight, scale, group_size);
   const Tensor w = weight.contiguous(), s = scale.contiguous();
   Tensor codes = at::empty(w.sizes(), w.options().dtype(at::kByte));
-  seq_forward(w.const_data_ptr<float>(), s.const_data_ptr<float>(), w.size(0), w.size(1), group_cols, nullptr,
-              codes.mutable_data_ptr<uint8_t>(), torch_executor());
+  seq_forward(data<float>(w), data<float>(s), w.size(0), w.size(1), group_cols, static_cast<float*>(nullptr),
+              mutable_data<uint8_t>(codes), Where::get());
   return codes;
 }
 
-std::tuple<Tensor, Tensor> backward_cpu(const Tensor& weight, const Tensor& scale, const Tensor& grad,
-                                        int64_t group_size, c10::string_view outside) {
+template <class Where>
+std::tuple<Tensor, Tensor> backward_on(const Tensor& weight, const Tensor& scale, const Tensor& grad,
+                                       int64_t group_size, c10::string_view outside) {
   const int64_t group_cols = checked_group_cols(weight, scale, group_size);
-  TORCH_CHECK(grad.sizes() == weight.sizes() && grad.scalar_type() == at::kFloat,
-              "seq: the gradient must be float32 of the weight's shape, got ", grad.scalar_type(), " ", grad.sizes());
-  const Tensor w = weight.contiguous(), s = scale.contiguous(), g = grad.contiguous();
+  TORCH_CHECK(grad.sizes() == weight.sizes() && has_kernel(grad.scalar_type()),
+              "seq: the gradient must be float32 or bfloat16 of the weight's shape, got ", grad.scalar_type(), " ",
+              grad.sizes());
+  // A CPU's kernel takes a float32 gradient only.
+  const Tensor w = weight.contiguous(), s = scale.contiguous(),
+               g = (std::is_same_v<Where, Cpu> ? grad.to(at::kFloat) : grad).contiguous();
   Tensor grad_w = at::empty_like(w), grad_log_scale = at::empty_like(s);
-  seq_backward(w.const_data_ptr<float>(), s.const_data_ptr<float>(), g.const_data_ptr<float>(), w.size(0), w.size(1),
-               group_cols, outside_gradient_from_name(outside), grad_w.mutable_data_ptr<float>(),
-               grad_log_scale.mutable_data_ptr<float>(), torch_executor());
+  const auto run = [&](const auto* gradient) {
+    seq_backward(data<float>(w), data<float>(s), gradient, w.size(0), w.size(1), group_cols,
+                 outside_gradient_from_name(outside), mutable_data<float>(grad_w), mutable_data<float>(grad_log_scale),
+                 Where::get());
+  };
+  if constexpr (std::is_same_v<Where, Cpu>)
+    run(data<float>(g));
+  else
+    with_type(g.scalar_type(), [&](auto type) { run(data<decltype(type)>(g)); });
   return {grad_w, grad_log_scale};
 }
 
@@ -93,8 +124,9 @@ Tensor level_of(const Grouped& x) {
   return at::where(x.w.isnan(), x.w, level);
 }
 
-Tensor forward_composite(const Tensor& weight, const Tensor& scale, int64_t group_size) {
-  return level_of(grouped(weight, scale, group_size)).reshape(weight.sizes());
+Tensor forward_composite(const Tensor& weight, const Tensor& scale, int64_t group_size,
+                         optional<at::ScalarType> dtype) {
+  return level_of(grouped(weight, scale, group_size)).reshape(weight.sizes()).to(checked(dtype));
 }
 
 Tensor codes_composite(const Tensor& weight, const Tensor& scale, int64_t group_size) {
@@ -104,7 +136,7 @@ Tensor codes_composite(const Tensor& weight, const Tensor& scale, int64_t group_
 std::tuple<Tensor, Tensor> backward_composite(const Tensor& weight, const Tensor& scale, const Tensor& grad,
                                               int64_t group_size, c10::string_view outside) {
   const Grouped x = grouped(weight, scale, group_size);
-  const Tensor g = grad.reshape(x.w.sizes()), level = level_of(x);
+  const Tensor g = grad.to(at::kFloat).reshape(x.w.sizes()), level = level_of(x);
   const Tensor inside = x.w.abs().le(x.s * kSeqRange);
   const Tensor grad_log_scale = (g * at::where(inside, level - x.w, level)).sum(1).reshape(scale.sizes());
   const bool passes = outside_gradient_from_name(outside) == OutsideGradient::ste;
@@ -114,9 +146,9 @@ std::tuple<Tensor, Tensor> backward_composite(const Tensor& weight, const Tensor
 
 // --- shapes alone, for tracing --------------------------------------------------------------------------------------
 
-Tensor forward_meta(const Tensor& weight, const Tensor& scale, int64_t group_size) {
+Tensor forward_meta(const Tensor& weight, const Tensor& scale, int64_t group_size, optional<at::ScalarType> dtype) {
   checked_group_cols(weight, scale, group_size);
-  return at::empty_like(weight);
+  return at::empty_like(weight, weight.options().dtype(checked(dtype)));
 }
 
 Tensor codes_meta(const Tensor& weight, const Tensor& scale, int64_t group_size) {
@@ -134,13 +166,13 @@ std::tuple<Tensor, Tensor> backward_meta(const Tensor& weight, const Tensor& sca
 
 struct SeqFakeQuantize : torch::autograd::Function<SeqFakeQuantize> {
   static Tensor forward(AutogradContext* ctx, const Tensor& weight, const Tensor& log_scale, int64_t group_size,
-                        OutsideGradient outside) {
+                        OutsideGradient outside, at::ScalarType dtype) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     const Tensor scale = log_scale.exp();
     ctx->save_for_backward({weight, scale});
     ctx->saved_data["group_size"] = group_size;
     ctx->saved_data["ste"] = outside == OutsideGradient::ste;
-    return seq_forward(weight, scale, group_size);
+    return seq_forward(weight, scale, group_size, dtype);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
@@ -148,23 +180,25 @@ struct SeqFakeQuantize : torch::autograd::Function<SeqFakeQuantize> {
     const auto outside = ctx->saved_data["ste"].toBool() ? OutsideGradient::ste : OutsideGradient::zero;
     auto [grad_w, grad_log_scale] =
         seq_backward(saved[0], saved[1], grads[0], ctx->saved_data["group_size"].toInt(), outside);
-    return {grad_w, grad_log_scale, {}, {}};
+    return {grad_w, grad_log_scale, {}, {}, {}};
   }
 };
 
-Tensor fake_quantize_op(const Tensor& weight, const Tensor& log_scale, int64_t group_size, c10::string_view outside) {
-  return seq_fake_quantize(weight, log_scale, group_size, outside_gradient_from_name(outside));
+Tensor fake_quantize_op(const Tensor& weight, const Tensor& log_scale, int64_t group_size, c10::string_view outside,
+                        optional<at::ScalarType> dtype) {
+  return seq_fake_quantize(weight, log_scale, group_size, outside_gradient_from_name(outside), checked(dtype));
 }
 
 }  // namespace
 
-Tensor seq_fake_quantize(const Tensor& weight, const Tensor& log_scale, int64_t group_size, OutsideGradient outside) {
-  return SeqFakeQuantize::apply(weight, log_scale, group_size, outside);
+Tensor seq_fake_quantize(const Tensor& weight, const Tensor& log_scale, int64_t group_size, OutsideGradient outside,
+                         at::ScalarType dtype) {
+  return SeqFakeQuantize::apply(weight, log_scale, group_size, outside, dtype);
 }
 
-Tensor seq_forward(const Tensor& weight, const Tensor& scale, int64_t group_size) {
-  static const auto op = find_op<Tensor(const Tensor&, const Tensor&, int64_t)>("crumb::seq_forward");
-  return op.call(weight, scale, group_size);
+Tensor seq_forward(const Tensor& weight, const Tensor& scale, int64_t group_size, at::ScalarType dtype) {
+  static const auto op = find_op<decltype(forward_composite)>("crumb::seq_forward");
+  return op.call(weight, scale, group_size, dtype);
 }
 
 std::tuple<Tensor, Tensor> seq_backward(const Tensor& weight, const Tensor& scale, const Tensor& grad,
@@ -197,9 +231,11 @@ std::string_view outside_gradient_name(OutsideGradient outside) {
 }
 
 TORCH_LIBRARY(crumb, m) {
-  m.def("seq_fake_quantize(Tensor weight, Tensor log_scale, int group_size=0, str outside_gradient=\"zero\") -> Tensor",
-        fake_quantize_op);
-  m.def("seq_forward(Tensor weight, Tensor scale, int group_size=0) -> Tensor");
+  m.def(
+      "seq_fake_quantize(Tensor weight, Tensor log_scale, int group_size=0, str outside_gradient=\"zero\", ScalarType? "
+      "dtype=None) -> Tensor",
+      fake_quantize_op);
+  m.def("seq_forward(Tensor weight, Tensor scale, int group_size=0, ScalarType? dtype=None) -> Tensor");
   m.def(
       "seq_backward(Tensor weight, Tensor scale, Tensor grad, int group_size=0, str outside_gradient=\"zero\")"
       " -> (Tensor, Tensor)");
@@ -208,9 +244,16 @@ TORCH_LIBRARY(crumb, m) {
 
 TORCH_LIBRARY_IMPL(crumb, CPU, m) {
   m.impl("seq_forward", forward_cpu);
-  m.impl("seq_backward", backward_cpu);
-  m.impl("seq_codes", codes_cpu);
+  m.impl("seq_backward", backward_on<Cpu>);
+  m.impl("seq_codes", codes_on<Cpu>);
 }
+#ifdef CRUMB_CUDA_KERNELS
+TORCH_LIBRARY_IMPL(crumb, CUDA, m) {
+  m.impl("seq_forward", forward_cuda);
+  m.impl("seq_backward", backward_on<Cuda>);
+  m.impl("seq_codes", codes_on<Cuda>);
+}
+#endif
 
 TORCH_LIBRARY_IMPL(crumb, Meta, m) {
   m.impl("seq_forward", forward_meta);

@@ -8,8 +8,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include "kernels/torch/executor.h"
 #include "kernels/torch/op.h"
+#include "kernels/torch/where.h"
 
 namespace crumb::kernels {
 namespace {
@@ -36,19 +36,21 @@ std::tuple<Tensor, Tensor> backward_composite(const Tensor& grad, const Tensor& 
   return {(d * up * s * (1 + g * (1 - s))).to(type), (d * g * s).to(type)};
 }
 
-Tensor forward_cpu(const Tensor& gate, const Tensor& up) {
+template <class Where>
+Tensor forward_on(const Tensor& gate, const Tensor& up) {
   if (!has_kernel(gate.scalar_type())) return forward_composite(gate, up);
   check(gate, up);
   const Tensor g = gate.contiguous(), u = up.contiguous();
   Tensor y = at::empty_like(g);
   with_type(g.scalar_type(), [&](auto type) {
     using T = decltype(type);
-    swiglu_forward(data<T>(g), data<T>(u), g.numel(), mutable_data<T>(y), torch_executor());
+    swiglu_forward(data<T>(g), data<T>(u), g.numel(), mutable_data<T>(y), Where::get());
   });
   return y;
 }
 
-std::tuple<Tensor, Tensor> backward_cpu(const Tensor& grad, const Tensor& gate, const Tensor& up) {
+template <class Where>
+std::tuple<Tensor, Tensor> backward_on(const Tensor& grad, const Tensor& gate, const Tensor& up) {
   if (!has_kernel(gate.scalar_type())) return backward_composite(grad, gate, up);
   check(gate, up);
   check(gate, grad);
@@ -57,7 +59,7 @@ std::tuple<Tensor, Tensor> backward_cpu(const Tensor& grad, const Tensor& gate, 
   with_type(g.scalar_type(), [&](auto type) {
     using T = decltype(type);
     kernels::swiglu_backward(data<T>(g), data<T>(u), data<T>(d), g.numel(), mutable_data<T>(grad_gate),
-                             mutable_data<T>(grad_up), torch_executor());
+                             mutable_data<T>(grad_up), Where::get());
   });
   return {grad_gate, grad_up};
 }
@@ -80,12 +82,12 @@ Tensor forward_autograd(const Tensor& gate, const Tensor& up) { return Swiglu::a
 }  // namespace
 
 Tensor swiglu(const Tensor& gate, const Tensor& up) {
-  static const auto op = find_op<decltype(forward_cpu)>("crumb::swiglu");
+  static const auto op = find_op<decltype(forward_composite)>("crumb::swiglu");
   return op.call(gate, up);
 }
 
 std::tuple<Tensor, Tensor> swiglu_backward(const Tensor& grad, const Tensor& gate, const Tensor& up) {
-  static const auto op = find_op<decltype(backward_cpu)>("crumb::swiglu_backward");
+  static const auto op = find_op<decltype(backward_composite)>("crumb::swiglu_backward");
   return op.call(grad, gate, up);
 }
 
@@ -94,9 +96,15 @@ TORCH_LIBRARY_FRAGMENT(crumb, m) {
   m.def("swiglu_backward(Tensor grad, Tensor gate, Tensor up) -> (Tensor, Tensor)");
 }
 TORCH_LIBRARY_IMPL(crumb, CPU, m) {
-  m.impl("swiglu", forward_cpu);
-  m.impl("swiglu_backward", backward_cpu);
+  m.impl("swiglu", forward_on<Cpu>);
+  m.impl("swiglu_backward", backward_on<Cpu>);
 }
+#ifdef CRUMB_CUDA_KERNELS
+TORCH_LIBRARY_IMPL(crumb, CUDA, m) {
+  m.impl("swiglu", forward_on<Cuda>);
+  m.impl("swiglu_backward", backward_on<Cuda>);
+}
+#endif
 TORCH_LIBRARY_IMPL(crumb, CompositeExplicitAutograd, m) {
   m.impl("swiglu", forward_composite);
   m.impl("swiglu_backward", backward_composite);

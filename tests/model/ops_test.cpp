@@ -1,4 +1,5 @@
 // The operators of a decoder block (kernels/torch) beside automatic differentiation of what they stand for.
+#include "kernels/torch/adamw.h"
 #include "kernels/torch/rms_norm.h"
 #include "kernels/torch/rope.h"
 #include "kernels/torch/swiglu.h"
@@ -141,6 +142,27 @@ TEST_P(OpsOnDevice, EqualTheCpus) {
       EXPECT_LT(relative_distance(actual[i], expected[i]), type == torch::kFloat32 ? 1e-6 : kBf16Tolerance)
           << "value " << i;
     }
+  }
+}
+
+/// Weight and moments after a step.
+std::vector<torch::Tensor> after_a_step(torch::Device device, bool has_factors) {
+  torch::manual_seed(8);
+  const auto random = [&] { return torch::randn({37, 53}).to(device); };
+  std::vector<torch::Tensor> out{random(), random(), random().abs()};
+  const torch::Tensor gradient = torch::randn({53, 37}).to(device).t(), factors = (torch::rand({37}) + 0.5).to(device);
+  kernels::adamw_(out[0], gradient, out[1], out[2], has_factors ? std::optional(factors) : std::nullopt,
+                  {.gradient_factor = 0.7F, .decay = 1e-3F, .step_size = 1e-2F, .root_correction = 1.5F});
+  for (auto& x : out) x = x.cpu();
+  return out;
+}
+
+TEST_P(OpsOnDevice, AStepOfTheOptimizerEqualsTheCpus) {
+  CRUMB_NEED_DEVICE(device);
+  for (const bool has_factors : {true, false}) {
+    const auto expected = after_a_step(torch::kCPU, has_factors), actual = after_a_step(device, has_factors);
+    for (size_t i = 0; i < expected.size(); ++i)
+      EXPECT_LT(relative_distance(actual[i], expected[i]), 1e-6) << "tensor " << i;
   }
 }
 

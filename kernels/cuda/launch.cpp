@@ -1,0 +1,15 @@
+#include <cuda_runtime_api.h>
+
+#include "core/common/error.h"
+
+namespace crumb::kernels {
+
+void check_launch(const char* what);
+
+void check_launch(const char* what) {
+  const cudaError_t error = cudaGetLastError();
+  if (error == cudaSuccess) return;
+  run_error("the CUDA kernel {} was not launched: {}", what, cudaGetErrorString(error));
+}
+
+}  // namespace crumb::kernels
