@@ -1,5 +1,5 @@
-// What the files of operators share. A device gets kernels of its own by one more TORCH_LIBRARY_IMPL(crumb, DEVICE, m)
-// in a file of its own: until then it runs the composite ones, which are made of Torch's operators.
+// What the files of operators share. A device without kernels of its own runs the composite ones, which are made of
+// Torch's operators.
 #pragma once
 
 #include <ATen/core/Tensor.h>

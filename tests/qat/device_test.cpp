@@ -30,9 +30,14 @@ TEST_P(SeqOnDevice, OperatorsEqualTheKernels) {
     EXPECT_TRUE(
         torch::equal(kernels::seq_codes(there, s_there, group_size).cpu(), kernels::seq_codes(w, s, group_size)));
     EXPECT_TRUE(torch::equal(kernels::round_scale(s_there).cpu(), kernels::round_scale(s)));
-    for (const auto outside : {OutsideGradient::zero, OutsideGradient::ste}) {
-      const auto [by_w, by_s] = kernels::seq_backward(there, s_there, grad.to(device), group_size, outside);
-      const auto [expected_w, expected_s] = kernels::seq_backward(w, s, grad, group_size, outside);
+    const Tensor halves = kernels::seq_forward(there, s_there, group_size, at::kBFloat16);
+    EXPECT_EQ(halves.scalar_type(), at::kBFloat16);
+    EXPECT_TRUE(torch::equal(halves.to(at::kFloat), levels));
+    const auto half = grad.to(at::kBFloat16);
+    for (const auto& [outside, g] : {std::pair(OutsideGradient::zero, grad), std::pair(OutsideGradient::ste, grad),
+                                     std::pair(OutsideGradient::zero, half)}) {
+      const auto [by_w, by_s] = kernels::seq_backward(there, s_there, g.to(device), group_size, outside);
+      const auto [expected_w, expected_s] = kernels::seq_backward(w, s, g, group_size, outside);
       EXPECT_TRUE(torch::equal(by_w.cpu(), expected_w));
       EXPECT_TRUE(torch::allclose(by_s.cpu(), expected_s, 1e-5, 1e-5)) << "sums in another order";
     }

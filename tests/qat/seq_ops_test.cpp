@@ -75,6 +75,20 @@ INSTANTIATE_TEST_SUITE_P(Cases, SeqFakeQuantize,
                                            Case{3, 50, 10, OutsideGradient::ste},
                                            Case{5, 33, 0, OutsideGradient::ste}));
 
+TEST(SeqOps, LevelsAreExactInBfloat16AndItsGradientsAreTaken) {
+  const Problem p = make_problem(7, 96, 24);
+  Problem rounded = p;
+  rounded.grad = p.grad.to(torch::kBFloat16).to(torch::kFloat32);
+  const Gradients expected = gradients(rounded, OutsideGradient::zero);
+  const Tensor w = p.weight.clone().requires_grad_(), t = p.log_scale.clone().requires_grad_();
+  const Tensor y = seq_fake_quantize(w, t, p.group_size, OutsideGradient::zero, at::kBFloat16);
+  y.backward(p.grad.to(torch::kBFloat16));
+  EXPECT_EQ(y.scalar_type(), torch::kBFloat16);
+  EXPECT_TRUE(torch::equal(y.detach().to(torch::kFloat32), expected.y));
+  EXPECT_TRUE(torch::equal(w.grad(), expected.weight));
+  EXPECT_TRUE(torch::equal(t.grad(), expected.log_scale));
+}
+
 TEST(SeqOps, AreRegisteredForEveryProgramThatLinksThem) {
   for (const char* name :
        {"crumb::seq_fake_quantize", "crumb::seq_forward", "crumb::seq_backward", "crumb::seq_codes"}) {
@@ -146,6 +160,7 @@ std::string message_of(const std::function<void()>& body) {
 }
 
 TEST(SeqOps, InputsThatDoNotFitAreNamed) {
+  EXPECT_THROW(seq_forward(torch::ones({2, 8}), torch::ones({2, 1}), 0, at::kHalf), c10::Error);
   const Tensor w = torch::zeros({4, 30}), s = torch::ones({4, 1});
   EXPECT_THAT(message_of([&] { seq_forward(w[0], s, 0); }),
               ::testing::HasSubstr("weight must be [rows, cols], got [30]"));
