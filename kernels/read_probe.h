@@ -2,9 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "core/common/executor.h"
+#include "core/common/large_vector.h"
 
 namespace crumb::kernels {
 
@@ -20,7 +20,7 @@ class ReadProbe {
   double measure(Executor& executor) const;
 
  private:
-  std::vector<uint64_t> words_;
+  LargeVector<uint64_t> words_;  // on huge pages, as weights are
 };
 
 /// Bytes of which caches hold little.

@@ -1,10 +1,7 @@
-// Vectors for weights: nothing is written into memory that will be written anyway, and large ones lie on huge pages.
+// Vectors for weights: nothing is written into memory that will be written anyway, and they lie on huge pages.
 #pragma once
 
-#include <sys/mman.h>
-
-#include <algorithm>
-#include <cstdlib>
+#include <cstddef>
 #include <memory>
 #include <new>
 #include <type_traits>
@@ -13,9 +10,15 @@
 
 namespace crumb {
 
-/// Begins at a line of the cache, or at a huge page where there is a whole one (what is left of it behind the end is
-/// not taken): fewer faults as it is filled, fewer misses of the address translation as it is read. Elements that are
-/// not given a value have none (trivial types only).
+/// Memory that begins at a line of the cache and lies on huge pages, if the kernel has some: fewer faults as it is
+/// filled, and on a machine whose prefetchers stop at the end of a page, a third to a half more of its bandwidth.
+/// Pieces of less than two huge pages share blocks of 64 MB, of which only what is used is resident; a block goes when
+/// nothing is left in it. std::bad_alloc without memory. Safe from several threads.
+void* allocate_large(size_t bytes);
+/// `bytes` as asked for.
+void free_large(void* memory, size_t bytes);
+
+/// Elements that are not given a value have none (trivial types only).
 template <class T>
 struct LargeAllocator {
   static_assert(std::is_trivially_copyable_v<T>);
@@ -24,15 +27,8 @@ struct LargeAllocator {
   template <class U>
   explicit(false) LargeAllocator(const LargeAllocator<U>&) {}
 
-  T* allocate(size_t count) {
-    constexpr size_t kLine = 64, kHugePage = size_t{2} << 20;
-    const size_t bytes = count * sizeof(T), huge = bytes / kHugePage * kHugePage;
-    void* memory = nullptr;
-    if (posix_memalign(&memory, huge > 0 ? kHugePage : kLine, std::max<size_t>(bytes, 1)) != 0) throw std::bad_alloc();
-    if (huge > 0) madvise(memory, huge, MADV_HUGEPAGE);  // a wish: nothing depends on it
-    return static_cast<T*>(memory);
-  }
-  void deallocate(T* memory, size_t) { std::free(memory); }
+  T* allocate(size_t count) { return static_cast<T*>(allocate_large(count * sizeof(T))); }
+  void deallocate(T* memory, size_t count) { free_large(memory, count * sizeof(T)); }
 
   template <class U>
   void construct(U* at) {

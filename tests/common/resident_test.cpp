@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <thread>
 #include <vector>
 
 #include "core/common/large_vector.h"
@@ -63,6 +64,29 @@ TEST(LargeVector, BeginsAtALineOrAHugePage) {
     EXPECT_EQ(copy.back(), 3);
   }
   EXPECT_EQ(LargeVector<int>(10, 7), (LargeVector<int>(10, 7)));
+}
+
+/// More than a block of pieces of all sizes, which come and go in another order than they came.
+TEST(LargeVector, PiecesOfABlockAreApartWhateverOrderTheyGoIn) {
+  std::vector<LargeVector<uint32_t>> pieces(400);
+  const auto fill = [&](size_t i) {
+    pieces[i] = LargeVector<uint32_t>(1 + (i * 7919) % 120000, static_cast<uint32_t>(i));
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(pieces[i].data()) % 64, 0u);
+  };
+  const auto expect_whole = [&](size_t i) {
+    for (const uint32_t value : pieces[i]) ASSERT_EQ(value, i);
+  };
+  for (size_t i = 0; i < pieces.size(); ++i) fill(i);
+  for (size_t i = 0; i < pieces.size(); i += 3) pieces[i] = {};
+  for (size_t i = 0; i < pieces.size(); i += 3) fill(i);
+  for (size_t i = 0; i < pieces.size(); ++i) expect_whole(pieces.size() - 1 - i), pieces[pieces.size() - 1 - i] = {};
+  std::vector<std::thread> threads;
+  for (size_t t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (size_t i = t; i < pieces.size(); i += 4) fill(i), expect_whole(i), pieces[i] = {};
+    });
+  }
+  for (auto& thread : threads) thread.join();
 }
 
 }  // namespace
