@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What the compiled kernels of kernels/cuda take of a GPU, beside what they took when bench/cuda_resources.json was written. Needs nvcc, no GPU.
 
-    bench/cuda_resources.py            compares; exit code 1 for a kernel that takes more registers or shared memory, has a stack, or spills
+    bench/cuda_resources.py            compares; exit code 1 for a kernel that takes other registers or shared memory, is not there, has a stack, or spills
     bench/cuda_resources.py --update   writes the baseline
 
 Registers, shared memory and stack are those of ptxas for each architecture; they depend on the compiler, and with another version than the

@@ -3,7 +3,8 @@
 
     bench/gpu_ops.py LIBCRUMB_OPS.SO [--out FOLDER]
 
-Times are medians of events around 20 calls in a row, 15 rounds, both in turn; inputs are larger than the cache or rotate through sets that are.
+Times are medians of events around 20 calls in a row, 15 rounds, both in turn; inputs of the small shapes lie in the
+cache, whose speed may be above a copy's.
 Bytes are what must move: each input read once, each output written once. Writes gpu_ops.md and gpu_ops.json to FOLDER.
 """
 import argparse

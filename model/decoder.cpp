@@ -35,8 +35,8 @@ class FloatLinear : public LinearModule {
 
 /// Layers that share rotary table and window share a context; each is built once.
 std::vector<BlockContext> make_contexts(const std::vector<arch::LayerSpec>& layers, int64_t tokens,
-                                        torch::Device device) {
-  std::vector<BlockContext> contexts(layers.size());
+                                        const BlockContext& common, torch::Device device) {
+  std::vector<BlockContext> contexts(layers.size(), common);
   for (size_t i = 0; i < layers.size(); ++i) {
     const arch::RopeSpec& rope = layers[i].rope;
     size_t same_rope = 0, same_window = 0;  // first layers with the same settings
@@ -95,28 +95,34 @@ torch::Tensor Decoder::small(const torch::Tensor& parameter) const {
 struct Decoder::Contexts {
   int64_t tokens;
   torch::Device device;
+  torch::ScalarType compute;
+  bool round_small_tensors;
   std::vector<BlockContext> of_layers;
 };
 
-const std::vector<BlockContext>& Decoder::contexts_for(int64_t tokens, torch::Device device) {
-  if (contexts_ == nullptr || contexts_->tokens != tokens || contexts_->device != device)
-    contexts_ = std::make_shared<Contexts>(Contexts{tokens, device, make_contexts(spec_.layers, tokens, device)});
-  for (BlockContext& context : contexts_->of_layers) {
-    context.compute = compute;
-    context.round_small_tensors = round_small_tensors;
+std::shared_ptr<const Decoder::Contexts> Decoder::contexts_for(int64_t tokens, torch::Device device) {
+  const auto fits = [&](const Contexts& last) {
+    return last.tokens == tokens && last.device == device && last.compute == compute &&
+           last.round_small_tensors == round_small_tensors;
+  };
+  if (contexts_ == nullptr || !fits(*contexts_)) {
+    const c10::InferenceMode off(false);  // a later pass may want gradients
+    const BlockContext common{.rotary = {}, .mask = {}, .compute = compute, .round_small_tensors = round_small_tensors};
+    contexts_ = std::make_shared<const Contexts>(
+        Contexts{tokens, device, compute, round_small_tensors, make_contexts(spec_.layers, tokens, common, device)});
   }
-  return contexts_->of_layers;
+  return contexts_;
 }
 
 DecoderOutput Decoder::forward(const torch::Tensor& ids, const std::vector<int>& wanted_layers) {
   CRUMB_ASSERT(ids.dim() == 2 && ids.scalar_type() == torch::kInt64);
   const std::set<int> wanted(wanted_layers.begin(), wanted_layers.end());
-  const auto& contexts = contexts_for(ids.size(1), ids.device());
+  const auto contexts = contexts_for(ids.size(1), ids.device());
   DecoderOutput out;
   out.compute = compute;
   torch::Tensor x = torch::embedding(embedding_, ids);
   for (size_t i = 0; i < blocks_.size(); ++i) {
-    x = blocks_[i]->forward(x, contexts[i]);
+    x = blocks_[i]->forward(x, contexts->of_layers[i]);
     if (wanted.contains(static_cast<int>(i))) out.hidden[static_cast<int>(i)] = x;
   }
   out.final_hidden = kernels::rms_norm(x, small(final_norm_), spec_.rms_norm_eps, x.scalar_type());

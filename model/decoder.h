@@ -62,7 +62,6 @@ TensorSource random_source(const arch::DecoderSpec& spec, uint64_t seed);
 using NamedLinear = std::pair<std::string, std::shared_ptr<LinearModule>>;  // by module name
 
 class Block;
-struct BlockContext;
 
 class Decoder : public torch::nn::Module {
  public:
@@ -92,7 +91,8 @@ class Decoder : public torch::nn::Module {
 
  private:
   torch::Tensor small(const torch::Tensor& parameter) const;
-  const std::vector<BlockContext>& contexts_for(int64_t tokens, torch::Device device);
+  struct Contexts;
+  std::shared_ptr<const Contexts> contexts_for(int64_t tokens, torch::Device device);
 
   arch::DecoderSpec spec_;
   std::vector<NamedLinear> linears_;
@@ -100,8 +100,7 @@ class Decoder : public torch::nn::Module {
   std::vector<std::shared_ptr<Block>> blocks_;
   std::map<arch::TensorId, torch::Tensor> parameters_by_id_;
   torch::Tensor embedding_, final_norm_, head_;  // head_ is the embedding when tied
-  struct Contexts;
-  std::shared_ptr<Contexts> contexts_;  // of the last pass: the next is mostly as long
+  std::shared_ptr<const Contexts> contexts_;     // of the last pass: the next is mostly as long
 };
 
 }  // namespace crumb::model

@@ -45,8 +45,9 @@ SeqLinearImpl::SeqLinearImpl(const torch::nn::Linear& linear, const SeqOptions& 
 
 torch::Tensor SeqLinearImpl::forward(const torch::Tensor& x) {
   const torch::Tensor levels =
-      kernels::seq_fake_quantize(weight, log_scale, options_.group_size, options_.outside, x.scalar_type());
-  return torch::linear(x, levels, effective_bias(x.scalar_type()));
+      kernels::seq_fake_quantize(weight, log_scale, options_.group_size, options_.outside,
+                                 x.scalar_type() == torch::kBFloat16 ? torch::kBFloat16 : torch::kFloat32);
+  return torch::linear(x, levels.to(x.scalar_type()), effective_bias(x.scalar_type()));
 }
 
 torch::Tensor SeqLinearImpl::effective_weight() {

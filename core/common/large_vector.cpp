@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -10,7 +11,7 @@
 namespace crumb {
 namespace {
 
-constexpr size_t kLine = 64, kHugePage = size_t{2} << 20, kBlock = 32 * kHugePage;
+constexpr size_t kLine = 64, kPage = 4096, kHugePage = size_t{2} << 20, kBlock = 32 * kHugePage;
 #ifdef CRUMB_SANITIZED
 constexpr size_t kLeastAlone = 0;  // a sanitizer sees what lies beyond the end of a piece only if nothing else does
 #else
@@ -38,19 +39,34 @@ class Blocks {
     ++block.pieces;
     return piece;
   }
-  void free(void* piece) {
+  void free(void* memory, size_t bytes) {
     const std::lock_guard lock(mutex_);
-    const auto at = std::prev(blocks_.upper_bound(static_cast<char*>(piece)));
-    if (--at->second.pieces > 0) return;
-    if (current_ == at) current_ = blocks_.end();
-    std::free(at->first);
-    blocks_.erase(at);
+    auto* piece = static_cast<char*>(memory);
+    const auto at = std::prev(blocks_.upper_bound(piece));
+    auto& [begin, block] = *at;
+    if (--block.pieces > 0) {
+      if (piece + bytes == begin + block.used)
+        block.used -= bytes;  // the next takes its place
+      else
+        give_back(piece, bytes);
+    } else if (at == current_) {
+      block.used = 0;
+    } else {
+      std::free(begin);
+      blocks_.erase(at);
+    }
   }
 
  private:
   struct Block {
     size_t used = 0, pieces = 0;
   };
+  /// The whole pages of a hole, to the kernel.
+  static void give_back(char* piece, size_t bytes) {
+    const auto address = reinterpret_cast<uintptr_t>(piece);
+    const uintptr_t first = (address + kPage - 1) / kPage * kPage, last = (address + bytes) / kPage * kPage;
+    if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+  }
   std::mutex mutex_;
   std::map<char*, Block> blocks_;  // by where they begin
   std::map<char*, Block>::iterator current_ = blocks_.end();
@@ -61,20 +77,20 @@ Blocks& blocks() {
   return *all;
 }
 
+size_t whole_lines(size_t bytes) { return (std::max<size_t>(bytes, 1) + kLine - 1) / kLine * kLine; }
 bool is_alone(size_t bytes) { return bytes >= kLeastAlone; }
 
 }  // namespace
 
 void* allocate_large(size_t bytes) {
-  return is_alone(bytes) ? huge_pages(bytes)
-                         : blocks().allocate((std::max<size_t>(bytes, 1) + kLine - 1) / kLine * kLine);
+  return is_alone(bytes) ? huge_pages(bytes) : blocks().allocate(whole_lines(bytes));
 }
 
 void free_large(void* memory, size_t bytes) {
   if (is_alone(bytes))
     std::free(memory);
   else
-    blocks().free(memory);
+    blocks().free(memory, whole_lines(bytes));
 }
 
 }  // namespace crumb

@@ -12,8 +12,9 @@ namespace crumb {
 
 /// Memory that begins at a line of the cache and lies on huge pages, if the kernel has some: fewer faults as it is
 /// filled, and on a machine whose prefetchers stop at the end of a page, a third to a half more of its bandwidth.
-/// Pieces of less than two huge pages share blocks of 64 MB, of which only what is used is resident; a block goes when
-/// nothing is left in it. std::bad_alloc without memory. Safe from several threads.
+/// Pieces of less than two huge pages share blocks of 64 MB, which are resident as far as they have been filled. What
+/// is freed in the midst of a block goes back to the kernel, not to later pieces; the block when nothing is left in it.
+/// std::bad_alloc without memory. Safe from several threads.
 void* allocate_large(size_t bytes);
 /// `bytes` as asked for.
 void free_large(void* memory, size_t bytes);

@@ -16,8 +16,16 @@ struct Spec {
   bool has_divergence, needs_values;            // values: of terms in their own gradients
 };
 
+/// What turns a logit times the factor into a logarithm of a probability. Two numbers: their sum would be rounded at
+/// the size of the logits.
+struct Normaliser {
+  float peak, log_sum;
+  __device__ __forceinline__ float operator()(float x) const { return (x - peak) - log_sum; }
+};
+
 /// ln sum e^(x * factor), in every thread. Sums beyond a thread in double.
-__device__ float log_sum(const float* x, int64_t n, float factor, double* shared, float* maxima) {
+__device__ __forceinline__ Normaliser normaliser(const float* x, int64_t n, float factor, double* shared,
+                                                 float* maxima) {
   float top = -INFINITY, sum = 0;
   for (int64_t i = threadIdx.x; i < n; i += kThreads) {
     const float value = x[i] * factor;
@@ -35,7 +43,7 @@ __device__ float log_sum(const float* x, int64_t n, float factor, double* shared
   for (int i = 0; i < kThreads / kWarp; ++i) largest = fmaxf(largest, maxima[i]);
   const double total =
       block_sum(static_cast<double>(top == -INFINITY && sum == 0 ? 0.0f : sum * expf(top - largest)), shared);
-  return largest + static_cast<float>(log(total));
+  return {largest, logf(static_cast<float>(total))};
 }
 
 /// x, 0 where its probability is 0 whatever x is.
@@ -46,7 +54,7 @@ __device__ float log_mean(const Spec& spec, float log_p, float log_q) {
   return top == -INFINITY ? top : top + log1pf(expf(fminf(a, b) - top));
 }
 
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     logit_loss_kernel(float* student, const float* teacher, const int64_t* targets, const float* row_weights,
                       int64_t vocab, Spec spec, double* terms) {
   __shared__ double shared[kThreads / kWarp];
@@ -62,16 +70,16 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t target = targets[blockIdx.x];
   const float* t = teacher == nullptr ? nullptr : teacher + static_cast<int64_t>(blockIdx.x) * vocab;
   const float cool = 1.0f / spec.temperature;
-  float log_q_sum = 0, log_p_sum = 0, log_sum_ce = 0, confidence = 0;
+  Normaliser of_q{0, 0}, of_p{0, 0}, of_z{0, 0};
+  float confidence = 0, cross_entropy = 0;
   if (spec.has_divergence) {
-    log_q_sum = log_sum(z, vocab, cool, shared, maxima);
-    log_p_sum = log_sum(t, vocab, cool, shared, maxima);
-    confidence = expf(t[target] * cool - log_p_sum);
+    of_q = normaliser(z, vocab, cool, shared, maxima);
+    of_p = normaliser(t, vocab, cool, shared, maxima);
+    confidence = expf(of_p(t[target] * cool));
   }
-  float cross_entropy = 0;
   if (spec.cross_entropy != 0) {
-    log_sum_ce = spec.has_divergence && spec.temperature == 1.0f ? log_q_sum : log_sum(z, vocab, 1.0f, shared, maxima);
-    cross_entropy = log_sum_ce - z[target];
+    of_z = spec.has_divergence && spec.temperature == 1.0f ? of_q : normaliser(z, vocab, 1.0f, shared, maxima);
+    cross_entropy = -of_z(z[target]);
   }
   __syncthreads();  // z[target] is read before it becomes a gradient
 
@@ -79,7 +87,7 @@ __global__ void __launch_bounds__(kThreads)
   if (spec.needs_values) {
     float reverse_part = 0, student_part = 0;
     for (int64_t i = threadIdx.x; i < vocab; i += kThreads) {
-      const float log_q = z[i] * cool - log_q_sum, log_p = t[i] * cool - log_p_sum, q = expf(log_q);
+      const float log_q = of_q(z[i] * cool), log_p = of_p(t[i] * cool), q = expf(log_q);
       reverse_part += q * (log_q - log_p);
       if (spec.jsd != 0) student_part += weighted(q, log_q - log_mean(spec, log_p, log_q));
     }
@@ -94,7 +102,7 @@ __global__ void __launch_bounds__(kThreads)
     const float logit = z[i];
     float gradient = 0;
     if (spec.has_divergence) {
-      const float log_q = logit * cool - log_q_sum, log_p = t[i] * cool - log_p_sum, q = expf(log_q), p = expf(log_p);
+      const float log_q = of_q(logit * cool), log_p = of_p(t[i] * cool), q = expf(log_q), p = expf(log_p);
       if (spec.kl != 0 || spec.cakld != 0) {
         forward_part += p * (log_p - log_q);
         gradient += (q - p) * by_kl;
@@ -107,8 +115,7 @@ __global__ void __launch_bounds__(kThreads)
         gradient += weighted(q, log_q - log_m - static_cast<float>(to_student)) * by_jsd;
       }
     }
-    if (spec.cross_entropy != 0)
-      gradient += (expf(logit - log_sum_ce) - (i == target ? 1.0f : 0.0f)) * spec.cross_entropy;
+    if (spec.cross_entropy != 0) gradient += (expf(of_z(logit)) - (i == target ? 1.0f : 0.0f)) * spec.cross_entropy;
     z[i] = gradient * weight;
   }
   forward = block_sum(static_cast<double>(forward_part), shared);

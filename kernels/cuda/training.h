@@ -28,9 +28,9 @@ void rms_norm_forward(const In* x, const float* weight, float eps, int64_t rows,
 
 /// Rows of `parts` that rms_norm_backward fills.
 int64_t rms_norm_parts(int64_t rows);
-/// More columns than this have no kernel: one row of sums must fit into the 48 KB of shared memory that every device
-/// has.
-inline constexpr int64_t kRmsNormMaxCols = 12288;
+/// More columns than this have no kernel: a row of sums must fit into the 48 KB of shared memory that every device has,
+/// beside what the sums over the block take.
+inline constexpr int64_t kRmsNormMaxCols = 12288 - 64;
 /// parts [rms_norm_parts(rows), cols], may be null: their sum over rows is the gradient of the weight.
 template <class In, class Out>
 void rms_norm_backward(const In* x, const float* weight, const Out* grad_y, float eps, int64_t rows, int64_t cols,

@@ -26,6 +26,7 @@ void check(const Tensor& weight, const Tensor& gradient, const Tensor& m, const 
                               row_factor->scalar_type() == at::kFloat),
               "adamw_: row_factor must be float32 [", weight.dim() > 0 ? weight.size(0) : 0, "], got ",
               row_factor ? row_factor->sizes() : at::IntArrayRef());
+  check_same_device("adamw_", weight, {gradient, m, v, row_factor.value_or(Tensor())});
 }
 
 AdamWStep to_step(double gradient_factor, double beta1, double beta2, double eps, double decay, double step_size,
@@ -49,7 +50,8 @@ void on(const Tensor& weight, const Tensor& gradient, const Tensor& m, const Ten
   const Tensor g = gradient.contiguous(), factor = row_factor ? row_factor->contiguous() : Tensor();
   adamw_update(to_step(gradient_factor, beta1, beta2, eps, decay, step_size, root_correction), rows, cols,
                row_factor ? data<float>(factor) : nullptr, data<float>(g), mutable_data<float>(weight),
-               mutable_data<float>(m), mutable_data<float>(v), Where::get());
+               mutable_data<float>(m), mutable_data<float>(v), Where(weight).get());
+  for (const Tensor* x : {&weight, &m, &v}) x->unsafeGetTensorImpl()->bump_version();
 }
 
 void composite(const Tensor& weight, const Tensor& gradient, const Tensor& m, const Tensor& v,

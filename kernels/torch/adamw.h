@@ -1,8 +1,7 @@
 // AdamW (kernels/adamw.h) on tensors:
 //
 //   adamw_(Tensor(a!) weight, Tensor gradient, Tensor(b!) m, Tensor(c!) v, Tensor? row_factor, float gradient_factor,
-//   float beta1, float beta2,
-//          float eps, float decay, float step_size, float root_correction) -> ()
+//          float beta1, float beta2, float eps, float decay, float step_size, float root_correction) -> ()
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -32,6 +32,7 @@ void check(const Tensor& student, const optional<Tensor>& teacher, const Tensor&
               teacher ? teacher->sizes() : at::IntArrayRef());
   TORCH_CHECK(targets.dim() == 1 && targets.size(0) == student.size(0) && targets.scalar_type() == at::kLong,
               "targets must be [", student.size(0), "] int64, got ", targets.sizes(), " ", targets.scalar_type());
+  check_same_device("logits", student, {teacher.value_or(Tensor()), targets});
 }
 
 void check_loss(const Tensor& student, const optional<Tensor>& teacher, const Tensor& targets,
@@ -41,6 +42,7 @@ void check_loss(const Tensor& student, const optional<Tensor>& teacher, const Te
   TORCH_CHECK(row_weights.sizes() == targets.sizes() && row_weights.scalar_type() == student.scalar_type(),
               "row_weights must be [", targets.size(0), "] ", student.scalar_type(), ", got ", row_weights.sizes(), " ",
               row_weights.scalar_type());
+  check_same_device("logits", student, {row_weights});
 }
 
 // --- made of Torch's operators --------------------------------------------------------------------------------------
@@ -129,7 +131,8 @@ Tensor loss_on(const Tensor& student, const optional<Tensor>& teacher, const Ten
   static_assert(sizeof(LossTerms) == kNumLossTerms * sizeof(double), "a row of the result is a LossTerms");
   Tensor terms = at::empty({student.size(0), kNumLossTerms}, student.options().dtype(at::kDouble));
   logit_loss(mutable_data<float>(student), teacher ? mutable_data<float>(*teacher) : nullptr, data<int64_t>(target),
-             data<float>(weight), student.size(0), student.size(1), spec, mutable_data<LossTerms>(terms), Where::get());
+             data<float>(weight), student.size(0), student.size(1), spec, mutable_data<LossTerms>(terms),
+             Where(student).get());
   return terms;
 }
 

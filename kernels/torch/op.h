@@ -5,6 +5,8 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 
+#include <initializer_list>
+
 #include "kernels/bf16.h"
 
 namespace crumb::kernels {
@@ -21,6 +23,13 @@ inline bool has_kernel(at::ScalarType type) { return type == at::kFloat || type 
 /// The type of the arithmetic of composite operators: never a half one.
 inline at::ScalarType wide(const at::Tensor& x) {
   return c10::isReducedFloatingType(x.scalar_type()) ? at::kFloat : x.scalar_type();
+}
+
+/// A kernel gets plain pointers: every operand must be where the first is.
+inline void check_same_device(const char* op, const at::Tensor& first, std::initializer_list<at::Tensor> others) {
+  for (const at::Tensor& x : others)
+    TORCH_CHECK(!x.defined() || x.device() == first.device(), op, ": all tensors must be on one device, got ",
+                first.device(), " and ", x.device());
 }
 
 /// Elements as the kernels see them: float or Bf16.

@@ -21,6 +21,7 @@ using torch::autograd::variable_list;
 void check(const Tensor& x, const Tensor& weight) {
   TORCH_CHECK(x.dim() > 0 && weight.dim() == 1 && weight.size(0) == x.size(-1), "rms_norm: weight must be [",
               x.dim() > 0 ? x.size(-1) : 0, "], the last size of x, got ", weight.sizes());
+  check_same_device("rms_norm", x, {weight});
 }
 
 // --- made of Torch's operators --------------------------------------------------------------------------------------
@@ -55,9 +56,9 @@ void with_types(at::ScalarType in, at::ScalarType out, const Body& body) {
     with_type(out, [&](auto out_type) { body(float{}, out_type); });
 }
 
-/// `y` is y's type; bf16 in and float out has no kernel.
+/// `y` is y's type; bf16 in and float out has no kernel, nor has a row of nothing.
 bool fits(const Tensor& x, const Tensor& weight, at::ScalarType y) {
-  return has_kernel(x.scalar_type()) && has_kernel(y) && weight.scalar_type() == at::kFloat &&
+  return x.numel() > 0 && has_kernel(x.scalar_type()) && has_kernel(y) && weight.scalar_type() == at::kFloat &&
          (x.scalar_type() == at::kFloat || y == at::kBFloat16);
 }
 
@@ -70,7 +71,7 @@ Tensor forward_on(const Tensor& x, const Tensor& weight, double eps, at::ScalarT
   const int64_t cols = in.size(-1);
   with_types(in.scalar_type(), dtype, [&](auto in_type, auto out_type) {
     rms_norm_forward(data<decltype(in_type)>(in), data<float>(w), static_cast<float>(eps), in.numel() / cols, cols,
-                     mutable_data<decltype(out_type)>(y), Where::get());
+                     mutable_data<decltype(out_type)>(y), Where(in).get());
   });
   return y;
 }
@@ -91,6 +92,7 @@ std::tuple<Tensor, Tensor> backward_cpu(const Tensor& grad, const Tensor& x, con
                                         bool weight_gradient) {
   if (!fits(x, weight, grad.scalar_type())) return backward_composite(grad, x, weight, eps, weight_gradient);
   check(x, weight);
+  check_same_device("rms_norm", x, {grad});
   const Tensor in = x.contiguous(), w = weight.contiguous(), g = grad.contiguous();
   const int64_t cols = in.size(-1);
   Tensor grad_x = at::empty_like(in), sums = at::empty({weight_gradient ? cols : 0}, w.options());
@@ -104,15 +106,16 @@ std::tuple<Tensor, Tensor> backward_cuda(const Tensor& grad, const Tensor& x, co
   if (!fits(x, weight, grad.scalar_type()) || x.size(-1) > kRmsNormMaxCols)
     return backward_composite(grad, x, weight, eps, weight_gradient);
   check(x, weight);
+  check_same_device("rms_norm", x, {grad});
   const Tensor in = x.contiguous(), w = weight.contiguous(), g = grad.contiguous();
   const int64_t cols = in.size(-1);
   Tensor grad_x = at::empty_like(in);
   if (!weight_gradient) {
-    backward_kernel(in, w, g, eps, grad_x, nullptr, Cuda::get());
+    backward_kernel(in, w, g, eps, grad_x, nullptr, Cuda(in).get());
     return {grad_x, at::empty({0}, w.options())};
   }
   Tensor parts = at::empty({rms_norm_parts(in.numel() / cols), cols}, w.options());
-  backward_kernel(in, w, g, eps, grad_x, mutable_data<float>(parts), Cuda::get());
+  backward_kernel(in, w, g, eps, grad_x, mutable_data<float>(parts), Cuda(in).get());
   return {grad_x, parts.sum(0)};
 }
 #endif

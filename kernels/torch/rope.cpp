@@ -23,6 +23,7 @@ void check(const Tensor& x, const Tensor& cos, const Tensor& sin) {
   TORCH_CHECK(cos.dim() == 2 && cos.size(0) == x.size(1) && 2 * cos.size(1) <= x.size(3) && cos.sizes() == sin.sizes(),
               "rope: cos and sin must be [", x.size(1), ", at most ", x.size(3) / 2, "], got ", cos.sizes(), " and ",
               sin.sizes());
+  check_same_device("rope", x, {cos, sin});
 }
 
 Tensor rope_composite(const Tensor& x, const Tensor& cos, const Tensor& sin, bool inverse) {
@@ -44,7 +45,7 @@ Tensor rope_on(const Tensor& x, const Tensor& cos, const Tensor& sin, bool inver
   with_type(in.scalar_type(), [&](auto type) {
     using T = decltype(type);
     kernels::rope(data<T>(in), data<float>(c), data<float>(s), in.size(0), in.size(1), in.size(2), in.size(3),
-                  c.size(1), inverse, mutable_data<T>(y), Where::get());
+                  c.size(1), inverse, mutable_data<T>(y), Where(in).get());
   });
   return y;
 }

@@ -63,7 +63,7 @@ Tensor forward_cuda(const Tensor& weight, const Tensor& scale, int64_t group_siz
   Tensor y = at::empty_like(w, w.options().dtype(checked(dtype)));
   with_type(y.scalar_type(), [&](auto type) {
     seq_forward(data<float>(w), data<float>(s), w.size(0), w.size(1), group_cols, mutable_data<decltype(type)>(y),
-                nullptr, Cuda::get());
+                nullptr, Cuda(w).get());
   });
   return y;
 }
@@ -75,7 +75,7 @@ Tensor codes_on(const Tensor& weight, const Tensor& scale, int64_t group_size) {
   const Tensor w = weight.contiguous(), s = scale.contiguous();
   Tensor codes = at::empty(w.sizes(), w.options().dtype(at::kByte));
   seq_forward(data<float>(w), data<float>(s), w.size(0), w.size(1), group_cols, static_cast<float*>(nullptr),
-              mutable_data<uint8_t>(codes), Where::get());
+              mutable_data<uint8_t>(codes), Where(w).get());
   return codes;
 }
 
@@ -86,6 +86,7 @@ std::tuple<Tensor, Tensor> backward_on(const Tensor& weight, const Tensor& scale
   TORCH_CHECK(grad.sizes() == weight.sizes() && has_kernel(grad.scalar_type()),
               "seq: the gradient must be float32 or bfloat16 of the weight's shape, got ", grad.scalar_type(), " ",
               grad.sizes());
+  check_same_device("seq", weight, {grad});
   // A CPU's kernel takes a float32 gradient only.
   const Tensor w = weight.contiguous(), s = scale.contiguous(),
                g = (std::is_same_v<Where, Cpu> ? grad.to(at::kFloat) : grad).contiguous();
@@ -93,7 +94,7 @@ std::tuple<Tensor, Tensor> backward_on(const Tensor& weight, const Tensor& scale
   const auto run = [&](const auto* gradient) {
     seq_backward(data<float>(w), data<float>(s), gradient, w.size(0), w.size(1), group_cols,
                  outside_gradient_from_name(outside), mutable_data<float>(grad_w), mutable_data<float>(grad_log_scale),
-                 Where::get());
+                 Where(w).get());
   };
   if constexpr (std::is_same_v<Where, Cpu>)
     run(data<float>(g));

@@ -3,8 +3,9 @@
 //   seq_fake_quantize(Tensor weight, Tensor log_scale, int group_size=0, str outside_gradient="zero",
 //                     ScalarType? dtype=None) -> Tensor
 //   seq_forward(Tensor weight, Tensor scale, int group_size=0, ScalarType? dtype=None) -> Tensor
-//   seq_backward(Tensor weight, Tensor scale, Tensor grad, int group_size=0, str outside_gradient="zero") -> (Tensor,
-//   Tensor) seq_codes(Tensor weight, Tensor scale, int group_size=0) -> Tensor
+//   seq_backward(Tensor weight, Tensor scale, Tensor grad, int group_size=0, str outside_gradient="zero")
+//     -> (Tensor, Tensor)
+//   seq_codes(Tensor weight, Tensor scale, int group_size=0) -> Tensor
 //
 // On a CPU, and on a CUDA device in a build with nvcc, they run the kernels; on other devices the same definition
 // composed of Torch's operators.

@@ -22,6 +22,7 @@ void check(const Tensor& gate, const Tensor& up) {
   TORCH_CHECK(gate.sizes() == up.sizes() && gate.scalar_type() == up.scalar_type(),
               "swiglu: gate and up must be alike, got ", gate.scalar_type(), " ", gate.sizes(), " and ",
               up.scalar_type(), " ", up.sizes());
+  check_same_device("swiglu", gate, {up});
 }
 
 Tensor forward_composite(const Tensor& gate, const Tensor& up) {
@@ -44,7 +45,7 @@ Tensor forward_on(const Tensor& gate, const Tensor& up) {
   Tensor y = at::empty_like(g);
   with_type(g.scalar_type(), [&](auto type) {
     using T = decltype(type);
-    swiglu_forward(data<T>(g), data<T>(u), g.numel(), mutable_data<T>(y), Where::get());
+    swiglu_forward(data<T>(g), data<T>(u), g.numel(), mutable_data<T>(y), Where(g).get());
   });
   return y;
 }
@@ -59,7 +60,7 @@ std::tuple<Tensor, Tensor> backward_on(const Tensor& grad, const Tensor& gate, c
   with_type(g.scalar_type(), [&](auto type) {
     using T = decltype(type);
     kernels::swiglu_backward(data<T>(g), data<T>(u), data<T>(d), g.numel(), mutable_data<T>(grad_gate),
-                             mutable_data<T>(grad_up), Where::get());
+                             mutable_data<T>(grad_up), Where(g).get());
   });
   return {grad_gate, grad_up};
 }

@@ -1,13 +1,15 @@
 // Where an operator's kernel runs. The kernels of a CPU and of CUDA devices have the same names and arguments but for
-// the last, which is an Executor or a stream: an operator's function is a template of one of these types, whose get()
-// is that argument.
+// the last, an Executor or a stream: an operator's function is a template of one of these types. Made of a tensor, it
+// makes the tensor's device the current one for as long as it lives; get() is the argument.
 #pragma once
 
 #include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
 
 #include "core/common/executor.h"
 
 #ifdef CRUMB_CUDA_KERNELS
+#include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
 #include "kernels/cuda/training.h"
@@ -30,12 +32,18 @@ inline Executor& torch_executor() {
 }
 
 struct Cpu {
+  explicit Cpu(const at::Tensor& /*of_device*/) {}
   static Executor& get() { return torch_executor(); }
 };
 
 #ifdef CRUMB_CUDA_KERNELS
-struct Cuda {
-  static CudaStream get() { return c10::cuda::getCurrentCUDAStream().stream(); }
+class Cuda {
+ public:
+  explicit Cuda(const at::Tensor& of_device) : guard_(of_device.device()) {}
+  CudaStream get() const { return c10::cuda::getCurrentCUDAStream().stream(); }
+
+ private:
+  c10::cuda::CUDAGuard guard_;
 };
 #endif
 

@@ -17,7 +17,10 @@ using torch::Tensor;
 class SeqOnDevice : public testing::OnDevice {};
 INSTANTIATE_TEST_SUITE_P(Devices, SeqOnDevice, testing::gpus());
 
-TEST_P(SeqOnDevice, OperatorsEqualTheKernels) {
+class SeqOperatorsOnDevice : public testing::OnDevice {};
+INSTANTIATE_TEST_SUITE_P(Devices, SeqOperatorsOnDevice, testing::all_devices());
+
+TEST_P(SeqOperatorsOnDevice, EqualTheKernels) {
   CRUMB_NEED_DEVICE(device);
   torch::manual_seed(5);
   const Tensor w = torch::randn({16, 96}), grad = torch::randn({16, 96});
