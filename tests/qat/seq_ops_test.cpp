@@ -114,9 +114,11 @@ TEST(SeqOps, CompositeEqualsTheKernels) {
   for (const int64_t group_size : {0, 24}) {
     const Problem p = make_problem(6, 72, group_size);
     const Tensor scale = p.log_scale.exp();
-    const Tensor y = call_composite<Tensor(const Tensor&, const Tensor&, int64_t)>("crumb::seq_forward", p.weight,
-                                                                                   scale, group_size);
-    EXPECT_TRUE(torch::equal(y, seq_forward(p.weight, scale, group_size)));
+    using Forward = Tensor(const Tensor&, const Tensor&, int64_t, std::optional<at::ScalarType>);
+    for (const auto type : {at::kFloat, at::kBFloat16}) {
+      const Tensor y = call_composite<Forward>("crumb::seq_forward", p.weight, scale, group_size, type);
+      EXPECT_TRUE(torch::equal(y, seq_forward(p.weight, scale, group_size, type)));
+    }
     const Tensor codes =
         call_composite<Tensor(const Tensor&, const Tensor&, int64_t)>("crumb::seq_codes", p.weight, scale, group_size);
     EXPECT_TRUE(torch::equal(codes, seq_codes(p.weight, scale, group_size)));
