@@ -17,11 +17,11 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BASELINE = pathlib.Path(__file__).with_name("cuda_resources.json")
-ARCHITECTURES = ["80", "86", "89", "90"]
+ARCHITECTURES = re.findall(r"\d+", re.search(r'CUDA_ARCHITECTURES "([^"]*)"', (ROOT / "kernels/cuda/CMakeLists.txt").read_text())[1])
 
 
 def compiled(source, architecture):
-    done = subprocess.run(["nvcc", "-std=c++20", "-O3", "-Werror=all-warnings", f"-arch=sm_{architecture}", "-I", ROOT, "-Xptxas", "-v", "-cubin", "-o", "/dev/null", source],
+    done = subprocess.run(["nvcc", "-std=c++20", "-O3", "-Werror=all-warnings", "--expt-relaxed-constexpr", f"-arch=sm_{architecture}", "-I", ROOT, "-Xptxas", "-v", "-cubin", "-o", "/dev/null", source],
                           capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"cuda_resources: {source.name} does not compile for sm_{architecture}:\n{done.stderr}")

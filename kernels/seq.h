@@ -25,7 +25,7 @@ inline constexpr float kMinScale = 0x1.0p-17f, kMaxScale = 0x1.0p14f;
 
 /// Nearest float with 6 significant bits (ties away from zero), clamped to [2^-17, 2^14]. Every grid's scales are
 /// rounded like this.
-inline float round_scale(float s) {
+constexpr float round_scale(float s) {
   if (!(s > kMinScale)) return kMinScale;  // also NaN
   if (s >= kMaxScale) return kMaxScale;
   const auto bits =
@@ -38,7 +38,7 @@ constexpr float seq_level(int code, float s) { return (static_cast<float>(code) 
 
 /// The code of w, a float or a vector of them as the compiler has them (__m256); of a vector as integers in its lanes.
 template <class V>
-[[gnu::always_inline]] inline auto seq_code(V w, V s) {
+[[gnu::always_inline]] constexpr auto seq_code(V w, V s) {
   if constexpr (std::is_same_v<V, float>)
     return static_cast<int>(w > -s) + static_cast<int>(w >= 0.0f) + static_cast<int>(w > s);
   else
@@ -47,7 +47,7 @@ template <class V>
 
 /// The level of the code of w; NaN stays NaN. Without a detour by the code, so that vectors need no table.
 template <class V>
-[[gnu::always_inline]] inline V seq_nearest_level(V w, V s) {
+[[gnu::always_inline]] constexpr V seq_nearest_level(V w, V s) {
   const V inner = seq_level(2, 1.0f) * s, outer = seq_level(3, 1.0f) * s;
   const V above = w > s ? outer : inner, below = w > -s ? -inner : -outer;
   const V level = w >= 0.0f ? above : below;

@@ -10,9 +10,6 @@
 
 namespace crumb::kernels {
 
-/// Throws if the launch just made was refused. `what`: the kernel.
-void check_launch(const char* what);
-
 namespace device {
 
 constexpr int kWarp = 32;

@@ -11,11 +11,9 @@ using namespace device;
 
 // --- RMS norm: a block takes a row (forward) or every so many rows (backward) ---------------------------------------
 
-template <class In>
-__device__ float inverse_rms(const In* x, int cols, float eps, float* shared) {
-  float sum = 0;
-  for (int i = threadIdx.x; i < cols; i += blockDim.x) sum += to_float(x[i]) * to_float(x[i]);
-  return 1.0f / sqrtf(block_sum(sum, shared) / static_cast<float>(cols) + eps);
+/// `squares`: what this thread has of their sum.
+__device__ float inverse_rms(float squares, int cols, float eps, float* shared) {
+  return 1.0f / sqrtf(block_sum(squares, shared) / static_cast<float>(cols) + eps);
 }
 
 template <class In, class Out>
@@ -23,7 +21,9 @@ __global__ void __launch_bounds__(256)
     rms_norm_forward_kernel(const In* x, const float* weight, float eps, int cols, Out* y) {
   __shared__ float shared[256 / kWarp];
   const int64_t first = static_cast<int64_t>(blockIdx.x) * cols;
-  const float inverse = inverse_rms(x + first, cols, eps, shared);
+  float squares = 0;
+  for (int i = threadIdx.x; i < cols; i += blockDim.x) squares += to_float(x[first + i]) * to_float(x[first + i]);
+  const float inverse = inverse_rms(squares, cols, eps, shared);
   for (int i = threadIdx.x; i < cols; i += blockDim.x)
     y[first + i] = from_float<Out>(to_float(x[first + i]) * inverse * weight[i]);
 }
@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(256)
       squares += value * value;
       products += value * to_float(grad_y[first + i]) * weight[i];
     }
-    const float inverse = 1.0f / sqrtf(block_sum(squares, shared) / static_cast<float>(cols) + eps);
+    const float inverse = inverse_rms(squares, cols, eps, shared);
     const float pull = block_sum(products, shared) / static_cast<float>(cols) * inverse * inverse;
     for (int i = threadIdx.x; i < cols; i += blockDim.x) {
       const float value = to_float(x[first + i]), g = to_float(grad_y[first + i]);

@@ -1,10 +1,9 @@
 #include <cuda_runtime_api.h>
 
 #include "core/common/error.h"
+#include "kernels/cuda/stream.h"
 
 namespace crumb::kernels {
-
-void check_launch(const char* what);
 
 void check_launch(const char* what) {
   const cudaError_t error = cudaGetLastError();

@@ -145,7 +145,7 @@ void logit_loss(float* student, const float* teacher, const int64_t* targets, co
                    .beta = static_cast<float>(beta),
                    .log_beta = static_cast<float>(std::log(beta)),
                    .log_rest = static_cast<float>(std::log1p(-beta)),
-                   .has_divergence = w.kl != 0 || w.reverse_kl != 0 || w.jsd != 0 || w.cakld != 0,
+                   .has_divergence = needs_teacher(w),
                    .needs_values = w.reverse_kl != 0 || w.jsd != 0 || w.cakld != 0};
   logit_loss_kernel<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(student, teacher, targets, row_weights, vocab,
                                                                           plain, reinterpret_cast<double*>(terms));

@@ -6,37 +6,24 @@ namespace {
 
 using namespace device;
 
-/// kernels::round_scale.
-__device__ float rounded_scale(float s) {
-  if (!(s > kMinScale)) return kMinScale;
-  if (s >= kMaxScale) return kMaxScale;
-  return __uint_as_float((__float_as_uint(s) + (1u << 17)) & ~((1u << 18) - 1));
-}
-
-__device__ int code_of(float w, float s) { return (w > -s) + (w >= 0.0f) + (w > s); }
-__device__ float level_of(float w, float s) {
-  const float level = (static_cast<float>(code_of(w, s)) - 1.5f) * s;
-  return w == w ? level : w;
-}
-
 /// A thread takes N neighbours of one group.
 template <class T, int N>
 __global__ void __launch_bounds__(256)
     seq_forward_kernel(const float* w, const float* scale, int64_t n, int64_t group_cols, T* y, uint8_t* codes) {
   const int64_t i = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * N;
   if (i >= n) return;
-  const float s = rounded_scale(scale[i / group_cols]);
+  const float s = round_scale(scale[i / group_cols]);
   const auto in = *reinterpret_cast<const Pack<float, N>*>(w + i);
   if (y != nullptr) {
     Pack<T, N> out;
 #pragma unroll
-    for (int j = 0; j < N; ++j) out.at[j] = from_float<T>(level_of(in.at[j], s));
+    for (int j = 0; j < N; ++j) out.at[j] = from_float<T>(seq_nearest_level(in.at[j], s));
     *reinterpret_cast<Pack<T, N>*>(y + i) = out;
   }
   if (codes != nullptr) {
     Pack<uint8_t, N> out;
 #pragma unroll
-    for (int j = 0; j < N; ++j) out.at[j] = static_cast<uint8_t>(code_of(in.at[j], s));
+    for (int j = 0; j < N; ++j) out.at[j] = static_cast<uint8_t>(seq_code(in.at[j], s));
     *reinterpret_cast<Pack<uint8_t, N>*>(codes + i) = out;
   }
 }
@@ -47,11 +34,11 @@ __global__ void __launch_bounds__(256)
     seq_backward_kernel(const float* w, const float* scale, const T* grad_y, int64_t group_cols, bool passes,
                         float* grad_w, float* grad_log_scale) {
   __shared__ double shared[256 / kWarp];
-  const float s = rounded_scale(scale[blockIdx.x]), reach = s * kSeqRange;
+  const float s = round_scale(scale[blockIdx.x]), reach = s * kSeqRange;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * group_cols;
   float sum = 0;
   for (int64_t i = threadIdx.x; i < group_cols; i += blockDim.x) {
-    const float x = w[first + i], g = to_float(grad_y[first + i]), level = level_of(x, s);
+    const float x = w[first + i], g = to_float(grad_y[first + i]), level = seq_nearest_level(x, s);
     const bool inside = fabsf(x) <= reach;
     sum += g * (inside ? level - x : level);
     grad_w[first + i] = passes || inside ? g : 0.0f;

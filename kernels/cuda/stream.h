@@ -9,4 +9,7 @@ namespace crumb::kernels {
 
 using CudaStream = CUstream_st*;  // cudaStream_t, so that who calls needs no header of CUDA
 
+/// RunError if the launch just made was refused. `what`: the kernel.
+void check_launch(const char* what);
+
 }  // namespace crumb::kernels

@@ -109,14 +109,10 @@ std::tuple<Tensor, Tensor> backward_cuda(const Tensor& grad, const Tensor& x, co
   check_same_device("rms_norm", x, {grad});
   const Tensor in = x.contiguous(), w = weight.contiguous(), g = grad.contiguous();
   const int64_t cols = in.size(-1);
-  Tensor grad_x = at::empty_like(in);
-  if (!weight_gradient) {
-    backward_kernel(in, w, g, eps, grad_x, nullptr, Cuda(in).get());
-    return {grad_x, at::empty({0}, w.options())};
-  }
-  Tensor parts = at::empty({rms_norm_parts(in.numel() / cols), cols}, w.options());
-  backward_kernel(in, w, g, eps, grad_x, mutable_data<float>(parts), Cuda(in).get());
-  return {grad_x, parts.sum(0)};
+  Tensor grad_x = at::empty_like(in),
+         parts = at::empty({weight_gradient ? rms_norm_parts(in.numel() / cols) : 0, cols}, w.options());
+  backward_kernel(in, w, g, eps, grad_x, weight_gradient ? mutable_data<float>(parts) : nullptr, Cuda(in).get());
+  return {grad_x, weight_gradient ? parts.sum(0) : at::empty({0}, w.options())};
 }
 #endif
 

@@ -47,27 +47,31 @@ at::ScalarType checked(optional<at::ScalarType> dtype) {
 
 // --- the kernels ----------------------------------------------------------------------------------------------------
 
-Tensor forward_cpu(const Tensor& weight, const Tensor& scale, int64_t group_size, optional<at::ScalarType> dtype) {
-  const int64_t group_cols = checked_group_cols(weight, scale, group_size);
-  const Tensor w = weight.contiguous(), s = scale.contiguous();
-  Tensor y = at::empty_like(w);
-  seq_forward(w.const_data_ptr<float>(), s.const_data_ptr<float>(), w.size(0), w.size(1), group_cols,
-              y.mutable_data_ptr<float>(), nullptr, torch_executor());
-  return y.to(checked(dtype));
+/// Calls body(T{}) with what the kernels there make of levels and gradients of this type: a CPU's know float32 alone.
+template <class Where, class Body>
+void with_kernel_type(at::ScalarType type, const Body& body) {
+  if constexpr (std::is_same_v<Where, Cpu>)
+    body(float{});
+  else
+    with_type(type, body);
+}
+template <class Where>
+at::ScalarType kernel_type(at::ScalarType type) {
+  return std::is_same_v<Where, Cpu> ? at::kFloat : type;
 }
 
-#ifdef CRUMB_CUDA_KERNELS
-Tensor forward_cuda(const Tensor& weight, const Tensor& scale, int64_t group_size, optional<at::ScalarType> dtype) {
+template <class Where>
+Tensor forward_on(const Tensor& weight, const Tensor& scale, int64_t group_size, optional<at::ScalarType> dtype) {
   const int64_t group_cols = checked_group_cols(weight, scale, group_size);
+  const at::ScalarType type = checked(dtype);
   const Tensor w = weight.contiguous(), s = scale.contiguous();
-  Tensor y = at::empty_like(w, w.options().dtype(checked(dtype)));
-  with_type(y.scalar_type(), [&](auto type) {
-    seq_forward(data<float>(w), data<float>(s), w.size(0), w.size(1), group_cols, mutable_data<decltype(type)>(y),
-                nullptr, Cuda(w).get());
+  Tensor y = at::empty_like(w, w.options().dtype(kernel_type<Where>(type)));
+  with_kernel_type<Where>(type, [&](auto level) {
+    seq_forward(data<float>(w), data<float>(s), w.size(0), w.size(1), group_cols, mutable_data<decltype(level)>(y),
+                nullptr, Where(w).get());
   });
-  return y;
+  return y.to(type);
 }
-#endif
 
 template <class Where>
 Tensor codes_on(const Tensor& weight, const Tensor& scale, int64_t group_size) {
@@ -87,19 +91,14 @@ std::tuple<Tensor, Tensor> backward_on(const Tensor& weight, const Tensor& scale
               "seq: the gradient must be float32 or bfloat16 of the weight's shape, got ", grad.scalar_type(), " ",
               grad.sizes());
   check_same_device("seq", weight, {grad});
-  // A CPU's kernel takes a float32 gradient only.
   const Tensor w = weight.contiguous(), s = scale.contiguous(),
-               g = (std::is_same_v<Where, Cpu> ? grad.to(at::kFloat) : grad).contiguous();
+               g = grad.to(kernel_type<Where>(grad.scalar_type())).contiguous();
   Tensor grad_w = at::empty_like(w), grad_log_scale = at::empty_like(s);
-  const auto run = [&](const auto* gradient) {
-    seq_backward(data<float>(w), data<float>(s), gradient, w.size(0), w.size(1), group_cols,
+  with_kernel_type<Where>(grad.scalar_type(), [&](auto gradient) {
+    seq_backward(data<float>(w), data<float>(s), data<decltype(gradient)>(g), w.size(0), w.size(1), group_cols,
                  outside_gradient_from_name(outside), mutable_data<float>(grad_w), mutable_data<float>(grad_log_scale),
                  Where(w).get());
-  };
-  if constexpr (std::is_same_v<Where, Cpu>)
-    run(data<float>(g));
-  else
-    with_type(g.scalar_type(), [&](auto type) { run(data<decltype(type)>(g)); });
+  });
   return {grad_w, grad_log_scale};
 }
 
@@ -244,13 +243,13 @@ TORCH_LIBRARY(crumb, m) {
 }
 
 TORCH_LIBRARY_IMPL(crumb, CPU, m) {
-  m.impl("seq_forward", forward_cpu);
+  m.impl("seq_forward", forward_on<Cpu>);
   m.impl("seq_backward", backward_on<Cpu>);
   m.impl("seq_codes", codes_on<Cpu>);
 }
 #ifdef CRUMB_CUDA_KERNELS
 TORCH_LIBRARY_IMPL(crumb, CUDA, m) {
-  m.impl("seq_forward", forward_cuda);
+  m.impl("seq_forward", forward_on<Cuda>);
   m.impl("seq_backward", backward_on<Cuda>);
   m.impl("seq_codes", codes_on<Cuda>);
 }

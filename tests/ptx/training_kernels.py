@@ -35,7 +35,7 @@ class Kernels:
     def __init__(self, ptxvm, folder, name, seed):
         path = folder / f"{name}.ptx"
         if not path.exists():
-            subprocess.run(["nvcc", "-std=c++20", "-arch=compute_80", "-ptx", "-I", ROOT, ROOT / f"kernels/cuda/{name}.cu", "-o", path], check=True)
+            subprocess.run(["nvcc", "-std=c++20", "-arch=compute_80", "--expt-relaxed-constexpr", "-ptx", "-I", ROOT, ROOT / f"kernels/cuda/{name}.cu", "-o", path], check=True)
         text = path.read_text()
         self.names = re.findall(r"\.entry (\w+)\(", text)
         self.module = ptxvm.Module(text, seed=seed)
