@@ -9,7 +9,7 @@ BUILD: a folder built with -DCRUMB_BENCH=ON. Two measures, which neither the loa
 * instructions of one call, counted by valgrind's callgrind, of the reference and of AVX2 (which is what valgrind knows): the difference
   between runs of one and of three calls, so that starting does not count;
 * of the wider instruction sets, from the disassembly of their object files: in each function the innermost loop with the most
-  instructions of its key (vpdpbusd of products of codes with int8, fused multiply-adds of floats), as instructions for each of these; of AMX, whose tiles are multiplied around the loops that fill
+  instructions of its key (vpdpbusd of products of codes with int8, vdpbf16ps of bfloat16, fused multiply-adds of floats), as instructions for each of these; of AMX, whose tiles are multiplied around the loops that fill
   them, the whole function.
 
 Both depend on the compiler: another version than the baseline's is said, and nothing is compared.
@@ -29,6 +29,7 @@ DISASSEMBLED = {
     "avx_vnni.cpp.o": r"vpdpbusd",
     "avx512.cpp.o": r"vpmaddubsw|vfmadd\w*ps",
     "avx512_vnni.cpp.o": r"vpdpbusd|vfmadd\w*ps",
+    "avx512_bf16.cpp.o": r"vdpbf16ps",
     "amx.cpp.o": r"tdpb",
 }
 

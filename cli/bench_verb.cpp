@@ -86,7 +86,8 @@ Verb add_bench(CLI::App& program, const Globals& globals) {
   app->add_option("MODEL", a->models, "NAME=PATH or PATH of an HF folder, codes-and-scales folder or GGUF; several")
       ->required();
   app->add_option("--activations", a->activations,
-                  "what quantized linears read: float, int8, auto (int8 where a model has such linears), or several to "
+                  "what linears read: float, bf16, int8 (of quantized ones), auto (int8 where a model has such "
+                  "linears), or several to "
                   "compare them: float,int8")
       ->delimiter(',')
       ->allow_extra_args(false)

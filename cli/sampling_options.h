@@ -33,10 +33,12 @@ struct PrecisionNames {
   runtime::Precision precision() const { return runtime::precision_from_names(activations, cache_type); }
 };
 inline void add_precision(CLI::App& app, PrecisionNames& names, const std::string& whose = "") {
-  app.add_option("--activations", names.activations,
-                 std::string("what quantized linears read: float, int8, which is faster and less exact, or auto: int8 "
-                             "where the model has such linears and rounds no activations in another way itself") +
-                     whose)
+  app.add_option(
+         "--activations", names.activations,
+         std::string("what linears read: float, bf16, int8 (quantized ones; bfloat16 ones bf16), which are faster "
+                     "and less exact, or auto: int8 where the model has quantized linears and rounds no "
+                     "activations in another way itself") +
+             whose)
       ->capture_default_str();
   app.add_option(
          "--cache-type", names.cache_type,

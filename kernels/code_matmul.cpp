@@ -7,6 +7,7 @@
 #include "core/common/error.h"
 #include "kernels/code_matmul_portable.h"
 #include "kernels/isa/table.h"
+#include "kernels/rounded_tokens.h"
 
 namespace crumb::kernels {
 namespace {
@@ -117,6 +118,22 @@ void code_matmul(const float* x, int64_t tokens, std::span<const CodeProduct> pr
   const auto multiply = kernel_table(isa).code_matmul_float;
   for_pieces(products, tokens, kLeastFloatWork, executor, [&](const CodeProduct& product, int64_t begin, int64_t end) {
     multiply(x, tokens, product, begin, end, thread_scratch(kMatmulScratch));
+  });
+}
+
+void code_matmul_of_bf16(const float* x, int64_t tokens, std::span<const CodeProduct> products, Executor& executor,
+                         Isa isa) {
+  const int64_t cols = products.front().matrix.cols;
+  const auto multiply = kernel_table(isa).code_matmul_bf16;
+  if (multiply == nullptr)
+    return code_matmul(bf16_values(x, cols, tokens, cols, executor, isa), tokens, products, executor, isa);
+  for (const auto& product : products) {
+    check(product.matrix);
+    CRUMB_ASSERT(product.matrix.cols == cols);
+  }
+  const Bf16Tokens rounded = bf16_tokens(x, cols, tokens, cols, executor, isa);
+  for_pieces(products, tokens, kLeastFloatWork, executor, [&](const CodeProduct& product, int64_t begin, int64_t end) {
+    multiply(rounded, product, begin, end, thread_scratch(kMatmulScratch));
   });
 }
 

@@ -71,10 +71,19 @@ struct CodeProduct {
 /// same bits, and a token's row does not depend on the others.
 void code_matmul(const Int8Tokens& x, std::span<const CodeProduct> products, Executor& executor, Isa isa = best_isa());
 
-/// The same with float activations x [tokens, cols]: the values of matmul() (kernels/matmul.h) with the weights as
+/// With float activations x [tokens, cols]: the values of matmul() (kernels/matmul.h) with the weights as
 /// floats, bit for bit. A minimum is added by a fused multiply-add, which is the sum that block types are decoded to,
 /// because their products are exact.
 void code_matmul(const float* x, int64_t tokens, std::span<const CodeProduct> products, Executor& executor,
                  Isa isa = best_isa());
+
+/// With x rounded to bfloat16 (kernels/rounding.h). Where a processor has products of bfloat16 (avx512_bf16):
+///   y[t, r] = bias[r] + sum over pieces p, in order and each by one fused multiply-add, of
+///     (sum_k (step * code[r, k] - zero) x[t, k]) * scale of r in p
+/// with pieces of 256 columns of a group, or what is left of it, each a chain of sums of two products by the
+/// instruction's rule (to nearest, without subnormals); zeros and minima of groups times the sum of x by themselves.
+/// Elsewhere the values of code_matmul() with those activations.
+void code_matmul_of_bf16(const float* x, int64_t tokens, std::span<const CodeProduct> products, Executor& executor,
+                         Isa isa = best_isa());
 
 }  // namespace crumb::kernels

@@ -23,8 +23,8 @@
 namespace crumb::kernels {
 namespace {
 
-constexpr Isa kKnown[] = {Isa::reference,   Isa::avx2, Isa::avx_vnni, Isa::avx512,
-                          Isa::avx512_vnni, Isa::amx,  Isa::neon,     Isa::neon_dotprod};
+constexpr Isa kKnown[] = {Isa::reference,   Isa::avx2, Isa::avx_vnni, Isa::avx512,      Isa::avx512_vnni,
+                          Isa::avx512_bf16, Isa::amx,  Isa::neon,     Isa::neon_dotprod};
 
 #if defined(__x86_64__)
 /// By the number: not every compiler knows the name avxvnni. Intel's Architectures Software Developer's Manual, volume
@@ -75,7 +75,8 @@ std::vector<Isa> find_isas() {
   if (found.back() == Isa::avx2 && has_avx_vnni()) found.push_back(Isa::avx_vnni);
   if (has_avx512()) found.push_back(Isa::avx512);
   if (has_avx512() && __builtin_cpu_supports("avx512vnni")) found.push_back(Isa::avx512_vnni);
-  if (found.back() == Isa::avx512_vnni && has_amx(kAmxTile | kAmxInt8) && may_use_tiles()) found.push_back(Isa::amx);
+  if (found.back() == Isa::avx512_vnni && __builtin_cpu_supports("avx512bf16")) found.push_back(Isa::avx512_bf16);
+  if (found.back() == Isa::avx512_bf16 && has_amx(kAmxTile | kAmxInt8) && may_use_tiles()) found.push_back(Isa::amx);
 #elif defined(__aarch64__)
   found.push_back(Isa::neon);
 #if defined(__linux__)
@@ -116,8 +117,8 @@ Isa best_isa() {
 }
 
 std::string_view isa_name(Isa isa) {
-  constexpr std::string_view kNames[] = {"reference", "neon",   "neon_dotprod", "avx2",
-                                         "avx_vnni",  "avx512", "avx512_vnni",  "amx"};
+  constexpr std::string_view kNames[] = {"reference", "neon",        "neon_dotprod", "avx2", "avx_vnni",
+                                         "avx512",    "avx512_vnni", "avx512_bf16",  "amx"};
   return kNames[static_cast<size_t>(isa)];
 }
 

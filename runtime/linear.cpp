@@ -15,8 +15,9 @@ namespace {
 /// The weights packed, in bfloat16 where that is what they are.
 class DenseLinear : public LinearGroup {
  public:
-  DenseLinear(HeldFloats packed, int64_t rows, int64_t cols, std::vector<float> bias, WeightPool* pool)
-      : bias_(std::move(bias)), rows_(rows), cols_(cols) {
+  DenseLinear(HeldFloats packed, int64_t rows, int64_t cols, std::vector<float> bias, WeightPool* pool,
+              DenseInputs inputs)
+      : bias_(std::move(bias)), rows_(rows), cols_(cols), inputs_(inputs) {
     CRUMB_ASSERT(bias_.empty() || static_cast<int64_t>(bias_.size()) == rows_);
     std::visit([&](auto& values) { packed_ = hold_in(pool, std::move(values)); }, packed);
   }
@@ -25,10 +26,12 @@ class DenseLinear : public LinearGroup {
     CRUMB_ASSERT(outputs.size() == 1);
     const float* bias = bias_.empty() ? nullptr : bias_.data();
     kernels::MatmulArguments product{x, cols_, tokens, nullptr, bias, rows_, cols_, outputs[0], rows_, true};
-    if (const auto* floats = std::get_if<Shared<float>>(&packed_))
+    if (const auto* floats = std::get_if<Shared<float>>(&packed_)) {
       product.w = (*floats)->data();
-    else
-      product.w_bf16 = std::get<Shared<kernels::Bf16>>(packed_)->data();
+      return kernels::matmul(product, executor);
+    }
+    product.w_bf16 = std::get<Shared<kernels::Bf16>>(packed_)->data();
+    if (inputs_ == DenseInputs::bf16) return kernels::matmul_of_bf16(product, executor);
     kernels::matmul(product, executor);
   }
   void read_row(int64_t row, float* out) const override {
@@ -46,6 +49,7 @@ class DenseLinear : public LinearGroup {
   std::variant<Shared<float>, Shared<kernels::Bf16>> packed_;
   std::vector<float> bias_;
   int64_t rows_, cols_;
+  DenseInputs inputs_;
 };
 
 /// Members that share nothing but their input.
@@ -112,15 +116,15 @@ std::unique_ptr<LinearGroup> make_products(const quant::Checkpoint& checkpoint, 
 std::unique_ptr<LinearGroup> make_dense_linear(DenseWeights weights, WeightPool* pool) {
   const auto& [weight, rows, cols, bias] = weights;
   CRUMB_ASSERT(static_cast<int64_t>(weight.size()) == rows * cols);
-  return std::make_unique<DenseLinear>(pack(weight, rows, cols), rows, cols, bias, pool);
+  return std::make_unique<DenseLinear>(pack(weight, rows, cols), rows, cols, bias, pool, DenseInputs::floats);
 }
 
 std::unique_ptr<LinearGroup> read_dense_linear(const quant::Checkpoint& checkpoint, const LinearTensors& tensors,
-                                               WeightPool* pool, Executor& executor) {
+                                               WeightPool* pool, Executor& executor, DenseInputs inputs) {
   const auto& weight = *tensors.weight;
   auto bias = tensors.bias == nullptr ? std::vector<float>() : quant::read_all(checkpoint, *tensors.bias);
   return std::make_unique<DenseLinear>(read_packed(checkpoint, weight, executor), weight.desc.rows(),
-                                       weight.desc.cols(), std::move(bias), pool);
+                                       weight.desc.cols(), std::move(bias), pool, inputs);
 }
 
 std::unique_ptr<LinearGroup> make_linears(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members,

@@ -63,8 +63,11 @@ struct DenseWeights {
   std::vector<float> bias = {};
 };
 std::unique_ptr<LinearGroup> make_dense_linear(DenseWeights weights, WeightPool* pool = nullptr);
+/// What dense linears do to their inputs: nothing, or round them to bfloat16 where the weights are that.
+enum class DenseInputs { floats, bf16 };
 /// The same from a checkpoint.
 std::unique_ptr<LinearGroup> read_dense_linear(const quant::Checkpoint& checkpoint, const LinearTensors& tensors,
-                                               WeightPool* pool, Executor& executor);
+                                               WeightPool* pool, Executor& executor,
+                                               DenseInputs inputs = DenseInputs::floats);
 
 }  // namespace crumb::runtime

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 #include <span>
 #include <utility>
 
@@ -11,24 +12,26 @@
 #include "core/common/log.h"
 #include "kernels/code_matmul.h"
 #include "kernels/code_matmul_portable.h"
+#include "kernels/rounding.h"
 #include "quant/activations.h"
 #include "runtime/held_codes.h"
 
 namespace crumb::runtime {
 namespace {
 
-constexpr std::pair<std::string_view, Activations> kNames[] = {
-    {"auto", Activations::automatic}, {"float", Activations::floats}, {"int8", Activations::int8}};
+constexpr std::pair<std::string_view, Activations> kNames[] = {{"auto", Activations::automatic},
+                                                               {"float", Activations::floats},
+                                                               {"bf16", Activations::bf16},
+                                                               {"int8", Activations::int8}};
 const quant::ActivationFormat kInt8{quant::Grid::intn, 8};
-constexpr uint8_t kInt8Zero = 128;  // its code
 constexpr int64_t kScaleCols = 64;
 
 /// Tokens rounded to int8, as the kernels read them.
 class RoundedTokens {
  public:
   /// x [tokens, cols], a scale for scale_cols of them; sums over segment_cols, which divide scale_cols.
-  const kernels::Int8Tokens& round(const quant::ActivationRounder& rounder, const float* x, int64_t tokens,
-                                   int64_t cols, int64_t scale_cols, int64_t segment_cols, Executor& executor) {
+  const kernels::Int8Tokens& round(const float* x, int64_t tokens, int64_t cols, int64_t scale_cols,
+                                   int64_t segment_cols, Executor& executor) {
     constexpr int64_t kTokens = 4;  // a thread takes
     const int64_t stride = kernels::int8_stride(cols);
     codes_.resize(static_cast<size_t>(tokens * stride));
@@ -36,30 +39,21 @@ class RoundedTokens {
     sums_.resize(static_cast<size_t>(tokens * (cols / segment_cols)));
     view_ = {codes_.data(), tokens, cols, stride, scales_.data(), scale_cols, segment_cols, sums_.data()};
     executor.run(tokens, kTokens, [&](int64_t begin, int64_t end, int) {
-      for (int64_t token = begin; token < end; ++token) round_token(rounder, x + token * cols, token);
+      for (int64_t token = begin; token < end; ++token) round_token(x + token * cols, token);
     });
     return view_;
   }
 
  private:
-  void round_token(const quant::ActivationRounder& rounder, const float* x, int64_t token) {
+  void round_token(const float* x, int64_t token) {
     int8_t* codes = codes_.data() + token * view_.stride;
     float* scale = scales_.data() + token * (view_.cols / view_.scale_cols);
     for (int64_t k = 0; k < view_.cols; k += view_.scale_cols)
-      *scale++ = round_group(rounder, x + k, view_.scale_cols, codes + k);
+      *scale++ = kernels::round_to_int8(x + k, view_.scale_cols, codes + k);
     std::fill(codes + view_.cols, codes + view_.stride, int8_t{0});
     int32_t* sum = sums_.data() + token * (view_.cols / view_.segment_cols);
     for (int64_t k = 0; k < view_.cols; k += view_.segment_cols)
       *sum++ = std::accumulate(codes + k, codes + k + view_.segment_cols, 0);
-  }
-  /// The scale.
-  static float round_group(const quant::ActivationRounder& rounder, const float* x, int64_t n, int8_t* codes) {
-    const float scale = rounder.find_codes(x, n, reinterpret_cast<uint8_t*>(codes));
-    if (scale > 0)
-      std::transform(codes, codes + n, codes, [](int8_t code) { return static_cast<int8_t>(code ^ kInt8Zero); });
-    else
-      std::fill_n(codes, n, int8_t{0});
-    return scale;
   }
 
   std::vector<int8_t> codes_;
@@ -70,20 +64,21 @@ class RoundedTokens {
 
 class PackedLinears : public LinearGroup {
  public:
-  /// scale_cols: columns of the input that share a scale; 0: the input stays floats.
-  PackedLinears(std::vector<std::shared_ptr<const HeldCodes>> members, int64_t scale_cols)
-      : members_(std::move(members)), scale_cols_(scale_cols) {}
+  /// scale_cols: columns of an int8 input that share a scale.
+  PackedLinears(std::vector<std::shared_ptr<const HeldCodes>> members, Activations activations, int64_t scale_cols)
+      : members_(std::move(members)), activations_(activations), scale_cols_(scale_cols) {}
 
   void forward(const float* x, int64_t tokens, std::span<float* const> outputs, Executor& executor) const override {
     CRUMB_ASSERT(outputs.size() == members_.size());
     std::vector<kernels::CodeProduct> products;
     for (size_t i = 0; i < members_.size(); ++i) products.push_back(members_[i]->product(outputs[i]));
-    if (scale_cols_ == 0) return kernels::code_matmul(x, tokens, products, executor);
+    if (activations_ == Activations::floats) return kernels::code_matmul(x, tokens, products, executor);
+    if (activations_ == Activations::bf16) return kernels::code_matmul_of_bf16(x, tokens, products, executor);
     thread_local RoundedTokens rounded;  // of the caller; kept, so that decoding allocates nothing large
     const auto& first = *members_.front();
-    kernels::code_matmul(rounded.round(rounder_, x, tokens, first.cols(), scale_cols_,
-                                       std::min(scale_cols_, first.group_cols()), executor),
-                         products, executor);
+    kernels::code_matmul(
+        rounded.round(x, tokens, first.cols(), scale_cols_, std::min(scale_cols_, first.group_cols()), executor),
+        products, executor);
   }
   void read_row(int64_t row, float* out) const override {
     kernels::portable::dequantize_row(members_.front()->product(nullptr).matrix, row, out);
@@ -96,8 +91,8 @@ class PackedLinears : public LinearGroup {
 
  private:
   std::vector<std::shared_ptr<const HeldCodes>> members_;
+  Activations activations_;
   int64_t scale_cols_;
-  quant::ActivationRounder rounder_{kInt8};
 };
 
 /// A member and how it is held.
@@ -122,15 +117,27 @@ bool share_groups(std::span<const HeldMember> members) {
                              [&](const auto& member) { return member.form.group_cols == members[0].form.group_cols; });
 }
 
+/// A model that rounds what its quantized linears read may say `same` or nothing.
+void check_reads(const quant::Checkpoint& checkpoint, const std::optional<quant::ActivationFormat>& same,
+                 Activations activations) {
+  const auto own = quant::activations_of(checkpoint);
+  CRUMB_CHECK(
+      !own || own == same,
+      "{}: the model rounds the activations of its quantized linears to {} itself, {} activations are not for it",
+      checkpoint.path().string(), own->title(), name_of(activations));
+}
+
+/// Whether a linear that is no codes reads bfloat16 if it is that.
+bool rounds_floats(const quant::Checkpoint& checkpoint, const quant::StoredTensor& weight, Activations activations) {
+  return activations == Activations::bf16 ||
+         (activations == Activations::int8 && !is_quantized(weight) && has_quantized_linears(checkpoint));
+}
+
 /// Columns of an int8 input that share a scale: those of a token in a model that rounds them so itself, else few, which
 /// keeps outliers from the others (docs/performance.md has what that is worth).
 int64_t scale_cols_of(const quant::Checkpoint& checkpoint, const HeldForm& form) {
   const auto own = quant::activations_of(checkpoint);
-  CRUMB_CHECK(
-      !own || *own == kInt8,
-      "{}: the model rounds the activations of its quantized linears to {} itself, int8 activations are not for "
-      "it",
-      checkpoint.path().string(), own->title());
+  check_reads(checkpoint, kInt8, Activations::int8);
   const bool divides = form.group_cols % kScaleCols == 0 || kScaleCols % form.group_cols == 0;
   return own || !divides || form.cols % kScaleCols != 0 ? form.cols : kScaleCols;
 }
@@ -188,7 +195,11 @@ LinearMaker packed_linears(Activations activations, std::shared_ptr<Executor> ex
   const auto make = [=](const quant::Checkpoint& checkpoint,
                         std::span<const LinearTensors> members) -> std::unique_ptr<LinearGroup> {
     const auto held = held_members(members);
-    if (held.empty()) return nullptr;
+    if (held.empty()) {
+      if (members.size() > 1 || !rounds_floats(checkpoint, *members.front().weight, activations)) return nullptr;
+      return read_dense_linear(checkpoint, members.front(), pool.get(), *executor, DenseInputs::bf16);
+    }
+    if (activations == Activations::bf16) check_reads(checkpoint, std::nullopt, activations);
     int64_t scale_cols = 0;
     if (activations == Activations::int8) {
       scale_cols = scale_cols_of(checkpoint, held.front().form);
@@ -200,7 +211,7 @@ LinearMaker packed_linears(Activations activations, std::shared_ptr<Executor> ex
       if (codes == nullptr) return nullptr;
       packed.push_back(pool == nullptr ? codes : pool->hold(codes));
     }
-    return std::make_unique<PackedLinears>(std::move(packed), scale_cols);
+    return std::make_unique<PackedLinears>(std::move(packed), activations, scale_cols);
   };
   const auto told = std::make_shared<Told>();
   return [=](const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members) {

@@ -16,9 +16,11 @@ namespace crumb::runtime {
 /// What packed linears multiply their codes with. `floats`: the input as it is; their outputs are those of dense floats
 /// to the last bit. `int8`: the input rounded as quant/activations.h says, but with a scale for 64 columns of a token
 /// where that fits the matrix; sums in int32.
+/// `bf16`: the input rounded to bfloat16. With `int8` and `bf16`, linears that are no codes but bfloat16 read bfloat16,
+/// too, in models that have codes; in others only with `bf16`.
 /// `automatic`: int8 where a model has linears for it and does not say otherwise itself, else floats.
-enum class Activations { automatic, floats, int8 };
-/// "auto", "float" and "int8"; UserError that begins with `where`.
+enum class Activations { automatic, floats, bf16, int8 };
+/// "auto", "float", "bf16" and "int8"; UserError that begins with `where`.
 Activations activations_from_name(const std::string& name, const std::string& where);
 std::string_view name_of(Activations activations);
 /// What `automatic` is for a model; others are what they are.

@@ -22,7 +22,9 @@ std::string to_text(const Precision& precision) {
   std::vector<std::string> parts;
   if (precision.activations == Activations::automatic)
     parts.emplace_back("int8 activations of quantized linears where a model has them");
-  if (precision.activations == Activations::int8) parts.emplace_back("int8 activations of quantized linears");
+  if (precision.activations == Activations::int8)
+    parts.emplace_back("int8 activations of quantized linears, bfloat16 of bfloat16 ones");
+  if (precision.activations == Activations::bf16) parts.emplace_back("bfloat16 activations of linears");
   if (precision.cache_type == CacheType::f16) parts.emplace_back("keys and values in f16");
   return fmt::format("{}", fmt::join(parts, ", "));
 }

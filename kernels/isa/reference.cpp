@@ -12,7 +12,7 @@ namespace crumb::kernels {
 namespace {
 
 double read(float x) { return x; }
-double read(Bf16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
+double read(Bf16 x) { return widened(x); }
 
 void write(float* p, double x) { *p = static_cast<float>(x); }
 void write(Bf16* p, double x) {
@@ -180,6 +180,20 @@ void attend_queries(const AttentionArguments<T>& a, float* /*scratch*/) {
   }
 }
 
+float round_to_int8_values(const float* x, int64_t n, int8_t* codes) {
+  float most = 0;
+  for (int64_t i = 0; i < n; ++i) most = std::max(most, std::abs(x[i]));
+  const bool is_finite = std::all_of(x, x + n, [](float value) { return std::isfinite(value); });
+  const float scale = is_finite ? most / 127.0f : NAN;
+  for (int64_t i = 0; i < n; ++i)
+    codes[i] = scale > 0 ? static_cast<int8_t>(std::nearbyint(std::clamp(x[i] / scale, -128.0f, 127.0f))) : int8_t{0};
+  return scale;
+}
+
+void round_to_bf16_values(const float* x, int64_t n, Bf16* y) {
+  for (int64_t i = 0; i < n; ++i) write(y + i, x[i]);
+}
+
 template <class T>
 void exp_values(const T* x, int64_t n, T* y) {
   for (int64_t i = 0; i < n; ++i) y[i] = static_cast<T>(std::exp(static_cast<double>(x[i])));
@@ -202,11 +216,15 @@ const KernelTable kReferenceTable = {
     .seq_forward = portable::seq_forward,
     .seq_backward = portable::seq_backward,
     .matmul = matmul_rows,
+    .matmul_bf16 = nullptr,
     .pack_weights = copy_weights<float>,
     .pack_weights_bf16 = copy_weights<Bf16>,
     .packed_rows = 1,
     .code_matmul = portable::code_matmul,
     .code_matmul_float = multiply_codes,
+    .code_matmul_bf16 = nullptr,
+    .round_to_int8 = round_to_int8_values,
+    .round_to_bf16 = round_to_bf16_values,
     .attend = attend_queries<float>,
     .attend_half = attend_queries<Half>,
     .exp = exp_values<float>,

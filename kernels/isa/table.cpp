@@ -10,6 +10,7 @@ namespace {
 const KernelTable& table_of(Isa isa) {
 #if defined(__x86_64__)
   if (isa == Isa::amx) return kAmxTable;
+  if (isa == Isa::avx512_bf16) return kAvx512Bf16Table;
   if (isa == Isa::avx512_vnni) return kAvx512VnniTable;
   if (isa == Isa::avx512) return kAvx512Table;
   if (isa == Isa::avx_vnni) return kAvxVnniTable;

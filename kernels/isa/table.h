@@ -10,6 +10,7 @@
 #include "kernels/cpu_features.h"
 #include "kernels/divergence.h"
 #include "kernels/matmul.h"
+#include "kernels/rounding.h"
 #include "kernels/seq_group.h"
 
 namespace crumb::kernels {
@@ -55,6 +56,8 @@ struct KernelTable {
   float (*seq_backward)(const SeqGroup& group, const float* grad_y, OutsideGradient outside, float* grad_w);
   /// Rows [begin, end) of W; begin is a multiple of kPanelRows.
   void (*matmul)(const MatmulArguments& arguments, int64_t begin, int64_t end, float* scratch);
+  /// The same by products of bfloat16, of x instead of arguments.x; null where there is no instruction for them.
+  void (*matmul_bf16)(const Bf16Tokens& x, const MatmulArguments& arguments, int64_t begin, int64_t end);
   /// packed: packed_size(rows, cols) floats.
   void (*pack_weights)(const float* w, int64_t rows, int64_t cols, float* packed);
   void (*pack_weights_bf16)(const float* w, int64_t rows, int64_t cols, Bf16* packed);
@@ -64,6 +67,10 @@ struct KernelTable {
   /// Likewise; begin is a multiple of kPanelRows / kCodePanelRows, scratch as for `matmul`.
   void (*code_matmul_float)(const float* x, int64_t tokens, const CodeProduct& product, int64_t begin, int64_t end,
                             float* scratch);
+  /// Likewise, of bfloat16; null where matmul_bf16 is.
+  void (*code_matmul_bf16)(const Bf16Tokens& x, const CodeProduct& product, int64_t begin, int64_t end, float* scratch);
+  float (*round_to_int8)(const float* x, int64_t n, int8_t* codes);
+  void (*round_to_bf16)(const float* x, int64_t n, Bf16* y);
   /// scratch: what kernels/attention.cpp gives.
   void (*attend)(const AttentionArguments<float>& arguments, float* scratch);
   void (*attend_half)(const AttentionArguments<Half>& arguments, float* scratch);
@@ -80,6 +87,6 @@ const KernelTable& kernel_table();
 
 // One a file; only those that this build holds are defined.
 extern const KernelTable kReferenceTable, kNeonTable, kNeonDotprodTable, kAvx2Table, kAvxVnniTable, kAvx512Table,
-    kAvx512VnniTable, kAmxTable;
+    kAvx512VnniTable, kAvx512Bf16Table, kAmxTable;
 
 }  // namespace crumb::kernels

@@ -6,6 +6,7 @@
 #include "kernels/isa/divergence.h"
 #include "kernels/isa/elementwise.h"
 #include "kernels/isa/matmul.h"
+#include "kernels/isa/rounding.h"
 #include "kernels/isa/table.h"
 
 namespace crumb::kernels {
@@ -36,11 +37,15 @@ constexpr KernelTable vector_table(void (*seq_forward)(const SeqGroup&, float*, 
           .seq_forward = seq_forward,
           .seq_backward = seq_backward,
           .matmul = matmul_rows,
+          .matmul_bf16 = nullptr,
           .pack_weights = pack_weight_rows,
           .pack_weights_bf16 = pack_bf16_weight_rows,
           .packed_rows = kTileCols,
           .code_matmul = code_matmul,
           .code_matmul_float = multiply_codes,
+          .code_matmul_bf16 = nullptr,
+          .round_to_int8 = round_values_to_int8,
+          .round_to_bf16 = round_values_to_bf16,
           .attend = attend_queries<float>,
           .attend_half = attend_queries<Half>,
           .exp = exp_values,

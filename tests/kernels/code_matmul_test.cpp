@@ -4,6 +4,7 @@
 
 #include "core/common/thread_pool.h"
 #include "kernels/matmul.h"
+#include "kernels/rounding.h"
 #include "tests/kernels/code_cases.h"
 #include "tests/kernels/code_kernels.h"
 
@@ -229,6 +230,75 @@ TEST_P(CodeMatmul, FloatActivationsGiveTheBitsOfTheFloatProduct) {
              serial_executor(), GetParam());
       ASSERT_EQ(y, expected) << text(shape) << ", " << tokens << " tokens";
     }
+  }
+}
+
+std::vector<float> product_of_bf16(const RandomCodes& codes, const float* x, int64_t tokens, const float* bias,
+                                   Executor& executor, Isa isa) {
+  std::vector<float> y(static_cast<size_t>(tokens * codes.shape.rows), NAN);
+  const CodeProduct one{codes.matrix, bias, y.data()};
+  code_matmul_of_bf16(x, tokens, {&one, 1}, executor, isa);
+  return y;
+}
+
+TEST_P(CodeMatmul, Bf16ActivationsGiveTheProductOfRoundedActivations) {
+  ThreadPool pool(2);
+  for (const auto& shape : shapes()) {
+    const RandomCodes codes(shape);
+    const auto bias = normal_values(shape.rows, 3);
+    for (const int64_t tokens : {1, 2, 7, 13, 33}) {
+      const auto x = normal_values(tokens * shape.cols, 4);
+      std::vector<Bf16> rounded(x.size());
+      round_to_bf16(x.data(), static_cast<int64_t>(x.size()), rounded.data(), Isa::reference);
+      const float* const b = tokens % 2 == 0 ? bias.data() : nullptr;
+      const auto y = product_of_bf16(codes, x.data(), tokens, b, pool, GetParam());
+      for (int64_t i = 0; i < tokens * shape.rows; ++i) {
+        const int64_t row = i % shape.rows;
+        double sum = b == nullptr ? 0.0 : b[row], magnitude = std::abs(sum);
+        for (int64_t k = 0; k < shape.cols; ++k) {
+          const double value = widened(rounded[static_cast<size_t>(i / shape.rows * shape.cols + k)]);
+          const double scale = codes.scale(row, k), minimum = codes.minima.empty() ? 0.0 : codes.minimum(row, k);
+          sum += value * (static_cast<double>(codes.whole(row, k)) * scale + minimum);
+          // Levels and zeros are added apart.
+          magnitude += std::abs(value) *
+                       ((2.0 * (1 << shape.bits) * shape.step + 256.0 * shape.has_levels) * scale + std::abs(minimum));
+        }
+        const int64_t pieces = shape.cols / shape.group_cols * (1 + shape.group_cols / 256);
+        const auto roundings = static_cast<double>(std::min<int64_t>(shape.group_cols, 256) + 4 * pieces);
+        ASSERT_NEAR(y[static_cast<size_t>(i)], sum, roundings * 0x1.0p-24 * magnitude)
+            << text(shape) << ", " << tokens << " tokens, value " << i;
+      }
+    }
+  }
+}
+
+TEST_P(CodeMatmul, Bf16SumsOfIntegersAreExact) {
+  // Sums below 2^24, and scales that are powers of two.
+  for (const auto& shape : shapes()) {
+    if (shape.has_minima) continue;
+    RandomCodes codes(shape);
+    std::fill(codes.scales.begin(), codes.scales.end(), 0.25f);
+    std::vector<float> x(static_cast<size_t>(5 * shape.cols));
+    for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(static_cast<int>(i * 7 % 23) - 11);
+    const auto y = product_of_bf16(codes, x.data(), 5, nullptr, serial_executor(), GetParam());
+    for (int64_t i = 0; i < 5 * shape.rows; ++i) {
+      int64_t sum = 0;
+      for (int64_t k = 0; k < shape.cols; ++k)
+        sum += codes.whole(i % shape.rows, k) *
+               static_cast<int64_t>(x[static_cast<size_t>(i / shape.rows * shape.cols + k)]);
+      ASSERT_EQ(y[static_cast<size_t>(i)], 0.25f * static_cast<float>(sum)) << text(shape) << ", value " << i;
+    }
+  }
+}
+
+TEST_P(CodeMatmul, Bf16ATokenAmongOthersEqualsTheTokenAloneAndThreadsChangeNothing) {
+  const RandomCodes codes({.bits = 2, .rows = 500, .cols = 640, .group_cols = 128, .step = 2});
+  const auto x = normal_values(31 * 640, 4);
+  ThreadPool pool(3);
+  const auto together = product_of_bf16(codes, x.data(), 31, nullptr, pool, GetParam());
+  for (int64_t t = 0; t < 31; ++t) {
+    const auto alone = product_of_bf16(codes, x.data() + t * 640, 1, nullptr, serial_executor(), GetParam());
+    ASSERT_TRUE(std::equal(alone.begin(), alone.end(), together.begin() + t * 500)) << "token " << t;
   }
 }
 

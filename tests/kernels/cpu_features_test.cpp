@@ -38,7 +38,7 @@ TEST(CpuFeatures, UnknownInstructionSetIsNamed) {
   EXPECT_THAT(
       with_isa("avx1024").out,
       ::testing::HasSubstr(
-          "error: CRUMB_ISA=avx1024: known: reference, avx2, avx_vnni, avx512, avx512_vnni, amx, neon, neon_dotprod"));
+          "error: CRUMB_ISA=avx1024: known: reference, avx2, avx_vnni, avx512, avx512_vnni, avx512_bf16, amx, neon, neon_dotprod"));
 }
 
 TEST(CpuFeatures, AnInstructionSetOfAnotherMachineIsRefusedWithThoseOfThisOne) {
@@ -78,7 +78,8 @@ TEST(CpuFeatures, TheInstructionSetsAreThoseOfTheSystem) {
   const bool has_avx512 = has("avx512f") && has("avx512bw") && has("avx512cd") && has("avx512dq") && has("avx512vl");
   if (has_avx512) expected.push_back(Isa::avx512);
   if (has_avx512 && has("avx512_vnni")) expected.push_back(Isa::avx512_vnni);
-  if (expected.back() == Isa::avx512_vnni && has("amx_tile") && has("amx_int8") && gives_tiles())
+  if (expected.back() == Isa::avx512_vnni && has("avx512_bf16")) expected.push_back(Isa::avx512_bf16);
+  if (expected.back() == Isa::avx512_bf16 && has("amx_tile") && has("amx_int8") && gives_tiles())
     expected.push_back(Isa::amx);
   EXPECT_EQ(std::vector<Isa>(available_isas().begin(), available_isas().end()), expected);
 #else

@@ -31,6 +31,7 @@ TEST(IsaObjects, DefineNothingButTheirTable) {
   for (std::string object; std::getline(objects, object, ':');) {
     const std::string name = std::filesystem::path(object).filename().string();
     const std::string table = name.starts_with("amx.")          ? "kAmxTable"
+                              : name.starts_with("avx512_bf16") ? "kAvx512Bf16Table"
                               : name.starts_with("avx512_vnni") ? "kAvx512VnniTable"
                               : name.starts_with("avx512")      ? "kAvx512Table"
                               : name.starts_with("avx_vnni")    ? "kAvxVnniTable"
@@ -45,7 +46,7 @@ TEST(IsaObjects, DefineNothingButTheirTable) {
     ++checked;
   }
 #if defined(__x86_64__)
-  EXPECT_EQ(checked, 5) << CRUMB_ISA_OBJECTS;
+  EXPECT_EQ(checked, 6) << CRUMB_ISA_OBJECTS;
 #elif defined(__aarch64__)
   EXPECT_EQ(checked, 2) << CRUMB_ISA_OBJECTS;
 #endif

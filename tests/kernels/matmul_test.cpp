@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "core/common/thread_pool.h"
+#include "kernels/rounding.h"
 #include "tests/kernels/isa_cases.h"
 
 namespace crumb::kernels {
@@ -100,6 +101,81 @@ TEST_P(Matmul, WeightsThatAreBf16GiveTheSameBitsHeldInBf16) {
     matmul(product, serial_executor(), GetParam());
     EXPECT_EQ(y, expected) << tokens << " tokens, " << rows << " rows, " << cols << " cols";
   }
+}
+
+std::vector<float> bf16_values(std::vector<float> x) {
+  for (float& v : x) {
+    Bf16 rounded{};
+    round_to_bf16(&v, 1, &rounded, Isa::reference);
+    v = widened(rounded);
+  }
+  return x;
+}
+
+struct Bf16Product {
+  std::vector<float> w, bias;
+  std::vector<Bf16> packed;
+  Shape shape;
+  Isa isa;
+
+  Bf16Product(Shape of, Isa on)
+      : w(bf16_values(normal_values(of.rows * of.cols, 2))),
+        bias(normal_values(of.rows, 3)),
+        packed(static_cast<size_t>(packed_size(of.rows, of.cols))),
+        shape(of),
+        isa(on) {
+    pack_weights_bf16(w.data(), of.rows, of.cols, packed.data(), isa);
+  }
+  std::vector<float> of(const float* x, int64_t tokens, Executor& executor) const {
+    std::vector<float> y(static_cast<size_t>(tokens * shape.rows), NAN);
+    MatmulArguments product{x,          shape.cols, tokens,     nullptr, bias.data(),  shape.rows,
+                            shape.cols, y.data(),   shape.rows, true,    packed.data()};
+    matmul_of_bf16(product, executor, isa);
+    return y;
+  }
+};
+
+TEST_P(Matmul, OfBf16IsTheSumOfProductsOfRoundedActivations) {
+  ThreadPool pool(2);
+  for (const auto& shape : kShapes) {
+    const auto [tokens, rows, cols] = shape;
+    const Bf16Product product(shape, GetParam());
+    const auto x = normal_values(tokens * cols, 1), rounded = bf16_values(x);
+    const auto y = product.of(x.data(), tokens, pool);
+    for (int64_t i = 0; i < tokens * rows; ++i) {
+      double sum = product.bias[static_cast<size_t>(i % rows)], magnitude = std::abs(sum);
+      for (int64_t k = 0; k < cols; ++k) {
+        const double term = static_cast<double>(rounded[static_cast<size_t>(i / rows * cols + k)]) *
+                            product.w[static_cast<size_t>(i % rows * cols + k)];
+        sum += term;
+        magnitude += std::abs(term);
+      }
+      const double roundings = static_cast<double>(std::min<int64_t>(cols, 256) + cols / 256 + 2);
+      ASSERT_NEAR(y[static_cast<size_t>(i)], sum, roundings * 0x1.0p-24 * magnitude)
+          << tokens << " tokens, " << rows << " rows, " << cols << " cols, value " << i;
+    }
+  }
+}
+
+TEST_P(Matmul, OfBf16ATokenAmongOthersEqualsTheTokenAlone) {
+  ThreadPool pool(3);
+  const Bf16Product product({31, 167, 701}, GetParam());
+  const auto x = normal_values(31 * 701, 1);
+  const auto together = product.of(x.data(), 31, pool);
+  for (int64_t t = 0; t < 31; ++t) {
+    const auto alone = product.of(x.data() + t * 701, 1, serial_executor());
+    ASSERT_TRUE(std::equal(alone.begin(), alone.end(), together.begin() + t * 167)) << "token " << t;
+  }
+}
+
+TEST_P(Matmul, OfBf16StridesLeaveWhatLiesBetween) {
+  const std::vector<float> x{1, 2, -1, 3, 4, -1}, w{1, 1, 1, 0};
+  std::vector<Bf16> packed(static_cast<size_t>(packed_size(2, 2)));
+  pack_weights_bf16(w.data(), 2, 2, packed.data(), GetParam());
+  std::vector<float> y(6, 7.0f);
+  matmul_of_bf16({x.data(), 3, 2, nullptr, nullptr, 2, 2, y.data(), 3, true, packed.data()}, serial_executor(),
+                 GetParam());
+  EXPECT_EQ(y, (std::vector<float>{3, 1, 7, 7, 3, 7}));
 }
 
 TEST_P(Matmul, StridesLeaveWhatLiesBetween) {

@@ -345,7 +345,7 @@ TEST(KvCache, SaysHowMuchMemoryItWouldTakeInsteadOfTakingIt) {
 TEST(Precision, IsNamedAndRefusesOtherNames) {
   EXPECT_EQ(to_text(precision_from_names("float", "f32")), "");
   EXPECT_EQ(to_text(precision_from_names("int8", "f16")),
-            "int8 activations of quantized linears, keys and values in f16");
+            "int8 activations of quantized linears, bfloat16 of bfloat16 ones, keys and values in f16");
   EXPECT_EQ(testing::error_of([] { precision_from_names("float", "q8"); }),
             "--cache-type: unknown \"q8\"; known: f32, f16");
 }

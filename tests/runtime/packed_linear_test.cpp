@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "core/common/rng.h"
+#include "core/formats/dtype.h"
 #include "quant/activations.h"
 #include "quant/scale_search.h"
 #include "runtime/held_codes.h"
@@ -160,10 +161,8 @@ TEST(PackedLinears, WithInt8HaveAScaleFor64ColumnsWhereTheyFit) {
   }
 }
 
-TEST(PackedLinears, WithInt8GiveATokenTheSameLogitsHoweverTheTextIsCut) {
-  const testing::TempDir dir;
-  const auto model = codes_model(dir / "out");
-  const auto decoder = load_decoder(*model, two_threads(), packed_linears(Activations::int8, two_threads()));
+void expect_near_logits_however_cut(const quant::Checkpoint& model, Activations activations, double near) {
+  const auto decoder = load_decoder(model, two_threads(), packed_linears(activations, two_threads()));
   const auto whole = testing::all_logits(*decoder, kIds);
   const auto state = decoder->new_state();
   std::vector<float> one_by_one;
@@ -174,10 +173,41 @@ TEST(PackedLinears, WithInt8GiveATokenTheSameLogitsHoweverTheTextIsCut) {
     });
   }
   EXPECT_EQ(whole, one_by_one);
-  const auto exact = testing::all_logits(*load_decoder(*model, two_threads()), kIds);
+  const auto exact = testing::all_logits(*load_decoder(model, two_threads()), kIds);
   const double difference = testing::relative_difference(whole, exact);
   EXPECT_GT(difference, 0.0);
-  EXPECT_LT(difference, 0.02);
+  EXPECT_LT(difference, near);
+}
+
+TEST(PackedLinears, WithRoundedInputsGiveATokenTheSameLogitsHoweverTheTextIsCut) {
+  const testing::TempDir dir;
+  const auto model = codes_model(dir / "out");
+  expect_near_logits_however_cut(*model, Activations::int8, 0.02);
+  expect_near_logits_however_cut(*model, Activations::bf16, 0.01);
+}
+
+TEST(PackedLinears, LinearsOfBf16ReadBf16BesideInt8AndWhereItIsAskedFor) {
+  const testing::TempDir dir;
+  const auto codes = codes_model(dir / "out");
+  const auto base = quant::open_checkpoint(quant::tiny_model("llama_bias"));
+  for (const auto* model : {codes.get(), base.get()}) {
+    const LinearTensors head{&model->tensor({Slot::head}), nullptr};
+    const int64_t rows = head.weight->desc.rows(), cols = head.weight->desc.cols();
+    const auto x = normal_tokens(5, cols);
+    auto rounded = x;
+    for (float& value : rounded) value = formats::round_to_bf16(value);
+    const auto exact = make_linears(*model, {&head, 1});
+    for (const auto activations : {Activations::floats, Activations::bf16, Activations::int8}) {
+      const auto linear = packed_linears(activations, two_threads())(*model, {&head, 1});
+      const bool rounds =
+          activations == Activations::bf16 || (activations == Activations::int8 && model == codes.get());
+      ASSERT_EQ(linear != nullptr, rounds) << name_of(activations);
+      if (!rounds) continue;
+      const auto y = forward(*linear, x, 5, rows);
+      EXPECT_LT(testing::relative_difference(y, forward(*exact, rounded, 5, rows)), 1e-5);
+      EXPECT_GT(testing::relative_difference(y, forward(*exact, x, 5, rows)), 1e-4);
+    }
+  }
 }
 
 TEST(PackedLinears, InputsThatAreNotFiniteMakeTheirTokenNaN) {
@@ -211,6 +241,9 @@ TEST(PackedLinears, OfAModelThatRoundsActivationsItselfGoOnToDoSo) {
   const auto fp8 = codes_model(dir / "fp8", kFp8);
   EXPECT_EQ(testing::all_logits(*load_decoder(*fp8, two_threads(), floats), kIds),
             testing::all_logits(*load_decoder(*fp8, two_threads()), kIds));
+  const auto bf16 = packed_linears(Activations::bf16, two_threads());
+  EXPECT_THAT(testing::error_of([&] { load_decoder(*model, two_threads(), bf16); }),
+              HasSubstr("itself, bf16 activations are not for it"));
   EXPECT_THAT(
       testing::error_of([&] { load_decoder(*fp8, two_threads(), int8); }),
       HasSubstr("fp8: the model rounds the activations of its quantized linears to FP8, a scale a token itself, "
@@ -219,9 +252,10 @@ TEST(PackedLinears, OfAModelThatRoundsActivationsItselfGoOnToDoSo) {
 
 TEST(Activations, AreNamed) {
   EXPECT_EQ(activations_from_name("float", ""), Activations::floats);
+  EXPECT_EQ(activations_from_name("bf16", ""), Activations::bf16);
   EXPECT_EQ(activations_from_name("int8", ""), Activations::int8);
   EXPECT_EQ(testing::error_of([] { activations_from_name("int4", "--activations"); }),
-            "--activations: unknown \"int4\"; known: auto, float, int8");
+            "--activations: unknown \"int4\"; known: auto, float, bf16, int8");
 }
 
 TEST(PackedLinears, SayWhatTheyHoldAndRead) {
