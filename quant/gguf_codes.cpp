@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <numeric>
 
-#include "core/formats/row_codes.h"
 #include "kernels/seq.h"
 #include "quant/row_blocks.h"
 
@@ -12,14 +11,13 @@ namespace crumb::quant {
 RowsOfCodes::RowsOfCodes(const formats::GgufReader& reader, const formats::GgufTensor& tensor,
                          const QuantFormat& format)
     : data_(reader.bytes(tensor).data()),
-      type_(tensor.type),
       cols_(tensor.shape.back()),
       row_bytes_(formats::row_bytes(tensor.type, cols_)),
       blocks_(cols_ / formats::block_size(tensor.type)),
-      levels_(format.levels()) {}
+      codes_(tensor.type, format.levels()) {}
 
 bool RowsOfCodes::take_apart(int64_t row, uint8_t* codes, float* scales) const {
-  if (!formats::decode_codes_row(type_, data_ + row * row_bytes_, cols_, levels_, codes, scales)) return false;
+  if (!codes_.decode(data_ + row * row_bytes_, cols_, codes, scales)) return false;
   return std::all_of(scales, scales + blocks_, [](float s) { return kernels::round_scale(s) == s; });
 }
 
@@ -43,13 +41,12 @@ std::optional<QuantFormat> matched(const formats::GgufReader& reader, const form
                                    int64_t end, QuantFormat format) {
   const RowsOfCodes rows(reader, tensor, format);
   const int64_t cols = tensor.cols(), step = rows_per_block(cols);
-  std::vector<uint8_t> codes(static_cast<size_t>(cols));
   std::vector<float> scales(static_cast<size_t>(rows.blocks_a_row()));
   int64_t shared = rows.blocks_a_row();  // blocks with one scale: divides every place where the scale changes
   for (; begin < end; begin += step) {
     const int64_t last = std::min(begin + step, end);
     for (int64_t row = begin; row < last; ++row) {
-      if (!rows.take_apart(row, codes.data(), scales.data())) return std::nullopt;
+      if (!rows.take_apart(row, nullptr, scales.data())) return std::nullopt;
       for (int64_t block = 1; block < rows.blocks_a_row(); ++block) {
         if (scales[static_cast<size_t>(block)] != scales[static_cast<size_t>(block - 1)])
           shared = std::gcd(shared, block);

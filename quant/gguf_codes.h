@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/formats/gguf.h"
+#include "core/formats/row_codes.h"
 #include "quant/grid.h"
 
 namespace crumb::quant {
@@ -16,15 +17,14 @@ class RowsOfCodes {
   /// The tensor's type has a formats::level_factor() for the levels of `format`.
   RowsOfCodes(const formats::GgufReader& reader, const formats::GgufTensor& tensor, const QuantFormat& format);
   int64_t blocks_a_row() const { return blocks_; }
-  /// Codes [cols] and the scale of each block. False if the row is not levels of the format times scales of 6
-  /// significant bits (kernels::round_scale).
+  /// Codes [cols] (null: not wanted, but checked) and the scale of each block. False if the row is not levels of the
+  /// format times scales of 6 significant bits (kernels::round_scale).
   bool take_apart(int64_t row, uint8_t* codes, float* scales) const;
 
  private:
   const uint8_t* data_;
-  formats::TensorType type_;
   int64_t cols_, row_bytes_, blocks_;
-  std::vector<float> levels_;
+  formats::RowCodes codes_;
 };
 
 /// The format of rows [begin, end) every block of which holds exactly levels of its grid with such a scale, of several

@@ -74,10 +74,31 @@ uint64_t spread_eight(const uint8_t* packed) {
   return spread(x, kBits, 16, 0x0001000100010001);
 }
 
+/// `bytes` bytes of four codes of 2 bits, or two of 4, each: shifts that compilers turn into vectors.
+void unpack_crumbs(const uint8_t* packed, int64_t bytes, uint8_t* codes) {
+  for (int64_t i = 0; i < bytes; ++i) {
+    const uint32_t byte = packed[i], four = (byte | byte << 6 | byte << 12 | byte << 18) & 0x03030303;
+    std::memcpy(codes + 4 * i, &four, sizeof four);
+  }
+}
+void unpack_nibbles(const uint8_t* packed, int64_t bytes, uint8_t* codes) {
+  for (int64_t i = 0; i < bytes; ++i) {
+    const auto byte = static_cast<uint16_t>(packed[i]), two = static_cast<uint16_t>((byte | byte << 4) & 0x0f0f);
+    std::memcpy(codes + 2 * i, &two, sizeof two);
+  }
+}
+
 /// The codes that come in whole eights; their number.
 template <int kBits>
 int64_t unpack_eights(const uint8_t* packed, int64_t cols, uint8_t* codes) {
   const int64_t eights = cols / 8;
+  if constexpr (kBits == 2) {
+    unpack_crumbs(packed, 2 * eights, codes);
+    return eights * 8;
+  } else if constexpr (kBits == 4) {
+    unpack_nibbles(packed, 4 * eights, codes);
+    return eights * 8;
+  }
   for (int64_t i = 0; i < eights; ++i) {
     const uint64_t eight = spread_eight<kBits>(packed + i * kBits);
     std::memcpy(codes + 8 * i, &eight, sizeof eight);

@@ -23,7 +23,7 @@ struct PackedCodes {
 };
 
 /// What the bytes of a row are: numbers (formats::to_float), whole blocks of ggml (formats::decode_row), or codes.
-/// Blocks that are exactly levels times scales have a StoredTensor::format, too: formats::decode_codes_row.
+/// Blocks that are exactly levels times scales have a StoredTensor::format, too: formats::RowCodes.
 using RowEncoding = std::variant<formats::DType, formats::TensorType, PackedCodes>;
 
 /// Mapped memory, which lives as long as the checkpoint; give pages back by Checkpoint::release_rows. Nothing in it was

@@ -12,14 +12,19 @@ namespace crumb::formats {
 
 /// Takes blocks of `kWeights` weights in groups of kGroupCols apart, one by one.
 template <class Block, int kWeights, int kGroupCols, void (*kTakeApart)(const Block&, int8_t*, LevelGroup*)>
-void take_blocks_apart(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups) {
-  for (int64_t i = 0; i < blocks; ++i, data += sizeof(Block), levels += kWeights, groups += kWeights / kGroupCols) {
-    Block block;
-    int8_t of_block[kWeights];  // which the compiler sees to lie apart from the block
-    std::memcpy(&block, data, sizeof block);
-    kTakeApart(block, of_block, groups);
-    std::memcpy(levels, of_block, sizeof of_block);
-  }
+__attribute__((flatten)) void take_blocks_apart(const uint8_t* data, int64_t blocks, int8_t* levels,
+                                                LevelGroup* groups) {
+  const auto for_blocks = [&](const auto& take_levels) {
+    for (int64_t i = 0; i < blocks; ++i, data += sizeof(Block), groups += kWeights / kGroupCols) {
+      Block block;
+      int8_t of_block[kWeights];  // which the compiler sees to lie apart from the block, and to be unused
+      std::memcpy(&block, data, sizeof block);
+      kTakeApart(block, of_block, groups);
+      take_levels(i, of_block);
+    }
+  };
+  if (levels == nullptr) return for_blocks([](int64_t, const int8_t*) {});
+  for_blocks([&](int64_t i, const int8_t* of_block) { std::memcpy(levels + i * kWeights, of_block, kWeights); });
 }
 
 /// kHalf bytes as 2 kHalf numbers, those of the low nibbles first, less `zero`. By vectors: the compiler takes loops of

@@ -26,7 +26,8 @@ struct BlockForm {
 /// Null for f32, f16 and bf16.
 const BlockForm* block_form(TensorType type);
 
-/// One row: levels [cols], groups [cols / group_cols]; cols is a multiple of block_size(). Types with a block_form().
+/// One row: levels [cols] (null: not wanted), groups [cols / group_cols]; cols is a multiple of block_size(). Types
+/// with a block_form().
 void decode_levels(TensorType type, const void* data, int64_t cols, int8_t* levels, LevelGroup* groups);
 
 }  // namespace crumb::formats

@@ -1,66 +1,101 @@
 #include "core/formats/row_codes.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <optional>
 
 #include "core/common/error.h"
-#include "core/formats/block_levels.h"
 
 namespace crumb::formats {
 namespace {
 
 constexpr uint8_t kNoCode = 0xff;
-constexpr int64_t kMostBlock = 512;  // weights
+constexpr int64_t kChunk = 4096;  // weights taken apart at once: what there is of them stays in the nearest cache
+constexpr int64_t kLeastGroup = 16;
 
-/// The code of each integer a block multiplies its scale with.
-using CodeOfInteger = std::array<uint8_t, 256>;
-
-CodeOfInteger code_table(std::span<const float> levels, const BlockForm& form, int factor) {
-  CodeOfInteger table;
-  table.fill(kNoCode);
-  for (size_t code = 0; code < levels.size(); ++code) {  // a minimum is the first of the levels
-    const float integer = form.has_minima ? levels[code] - levels.front() : levels[code] * static_cast<float>(factor);
-    table[static_cast<uint8_t>(static_cast<int8_t>(integer))] = static_cast<uint8_t>(code);
+/// The shift that makes numbers of evenly spaced integers, 1 or 2 apart; -1 for others.
+int shift_of(std::span<const int> integers) {
+  const int step = integers.size() > 1 ? integers[1] - integers[0] : 1;
+  for (size_t i = 1; i < integers.size(); ++i) {
+    if (integers[i] - integers[i - 1] != step) return -1;
   }
-  return table;
+  return step == 1 ? 0 : step == 2 ? 1 : -1;
 }
 
 /// The scale of the levels in a block, all of whose groups have to be those levels; nothing if they are not.
-std::optional<float> scale_of(std::span<const LevelGroup> groups, const BlockForm& form, std::span<const float> levels,
+std::optional<float> scale_of(std::span<const LevelGroup> groups, const BlockForm& form, float first_level,
                               int factor) {
   const float d = groups.front().scale, minimum = groups.front().minimum;
   const auto same = [&](const LevelGroup& group) { return group.scale == d && group.minimum == minimum; };
   const float scale = form.has_minima ? d : static_cast<float>(factor) * d;
   if (!(d > 0) || !std::isfinite(scale) || !std::ranges::all_of(groups, same)) return std::nullopt;
-  if (form.has_minima && minimum != levels.front() * scale) return std::nullopt;
+  if (form.has_minima && minimum != first_level * scale) return std::nullopt;
   return scale;
 }
 
 }  // namespace
 
-bool decode_codes_row(TensorType type, const void* data, int64_t cols, std::span<const float> levels, uint8_t* codes,
-                      float* scales) {
+RowCodes::RowCodes(TensorType type, std::span<const float> levels)
+    : type_(type), form_(*block_form(type)), levels_(levels.begin(), levels.end()) {
   const auto factor = level_factor(type, levels);
-  CRUMB_ASSERT(factor && cols % block_size(type) == 0);
-  const BlockForm& form = *block_form(type);
-  const CodeOfInteger table = code_table(levels, form, *factor);
-  const auto* bytes = static_cast<const uint8_t*>(data);
-  const int64_t size = block_size(type);
-  std::array<int8_t, kMostBlock> integers;
-  std::array<LevelGroup, kMostBlock / 16> groups;
-  for (int64_t at = 0; at < cols; at += size, bytes += block_bytes(type)) {
-    decode_levels(type, bytes, size, integers.data(), groups.data());
-    const auto scale = scale_of({groups.data(), static_cast<size_t>(size / form.group_cols)}, form, levels, *factor);
-    if (!scale) return false;
-    *scales++ = *scale;
-    uint8_t worst = 0;
-    for (int64_t i = 0; i < size; ++i) {
-      codes[at + i] = table[static_cast<uint8_t>(integers[static_cast<size_t>(i)])];
-      worst = std::max(worst, codes[at + i]);
+  CRUMB_ASSERT(factor.has_value());
+  factor_ = *factor;
+  table_.fill(kNoCode);
+  std::vector<int> integers;
+  for (size_t code = 0; code < levels.size(); ++code) {  // a minimum is the first of the levels
+    const float integer = form_.has_minima ? levels[code] - levels.front() : levels[code] * static_cast<float>(factor_);
+    integers.push_back(static_cast<int>(integer));
+    table_[static_cast<uint8_t>(integers.back())] = static_cast<uint8_t>(code);
+  }
+  takes_all_ =
+      std::ranges::all_of(form_.levels, [&](int8_t level) { return table_[static_cast<uint8_t>(level)] != kNoCode; });
+  first_ = static_cast<uint8_t>(integers.front());
+  shift_ = shift_of(integers);
+}
+
+bool RowCodes::find_codes(const int8_t* integers, int64_t n, uint8_t* codes) const {
+  uint8_t worst = 0;
+  if (shift_ < 0) {
+    for (int64_t i = 0; i < n; ++i) {
+      codes[i] = table_[static_cast<uint8_t>(integers[i])];
+      worst = std::max(worst, codes[i]);
     }
-    if (worst == kNoCode) return false;
+    return worst != kNoCode;
+  }
+  // By vectors, for which nothing may be a member: a code could lie in it.
+  const uint8_t first = first_;
+  const int shift = shift_;
+  uint8_t between = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const auto distance = static_cast<uint8_t>(static_cast<uint8_t>(integers[i]) - first);
+    const auto code = static_cast<uint8_t>(distance >> shift);
+    codes[i] = code;
+    between |= distance;
+    worst = std::max(worst, code);
+  }
+  return worst < levels_.size() && (between & shift) == 0;
+}
+
+bool RowCodes::decode(const void* row, int64_t cols, uint8_t* codes, float* scales) const {
+  const int64_t size = block_size(type_), groups_a_block = size / form_.group_cols;
+  CRUMB_ASSERT(cols % size == 0 && kChunk % size == 0);
+  const auto* bytes = static_cast<const uint8_t*>(row);
+  const bool reads_levels = codes != nullptr || !takes_all_;
+  std::array<int8_t, kChunk> integers;
+  std::array<uint8_t, kChunk> unwanted;
+  std::array<LevelGroup, kChunk / kLeastGroup> groups;
+  for (int64_t at = 0; at < cols; at += kChunk) {
+    const int64_t count = std::min(kChunk, cols - at);
+    decode_levels(type_, bytes + at / size * block_bytes(type_), count, reads_levels ? integers.data() : nullptr,
+                  groups.data());
+    for (int64_t block = 0; block < count / size; ++block) {
+      const auto scale = scale_of({groups.data() + block * groups_a_block, static_cast<size_t>(groups_a_block)}, form_,
+                                  levels_.front(), factor_);
+      if (!scale) return false;
+      *scales++ = *scale;
+    }
+    if (reads_levels && !find_codes(integers.data(), count, codes == nullptr ? unwanted.data() : codes + at))
+      return false;
   }
   return true;
 }

@@ -99,7 +99,7 @@ TEST(RowCodes, OfQ2KAreSeqOnlyIfEverySubBlockHasOneScaleAndItsMinimum) {
   for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(i * 7 % 4);
   std::vector<float> found(1);
   const auto are_codes = [&] {
-    return decode_codes_row(TensorType::q2_k, row.data(), 256, levels, back.data(), found.data());
+    return RowCodes(TensorType::q2_k, levels).decode(row.data(), 256, back.data(), found.data());
   };
   encode_codes_row(TensorType::q2_k, codes.data(), levels, scales.data(), 256, 256, row.data());
   ASSERT_TRUE(are_codes());

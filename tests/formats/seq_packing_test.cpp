@@ -185,17 +185,17 @@ TEST(RowCodes, AreThoseTheRowWasWrittenFrom) {
     const auto codes = random_codes(1024, 4, 9), row = seq_row(type, codes, scales);
     std::vector<uint8_t> back(codes.size());
     std::vector<float> of_blocks(codes.size() / static_cast<size_t>(block_size(type)));
-    EXPECT_TRUE(decode_codes_row(type, row.data(), 1024, kSeqLevels, back.data(), of_blocks.data()));
+    EXPECT_TRUE(RowCodes(type, kSeqLevels).decode(row.data(), 1024, back.data(), of_blocks.data()));
     EXPECT_EQ(back, codes) << type_name(type);
     EXPECT_THAT(of_blocks, ::testing::Each(0.75f));
   }
   const auto codes = random_codes(64, 16, 10), row = int_row(TensorType::q4_0, codes, {3.0f, 0.5f}, 4);
   std::vector<uint8_t> back(64);
   std::vector<float> of_blocks(2);
-  EXPECT_TRUE(decode_codes_row(TensorType::q4_0, row.data(), 64, int_levels(4), back.data(), of_blocks.data()));
+  EXPECT_TRUE(RowCodes(TensorType::q4_0, int_levels(4)).decode(row.data(), 64, back.data(), of_blocks.data()));
   EXPECT_EQ(back, codes);
   EXPECT_THAT(of_blocks, ::testing::ElementsAre(3.0f, 0.5f));
-  EXPECT_FALSE(decode_codes_row(TensorType::q4_0, row.data(), 64, kSeqLevels, back.data(), of_blocks.data()));
+  EXPECT_FALSE(RowCodes(TensorType::q4_0, kSeqLevels).decode(row.data(), 64, back.data(), of_blocks.data()));
 }
 
 TEST(LevelFactor, IsTheLeastThatMakesIntegersTheTypeHas) {

@@ -277,8 +277,8 @@ TEST(StoredRows, OfAGgufFromCodesAreBlocksThatComeApartIntoTheSameCodes) {
       std::vector<uint8_t> codes(512);
       std::vector<float> scales(static_cast<size_t>(512 / formats::block_size(type)));
       for (int64_t row = 0; row < rows.rows(); ++row) {
-        ASSERT_TRUE(formats::decode_codes_row(std::get<TensorType>(rows.encoding()), rows.row(row).data(), 512, levels,
-                                              codes.data(), scales.data()));
+        ASSERT_TRUE(formats::RowCodes(std::get<TensorType>(rows.encoding()), levels)
+                        .decode(rows.row(row).data(), 512, codes.data(), scales.data()));
         const auto expected = random_codes(tensor.desc, format, row, row + 1);
         ASSERT_EQ(codes, expected.codes) << "row " << row;
         ASSERT_EQ(scales[0], expected.scales[0]);
