@@ -92,7 +92,8 @@ Verb add_bench(CLI::App& program, const Globals& globals) {
       ->delimiter(',')
       ->allow_extra_args(false)
       ->capture_default_str();
-  app->add_option("--cache-type", a->cache_type, "what keys and values are held in: f32 or f16")->capture_default_str();
+  app->add_option("--cache-type", a->cache_type, "what keys and values are held in: f32, f16 or q8")
+      ->capture_default_str();
   add_wholes(*app, "--prompt", a->prompts,
              "tokens of prompts whose first new token is waited for; default: 64,128,256,512,1024 as far as the "
              "models hold them",

@@ -40,10 +40,10 @@ inline void add_precision(CLI::App& app, PrecisionNames& names, const std::strin
                      "activations in another way itself") +
              whose)
       ->capture_default_str();
-  app.add_option(
-         "--cache-type", names.cache_type,
-         std::string("what keys and values are held in: f32, or f16, which is half of the memory and less exact") +
-             whose)
+  app.add_option("--cache-type", names.cache_type,
+                 std::string("what keys and values are held in: f32, or f16 or q8, which are a half or a quarter of "
+                             "the memory and less exact") +
+                     whose)
       ->capture_default_str();
 }
 

@@ -16,5 +16,6 @@ float* scratch_for(const AttentionArguments<T>& a) {
 
 void attend(const AttentionArguments<float>& a, Isa isa) { kernel_table(isa).attend(a, scratch_for(a)); }
 void attend(const AttentionArguments<Half>& a, Isa isa) { kernel_table(isa).attend_half(a, scratch_for(a)); }
+void attend(const AttentionArguments<int8_t>& a, Isa isa) { kernel_table(isa).attend_int8(a, scratch_for(a)); }
 
 }  // namespace crumb::kernels

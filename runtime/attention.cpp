@@ -44,7 +44,9 @@ void attend(const std::vector<AttentionItem>& items, int64_t layer, const arch::
                                                        .position = part.position,
                                                        .window = spec.window,
                                                        .keys = view.keys,
-                                                       .values = view.values});
+                                                       .values = view.values,
+                                                       .key_scales = view.key_scales,
+                                                       .value_scales = view.value_scales});
       };
       std::visit(attend_over, part.cache->view(layer, kv_head));
     }

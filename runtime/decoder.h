@@ -34,8 +34,9 @@ class SequenceState {
   virtual int64_t bytes() const = 0;  // of memory held, with room for positions to come
 };
 
-/// How sequences hold their keys and values: as they are, or rounded to half of the bytes.
-enum class CacheType { f32, f16 };
+/// How sequences hold their keys and values: as they are, or rounded to half of the bytes, or to bytes with a scale for
+/// each head of a position.
+enum class CacheType { f32, f16, q8 };
 
 /// Tokens to append to one sequence, and which of their positions need logits.
 struct SequenceInput {

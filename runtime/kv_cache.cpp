@@ -1,6 +1,7 @@
 #include "runtime/kv_cache.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <utility>
 
@@ -18,23 +19,51 @@ int64_t whole_panels(int64_t positions) {
   return (positions + kernels::kKeyPanel - 1) / kernels::kKeyPanel * kernels::kKeyPanel;
 }
 
+/// What is not used yet is zeros.
 template <class T>
-std::vector<T> enlarged(const std::vector<T>& old, int64_t heads, int64_t old_stride, int64_t new_stride,
-                        int64_t used) {
-  std::vector<T> result(static_cast<size_t>(heads * new_stride));
+void enlarge(LargeVector<T>& values, int64_t heads, int64_t old_stride, int64_t new_stride, int64_t used) {
+  LargeVector<T> result(static_cast<size_t>(heads * new_stride));
   for (int64_t head = 0; head < heads; ++head) {
-    std::copy_n(old.begin() + head * old_stride, used, result.begin() + head * new_stride);
+    const auto to = result.begin() + head * new_stride;
+    std::copy_n(values.begin() + head * old_stride, used, to);
+    std::fill(to + used, to + new_stride, T{});
   }
-  return result;
+  values = std::move(result);
 }
 
 float as_float(float x) { return x; }
 float as_float(Half x) { return from_f16(x.bits); }
+float as_float(int8_t x) { return x; }
+/// Of a position; of others than int8_t 1.
+float scale_at(const LargeVector<float>& scales, int64_t at) {
+  return scales.empty() ? 1.0f : scales[static_cast<size_t>(at)];
+}
+
 void assign(float x, float& to) { to = x; }
 void assign(float x, Half& to) {
   to.bits = to_f16(x);
   if (!std::isfinite(from_f16(to.bits)) && std::isfinite(x))
     run_error("a key or value of {} is beyond what float16 holds; use --cache-type f32", x);
+}
+template <class T>
+void assign_all(const float* x, int64_t n, T* to, int64_t stride, float* /*scale*/) {
+  for (int64_t i = 0; i < n; ++i) assign(x[i], to[i * stride]);
+}
+/// The scale is max|x| / 127 rounded up to 16 significant bits: codes times it are exact then, and rounding those again
+/// gives the same codes and scale, so that what was saved as floats goes on as it would have. NaN where one is not
+/// finite.
+void assign_all(const float* x, int64_t n, int8_t* to, int64_t stride, float* scale) {
+  constexpr uint32_t kBelow = 0xFF;
+  float most = 0;
+  bool is_finite = true;
+  for (int64_t i = 0; i < n; ++i) {
+    is_finite = is_finite && std::isfinite(x[i]);
+    most = std::max(most, std::abs(x[i]));
+  }
+  *scale = is_finite ? std::bit_cast<float>((std::bit_cast<uint32_t>(most / 127.0f) + kBelow) & ~kBelow) : NAN;
+  const float inverse_of = *scale > 0 ? *scale : INFINITY;
+  for (int64_t i = 0; i < n; ++i)
+    to[i * stride] = is_finite ? static_cast<int8_t>(std::nearbyint(x[i] / inverse_of)) : int8_t{0};
 }
 
 }  // namespace
@@ -43,6 +72,7 @@ KvCache::KvCache(const arch::DecoderSpec& spec, CacheType type) : limit_(spec.co
   for (const auto& layer : spec.layers) {
     layers_.push_back({layer.gqa().kv_heads, layer.gqa().head_dim, {}});
     if (type == CacheType::f16) layers_.back().data = Data<Half>();
+    if (type == CacheType::q8) layers_.back().data = Data<int8_t>();
   }
 }
 
@@ -54,8 +84,10 @@ void KvCache::truncate(int64_t length) {
 std::unique_ptr<SequenceState> KvCache::fork() const { return std::make_unique<KvCache>(*this); }
 
 int64_t KvCache::bytes_of(const Layer& layer, int64_t capacity) {
-  const size_t of_one = std::holds_alternative<Data<Half>>(layer.data) ? sizeof(Half) : sizeof(float);
-  return 2 * layer.kv_heads * capacity * layer.head_dim * static_cast<int64_t>(of_one);
+  const int64_t of_one =
+      std::visit([]<class T>(const Data<T>&) { return static_cast<int64_t>(sizeof(T)); }, layer.data);
+  const int64_t of_scale = of_one == 1 ? static_cast<int64_t>(sizeof(float)) : 0;
+  return 2 * layer.kv_heads * capacity * (layer.head_dim * of_one + of_scale);
 }
 
 int64_t KvCache::bytes() const {
@@ -81,18 +113,22 @@ void KvCache::reserve(int64_t length) {
   int64_t capacity = whole_panels(wanted);
   if (needed_for(capacity) > available) capacity = whole_panels(length);  // room for more is a wish
   if (const int64_t needed = needed_for(capacity); needed > available) {
-    const bool is_float = !layers_.empty() && std::holds_alternative<Data<float>>(layers_.front().data);
-    run_error("keys and values of {} positions take {} more than is held now; {} of memory are available; use {}",
-              capacity, format_bytes(needed), format_bytes(available),
-              is_float ? "--cache-type f16, or a shorter text" : "a shorter text");
+    constexpr const char* kSmaller[] = {"--cache-type f16, or ", "--cache-type q8, or ", ""};  // by type
+    run_error(
+        "keys and values of {} positions take {} more than is held now; {} of memory are available; use {}a "
+        "shorter text",
+        capacity, format_bytes(needed), format_bytes(available), kSmaller[layers_.front().data.index()]);
   }
   for (auto& layer : layers_) {
     const int64_t old_stride = capacity_ * layer.head_dim, stride = capacity * layer.head_dim;
     const int64_t used = whole_panels(length_) * layer.head_dim;
     std::visit(
-        [&](auto& data) {
-          data.keys = enlarged(data.keys, layer.kv_heads, old_stride, stride, used);
-          data.values = enlarged(data.values, layer.kv_heads, old_stride, stride, used);
+        [&]<class T>(Data<T>& data) {
+          enlarge(data.keys, layer.kv_heads, old_stride, stride, used);
+          enlarge(data.values, layer.kv_heads, old_stride, stride, used);
+          if (sizeof(T) > 1) return;
+          enlarge(data.key_scales, layer.kv_heads, capacity_, capacity, length_);
+          enlarge(data.value_scales, layer.kv_heads, capacity_, capacity, length_);
         },
         layer.data);
   }
@@ -101,13 +137,12 @@ void KvCache::reserve(int64_t length) {
 
 void KvCache::put(int64_t layer, int64_t kv_head, int64_t position, const float* key, const float* value) {
   auto& to = layers_[static_cast<size_t>(layer)];
-  const int64_t dim = to.head_dim, first = offset(to, kv_head);
+  const int64_t dim = to.head_dim, first = offset(to, kv_head), scale = kv_head * capacity_ + position;
   std::visit(
       [&](auto& data) {
-        auto* const keys = data.keys.data() + first + kernels::key_index(position, 0, dim);
-        auto* const values = data.values.data() + first + position * dim;
-        for (int64_t i = 0; i < dim; ++i) assign(key[i], keys[i * kernels::kKeyPanel]);
-        for (int64_t i = 0; i < dim; ++i) assign(value[i], values[i]);
+        assign_all(key, dim, data.keys.data() + first + kernels::key_index(position, 0, dim), kernels::kKeyPanel,
+                   data.key_scales.data() + scale);
+        assign_all(value, dim, data.values.data() + first + position * dim, 1, data.value_scales.data() + scale);
       },
       to.data);
 }
@@ -120,8 +155,9 @@ std::vector<float> KvCache::keys(int64_t layer, int64_t kv_head, int64_t count) 
       [&](const auto& data) {
         const auto* keys = data.keys.data() + offset(from, kv_head);
         for (int64_t position = 0; position < count; ++position) {
+          const float scale = scale_at(data.key_scales, kv_head * capacity_ + position);
           for (int64_t i = 0; i < from.head_dim; ++i)
-            out.push_back(as_float(keys[kernels::key_index(position, i, from.head_dim)]));
+            out.push_back(as_float(keys[kernels::key_index(position, i, from.head_dim)]) * scale);
         }
       },
       from.data);
@@ -134,7 +170,9 @@ std::vector<float> KvCache::values(int64_t layer, int64_t kv_head, int64_t count
   std::visit(
       [&](const auto& data) {
         const auto* values = data.values.data() + offset(from, kv_head);
-        std::transform(values, values + out.size(), out.begin(), [](auto x) { return as_float(x); });
+        for (int64_t i = 0; i < count * from.head_dim; ++i)
+          out[static_cast<size_t>(i)] =
+              as_float(values[i]) * scale_at(data.value_scales, kv_head * capacity_ + i / from.head_dim);
       },
       from.data);
   return out;
@@ -145,7 +183,9 @@ KvCache::AnyView KvCache::view(int64_t layer, int64_t kv_head) const {
   const int64_t first = offset(from, kv_head);
   return std::visit(
       [&]<class T>(const Data<T>& data) -> AnyView {
-        return View<T>{data.keys.data() + first, data.values.data() + first};
+        const int64_t scale = sizeof(T) > 1 ? 0 : kv_head * capacity_;
+        return View<T>{data.keys.data() + first, data.values.data() + first, data.key_scales.data() + scale,
+                       data.value_scales.data() + scale};
       },
       from.data);
 }

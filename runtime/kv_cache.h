@@ -1,4 +1,4 @@
-// Keys and values of one sequence, in float32 or float16.
+// Keys and values of one sequence, in float32, float16, or bytes with a scale for each head of a position.
 #pragma once
 
 #include <memory>
@@ -7,6 +7,7 @@
 
 #include "core/arch/decoder_spec.h"
 #include "core/common/half.h"
+#include "core/common/large_vector.h"
 #include "runtime/decoder.h"
 
 namespace crumb::runtime {
@@ -39,18 +40,20 @@ class KvCache : public SequenceState {
   template <class T>
   struct View {
     const T *keys, *values;
+    const float *key_scales = nullptr, *value_scales = nullptr;
   };
-  using AnyView = std::variant<View<float>, View<Half>>;
+  using AnyView = std::variant<View<float>, View<Half>, View<int8_t>>;
   AnyView view(int64_t layer, int64_t kv_head) const;
 
  private:
   template <class T>
   struct Data {
-    std::vector<T> keys, values;  // [kv_heads, capacity, head_dim], keys by kernels::key_index
+    LargeVector<T> keys, values;                  // [kv_heads, capacity, head_dim], keys by kernels::key_index
+    LargeVector<float> key_scales, value_scales;  // [kv_heads, capacity], of int8_t
   };
   struct Layer {
     int64_t kv_heads, head_dim;
-    std::variant<Data<float>, Data<Half>> data;
+    std::variant<Data<float>, Data<Half>, Data<int8_t>> data;
   };
   const Layer& layer_of(int64_t index) const { return layers_[static_cast<size_t>(index)]; }
   /// Of keys and values with so many positions.

@@ -2,20 +2,32 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "core/common/error.h"
 
 namespace crumb::runtime {
 
-std::string_view name_of(CacheType type) { return type == CacheType::f16 ? "f16" : "f32"; }
+namespace {
+
+constexpr std::pair<CacheType, std::string_view> kCacheTypes[] = {
+    {CacheType::f32, "f32"}, {CacheType::f16, "f16"}, {CacheType::q8, "q8"}};
+
+}  // namespace
+
+std::string_view name_of(CacheType type) {
+  return std::ranges::find(kCacheTypes, type, [](const auto& entry) { return entry.first; })->second;
+}
 
 Precision precision_from_names(const std::string& activations, const std::string& cache_type) {
-  for (const auto type : {CacheType::f32, CacheType::f16}) {
-    if (cache_type == name_of(type)) return {activations_from_name(activations, "--activations"), type};
+  std::vector<std::string_view> known;
+  for (const auto& [type, name] : kCacheTypes) {
+    if (cache_type == name) return {activations_from_name(activations, "--activations"), type};
+    known.push_back(name);
   }
-  user_error("--cache-type: unknown \"{}\"; known: {}, {}", cache_type, name_of(CacheType::f32),
-             name_of(CacheType::f16));
+  user_error("--cache-type: unknown \"{}\"; known: {}", cache_type, fmt::join(known, ", "));
 }
 
 std::string to_text(const Precision& precision) {
@@ -25,7 +37,8 @@ std::string to_text(const Precision& precision) {
   if (precision.activations == Activations::int8)
     parts.emplace_back("int8 activations of quantized linears, bfloat16 of bfloat16 ones");
   if (precision.activations == Activations::bf16) parts.emplace_back("bfloat16 activations of linears");
-  if (precision.cache_type == CacheType::f16) parts.emplace_back("keys and values in f16");
+  if (precision.cache_type != CacheType::f32)
+    parts.push_back(fmt::format("keys and values in {}", name_of(precision.cache_type)));
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 

@@ -17,7 +17,7 @@ struct Precision {
   bool operator==(const Precision&) const = default;
   bool is_exact() const { return activations == Activations::floats && cache_type == CacheType::f32; }
 };
-/// From "auto", "float", "bf16" or "int8" and "f32" or "f16"; UserError that names --activations or --cache-type.
+/// From "auto", "float", "bf16" or "int8" and "f32", "f16" or "q8"; UserError that names --activations or --cache-type.
 Precision precision_from_names(const std::string& activations, const std::string& cache_type);
 std::string_view name_of(CacheType type);
 /// "int8 activations of quantized linears, bfloat16 of bfloat16 ones, keys and values in f16"; "" where it is exact.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Crumb beside stock llama.cpp (bench/peers/build.sh), in turns: time to first token and generation, medians with spread, ratios to one row.
 
-  python3 bench/peers/compare.py --crumb NAME=MODEL[,int8] ... --peer NAME=FILE.gguf ... [--reference NAME] [--prompt 64,128,256,512,1024]
+  python3 bench/peers/compare.py --crumb NAME=MODEL[,int8|bf16|float] ... --peer NAME=FILE.gguf ... [--reference NAME] [--prompt 64,128,256,512,1024]
                                  [--context 0,512] [--new 32] [--threads 1] [--rounds 5] [--cache-type f16] [--program CRUMB] [--peers build/peers/bin]
                                  [--json FILE]
 
@@ -27,7 +27,7 @@ def run(command):
 
 
 def measure_crumb(a, model):
-    path, *activations = model.rsplit(",", 1) if model.endswith((",int8", ",float")) else [model]
+    path, *activations = model.rsplit(",", 1) if model.endswith((",int8", ",bf16", ",float")) else [model]
     out = run([a.program, "bench", "-q", "--json", "x=" + path, "--rounds", 1, "--prompt", a.prompt, "--context", a.context, "--new", a.new,
                "--threads", a.threads, "--cache-type", a.cache_type, "--activations", *(activations or ["auto"])])
     names = {"first_token_seconds": "prompt", "tokens_per_second": "context"}
@@ -36,7 +36,9 @@ def measure_crumb(a, model):
 
 def measure_peer(a, file):
     """llama-bench: -p measures prompts, -n with -d (depth) generation behind a context; avg_ns is of one repetition."""
-    tool = [a.peers / "llama-bench", "-m", file, "-t", a.threads, "-r", 1, "-ngl", 0, "-ctk", a.cache_type, "-ctv", a.cache_type, "-o", "json"]
+    cache = "q8_0" if a.cache_type == "q8" else a.cache_type
+    attention = ["-fa", 1] if cache == "q8_0" else []  # without it llama.cpp has no values of 8 bits
+    tool = [a.peers / "llama-bench", "-m", file, "-t", a.threads, "-r", 1, "-ngl", 0, "-ctk", cache, "-ctv", cache, *attention, "-o", "json"]
     prompts, contexts = run(tool + ["-p", a.prompt, "-n", 0]), run(tool + ["-p", 0, "-n", a.new, "-d", a.context])
     return {("prompt", r["n_prompt"]): r["avg_ns"] * 1e-9 for r in prompts} | {("context", r["n_depth"]): r["avg_ts"] for r in contexts}
 
@@ -58,7 +60,7 @@ def main():
     p.add_argument("--new", type=int, default=32)
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--rounds", type=int, default=5)
-    p.add_argument("--cache-type", choices=["f16", "f32"], default="f16")
+    p.add_argument("--cache-type", choices=["f16", "f32", "q8"], default="f16")
     p.add_argument("--program", type=pathlib.Path, default=ROOT / "build-no-torch/bin/crumb")
     p.add_argument("--peers", type=pathlib.Path, default=ROOT / "build/peers/bin")
     p.add_argument("--json", type=pathlib.Path, help="every sample")

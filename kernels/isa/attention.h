@@ -70,17 +70,34 @@ inline void add_values(const AttentionArguments<T>& a, const AttentionRows& rows
   }
 }
 
+/// A block of keys or values is little memory after much else: the processor does not see it coming.
+template <class T>
+inline void prefetch_block(const T* block, int64_t dim) {
+  const char* at = reinterpret_cast<const char*>(block);
+  for (int64_t i = 0; i < kKeysPerBlock * dim * static_cast<int64_t>(sizeof(T)); i += 64)
+    __builtin_prefetch(at + i, 0, 2);
+}
+
+inline void multiply_values(float* x, const float* factors, int64_t n) {
+  for_each_vector(
+      n, [&](int64_t i, int64_t count) { store(x + i, load(x + i, count, 0) * load(factors + i, count, 0), count); });
+}
+
 template <class T>
 inline void attend_block(const AttentionArguments<T>& a, const AttentionRows& rows, int64_t first_key,
                          int64_t last_key) {
+  prefetch_block(a.values + first_key * a.dim, a.dim);
   score_keys(a, rows, first_key, last_key - first_key);
+  prefetch_block(a.keys + (first_key + kKeysPerBlock) * a.dim, a.dim);
   const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(a.dim));
   for (int64_t r = 0; r < a.count * a.heads; ++r) {
     const int64_t position = a.position + r / a.heads;
     const int64_t begin = a.window > 0 ? min_of(kKeysPerBlock, max_of(0, position - a.window + 1 - first_key)) : 0;
     const int64_t end = max_of(begin, min_of(kKeysPerBlock, position + 1 - first_key));
-    softmax_step(rows.scores + r * kKeysPerBlock, begin, end, scale, a.dim, rows.sums + r * a.dim, rows.peaks + r,
-                 rows.totals + r);
+    float* scores = rows.scores + r * kKeysPerBlock;
+    if constexpr (sizeof(T) == 1) multiply_values(scores, a.key_scales + first_key, end);
+    softmax_step(scores, begin, end, scale, a.dim, rows.sums + r * a.dim, rows.peaks + r, rows.totals + r);
+    if constexpr (sizeof(T) == 1) multiply_values(scores, a.value_scales + first_key, end);
   }
   add_values(a, rows, first_key, last_key - first_key);
 }

@@ -149,6 +149,10 @@ void copy_weights(const float* w, int64_t rows, int64_t cols, W* packed) {
 
 float value_of(float x) { return x; }
 float value_of(Half x) { return from_f16(x.bits); }
+float value_of(int8_t x) { return x; }
+
+/// Of a position; of others than int8_t 1.
+double scale_at(const float* scales, int64_t position) { return scales == nullptr ? 1.0 : scales[position]; }
 
 template <class T>
 void attend_query(const AttentionArguments<T>& a, const float* q, int64_t position, float* out) {
@@ -157,15 +161,17 @@ void attend_query(const AttentionArguments<T>& a, const float* q, int64_t positi
   for (int64_t key = first; key <= position; ++key) {
     double score = 0;
     for (int64_t i = 0; i < a.dim; ++i) score += static_cast<double>(q[i]) * value_of(a.keys[key_index(key, i, a.dim)]);
-    scores.push_back(score / std::sqrt(static_cast<double>(a.dim)));
+    scores.push_back(score * scale_at(a.key_scales, key) / std::sqrt(static_cast<double>(a.dim)));
   }
   const double peak = *std::max_element(scores.begin(), scores.end());
   double total = 0;
   for (double& score : scores) total += score = std::exp(score - peak);
   for (int64_t i = 0; i < a.dim; ++i) {
     double sum = 0;
-    for (size_t key = 0; key < scores.size(); ++key)
-      sum += scores[key] * value_of(a.values[(first + static_cast<int64_t>(key)) * a.dim + i]);
+    for (size_t i_key = 0; i_key < scores.size(); ++i_key) {
+      const int64_t key = first + static_cast<int64_t>(i_key);
+      sum += scores[i_key] * scale_at(a.value_scales, key) * value_of(a.values[key * a.dim + i]);
+    }
     out[i] = static_cast<float>(sum / total);
   }
 }
@@ -227,6 +233,7 @@ const KernelTable kReferenceTable = {
     .round_to_bf16 = round_to_bf16_values,
     .attend = attend_queries<float>,
     .attend_half = attend_queries<Half>,
+    .attend_int8 = attend_queries<int8_t>,
     .exp = exp_values<float>,
     .exp_double = exp_values<double>,
     .log = log_values,

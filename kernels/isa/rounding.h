@@ -6,8 +6,6 @@
 namespace crumb::kernels {
 namespace {
 
-using VecByte = int8_t __attribute__((vector_size(CRUMB_LANES)));
-
 /// The lowest byte of every lane.
 inline void store_bytes(int8_t* p, VecInt v, int64_t count) {
 #if defined(__AVX512F__) && CRUMB_LANES == 16

@@ -74,6 +74,7 @@ struct KernelTable {
   /// scratch: what kernels/attention.cpp gives.
   void (*attend)(const AttentionArguments<float>& arguments, float* scratch);
   void (*attend_half)(const AttentionArguments<Half>& arguments, float* scratch);
+  void (*attend_int8)(const AttentionArguments<int8_t>& arguments, float* scratch);
   /// y = e^x and ln x, x in double only where that is the name: what the functions above use, for tests.
   void (*exp)(const float* x, int64_t n, float* y);
   void (*exp_double)(const double* x, int64_t n, double* y);

@@ -28,6 +28,7 @@ constexpr int64_t kPrefetchBytes = 6144;  // ahead of weights that one token rea
 using Vec = float __attribute__((vector_size(4 * CRUMB_LANES)));
 using VecInt = int32_t __attribute__((vector_size(4 * CRUMB_LANES)));
 using VecShort = uint16_t __attribute__((vector_size(2 * CRUMB_LANES)));
+using VecByte = int8_t __attribute__((vector_size(CRUMB_LANES)));
 // Half as many lanes, twice as wide.
 using VecHalf = float __attribute__((vector_size(2 * CRUMB_LANES)));
 using VecDouble = double __attribute__((vector_size(4 * CRUMB_LANES)));
@@ -76,6 +77,19 @@ inline Vec load(const Half* p) {
   Vec v{};
   for (int64_t i = 0; i < kLanes; ++i) v[i] = from_f16(p[i].bits);
   return v;
+#endif
+}
+
+inline Vec load(const int8_t* p) {
+#if defined(__AVX512F__) && CRUMB_LANES == 16
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm512_maskz_cvtepi32_ps(0xFFFF, _mm512_maskz_cvtepi8_epi32(0xFFFF, bytes));
+#elif defined(__AVX2__) && CRUMB_LANES == 8
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#else
+  VecByte v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return __builtin_convertvector(__builtin_convertvector(v, VecInt), Vec);
 #endif
 }
 

@@ -48,6 +48,7 @@ constexpr KernelTable vector_table(void (*seq_forward)(const SeqGroup&, float*, 
           .round_to_bf16 = round_values_to_bf16,
           .attend = attend_queries<float>,
           .attend_half = attend_queries<Half>,
+          .attend_int8 = attend_queries<int8_t>,
           .exp = exp_values,
           .exp_double = exp_double_values,
           .log = log_values};

@@ -129,7 +129,8 @@ TEST_F(GenerateVerb, SaysThatTheContextIsFull) {
 TEST_F(GenerateVerb, ADraftChangesNothingOfGreedyTextsAndIsReported) {
   const std::string draft = (dir_ / "draft.gguf").string();
   ASSERT_EQ(run_crumb("export -q " + model_.string() + " --to gguf-q4_0 -o " + draft).exit_code, 0);
-  for (const std::string options : {"", "--cache-type f16", "--repetition-penalty 1.2 --stop 'very happy'"}) {
+  for (const std::string options :
+       {"", "--cache-type f16", "--cache-type q8", "--repetition-penalty 1.2 --stop 'very happy'"}) {
     const std::string base = "--json --prompt 'Once upon a time' --max-tokens 200 " + options;
     const auto plain = nlohmann::json::parse(generate(base).out);
     EXPECT_TRUE(plain["draft"].is_null());

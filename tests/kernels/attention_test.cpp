@@ -40,13 +40,39 @@ struct Problem {
       keys[static_cast<size_t>(key_index(i / c.dim, i % c.dim, c.dim))] = rows[static_cast<size_t>(i)];
   }
   std::vector<float> run(Isa isa, const Case& c) const { return run_on(keys, values, isa, c); }
+  struct Bytes {
+    std::vector<int8_t> keys, values;
+    std::vector<float> key_scales, value_scales;
+  };
+  /// Each position with a scale; keys and values become what the bytes stand for.
+  Bytes as_bytes(const Case& c) {
+    Bytes bytes{std::vector<int8_t>(keys.size()), std::vector<int8_t>(values.size()), {}, {}};
+    for (int64_t position = 0; position < c.position + c.count; ++position) {
+      const float scale = 0.02f + 0.0001f * static_cast<float>(position % 17);
+      bytes.key_scales.push_back(scale);
+      bytes.value_scales.push_back(1.5f * scale);
+      for (int64_t i = 0; i < c.dim; ++i) {
+        const auto key = static_cast<size_t>(key_index(position, i, c.dim)),
+                   value = static_cast<size_t>(position * c.dim + i);
+        bytes.keys[key] = static_cast<int8_t>(std::clamp(std::nearbyint(keys[key] / scale), -128.0f, 127.0f));
+        bytes.values[value] = static_cast<int8_t>(std::clamp(std::nearbyint(values[value] / scale), -128.0f, 127.0f));
+        keys[key] = bytes.keys[key] * scale;
+        values[value] = bytes.values[value] * bytes.value_scales.back();
+      }
+    }
+    return bytes;
+  }
+  std::vector<float> run_on_bytes(const Bytes& bytes, Isa isa, const Case& c) const {
+    return run_on(bytes.keys, bytes.values, isa, c, bytes.key_scales.data(), bytes.value_scales.data());
+  }
   std::vector<float> run_on_halves(Isa isa, const Case& c) const {
     return run_on(halves(keys), halves(values), isa, c);
   }
 
  private:
   template <class T>
-  std::vector<float> run_on(const std::vector<T>& k, const std::vector<T>& v, Isa isa, const Case& c) const {
+  std::vector<float> run_on(const std::vector<T>& k, const std::vector<T>& v, Isa isa, const Case& c,
+                            const float* key_scales = nullptr, const float* value_scales = nullptr) const {
     std::vector<float> out(q.size(), NAN);
     attend(AttentionArguments<T>{.q = q.data(),
                                  .out = out.data(),
@@ -57,7 +83,9 @@ struct Problem {
                                  .position = c.position,
                                  .window = c.window,
                                  .keys = k.data(),
-                                 .values = v.data()},
+                                 .values = v.data(),
+                                 .key_scales = key_scales,
+                                 .value_scales = value_scales},
            isa);
     return out;
   }
@@ -70,6 +98,31 @@ TEST_P(Attention, OverHalvesIsThatOverTheFloatsTheyAreRoundedTo) {
     problem.keys = rounded_to_half(problem.keys);
     problem.values = rounded_to_half(problem.values);
     EXPECT_EQ(out, problem.run(GetParam(), c)) << "position " << c.position << ", dim " << c.dim;
+  }
+}
+
+TEST_P(Attention, OverBytesIsThatOverTheFloatsTheyStandFor) {
+  for (const auto& c : kCases) {
+    Problem problem(c);
+    const auto bytes = problem.as_bytes(c);
+    const auto out = problem.run_on_bytes(bytes, GetParam(), c), expected = problem.run(GetParam(), c);
+    // Scales are multiplied with sums where floats were with each value.
+    for (size_t i = 0; i < expected.size(); ++i)
+      ASSERT_NEAR(out[i], expected[i], 2e-5) << "position " << c.position << ", dim " << c.dim << ", value " << i;
+  }
+}
+
+TEST_P(Attention, ABlockOfBytesAmongOthersEqualsItAlone) {
+  const Case c{100, 30, 3, 64, 0};
+  Problem problem(c);
+  const auto bytes = problem.as_bytes(c);
+  const auto together = problem.run_on_bytes(bytes, GetParam(), c);
+  const int64_t row = c.heads * c.dim;
+  const std::vector<float> q = problem.q;
+  for (int64_t t = 0; t < c.count; ++t) {
+    problem.q.assign(q.begin() + t * row, q.begin() + (t + 1) * row);
+    const auto alone = problem.run_on_bytes(bytes, GetParam(), {c.position + t, 1, c.heads, c.dim, c.window});
+    ASSERT_TRUE(std::equal(alone.begin(), alone.end(), together.begin() + t * row)) << "token " << t;
   }
 }
 

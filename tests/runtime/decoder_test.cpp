@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "core/common/progress.h"
+#include "core/common/rng.h"
 #include "quant/codes_folder.h"
 #include "runtime/kv_cache.h"
 #include "runtime/precision.h"
@@ -258,25 +259,37 @@ TEST(Decoder, AStateCutShortGoesOnAsIfItHadNeverGoneFurther) {
   }
 }
 
-TEST(Decoder, HoldsKeysAndValuesInHalfOfTheMemoryOnRequest) {
+/// A head of a position takes bytes(values of a head); how near the logits are.
+void expect_rounded_cache(CacheType type, int64_t (*bytes)(int64_t), double near) {
   for (const auto& name : testing::golden_names()) {
     const auto golden = read_golden(name);
     const auto checkpoint = quant::open_checkpoint(golden_folder(name));
     const auto exact = load_decoder(*checkpoint, testing::two_threads(), Precision{}),
-               rounded = load_decoder(*checkpoint, testing::two_threads(), Precision{.cache_type = CacheType::f16});
+               rounded = load_decoder(*checkpoint, testing::two_threads(), Precision{.cache_type = type});
     const auto expected = testing::all_logits(*exact, golden.ids), logits = testing::all_logits(*rounded, golden.ids);
     EXPECT_NE(logits, expected) << name;
-    EXPECT_LT(testing::relative_difference(logits, expected), 2e-3) << name;
+    EXPECT_LT(testing::relative_difference(logits, expected), near) << name;
     const std::span<const TokenId> ids(golden.ids);
-    const auto wide = exact->new_state(), half = rounded->new_state(), one_by_one = rounded->new_state();
+    const auto wide = exact->new_state(), narrow = rounded->new_state(), one_by_one = rounded->new_state();
     std::vector<float> ignored, together, alone;
     append(*exact, *wide, ids, ignored);
-    append(*rounded, *half, ids, together);
+    append(*rounded, *narrow, ids, together);
     for (size_t i = 0; i < ids.size(); ++i) append(*rounded, *one_by_one, ids.subspan(i, 1), alone);
     EXPECT_EQ(alone, together) << name;
-    EXPECT_EQ(2 * half->bytes(), wide->bytes()) << name;
-    EXPECT_GT(half->bytes(), 0);
+    const int64_t dim = checkpoint->spec().layers.front().gqa().head_dim;
+    EXPECT_EQ(narrow->bytes() * 4 * dim, wide->bytes() * bytes(dim)) << name;
+    EXPECT_GT(narrow->bytes(), 0);
   }
+}
+
+TEST(Decoder, HoldsKeysAndValuesInHalfOfTheMemoryOnRequest) {
+  expect_rounded_cache(
+      CacheType::f16, [](int64_t dim) { return 2 * dim; }, 2e-3);
+}
+
+TEST(Decoder, HoldsKeysAndValuesInBytesOnRequest) {
+  expect_rounded_cache(
+      CacheType::q8, [](int64_t dim) { return dim + 4; }, 4e-2);
 }
 
 TEST(KvCache, ReturnsWhatWasPutWhateverItGrewTo) {
@@ -285,7 +298,7 @@ TEST(KvCache, ReturnsWhatWasPutWhateverItGrewTo) {
   const auto value_at = [&](int64_t layer, int64_t head, int64_t position, int64_t i) {
     return static_cast<float>(((layer * 7 + head) * 200 + position) * gqa.head_dim + i) / 64;
   };
-  for (const auto type : {CacheType::f32, CacheType::f16}) {
+  for (const auto type : {CacheType::f32, CacheType::f16, CacheType::q8}) {
     KvCache cache(decoder->spec(), type);
     for (int64_t position = 0; position < 100; ++position) {
       cache.reserve(position + 1);
@@ -307,8 +320,11 @@ TEST(KvCache, ReturnsWhatWasPutWhateverItGrewTo) {
         for (int64_t n = 0; n < 100 * gqa.head_dim; ++n) {
           float expected = value_at(layer, head, n / gqa.head_dim, n % gqa.head_dim);
           if (type == CacheType::f16) expected = from_f16(to_f16(expected));
-          ASSERT_EQ(keys[static_cast<size_t>(n)], expected);
-          ASSERT_EQ(values[static_cast<size_t>(n)], -expected);
+          // Of bytes: half a step of the largest value, and the last of the head is that.
+          const double largest = value_at(layer, head, n / gqa.head_dim, gqa.head_dim - 1);
+          const double off = type == CacheType::q8 ? largest / 127 / 2 * 1.001 : 0;
+          ASSERT_NEAR(keys[static_cast<size_t>(n)], expected, off);
+          ASSERT_NEAR(values[static_cast<size_t>(n)], -expected, off);
         }
       }
     }
@@ -326,18 +342,54 @@ TEST(KvCache, RefusesWhatFloat16DoesNotHold) {
   EXPECT_EQ(cache.keys(0, 0, 1), small);
 }
 
+TEST(KvCache, BytesThatArePutAgainAsFloatsAreTheSameBytes) {
+  const auto decoder = load(golden_folder("llama"));
+  KvCache cache(decoder->spec(), CacheType::q8);
+  cache.reserve(500);
+  const auto dim = static_cast<size_t>(cache.head_dim(0));
+  const Rng rng(7);
+  for (int64_t position = 0; position < 500; ++position) {
+    std::vector<float> key, value(dim, 0.0f);
+    for (size_t i = 0; i < dim; ++i)
+      key.push_back(static_cast<float>(rng.normal(static_cast<uint64_t>(position) * dim + i) *
+                                       std::exp2(static_cast<double>(position - 250) / 2)));
+    if (position % 5 != 0) value[1] = key[1];
+    cache.put(0, 0, position, key.data(), value.data());
+  }
+  const auto keys = cache.keys(0, 0, 500), values = cache.values(0, 0, 500);
+  for (int64_t position = 0; position < 500; ++position) {
+    const auto at = static_cast<ptrdiff_t>(position) * static_cast<ptrdiff_t>(dim);
+    cache.put(0, 0, position, keys.data() + at, values.data() + at);
+  }
+  EXPECT_EQ(cache.keys(0, 0, 500), keys);
+  EXPECT_EQ(cache.values(0, 0, 500), values);
+}
+
+TEST(KvCache, BytesOfWhatIsNotFiniteAreNaN) {
+  const auto decoder = load(golden_folder("llama"));
+  KvCache cache(decoder->spec(), CacheType::q8);
+  cache.reserve(1);
+  std::vector<float> key(static_cast<size_t>(cache.head_dim(0)), 1.0f), value = key;
+  key[1] = INFINITY;
+  cache.put(0, 0, 0, key.data(), value.data());
+  for (const float x : cache.keys(0, 0, 1)) EXPECT_TRUE(std::isnan(x));
+  for (const float x : cache.values(0, 0, 1)) EXPECT_NEAR(x, 1, 1e-4);
+}
+
 TEST(KvCache, SaysHowMuchMemoryItWouldTakeInsteadOfTakingIt) {
   const auto decoder = load(golden_folder("llama"));
   const int64_t positions = int64_t{1} << 40;
-  for (const auto type : {CacheType::f32, CacheType::f16}) {
+  constexpr std::pair<CacheType, const char*> kHints[] = {{CacheType::f32, "--cache-type f16, or a shorter text"},
+                                                          {CacheType::f16, "--cache-type q8, or a shorter text"},
+                                                          {CacheType::q8, "a shorter text"}};
+  for (const auto& [type, hint] : kHints) {
     KvCache cache(decoder->spec(), type);
     cache.reserve(100);
     const int64_t held = cache.bytes();
     EXPECT_THAT(testing::error_of([&] { cache.reserve(positions); }),
-                ::testing::MatchesRegex(
-                    "keys and values of 1099511627776 positions take .*B more than is held now; "
-                    ".*B of memory are available; use " +
-                    std::string(type == CacheType::f32 ? "--cache-type f16, or a shorter text" : "a shorter text")));
+                ::testing::MatchesRegex("keys and values of 1099511627776 positions take .*B more than is held now; "
+                                        ".*B of memory are available; use " +
+                                        std::string(hint)));
     EXPECT_EQ(cache.bytes(), held);
   }
 }
@@ -346,8 +398,9 @@ TEST(Precision, IsNamedAndRefusesOtherNames) {
   EXPECT_EQ(to_text(precision_from_names("float", "f32")), "");
   EXPECT_EQ(to_text(precision_from_names("int8", "f16")),
             "int8 activations of quantized linears, bfloat16 of bfloat16 ones, keys and values in f16");
-  EXPECT_EQ(testing::error_of([] { precision_from_names("float", "q8"); }),
-            "--cache-type: unknown \"q8\"; known: f32, f16");
+  EXPECT_EQ(to_text(precision_from_names("bf16", "q8")), "bfloat16 activations of linears, keys and values in q8");
+  EXPECT_EQ(testing::error_of([] { precision_from_names("float", "q4"); }),
+            "--cache-type: unknown \"q4\"; known: f32, f16, q8");
 }
 
 TEST(Decoder, AForkAndItsOriginGoOnWithoutSeeingEachOther) {

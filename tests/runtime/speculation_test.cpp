@@ -177,7 +177,8 @@ TEST(Speculation, GreedyTokensAreTheModelsOwnForEveryArchitecture) {
   int64_t rejected = 0;
   const auto drafter = load(testing::golden_folder("llama"));
   for (const auto& name : testing::golden_names()) {
-    for (const auto& precision : {Precision{}, Precision{.cache_type = CacheType::f16}}) {
+    for (const auto& precision :
+         {Precision{}, Precision{.cache_type = CacheType::f16}, Precision{.cache_type = CacheType::q8}}) {
       const auto model = load(testing::golden_folder(name), precision);
       const auto counts = expect_same_greedy(*model.decoder, *drafter.decoder, name);
       rejected += counts.proposed - counts.accepted;
