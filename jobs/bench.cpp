@@ -60,7 +60,8 @@ std::vector<TokenId> random_tokens(const RunningModel& model, int64_t count) {
 
 /// What a generation took from its first new token to its last.
 struct Decoding {
-  double seconds = 0, linear_seconds = 0;
+  double seconds = 0;
+  runtime::PassSeconds within;
 };
 
 /// A model in memory, and the row its measurements go to.
@@ -103,12 +104,13 @@ class Candidate {
     Stopwatch watch;
     int64_t known = 0;
     session_->go_on({beginning(std::max<int64_t>(1, context)), count + 1, {}, 0}, options_, [&](TokenId) {
-      const double linears = model_.decoder->linear_seconds();
+      const auto [linears, attention] = model_.decoder->seconds();
+      auto& within = decoding.within;
       if (known++ == 0) {
         watch = Stopwatch();
-        decoding.linear_seconds = linears;
+        within = {linears, attention};
       } else if (known == count + 1) {
-        decoding = {watch.seconds(), linears - decoding.linear_seconds};
+        decoding = {watch.seconds(), {linears - within.linears, attention - within.attention}};
       }
       return true;
     });
@@ -299,7 +301,9 @@ class Bench {
     row.add(measure::kTokenRate, context, rate);
     row.add(measure::kWeightRate, context, weight_rate);
     row.add(measure::kReadShare, context, weight_rate / read);
-    row.add(measure::kOutsideLinears, context, 1 - decoding.linear_seconds / std::max(decoding.seconds, 1e-9));
+    const double seconds = std::max(decoding.seconds, 1e-9), attention = decoding.within.attention / seconds;
+    row.add(measure::kInAttention, context, attention);
+    row.add(measure::kElsewhere, context, 1 - decoding.within.linears / seconds - attention);
     row.add(measure::kStateBytes, context, static_cast<double>(model.state_bytes()));
   }
 

@@ -31,15 +31,16 @@ inline constexpr int64_t kBenchPrompts[] = {64, 128, 256, 512, 1024}, kBenchCont
 
 /// What is measured, by its name in JSON and CSV; bench_report.cpp says how each is shown.
 namespace measure {
-inline constexpr std::string_view kFirstToken = "first_token_seconds";                // of a prompt
-inline constexpr std::string_view kTokenRate = "tokens_per_second";                   // behind a context
-inline constexpr std::string_view kWeightRate = "weight_bytes_per_second";            // read meanwhile
-inline constexpr std::string_view kReadShare = "share_of_read_probe";                 // of that, measured beside it
-inline constexpr std::string_view kOutsideLinears = "share_of_time_outside_linears";  // meanwhile
-inline constexpr std::string_view kStateBytes = "kv_bytes";                           // held then
-inline constexpr std::string_view kWeightsHeld = "weight_bytes_held";                 // of the model
-inline constexpr std::string_view kWeightsRead = "weight_bytes_read_per_token";       // of the model
-inline constexpr std::string_view kResident = "resident_bytes_added";                 // by loading and a first pass
+inline constexpr std::string_view kFirstToken = "first_token_seconds";           // of a prompt
+inline constexpr std::string_view kTokenRate = "tokens_per_second";              // behind a context
+inline constexpr std::string_view kWeightRate = "weight_bytes_per_second";       // read meanwhile
+inline constexpr std::string_view kReadShare = "share_of_read_probe";            // of that, measured beside it
+inline constexpr std::string_view kInAttention = "share_of_time_in_attention";   // meanwhile
+inline constexpr std::string_view kElsewhere = "share_of_time_elsewhere";        // than in linears and attention
+inline constexpr std::string_view kStateBytes = "kv_bytes";                      // held then
+inline constexpr std::string_view kWeightsHeld = "weight_bytes_held";            // of the model
+inline constexpr std::string_view kWeightsRead = "weight_bytes_read_per_token";  // of the model
+inline constexpr std::string_view kResident = "resident_bytes_added";            // by loading and a first pass
 inline constexpr std::string_view kLoad = "load_seconds";
 }  // namespace measure
 

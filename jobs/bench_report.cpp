@@ -65,13 +65,14 @@ std::string table_by_tokens(const BenchResult& result, const std::vector<int64_t
 /// What a generated token uses of the machine.
 std::string use_table(const BenchResult& result) {
   std::vector<Cells> rows{{"model", "activations", "threads", "context", "weights, GB/s", "of the read probe, %",
-                           "outside linears, %", "keys and values"}};
+                           "attention, %", "neither linears nor attention, %", "keys and values"}};
   for (const auto& row : result.rows) {
     for (const int64_t context : result.contexts) {
       auto& cells = rows.emplace_back(row_head(row));
       cells.insert(cells.end(), {format_count(context), cell(result, row, measure::kWeightRate, context, kGigabytes),
                                  cell(result, row, measure::kReadShare, context, kShare),
-                                 cell(result, row, measure::kOutsideLinears, context, kShare),
+                                 cell(result, row, measure::kInAttention, context, kShare),
+                                 cell(result, row, measure::kElsewhere, context, kShare),
                                  bytes_cell(row, measure::kStateBytes, context)});
     }
   }

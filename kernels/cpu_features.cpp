@@ -23,8 +23,8 @@
 namespace crumb::kernels {
 namespace {
 
-constexpr Isa kKnown[] = {Isa::reference,   Isa::avx2, Isa::avx_vnni, Isa::avx512,      Isa::avx512_vnni,
-                          Isa::avx512_bf16, Isa::amx,  Isa::neon,     Isa::neon_dotprod};
+constexpr Isa kKnown[] = {Isa::reference,   Isa::avx2, Isa::avx_vnni, Isa::avx512,       Isa::avx512_vnni,
+                          Isa::avx512_bf16, Isa::amx,  Isa::neon,     Isa::neon_dotprod, Isa::neon_i8mm};
 
 #if defined(__x86_64__)
 /// By the number: not every compiler knows the name avxvnni. Intel's Architectures Software Developer's Manual, volume
@@ -80,7 +80,9 @@ std::vector<Isa> find_isas() {
 #elif defined(__aarch64__)
   found.push_back(Isa::neon);
 #if defined(__linux__)
+  constexpr unsigned long kHwcap2I8mm = 1ul << 13;
   if ((getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0) found.push_back(Isa::neon_dotprod);
+  if (found.back() == Isa::neon_dotprod && (getauxval(AT_HWCAP2) & kHwcap2I8mm) != 0) found.push_back(Isa::neon_i8mm);
 #endif
 #endif
   return found;
@@ -117,8 +119,8 @@ Isa best_isa() {
 }
 
 std::string_view isa_name(Isa isa) {
-  constexpr std::string_view kNames[] = {"reference", "neon",        "neon_dotprod", "avx2", "avx_vnni",
-                                         "avx512",    "avx512_vnni", "avx512_bf16",  "amx"};
+  constexpr std::string_view kNames[] = {"reference", "neon",   "neon_dotprod", "neon_i8mm",   "avx2",
+                                         "avx_vnni",  "avx512", "avx512_vnni",  "avx512_bf16", "amx"};
   return kNames[static_cast<size_t>(isa)];
 }
 

@@ -7,7 +7,7 @@
 namespace crumb::kernels {
 
 /// In ascending order of preference. `reference`: plain loops, in double precision where rounding matters.
-enum class Isa { reference, neon, neon_dotprod, avx2, avx_vnni, avx512, avx512_vnni, avx512_bf16, amx };
+enum class Isa { reference, neon, neon_dotprod, neon_i8mm, avx2, avx_vnni, avx512, avx512_vnni, avx512_bf16, amx };
 
 /// Those that this build holds and this machine can run, in ascending order of preference.
 std::span<const Isa> available_isas();

@@ -86,7 +86,7 @@ class FloatDecoder : public Decoder {
     }
     return bytes;
   }
-  double linear_seconds() const override { return linear_seconds_; }
+  PassSeconds seconds() const override { return seconds_; }
 
   void forward(std::span<const SequenceInput> inputs, LogitsFor which, const LogitsSink& logits) override {
     for (const auto& input : inputs) check_input(input);
@@ -207,7 +207,9 @@ class FloatDecoder : public Decoder {
       prepare_heads(layer, gqa, gqa.kv_heads, layer.key_norm, token, key_.data() + token * kv_cols);
       store(index, gqa, token);
     });
+    const Stopwatch watch;
     attend(attention_items(segments_, gqa), index, spec, query_.data(), attended_.data(), *executor_);
+    seconds_.attention += watch.seconds();
     multiply(*layer.output, attended_, {normed_.data()});
     add_residual();
   }
@@ -287,7 +289,7 @@ class FloatDecoder : public Decoder {
   void run_linears(const LinearGroup& group, const float* x, int64_t tokens, std::span<float* const> outputs) {
     const Stopwatch watch;
     group.forward(x, tokens, outputs, *executor_);
-    linear_seconds_ += watch.seconds();
+    seconds_.linears += watch.seconds();
   }
   /// normed = norm(hidden)
   void normalize(const Floats& weight) {
@@ -319,7 +321,7 @@ class FloatDecoder : public Decoder {
 
   // Of the pass that runs. The activations are [tokens, ...].
   int64_t tokens_ = 0;
-  double linear_seconds_ = 0;  // of all passes
+  PassSeconds seconds_;
   std::vector<Segment> segments_;
   std::vector<std::pair<int64_t, int64_t>> positions_;  // of each token: segment and position in its sequence
   std::vector<TokenId> ids_;

@@ -38,6 +38,12 @@ class SequenceState {
 /// each head of a position.
 enum class CacheType { f32, f16, q8 };
 
+/// Where passes spend their time: in linears, with what they do to their inputs, and in attention, which is products
+/// with keys and values and the softmax between. The rest is norms, activations, rotations, logits that are handed out.
+struct PassSeconds {
+  double linears = 0, attention = 0;
+};
+
 /// Tokens to append to one sequence, and which of their positions need logits.
 struct SequenceInput {
   SequenceState* state = nullptr;
@@ -53,9 +59,8 @@ class Decoder {
   virtual std::unique_ptr<SequenceState> new_state() const = 0;
   /// Of the whole model; a pass of one token reads one row of the embedding.
   virtual WeightBytes weight_bytes() const = 0;
-  /// Spent in linears by all passes so far, with what they do to their inputs: all else of a pass is attention, norms,
-  /// activations, logits that are handed out.
-  virtual double linear_seconds() const = 0;
+  /// Of all passes so far.
+  virtual PassSeconds seconds() const = 0;
 
   /// Appends tokens to several sequences in one pass (prefill, decoding of a batch, scoring). Calls `logits(sequence,
   /// position, row)` for each wanted position, in order, with vocab_size floats valid during the call only: logits

@@ -1,5 +1,5 @@
 // Codes times int8 activations for 64-bit Arm: four rows a register, four columns a lane, by sdot where the file is
-// compiled for it. Included by the files of the instruction sets.
+// compiled for it; pairs of tokens by smmla likewise. Included by the files of the instruction sets.
 #pragma once
 
 #include <arm_neon.h>
@@ -83,6 +83,59 @@ inline TileSums<M> sum_columns(const uint8_t* codes, int64_t cols, const SignedL
   return TileSums<M>(sums);
 }
 
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+/// The same for pairs of tokens by smmla, which multiplies two rows with two tokens, eight columns of each.
+template <int kBits, Codes kCodes, int M>
+inline TileSums<M> sum_columns_of_pairs(const uint8_t* codes, int64_t cols, const SignedLevels<kBits, kCodes>& levels,
+                                        const int8_t* x, int64_t stride, const int32_t (&sum_x)[M]) {
+  constexpr int kBlocks = kBits / 2, kFields = 8 / kBits, kPairs = M / 2;
+  int32x4_t products[kPairs][kRowRegisters][2];  // of a pair and two rows: row 0 with both tokens, row 1 with both
+  for (int p = 0; p < kPairs; ++p) {
+    const int32x2_t first = {levels.kLess * sum_x[2 * p], levels.kLess * sum_x[2 * p + 1]};
+    for (int r = 0; r < kRowRegisters; ++r) products[p][r][0] = products[p][r][1] = vcombine_s32(first, first);
+  }
+  for (int64_t k = 0; k < cols; k += 16, codes += kBlocks * kCodeBlockBytes) {
+#pragma GCC unroll 4
+    for (int block = 0; block < kBlocks; ++block) __builtin_prefetch(codes + block * kCodeBlockBytes + kPrefetchBytes);
+    int8x16_t eight[kPairs][2];  // the first and the last eight columns of both tokens
+#pragma GCC unroll 2
+    for (int p = 0; p < kPairs; ++p) {
+      const int64x2_t a = vreinterpretq_s64_s8(vld1q_s8(x + 2 * p * stride + k)),
+                      b = vreinterpretq_s64_s8(vld1q_s8(x + (2 * p + 1) * stride + k));
+      eight[p][0] = vreinterpretq_s8_s64(vzip1q_s64(a, b));
+      eight[p][1] = vreinterpretq_s8_s64(vzip2q_s64(a, b));
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < kRowRegisters; ++r) {
+      const auto four = [&]<int kLane>() {  // columns of four rows
+        return vreinterpretq_s32_s8(
+            levels.template of<kLane % kFields>(vld1q_u8(codes + kLane / kFields * kCodeBlockBytes + 16 * r)));
+      };
+      const int32x4_t fours[4] = {four.template operator()<0>(), four.template operator()<1>(),
+                                  four.template operator()<2>(), four.template operator()<3>()};
+#pragma GCC unroll 2
+      for (int half = 0; half < 2; ++half) {
+        const int8x16_t low = vreinterpretq_s8_s32(vzip1q_s32(fours[2 * half], fours[2 * half + 1])),
+                        high = vreinterpretq_s8_s32(vzip2q_s32(fours[2 * half], fours[2 * half + 1]));
+#pragma GCC unroll 2
+        for (int p = 0; p < kPairs; ++p) {
+          products[p][r][0] = vmmlaq_s32(products[p][r][0], low, eight[p][half]);
+          products[p][r][1] = vmmlaq_s32(products[p][r][1], high, eight[p][half]);
+        }
+      }
+    }
+  }
+  int32x4_t sums[M][kRowRegisters];
+  for (int p = 0; p < kPairs; ++p) {
+    for (int r = 0; r < kRowRegisters; ++r) {
+      sums[2 * p][r] = vuzp1q_s32(products[p][r][0], products[p][r][1]);
+      sums[2 * p + 1][r] = vuzp2q_s32(products[p][r][0], products[p][r][1]);
+    }
+  }
+  return TileSums<M>(sums);
+}
+#endif
+
 inline void multiply_codes_int8(const Int8Tokens& x, const CodeProduct& product, int64_t begin, int64_t end) {
   with_code_form(product.matrix, [&]<int kBits, Codes kCodes>() {
     const SignedLevels<kBits, kCodes> levels(product.matrix.levels);
@@ -92,6 +145,11 @@ inline void multiply_codes_int8(const Int8Tokens& x, const CodeProduct& product,
         multiply_code_tile<kBits, M>(tile, [&](const uint8_t* codes, int64_t k, int64_t segment) {
           int32_t sum_x[M];
           for (int m = 0; m < M; ++m) sum_x[m] = tile.sum(m, segment);
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+          if constexpr (M % 2 == 0)
+            return sum_columns_of_pairs<kBits, kCodes, M>(codes, x.segment_cols, levels, tile.activations(k), x.stride,
+                                                          sum_x);
+#endif
           return sum_columns<kBits, kCodes, M>(codes, x.segment_cols, levels, tile.activations(k), x.stride, sum_x);
         });
       });

@@ -16,6 +16,7 @@ const KernelTable& table_of(Isa isa) {
   if (isa == Isa::avx_vnni) return kAvxVnniTable;
   if (isa == Isa::avx2) return kAvx2Table;
 #elif defined(__aarch64__)
+  if (isa == Isa::neon_i8mm) return kNeonI8mmTable;
   if (isa == Isa::neon_dotprod) return kNeonDotprodTable;
   if (isa == Isa::neon) return kNeonTable;
 #endif

@@ -87,7 +87,7 @@ const KernelTable& kernel_table(Isa isa);
 const KernelTable& kernel_table();
 
 // One a file; only those that this build holds are defined.
-extern const KernelTable kReferenceTable, kNeonTable, kNeonDotprodTable, kAvx2Table, kAvxVnniTable, kAvx512Table,
-    kAvx512VnniTable, kAvx512Bf16Table, kAmxTable;
+extern const KernelTable kReferenceTable, kNeonTable, kNeonDotprodTable, kNeonI8mmTable, kAvx2Table, kAvxVnniTable,
+    kAvx512Table, kAvx512VnniTable, kAvx512Bf16Table, kAmxTable;
 
 }  // namespace crumb::kernels

@@ -36,6 +36,7 @@ TEST(IsaObjects, DefineNothingButTheirTable) {
                               : name.starts_with("avx512")      ? "kAvx512Table"
                               : name.starts_with("avx_vnni")    ? "kAvxVnniTable"
                               : name.starts_with("avx2")        ? "kAvx2Table"
+                              : name.starts_with("neon_i8mm")   ? "kNeonI8mmTable"
                               : name.starts_with("neon_dot")    ? "kNeonDotprodTable"
                               : name.starts_with("neon")        ? "kNeonTable"
                                                                 : "";
@@ -48,7 +49,7 @@ TEST(IsaObjects, DefineNothingButTheirTable) {
 #if defined(__x86_64__)
   EXPECT_EQ(checked, 6) << CRUMB_ISA_OBJECTS;
 #elif defined(__aarch64__)
-  EXPECT_EQ(checked, 2) << CRUMB_ISA_OBJECTS;
+  EXPECT_EQ(checked, 3) << CRUMB_ISA_OBJECTS;
 #endif
 }
 

@@ -536,16 +536,19 @@ TEST(Decoder, AStateSaysItsMemory) {
   EXPECT_EQ(state->bytes(), 4 * 2 * 2 * 64 * 2 * 8) << "keys and values of 2 layers: room for 64 positions of 2 heads";
 }
 
-TEST(Decoder, CountsTheTimeOfItsLinears) {
+TEST(Decoder, CountsTheTimeOfItsLinearsAndOfAttention) {
   const auto decoder = load(golden_folder("llama"));
-  EXPECT_EQ(decoder->linear_seconds(), 0);
+  EXPECT_EQ(decoder->seconds().linears, 0);
+  EXPECT_EQ(decoder->seconds().attention, 0);
   const Stopwatch watch;
   all_logits(*decoder, {1, 2, 3});
-  const double first = decoder->linear_seconds();
-  EXPECT_GT(first, 0);
+  const PassSeconds first = decoder->seconds();
+  EXPECT_GT(first.linears, 0);
+  EXPECT_GT(first.attention, 0);
   all_logits(*decoder, {1, 2, 3});
-  EXPECT_GT(decoder->linear_seconds(), first);
-  EXPECT_LT(decoder->linear_seconds(), watch.seconds());
+  EXPECT_GT(decoder->seconds().linears, first.linears);
+  EXPECT_GT(decoder->seconds().attention, first.attention);
+  EXPECT_LT(decoder->seconds().linears + decoder->seconds().attention, watch.seconds());
 }
 
 }  // namespace

@@ -33,7 +33,7 @@ class TableDecoder : public runtime::Decoder {
   const arch::DecoderSpec& spec() const override { return spec_; }
   std::unique_ptr<runtime::SequenceState> new_state() const override { return std::make_unique<State>(); }
   runtime::WeightBytes weight_bytes() const override { return {}; }
-  double linear_seconds() const override { return 0; }
+  runtime::PassSeconds seconds() const override { return {}; }
   void forward(std::span<const runtime::SequenceInput> inputs, runtime::LogitsFor which,
                const LogitsSink& sink) override {
     ++passes_;
