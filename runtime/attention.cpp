@@ -12,9 +12,10 @@ constexpr int64_t kQueriesPerItem = 72;  // over all heads of a group
 
 }  // namespace
 
-std::vector<AttentionItem> attention_items(const std::vector<Segment>& segments, const arch::GqaSpec& gqa) {
+void list_attention_items(const std::vector<Segment>& segments, const arch::GqaSpec& gqa,
+                          std::vector<AttentionItem>& items) {
+  items.clear();
   const int64_t step = std::max<int64_t>(1, kQueriesPerItem / (gqa.heads / gqa.kv_heads));
-  std::vector<AttentionItem> items;
   for (const auto& segment : segments) {
     for (int64_t kv_head = 0; kv_head < gqa.kv_heads; ++kv_head) {
       for (int64_t begin = 0; begin < segment.count; begin += step) {
@@ -23,7 +24,6 @@ std::vector<AttentionItem> attention_items(const std::vector<Segment>& segments,
       }
     }
   }
-  return items;
 }
 
 void attend(const std::vector<AttentionItem>& items, int64_t layer, const arch::LayerSpec& spec, const float* q,

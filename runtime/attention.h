@@ -22,8 +22,9 @@ struct AttentionItem {
   Segment segment;  // of these tokens alone
   int64_t kv_head;
 };
-/// Cuts the segments into items, key/value head by key/value head.
-std::vector<AttentionItem> attention_items(const std::vector<Segment>& segments, const arch::GqaSpec& gqa);
+/// Cuts the segments into items, key/value head by key/value head. `items` is replaced.
+void list_attention_items(const std::vector<Segment>& segments, const arch::GqaSpec& gqa,
+                          std::vector<AttentionItem>& items);
 
 /// out[tokens, heads * head_dim] = softmax(q K^T / sqrt(head_dim)) V; a query at position p sees keys max(0, p - window
 /// + 1) .. p (window 0: 0 .. p), which are in the caches already. q like out.

@@ -208,7 +208,8 @@ class FloatDecoder : public Decoder {
       store(index, gqa, token);
     });
     const Stopwatch watch;
-    attend(attention_items(segments_, gqa), index, spec, query_.data(), attended_.data(), *executor_);
+    list_attention_items(segments_, gqa, items_);
+    attend(items_, index, spec, query_.data(), attended_.data(), *executor_);
     seconds_.attention += watch.seconds();
     multiply(*layer.output, attended_, {normed_.data()});
     add_residual();
@@ -299,7 +300,11 @@ class FloatDecoder : public Decoder {
   float epsilon() const { return static_cast<float>(spec_.rms_norm_eps); }
   /// hidden += normed (which then holds the output of a block)
   void add_residual() {
-    for (size_t i = 0; i < hidden_.size(); ++i) hidden_[i] += normed_[i];
+    for_tokens([&](int64_t token) {
+      float* const sum = hidden_.data() + token * spec_.hidden_size;
+      const float* const addend = normed_.data() + token * spec_.hidden_size;
+      for (int64_t i = 0; i < spec_.hidden_size; ++i) sum[i] += addend[i];
+    });
   }
   template <class Body>
   void for_tokens(const Body& body) {
@@ -318,11 +323,13 @@ class FloatDecoder : public Decoder {
   std::vector<Layer> layers_;
   std::unique_ptr<LinearGroup> embedding_, head_;  // no head where the embedding is it
   CacheType cache_;
+  PassSeconds seconds_;  // of all passes
 
-  // Of the pass that runs. The activations are [tokens, ...].
+  // Of the pass that runs; kept for the next, so that decoding allocates nothing large. The activations are [tokens,
+  // ...].
   int64_t tokens_ = 0;
-  PassSeconds seconds_;
   std::vector<Segment> segments_;
+  std::vector<AttentionItem> items_;
   std::vector<std::pair<int64_t, int64_t>> positions_;  // of each token: segment and position in its sequence
   std::vector<TokenId> ids_;
   std::vector<float> hidden_, normed_, query_, key_, value_, attended_, gate_, up_, head_input_, logits_;

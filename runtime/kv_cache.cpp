@@ -41,8 +41,9 @@ float scale_at(const LargeVector<float>& scales, int64_t at) {
 
 void assign(float x, float& to) { to = x; }
 void assign(float x, Half& to) {
+  constexpr uint16_t kExponent = 0x7c00;  // all ones: NaN or infinity
   to.bits = to_f16(x);
-  if (!std::isfinite(from_f16(to.bits)) && std::isfinite(x))
+  if ((to.bits & kExponent) == kExponent && std::isfinite(x))
     run_error("a key or value of {} is beyond what float16 holds; use --cache-type f32", x);
 }
 template <class T>

@@ -70,11 +70,12 @@ class PackedLinears : public LinearGroup {
 
   void forward(const float* x, int64_t tokens, std::span<float* const> outputs, Executor& executor) const override {
     CRUMB_ASSERT(outputs.size() == members_.size());
-    std::vector<kernels::CodeProduct> products;
+    thread_local std::vector<kernels::CodeProduct> products;  // kept, like what is rounded: decoding allocates nothing
+    products.clear();
     for (size_t i = 0; i < members_.size(); ++i) products.push_back(members_[i]->product(outputs[i]));
     if (activations_ == Activations::floats) return kernels::code_matmul(x, tokens, products, executor);
     if (activations_ == Activations::bf16) return kernels::code_matmul_of_bf16(x, tokens, products, executor);
-    thread_local RoundedTokens rounded;  // of the caller; kept, so that decoding allocates nothing large
+    thread_local RoundedTokens rounded;
     const auto& first = *members_.front();
     kernels::code_matmul(
         rounded.round(x, tokens, first.cols(), scale_cols_, std::min(scale_cols_, first.group_cols()), executor),

@@ -1,7 +1,9 @@
 #include "runtime/sampling.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <unordered_set>
 
@@ -13,6 +15,22 @@ namespace {
 
 bool more_likely(const Candidate& a, const Candidate& b) {
   return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
+}
+
+// Both by the bits of floats, whose maxima compilers make of vectors: every token comes through here.
+bool are_finite(std::span<const float> values) {
+  constexpr uint32_t kInfinity = 0x7f800000;  // above it are the bits of NaN
+  uint32_t largest = 0;
+  for (const float x : values) largest = std::max(largest, std::bit_cast<uint32_t>(x) & 0x7fffffff);
+  return largest < kInfinity;
+}
+std::span<const float>::iterator first_largest(std::span<const float> values) {
+  int32_t largest = std::numeric_limits<int32_t>::min();
+  const auto in_order = [](int32_t bits) {
+    return bits ^ (bits >> 31 & 0x7fffffff);
+  };  // of negative numbers: turned round
+  for (const float x : values) largest = std::max(largest, in_order(std::bit_cast<int32_t>(x)));
+  return std::ranges::find(values, std::bit_cast<float>(in_order(largest)));
 }
 
 }  // namespace
@@ -54,15 +72,14 @@ std::vector<Candidate> candidates(std::span<const float> logits, const SamplingO
                                   std::span<const TokenId> text) {
   if (options.vocab_size > 0 && options.vocab_size < static_cast<int64_t>(logits.size()))
     logits = logits.first(static_cast<size_t>(options.vocab_size));
-  const bool finite = std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); });
-  if (!finite) run_error("the model's logits are not finite");
+  if (!are_finite(logits)) run_error("the model's logits are not finite");
   std::vector<float> penalized;
   if (options.repetition_penalty != 1.0) {
     penalized.assign(logits.begin(), logits.end());
     penalize_repetition(penalized, text, options.repetition_penalty);
     logits = penalized;
   }
-  const auto best = std::max_element(logits.begin(), logits.end());
+  const auto best = first_largest(logits);
   if (options.temperature <= 0.0) return {{static_cast<TokenId>(best - logits.begin()), 1.0}};
   std::vector<Candidate> out;
   out.reserve(logits.size());

@@ -95,6 +95,18 @@ TEST(Candidates, AreInOrderOfIdsAlsoWhereAFilterKeepsAll) {
   }
 }
 
+TEST(Candidates, GreedyTakesTheFirstOfTheLargestAndRefusesWhatIsNotFinite) {
+  const SamplingOptions greedy{.temperature = 0};
+  const auto best = [&](const std::vector<float>& logits) { return candidates(logits, greedy, {}).front().id; };
+  EXPECT_EQ(best({-3, -1, -2, -1}), 1);
+  EXPECT_EQ(best({-0.0f, 0.0f, -1}), 0);
+  EXPECT_EQ(best({0.0f, -0.0f, -1}), 0);
+  EXPECT_EQ(best({-1, 3, 2, 3, 3, 1, 0, -7, 3}), 1);
+  EXPECT_EQ(best({-1e38f}), 0);
+  for (const float bad : {INFINITY, -INFINITY, NAN, -NAN})
+    EXPECT_EQ(testing::error_of([&] { best({1, bad, 2}); }), "the model's logits are not finite");
+}
+
 TEST(PenalizeRepetition, DividesPositiveLogitsAndMultipliesOthersOnce) {
   std::vector<float> logits = {2.0f, -2.0f, 0.0f, 3.0f};
   penalize_repetition(logits, std::vector<TokenId>{0, 0, 1, 2, 99, -1}, 2.0);
