@@ -75,7 +75,7 @@ ModelFacts facts_of(const quant::Checkpoint& checkpoint) {
 }
 
 Judged load(const Path& path, const runtime::Precision& precision, const std::shared_ptr<ThreadPool>& pool) {
-  const auto checkpoint = quant::open_checkpoint(path);
+  const auto checkpoint = quant::open_checkpoint(path, *pool);
   Judged judged{facts_of(*checkpoint), checkpoint->load_tokenizer(), nullptr};
   quant::check_vocabulary(*checkpoint, *judged.tokenizer);
   judged.scorer = std::make_unique<RuntimeScorer>(runtime::load_decoder(*checkpoint, pool, precision));

@@ -24,7 +24,7 @@ void require_names_apart(const std::vector<NamedModel>& models) {
 RunningModel load_model(const Path& path, const runtime::Precision& precision, const Loading& loading) {
   const Stopwatch watch;
   RunningModel model;
-  model.checkpoint = quant::open_checkpoint(path);
+  model.checkpoint = quant::open_checkpoint(path, *loading.executor);
   model.tokenizer = model.checkpoint->load_tokenizer();
   quant::check_vocabulary(*model.checkpoint, *model.tokenizer);
   model.precision = precision;

@@ -13,6 +13,7 @@
 
 #include "core/arch/decoder_spec.h"
 #include "core/arch/tensor_table.h"
+#include "core/common/executor.h"
 #include "core/common/file.h"
 #include "core/tokenizer/tokenizer.h"
 #include "quant/quantized_tensor.h"
@@ -73,7 +74,8 @@ class Checkpoint {
 };
 
 /// UserError: missing, not a model, unknown architecture, tensors that do not fit the configuration.
-std::unique_ptr<Checkpoint> open_checkpoint(const Path& path);
+/// `executor`: looks through quantized tensors of a GGUF, all of which are read to tell whether they are codes.
+std::unique_ptr<Checkpoint> open_checkpoint(const Path& path, Executor& executor = serial_executor());
 
 /// Copies the files that travel with a model from one folder to another. RunError when one cannot be copied.
 void copy_companions(const Path& from, const Path& to);

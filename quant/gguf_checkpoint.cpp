@@ -14,7 +14,8 @@ namespace {
 
 class GgufCheckpoint : public Checkpoint {
  public:
-  GgufCheckpoint(const Path& path, const TableMaker& make_table) : reader_(path), spec_(arch::spec_from_gguf(reader_)) {
+  GgufCheckpoint(const Path& path, const TableMaker& make_table, Executor& executor)
+      : reader_(path), spec_(arch::spec_from_gguf(reader_)) {
     UsedParts used;
     for (const auto& desc : make_table(spec_)) {
       tensors_.push_back(find_stored(desc));
@@ -26,6 +27,7 @@ class GgufCheckpoint : public Checkpoint {
                   tensor.name, arch::gguf_architecture_name(spec_.architecture));
       used.check_whole(path, tensor.name, tensor.rows() * tensor.cols());
     }
+    find_formats(executor);
   }
 
   CheckpointKind kind() const override { return CheckpointKind::gguf; }
@@ -112,11 +114,24 @@ class GgufCheckpoint : public Checkpoint {
     check_shape(path(), slice.name, tensor->shape, slice.shape);
     StoredTensor stored{desc, std::string(formats::type_name(tensor->type)),
                         share_of_bytes(desc, slice, tensor->bytes)};
-    if (desc.shape.size() != 2) return stored;
-    if (desc.role == arch::TensorRole::linear)
-      stored.format = find_codes(reader_, *tensor, slice.first_row, slice.first_row + desc.rows());
-    if (formats::block_form(tensor->type) != nullptr) stored.block_type = tensor->type;
+    if (desc.shape.size() == 2 && formats::block_form(tensor->type) != nullptr) stored.block_type = tensor->type;
     return stored;
+  }
+
+  /// Of linears, the largest first.
+  void find_formats(Executor& executor) {
+    std::vector<StoredTensor*> linears;
+    for (auto& tensor : tensors_) {
+      if (tensor.desc.role == arch::TensorRole::linear && tensor.desc.shape.size() == 2) linears.push_back(&tensor);
+    }
+    std::ranges::stable_sort(linears, std::ranges::greater{}, &StoredTensor::stored_bytes);
+    executor.run_in_turns(static_cast<int64_t>(linears.size()), 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        auto& tensor = *linears[static_cast<size_t>(i)];
+        const int64_t first = tensor.desc.gguf.first_row;
+        tensor.format = find_codes(reader_, reader_.tensor(tensor.desc.gguf.name), first, first + tensor.desc.rows());
+      }
+    });
   }
 
   /// Plain numbers are the same thing in every file.
@@ -155,8 +170,8 @@ class GgufCheckpoint : public Checkpoint {
 
 }  // namespace
 
-std::unique_ptr<Checkpoint> open_gguf_checkpoint(const Path& path, const TableMaker& make_table) {
-  return std::make_unique<GgufCheckpoint>(path, make_table);
+std::unique_ptr<Checkpoint> open_gguf_checkpoint(const Path& path, const TableMaker& make_table, Executor& executor) {
+  return std::make_unique<GgufCheckpoint>(path, make_table, executor);
 }
 
 }  // namespace crumb::quant
