@@ -108,7 +108,7 @@ TEST_F(BenchVerb, ReportsAndPlotAreWrittenBesideWhatIsPrinted) {
   EXPECT_EQ(line, "model,path,activations,threads,measure,tokens,median,least,most,ratio");
   int count = 0;
   for (; std::getline(lines, line); ++count) EXPECT_THAT(line, StartsWith("\"a|,\"\"b<\"," + path() + ",float,1,"));
-  EXPECT_EQ(count, 4 + 2 + 2 * 5) << "facts, prompts, contexts";
+  EXPECT_EQ(count, 4 + 2 + 2 * 6) << "facts, prompts, contexts";
   const std::string plot = read_file(svg);
   EXPECT_THAT(plot, AllOf(StartsWith("<svg xmlns="), HasSubstr("a|,\"b&lt;, float activations, 1 thread"),
                           ::testing::EndsWith("</svg>\n")));
@@ -153,7 +153,7 @@ TEST_F(BenchVerb, MistakesAreOneLineBeforeAnythingIsMeasured) {
   expect_error(path() + " --prompt 4,4", "--prompt: 4 is given twice");
   expect_error(path() + " --threads 9999", "--threads: 9999 not in range [0 - 1024]");
   expect_error(path() + " " + path(), "two models are called \"stories260K-hf\"; name them: NAME=PATH");
-  expect_error(path() + " --activations int4", "--activations: unknown \"int4\"; known: auto, float, int8");
+  expect_error(path() + " --activations int4", "--activations: unknown \"int4\"; known: auto, float, bf16, int8");
   expect_error(path() + " --format xml", "--format: unknown format \"xml\"; known: md, json, csv");
   expect_error(path() + " --json --format csv", "--format csv and --json say different things");
   expect_error(path() + " -o x.txt", "--out: x.txt: the name must end in .md, .json or .csv");
