@@ -62,7 +62,8 @@ TEST_F(GenerateVerb, ActivationsAreFloatOrInt8) {
       << "no linear of this model is quantized";
   EXPECT_THAT(generate("--activations int8 --prompt 'Once' --max-tokens 1").err,
               ::testing::HasSubstr("int8 activations are for quantized linears, and it has none"));
-  expect_error(generate("--activations int4 --prompt ''"), "--activations: unknown \"int4\"; known: auto, float, bf16, int8");
+  expect_error(generate("--activations int4 --prompt ''"),
+               "--activations: unknown \"int4\"; known: auto, float, bf16, int8");
 }
 
 #ifdef CRUMB_WITH_TORCH
