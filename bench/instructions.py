@@ -107,7 +107,7 @@ def loops(build):
         if not object_file.exists():
             continue
         for name, body in functions(object_file):
-            if "multiply" not in name:
+            if "multiply" not in name and "matmul_bf16" not in name:
                 continue
             whole = [f"{mnemonic} {operands}" for _, mnemonic, operands in body]
             found = [whole] if file.startswith("amx") else list(innermost_loops(body))

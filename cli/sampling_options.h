@@ -35,9 +35,10 @@ struct PrecisionNames {
 inline void add_precision(CLI::App& app, PrecisionNames& names, const std::string& whose = "") {
   app.add_option(
          "--activations", names.activations,
-         std::string("what linears read: float, bf16, int8 (quantized ones; bfloat16 ones bf16), which are faster "
-                     "and less exact, or auto: int8 where the model has quantized linears and rounds no "
-                     "activations in another way itself") +
+         std::string(
+             "what linears read: float; faster and less exact are bf16 (on processors with AVX-512 BF16) and int8 "
+             "(quantized linears, bf16 of bfloat16 ones beside them); auto: int8 where the model has "
+             "quantized linears and rounds no activations in another way itself") +
              whose)
       ->capture_default_str();
   app.add_option("--cache-type", names.cache_type,

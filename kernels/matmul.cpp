@@ -13,6 +13,7 @@ constexpr int64_t kLeastWork = 1 << 17;  // multiply-adds for which waking a thr
 constexpr int64_t kPiecesPerThread = 4;  // so that a thread that was held up does not hold up the others
 
 float widened(float x) { return x; }
+float widened(Half x) { return from_f16(x.bits); }
 
 template <class W>
 void read_row_of(const W* packed, int64_t cols, int64_t row, float* out, Isa isa) {
@@ -62,10 +63,17 @@ void pack_weights_bf16(const float* w, int64_t rows, int64_t cols, Bf16* packed,
   kernel_table(isa).pack_weights_bf16(w, rows, cols, packed);
 }
 
+void pack_weights_f16(const float* w, int64_t rows, int64_t cols, Half* packed, Isa isa) {
+  kernel_table(isa).pack_weights_f16(w, rows, cols, packed);
+}
+
 void read_packed_row(const float* packed, int64_t cols, int64_t row, float* out, Isa isa) {
   read_row_of(packed, cols, row, out, isa);
 }
 void read_packed_row(const Bf16* packed, int64_t cols, int64_t row, float* out, Isa isa) {
+  read_row_of(packed, cols, row, out, isa);
+}
+void read_packed_row(const Half* packed, int64_t cols, int64_t row, float* out, Isa isa) {
   read_row_of(packed, cols, row, out, isa);
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "core/common/executor.h"
+#include "core/common/half.h"
 #include "kernels/bf16.h"
 #include "kernels/cpu_features.h"
 
@@ -20,6 +21,7 @@ struct MatmulArguments {
   int64_t y_stride;
   bool packed = false;           // w is from pack_weights of the same instruction set
   const Bf16* w_bf16 = nullptr;  // instead of w: from pack_weights_bf16
+  const Half* w_f16 = nullptr;   // or from pack_weights_f16
 };
 
 /// On every instruction set but the reference a value is the sum, in order of k, of float sums of 256 products each,
@@ -38,10 +40,13 @@ void matmul_of_bf16(const MatmulArguments& arguments, Executor& executor, Isa is
 int64_t packed_size(int64_t rows, int64_t cols);
 /// The same with weights rounded to bfloat16: half of the bytes to read, and the same results where none was rounded.
 void pack_weights_bf16(const float* w, int64_t rows, int64_t cols, Bf16* packed, Isa isa = best_isa());
+/// Likewise, to float16.
+void pack_weights_f16(const float* w, int64_t rows, int64_t cols, Half* packed, Isa isa = best_isa());
 /// w [rows, cols] in the order in which matmul reads it.
 void pack_weights(const float* w, int64_t rows, int64_t cols, float* packed, Isa isa = best_isa());
 /// One row of weights that were packed by the same instruction set: out [cols].
 void read_packed_row(const float* packed, int64_t cols, int64_t row, float* out, Isa isa = best_isa());
 void read_packed_row(const Bf16* packed, int64_t cols, int64_t row, float* out, Isa isa = best_isa());
+void read_packed_row(const Half* packed, int64_t cols, int64_t row, float* out, Isa isa = best_isa());
 
 }  // namespace crumb::kernels

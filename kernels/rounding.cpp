@@ -37,11 +37,14 @@ const float* bf16_values(const float* x, int64_t x_stride, int64_t tokens, int64
   thread_local std::vector<float> values;
   const Bf16Tokens rounded = bf16_tokens(x, x_stride, tokens, cols, executor, isa);
   values.resize(static_cast<size_t>(tokens * cols));
-  for (int64_t token = 0; token < tokens; ++token) {
-    std::transform(rounded.values + token * rounded.stride, rounded.values + token * rounded.stride + cols,
-                   values.begin() + token * cols, [](Bf16 value) { return widened(value); });
-  }
-  return values.data();
+  float* const to = values.data();
+  executor.run(tokens, kTokensAtOnce, [&](int64_t begin, int64_t end, int) {
+    for (int64_t token = begin; token < end; ++token) {
+      const Bf16* from = rounded.values + token * rounded.stride;
+      std::transform(from, from + cols, to + token * cols, [](Bf16 value) { return widened(value); });
+    }
+  });
+  return to;
 }
 
 int64_t bf16_stride(int64_t cols) {

@@ -138,9 +138,10 @@ void KvCache::reserve(int64_t length) {
 
 void KvCache::put(int64_t layer, int64_t kv_head, int64_t position, const float* key, const float* value) {
   auto& to = layers_[static_cast<size_t>(layer)];
-  const int64_t dim = to.head_dim, first = offset(to, kv_head), scale = kv_head * capacity_ + position;
+  const int64_t dim = to.head_dim, first = offset(to, kv_head);
   std::visit(
-      [&](auto& data) {
+      [&]<class T>(Data<T>& data) {
+        const int64_t scale = sizeof(T) > 1 ? 0 : kv_head * capacity_ + position;  // others have none
         assign_all(key, dim, data.keys.data() + first + kernels::key_index(position, 0, dim), kernels::kKeyPanel,
                    data.key_scales.data() + scale);
         assign_all(value, dim, data.values.data() + first + position * dim, 1, data.value_scales.data() + scale);

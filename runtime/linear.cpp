@@ -12,7 +12,7 @@
 namespace crumb::runtime {
 namespace {
 
-/// The weights packed, in bfloat16 where that is what they are.
+/// The weights packed, in 16 bits where that is what they are.
 class DenseLinear : public LinearGroup {
  public:
   DenseLinear(HeldFloats packed, int64_t rows, int64_t cols, std::vector<float> bias, WeightPool* pool,
@@ -26,12 +26,14 @@ class DenseLinear : public LinearGroup {
     CRUMB_ASSERT(outputs.size() == 1);
     const float* bias = bias_.empty() ? nullptr : bias_.data();
     kernels::MatmulArguments product{x, cols_, tokens, nullptr, bias, rows_, cols_, outputs[0], rows_, true};
-    if (const auto* floats = std::get_if<Shared<float>>(&packed_)) {
-      product.w = (*floats)->data();
-      return kernels::matmul(product, executor);
+    if (const auto* bf16 = std::get_if<Shared<kernels::Bf16>>(&packed_)) {
+      product.w_bf16 = (*bf16)->data();
+      if (inputs_ == DenseInputs::bf16) return kernels::matmul_of_bf16(product, executor);
+    } else if (const auto* f16 = std::get_if<Shared<Half>>(&packed_)) {
+      product.w_f16 = (*f16)->data();
+    } else {
+      product.w = std::get<Shared<float>>(packed_)->data();
     }
-    product.w_bf16 = std::get<Shared<kernels::Bf16>>(packed_)->data();
-    if (inputs_ == DenseInputs::bf16) return kernels::matmul_of_bf16(product, executor);
     kernels::matmul(product, executor);
   }
   void read_row(int64_t row, float* out) const override {
@@ -46,7 +48,7 @@ class DenseLinear : public LinearGroup {
   template <class T>
   using Shared = std::shared_ptr<const LargeVector<T>>;
 
-  std::variant<Shared<float>, Shared<kernels::Bf16>> packed_;
+  std::variant<Shared<float>, Shared<kernels::Bf16>, Shared<Half>> packed_;
   std::vector<float> bias_;
   int64_t rows_, cols_;
   DenseInputs inputs_;

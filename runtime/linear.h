@@ -55,8 +55,8 @@ std::unique_ptr<LinearGroup> make_linears(const quant::Checkpoint& checkpoint, s
                                           const LinearMaker& maker = nullptr, WeightPool* pool = nullptr,
                                           Executor& executor = serial_executor());
 
-/// Float weights [rows, cols] (kernels/matmul.h) and a bias [rows] or none. Held in bfloat16 where they are that: the
-/// same results from half of the bytes.
+/// Float weights [rows, cols] (kernels/matmul.h) and a bias [rows] or none. Held in bfloat16 where they are that, in
+/// float16 where a file has them so: the same results from half of the bytes.
 struct DenseWeights {
   std::vector<float> weight;
   int64_t rows = 0, cols = 0;

@@ -44,6 +44,10 @@ void pack_to(std::span<const float> from, int64_t cols, Bf16* to) {
   kernels::pack_weights_bf16(from.data(), static_cast<int64_t>(from.size()) / cols, cols, to);
 }
 
+void pack_to(std::span<const float> from, int64_t cols, Half* to) {
+  kernels::pack_weights_f16(from.data(), static_cast<int64_t>(from.size()) / cols, cols, to);
+}
+
 /// Whether bfloat16 holds every one of them.
 bool are_bf16(std::span<const float> weights) {
   uint32_t low = 0;
@@ -80,10 +84,17 @@ HeldFloats read_packed(const quant::Checkpoint& checkpoint, const quant::StoredT
   const int64_t rows = tensor.desc.rows(), cols = tensor.desc.cols();
   HeldFloats result = room_for_packed<Bf16>(rows, cols);
   if (!pack_chunks(checkpoint, tensor, executor, are_bf16, std::get<LargeVector<Bf16>>(result))) {
-    result = HeldFloats();  // the room of bfloat16 is given back before that of floats is taken
-    result = room_for_packed<float>(rows, cols);
     const auto all = [](std::span<const float>) { return true; };
-    pack_chunks(checkpoint, tensor, executor, all, std::get<LargeVector<float>>(result));
+    const auto pack_as = [&]<class T>(T) {
+      result = HeldFloats();  // the room of bfloat16 is given back before another is taken
+      result = room_for_packed<T>(rows, cols);
+      pack_chunks(checkpoint, tensor, executor, all, std::get<LargeVector<T>>(result));
+    };
+    const auto encoding = checkpoint.stored_rows(tensor).encoding();
+    if (const auto* dtype = std::get_if<formats::DType>(&encoding); dtype != nullptr && *dtype == formats::DType::f16)
+      pack_as(Half{});
+    else
+      pack_as(float{});
   }
   checkpoint.release_rows(tensor, 0, rows);
   return result;

@@ -6,14 +6,15 @@
 #include <variant>
 
 #include "core/common/executor.h"
+#include "core/common/half.h"
 #include "core/common/large_vector.h"
 #include "kernels/bf16.h"
 #include "quant/checkpoint.h"
 
 namespace crumb::runtime {
 
-/// In bfloat16 where that holds them all.
-using HeldFloats = std::variant<LargeVector<float>, LargeVector<kernels::Bf16>>;
+/// In bfloat16 where that holds them all, in float16 where the file does.
+using HeldFloats = std::variant<LargeVector<float>, LargeVector<kernels::Bf16>, LargeVector<Half>>;
 
 /// As kernels/matmul.h packs weights.
 HeldFloats read_packed(const quant::Checkpoint& checkpoint, const quant::StoredTensor& tensor, Executor& executor);

@@ -195,12 +195,12 @@ LinearMaker packed_linears(Activations activations, std::shared_ptr<Executor> ex
   CRUMB_ASSERT(activations != Activations::automatic);
   const auto make = [=](const quant::Checkpoint& checkpoint,
                         std::span<const LinearTensors> members) -> std::unique_ptr<LinearGroup> {
+    if (activations == Activations::bf16) check_reads(checkpoint, std::nullopt, activations);
     const auto held = held_members(members);
     if (held.empty()) {
       if (members.size() > 1 || !rounds_floats(checkpoint, *members.front().weight, activations)) return nullptr;
       return read_dense_linear(checkpoint, members.front(), pool.get(), *executor, DenseInputs::bf16);
     }
-    if (activations == Activations::bf16) check_reads(checkpoint, std::nullopt, activations);
     int64_t scale_cols = 0;
     if (activations == Activations::int8) {
       scale_cols = scale_cols_of(checkpoint, held.front().form);

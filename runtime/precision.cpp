@@ -33,10 +33,12 @@ Precision precision_from_names(const std::string& activations, const std::string
 std::string to_text(const Precision& precision) {
   std::vector<std::string> parts;
   if (precision.activations == Activations::automatic)
-    parts.emplace_back("int8 activations of quantized linears where a model has them");
+    parts.emplace_back(
+        "int8 activations of quantized linears and bfloat16 of bfloat16 ones beside them, where a model has such");
   if (precision.activations == Activations::int8)
-    parts.emplace_back("int8 activations of quantized linears, bfloat16 of bfloat16 ones");
-  if (precision.activations == Activations::bf16) parts.emplace_back("bfloat16 activations of linears");
+    parts.emplace_back("int8 activations of quantized linears, bfloat16 of bfloat16 ones beside them");
+  if (precision.activations == Activations::bf16)
+    parts.emplace_back("bfloat16 activations of codes and of bfloat16 linears");
   if (precision.cache_type != CacheType::f32)
     parts.push_back(fmt::format("keys and values in {}", name_of(precision.cache_type)));
   return fmt::format("{}", fmt::join(parts, ", "));

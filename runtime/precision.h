@@ -20,7 +20,8 @@ struct Precision {
 /// From "auto", "float", "bf16" or "int8" and "f32", "f16" or "q8"; UserError that names --activations or --cache-type.
 Precision precision_from_names(const std::string& activations, const std::string& cache_type);
 std::string_view name_of(CacheType type);
-/// "int8 activations of quantized linears, bfloat16 of bfloat16 ones, keys and values in f16"; "" where it is exact.
+/// "int8 activations of quantized linears, bfloat16 of bfloat16 ones beside them, keys and values in f16"; "" where it
+/// is exact.
 std::string to_text(const Precision& precision);
 
 /// With packed linears. `pool`: shares weights with the other models that were loaded with it.

@@ -6,4 +6,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/build.sh arm --targets kernels_tests
 ctest --test-dir build-arm --output-on-failure
+qemu-aarch64 -cpu max -L /usr/aarch64-linux-gnu build-arm/bin/kernels_tests --gtest_also_run_disabled_tests --gtest_filter='*PrintsTheChoice' | grep 'chosen: neon_i8mm'
 qemu-aarch64 -cpu cortex-a53 -L /usr/aarch64-linux-gnu build-arm/bin/kernels_tests --gtest_brief=1 --gtest_filter='*CodeMatmul*:IsaObjects.*'

@@ -9,9 +9,15 @@
 namespace crumb::formats {
 namespace {
 
-constexpr uint8_t kNoCode = 0xff;
+constexpr int16_t kNoCode = -1;
 constexpr int64_t kChunk = 4096;  // weights taken apart at once: what there is of them stays in the nearest cache
 constexpr int64_t kLeastGroup = 16;
+
+const BlockForm& form_of(TensorType type) {
+  const BlockForm* form = block_form(type);
+  CRUMB_ASSERT(form != nullptr);
+  return *form;
+}
 
 /// The shift that makes numbers of evenly spaced integers, 1 or 2 apart; -1 for others.
 int shift_of(std::span<const int> integers) {
@@ -36,7 +42,7 @@ std::optional<float> scale_of(std::span<const LevelGroup> groups, const BlockFor
 }  // namespace
 
 RowCodes::RowCodes(TensorType type, std::span<const float> levels)
-    : type_(type), form_(*block_form(type)), levels_(levels.begin(), levels.end()) {
+    : type_(type), form_(form_of(type)), levels_(levels.begin(), levels.end()) {
   const auto factor = level_factor(type, levels);
   CRUMB_ASSERT(factor.has_value());
   factor_ = *factor;
@@ -45,7 +51,7 @@ RowCodes::RowCodes(TensorType type, std::span<const float> levels)
   for (size_t code = 0; code < levels.size(); ++code) {  // a minimum is the first of the levels
     const float integer = form_.has_minima ? levels[code] - levels.front() : levels[code] * static_cast<float>(factor_);
     integers.push_back(static_cast<int>(integer));
-    table_[static_cast<uint8_t>(integers.back())] = static_cast<uint8_t>(code);
+    table_[static_cast<uint8_t>(integers.back())] = static_cast<int16_t>(code);
   }
   takes_all_ =
       std::ranges::all_of(form_.levels, [&](int8_t level) { return table_[static_cast<uint8_t>(level)] != kNoCode; });
@@ -54,18 +60,19 @@ RowCodes::RowCodes(TensorType type, std::span<const float> levels)
 }
 
 bool RowCodes::find_codes(const int8_t* integers, int64_t n, uint8_t* codes) const {
-  uint8_t worst = 0;
   if (shift_ < 0) {
+    int16_t least = 0;
     for (int64_t i = 0; i < n; ++i) {
-      codes[i] = table_[static_cast<uint8_t>(integers[i])];
-      worst = std::max(worst, codes[i]);
+      const int16_t code = table_[static_cast<uint8_t>(integers[i])];
+      codes[i] = static_cast<uint8_t>(code);
+      least = std::min(least, code);
     }
-    return worst != kNoCode;
+    return least != kNoCode;
   }
   // By vectors, for which nothing may be a member: a code could lie in it.
   const uint8_t first = first_;
   const int shift = shift_;
-  uint8_t between = 0;
+  uint8_t worst = 0, between = 0;
   for (int64_t i = 0; i < n; ++i) {
     const auto distance = static_cast<uint8_t>(static_cast<uint8_t>(integers[i]) - first);
     const auto code = static_cast<uint8_t>(distance >> shift);

@@ -28,7 +28,7 @@ class RowCodes {
   const BlockForm& form_;
   std::vector<float> levels_;
   int factor_;
-  std::array<uint8_t, 256> table_;  // from the integer that a block multiplies its scale with to its code
+  std::array<int16_t, 256> table_;  // from the integer that a block multiplies its scale with to its code, or -1
   bool takes_all_;                  // whether every integer that the type holds has one
   uint8_t first_;                   // integer, where they are evenly spaced,
   int shift_;                       // 1 or 2 apart; otherwise -1

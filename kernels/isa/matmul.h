@@ -133,23 +133,26 @@ inline void pack_weight_rows(const float* w, int64_t rows, int64_t cols, float* 
     pack_rows(w + row * cols, cols, min_of(kTileCols, rows - row), cols, packed + row * cols);
 }
 
-inline void pack_bf16_weight_rows(const float* w, int64_t rows, int64_t cols, Bf16* packed) {
+/// The same in 16 bits.
+template <class T>
+inline void pack_narrow_weight_rows(const float* w, int64_t rows, int64_t cols, T* packed) {
   alignas(64) float panel[kTileCols * kDepth];
   for (int64_t row = 0; row < rows; row += kTileCols) {
     for (int64_t k = 0; k < cols; k += kDepth) {
       const int64_t depth = min_of(kDepth, cols - k);
       pack_rows(w + row * cols + k, cols, min_of(kTileCols, rows - row), depth, panel);
-      Bf16* out = packed + row * cols + k * kTileCols;
+      T* out = packed + row * cols + k * kTileCols;
       for (int64_t i = 0; i < depth * kTileCols; i += kLanes) store(out + i, load(panel + i));
     }
   }
 }
 
-/// One panel of bfloat16: as it is for few tokens, for more widened once.
-inline void multiply_bf16(const Product& like, const Bf16* panel, const MatmulArguments& a, int64_t row, int64_t k,
-                          float* scratch) {
+/// One panel of 16 bits: as it is for few tokens, for more widened once.
+template <class T>
+inline void multiply_narrow(const Product& like, const T* panel, const MatmulArguments& a, int64_t row, int64_t k,
+                            float* scratch) {
   if (a.tokens <= kTileRows) {
-    const ProductOf<Bf16> product{panel, like.depth, like.width, like.add, {like.bias[0], like.bias[1]}};
+    const ProductOf<T> product{panel, like.depth, like.width, like.add, {like.bias[0], like.bias[1]}};
     return multiply(product, a.x + k, a.x_stride, a.tokens, a.y + row, a.y_stride);
   }
   for (int64_t i = 0; i < like.depth * kTileCols; i += kLanes) store(scratch + i, load(panel + i));
@@ -166,12 +169,17 @@ inline void matmul_rows(const MatmulArguments& a, int64_t begin, int64_t end, fl
     for (int64_t k = 0; k < a.cols; k += kDepth) {
       product.depth = min_of(kDepth, a.cols - k);
       product.add = k > 0;
+      const int64_t at = row * a.cols + k * kTileCols;
       if (a.w_bf16 != nullptr) {
-        multiply_bf16(product, a.w_bf16 + row * a.cols + k * kTileCols, a, row, k, scratch);
+        multiply_narrow(product, a.w_bf16 + at, a, row, k, scratch);
+        continue;
+      }
+      if (a.w_f16 != nullptr) {
+        multiply_narrow(product, a.w_f16 + at, a, row, k, scratch);
         continue;
       }
       if (a.packed)
-        product.panel = a.w + row * a.cols + k * kTileCols;
+        product.panel = a.w + at;
       else
         pack_rows(a.w + row * a.cols + k, a.cols, product.width, product.depth, scratch);
       multiply(product, a.x + k, a.x_stride, a.tokens, a.y + row, a.y_stride);

@@ -23,8 +23,8 @@ inline Vec add_pairs(Vec sums, VecUnsigned weights, VecUnsigned x) {
                                                   (__m512bh)register_of(x)));
 }
 
-/// A panel as pack_bf16_weight_rows leaves it: [depth][kTileCols]. Interleaving two columns within each 128 bits gives
-/// pairs of rows in another order, which sums are brought out of.
+/// A panel as pack_narrow_weight_rows leaves it: [depth][kTileCols]. Interleaving two columns within each 128 bits
+/// gives pairs of rows in another order, which sums are brought out of.
 struct StoredPairs {
   const Bf16* panel;
   int64_t depth;

@@ -13,6 +13,7 @@ namespace {
 
 double read(float x) { return x; }
 double read(Bf16 x) { return widened(x); }
+double read(Half x) { return from_f16(x.bits); }
 
 void write(float* p, double x) { *p = static_cast<float>(x); }
 void write(Bf16* p, double x) {
@@ -20,6 +21,8 @@ void write(Bf16* p, double x) {
   const uint32_t rounded = std::isnan(x) ? bits | 0x400000 : bits + 0x7FFF + ((bits >> 16) & 1);
   p->bits = static_cast<uint16_t>(rounded >> 16);
 }
+
+void write(Half* p, double x) { p->bits = to_f16(static_cast<float>(x)); }
 
 template <class T>
 double inverse_rms(const T* x, int64_t cols, float eps) {
@@ -126,6 +129,8 @@ void matmul_rows_of(const MatmulArguments& a, const W* weights, int64_t begin, i
 void matmul_rows(const MatmulArguments& a, int64_t begin, int64_t end, float* /*scratch*/) {
   if (a.w_bf16 != nullptr)
     matmul_rows_of(a, a.w_bf16, begin, end);
+  else if (a.w_f16 != nullptr)
+    matmul_rows_of(a, a.w_f16, begin, end);
   else
     matmul_rows_of(a, a.w, begin, end);
 }
@@ -225,6 +230,7 @@ const KernelTable kReferenceTable = {
     .matmul_bf16 = nullptr,
     .pack_weights = copy_weights<float>,
     .pack_weights_bf16 = copy_weights<Bf16>,
+    .pack_weights_f16 = copy_weights<Half>,
     .packed_rows = 1,
     .code_matmul = portable::code_matmul,
     .code_matmul_float = multiply_codes,

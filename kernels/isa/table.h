@@ -61,6 +61,7 @@ struct KernelTable {
   /// packed: packed_size(rows, cols) floats.
   void (*pack_weights)(const float* w, int64_t rows, int64_t cols, float* packed);
   void (*pack_weights_bf16)(const float* w, int64_t rows, int64_t cols, Bf16* packed);
+  void (*pack_weights_f16)(const float* w, int64_t rows, int64_t cols, Half* packed);
   int64_t packed_rows;  // that are interleaved: weight (r, k) of the first is at k * packed_rows + r
   /// Panels [begin, end) of the matrix.
   void (*code_matmul)(const Int8Tokens& x, const CodeProduct& product, int64_t begin, int64_t end);

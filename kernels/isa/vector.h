@@ -102,6 +102,18 @@ inline void store(Bf16* p, Vec v) {
   __builtin_memcpy(p, &out, sizeof out);
 }
 
+inline void store(Half* p, Vec v) {
+#if defined(__F16C__) && CRUMB_LANES == 16
+  const __m256i out = _mm512_maskz_cvtps_ph(0xFFFF, v, _MM_FROUND_TO_NEAREST_INT);
+  __builtin_memcpy(p, &out, sizeof out);
+#elif defined(__F16C__)
+  const __m128i out = _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT);
+  __builtin_memcpy(p, &out, sizeof out);
+#else
+  for (int64_t i = 0; i < kLanes; ++i) p[i].bits = to_f16(v[i]);
+#endif
+}
+
 /// The first `count` < kLanes values, `fill` in the other lanes.
 template <class T>
 inline Vec load_first(const T* p, int64_t count, float fill) {

@@ -85,7 +85,8 @@ TEST_F(EvalVerb, ActivationsAreFloatOrInt8AndSaidSo) {
   };
   EXPECT_EQ(compute(""), "float32");
   EXPECT_EQ(compute("--activations float"), "float32");
-  EXPECT_EQ(compute("--activations int8"), "float32, int8 activations of quantized linears, bfloat16 of bfloat16 ones");
+  EXPECT_EQ(compute("--activations int8"),
+            "float32, int8 activations of quantized linears, bfloat16 of bfloat16 ones beside them");
   expect_error(eval(model_.string() + " --activations fp4"),
                "--activations: unknown \"fp4\"; known: auto, float, bf16, int8");
 }

@@ -73,10 +73,8 @@ TEST_F(GenerateVerb, WhatIsNotGivenIsFastWhereTheModelIsQuantized) {
   const auto told = [](const std::string& model, const std::string& options) {
     return run_crumb("generate " + model + " --prompt Once --max-tokens 2 --verbose" + options).err;
   };
-  EXPECT_THAT(
-      told(codes, ""),
-      HasSubstr(
-          "computed with int8 activations of quantized linears, bfloat16 of bfloat16 ones, keys and values in f16"));
+  EXPECT_THAT(told(codes, ""), HasSubstr("computed with int8 activations of quantized linears, bfloat16 of bfloat16 "
+                                         "ones beside them, keys and values in f16"));
   EXPECT_THAT(told(codes, " --activations float"), HasSubstr("computed with keys and values in f16\n"));
   EXPECT_THAT(told(codes, " --activations float --cache-type f32"), Not(HasSubstr("computed with")));
   EXPECT_THAT(told(model_.string(), ""), HasSubstr("computed with keys and values in f16\n"));

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "core/formats/blocks.h"
 #include "core/formats/codec.h"
@@ -196,6 +197,27 @@ TEST(RowCodes, AreThoseTheRowWasWrittenFrom) {
   EXPECT_EQ(back, codes);
   EXPECT_THAT(of_blocks, ::testing::ElementsAre(3.0f, 0.5f));
   EXPECT_FALSE(RowCodes(TensorType::q4_0, kSeqLevels).decode(row.data(), 64, back.data(), of_blocks.data()));
+}
+
+TEST(RowCodes, OfAllBytesAreThoseTheRowWasWrittenFrom) {
+  std::vector<uint8_t> codes(256);
+  std::iota(codes.begin(), codes.end(), uint8_t{0});
+  const auto row = int_row(TensorType::q8_0, codes, std::vector<float>(8, 0.75f), 8);
+  std::vector<uint8_t> back(256);
+  std::vector<float> of_blocks(8);
+  const RowCodes bytes(TensorType::q8_0, int_levels(8));
+  EXPECT_TRUE(bytes.decode(row.data(), 256, back.data(), of_blocks.data()));
+  EXPECT_EQ(back, codes);
+  std::ranges::fill(of_blocks, 0.0f);
+  EXPECT_TRUE(bytes.decode(row.data(), 256, nullptr, of_blocks.data()));
+  EXPECT_THAT(of_blocks, ::testing::Each(0.75f));
+}
+
+TEST(RowCodes, WithoutWantingThemAreCheckedAllTheSame) {
+  const auto row = int_row(TensorType::q4_0, random_codes(64, 16, 10), {3.0f, 0.5f}, 4);
+  std::vector<float> of_blocks(2);
+  EXPECT_TRUE(RowCodes(TensorType::q4_0, int_levels(4)).decode(row.data(), 64, nullptr, of_blocks.data()));
+  EXPECT_FALSE(RowCodes(TensorType::q4_0, int_levels(3)).decode(row.data(), 64, nullptr, of_blocks.data()));
 }
 
 TEST(LevelFactor, IsTheLeastThatMakesIntegersTheTypeHas) {

@@ -292,13 +292,18 @@ TEST_P(CodeMatmul, Bf16SumsOfIntegersAreExact) {
 }
 
 TEST_P(CodeMatmul, Bf16ATokenAmongOthersEqualsTheTokenAloneAndThreadsChangeNothing) {
-  const RandomCodes codes({.bits = 2, .rows = 500, .cols = 640, .group_cols = 128, .step = 2});
-  const auto x = normal_values(31 * 640, 4);
   ThreadPool pool(3);
-  const auto together = product_of_bf16(codes, x.data(), 31, nullptr, pool, GetParam());
-  for (int64_t t = 0; t < 31; ++t) {
-    const auto alone = product_of_bf16(codes, x.data() + t * 640, 1, nullptr, serial_executor(), GetParam());
-    ASSERT_TRUE(std::equal(alone.begin(), alone.end(), together.begin() + t * 500)) << "token " << t;
+  for (const auto& shape : {CodeShape{.bits = 2, .rows = 500, .cols = 640, .group_cols = 128, .step = 2},
+                            CodeShape{.bits = 4, .rows = 67, .cols = 640, .group_cols = 32, .has_zeros = true},
+                            CodeShape{.bits = 8, .rows = 67, .cols = 640, .group_cols = 320, .has_minima = true}}) {
+    const RandomCodes codes(shape);
+    const auto x = normal_values(31 * 640, 4);
+    const auto together = product_of_bf16(codes, x.data(), 31, nullptr, pool, GetParam());
+    for (int64_t t = 0; t < 31; ++t) {
+      const auto alone = product_of_bf16(codes, x.data() + t * 640, 1, nullptr, serial_executor(), GetParam());
+      ASSERT_TRUE(std::equal(alone.begin(), alone.end(), together.begin() + t * shape.rows))
+          << text(shape) << ", " << t;
+    }
   }
 }
 

@@ -85,6 +85,26 @@ TEST_P(Matmul, PackedWeightsGiveTheSameBits) {
   }
 }
 
+TEST_P(Matmul, WeightsThatAreF16GiveTheSameBitsHeldInF16) {
+  for (const auto& [tokens, rows, cols] : kShapes) {
+    const auto x = normal_values(tokens * cols, 1), bias = normal_values(rows, 3);
+    auto w = normal_values(rows * cols, 2);
+    for (float& v : w) v = from_f16(to_f16(v));
+    std::vector<Half> packed(static_cast<size_t>(packed_size(rows, cols)));
+    pack_weights_f16(w.data(), rows, cols, packed.data(), GetParam());
+    std::vector<float> y(static_cast<size_t>(tokens * rows), NAN), expected = y, row(static_cast<size_t>(cols));
+    MatmulArguments product{x.data(), cols, tokens, w.data(), bias.data(), rows, cols, expected.data(), rows};
+    matmul(product, serial_executor(), GetParam());
+    product.w = nullptr;
+    product.w_f16 = packed.data();
+    product.y = y.data();
+    matmul(product, serial_executor(), GetParam());
+    EXPECT_EQ(y, expected) << tokens << " tokens, " << rows << " rows, " << cols << " cols";
+    read_packed_row(packed.data(), cols, rows - 1, row.data(), GetParam());
+    EXPECT_TRUE(std::equal(row.begin(), row.end(), w.end() - cols));
+  }
+}
+
 TEST_P(Matmul, WeightsThatAreBf16GiveTheSameBitsHeldInBf16) {
   for (const auto& [tokens, rows, cols] : kShapes) {
     const auto x = normal_values(tokens * cols, 1), bias = normal_values(rows, 3);

@@ -397,8 +397,9 @@ TEST(KvCache, SaysHowMuchMemoryItWouldTakeInsteadOfTakingIt) {
 TEST(Precision, IsNamedAndRefusesOtherNames) {
   EXPECT_EQ(to_text(precision_from_names("float", "f32")), "");
   EXPECT_EQ(to_text(precision_from_names("int8", "f16")),
-            "int8 activations of quantized linears, bfloat16 of bfloat16 ones, keys and values in f16");
-  EXPECT_EQ(to_text(precision_from_names("bf16", "q8")), "bfloat16 activations of linears, keys and values in q8");
+            "int8 activations of quantized linears, bfloat16 of bfloat16 ones beside them, keys and values in f16");
+  EXPECT_EQ(to_text(precision_from_names("bf16", "q8")),
+            "bfloat16 activations of codes and of bfloat16 linears, keys and values in q8");
   EXPECT_EQ(testing::error_of([] { precision_from_names("float", "q4"); }),
             "--cache-type: unknown \"q4\"; known: f32, f16, q8");
 }

@@ -122,6 +122,14 @@ TEST(HeldCodes, FloatsAreLeftToTheDenseProducts) {
   EXPECT_EQ(describe_held(*model), std::vector<std::string>());
 }
 
+TEST(HeldCodes, Float16OfAFileStaysThat) {
+  const testing::TempDir dir;
+  const auto model = model_of(dir / "model.gguf", TensorType::f16);
+  const auto q = members_of(*model, {Slot::q});
+  const auto& desc = q[0].weight->desc;
+  EXPECT_EQ(make_linears(*model, q)->weight_bytes().held, 2 * (desc.rows() + 31) / 32 * 32 * desc.cols());
+}
+
 /// The model with one byte of q's first block changed.
 void change_byte(const Path& path, size_t at, uint8_t value) {
   const auto model = quant::open_checkpoint(path);

@@ -116,6 +116,21 @@ TEST(DenseLinear, GivesItsRowsBack) {
   }
 }
 
+TEST(DenseLinear, Float16OfAFileStaysThat) {
+  const auto model = quant::open_checkpoint(testing::source_dir() / "tests" / "runtime" / "goldens" / "llama");
+  const LinearTensors q{&model->tensor({arch::Slot::q, 0}), nullptr};
+  ASSERT_EQ(q.weight->dtype, "F16");
+  const int64_t rows = q.weight->desc.rows(), cols = q.weight->desc.cols();
+  const auto linear = make_linears(*model, {&q, 1});
+  EXPECT_EQ(linear->weight_bytes().held, 2 * (rows + 31) / 32 * 32 * cols);
+  const auto weights = quant::read_all(*model, *q.weight);
+  std::vector<float> row(static_cast<size_t>(cols));
+  for (int64_t r = 0; r < rows; ++r) {
+    linear->read_row(r, row.data());
+    ASSERT_TRUE(std::equal(row.begin(), row.end(), weights.begin() + r * cols)) << r;
+  }
+}
+
 TEST(DenseLinear, SaysWhatItHoldsAndReads) {
   const std::vector<float> weight(96 * 32, 0.5f), bias(96, 1.0f);
   std::vector<float> unround = weight;

@@ -242,8 +242,11 @@ TEST(PackedLinears, OfAModelThatRoundsActivationsItselfGoOnToDoSo) {
   EXPECT_EQ(testing::all_logits(*load_decoder(*fp8, two_threads(), floats), kIds),
             testing::all_logits(*load_decoder(*fp8, two_threads()), kIds));
   const auto bf16 = packed_linears(Activations::bf16, two_threads());
-  EXPECT_THAT(testing::error_of([&] { load_decoder(*model, two_threads(), bf16); }),
-              HasSubstr("itself, bf16 activations are not for it"));
+  for (const auto* rounding : {model.get(), fp8.get()})
+    EXPECT_THAT(testing::error_of([&] { load_decoder(*rounding, two_threads(), bf16); }),
+                HasSubstr("itself, bf16 activations are not for it"));
+  const auto dense_linear = members_of(*fp8, {Slot::o});  // in groups that are not held as codes
+  EXPECT_THAT(testing::error_of([&] { bf16(*fp8, dense_linear); }), HasSubstr("bf16 activations are not for it"));
   EXPECT_THAT(
       testing::error_of([&] { load_decoder(*fp8, two_threads(), int8); }),
       HasSubstr("fp8: the model rounds the activations of its quantized linears to FP8, a scale a token itself, "
