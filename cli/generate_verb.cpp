@@ -66,9 +66,11 @@ int run_prompt(const Arguments& arguments, const Globals& globals) {
   print_now("\n");
   if (arguments.verbose) {
     for (const auto& line : result.held) log_info("{}", line);
-    log_info("loaded in {:.2f} s; prompt: {} tokens in {:.3f} s ({:.1f} tokens/s); then {:.1f} tokens/s",
-             result.load_seconds, result.prompt_tokens.size(), result.prefill_seconds, result.prefill_rate(),
-             result.decode_rate());
+    const auto size = static_cast<int64_t>(result.prompt_tokens.size());
+    log_info(
+        "loaded in {:.2f} s; prompt: {} tokens, {} of them new, in {:.3f} s ({:.1f} tokens/s); then {:.1f} tokens/s",
+        result.load_seconds, size, size - result.known_tokens, result.prefill_seconds, result.prefill_rate(),
+        result.decode_rate());
     if (!arguments.draft.model.empty()) log_info("{} of weights are in both models", format_bytes(result.shared_bytes));
     if (result.draft) print_draft(*result.draft);
   }

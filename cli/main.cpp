@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <exception>
 #include <filesystem>
+#include <new>
 #include <vector>
 
 #include "cli/numbers.h"
@@ -83,6 +84,9 @@ int main(int argc, char** argv) {
     return e.exit_code();
   } catch (const std::filesystem::filesystem_error& e) {
     crumb::print_error({e.path1().string() + ": " + e.code().message()});
+    return crumb::kExitRun;
+  } catch (const std::bad_alloc&) {
+    crumb::print_error({"there is not enough memory for this (what models take: `crumb inspect`, `crumb bench`)"});
     return crumb::kExitRun;
   } catch (const std::exception& e) {
     // Torch's messages carry a stack trace after the first line.

@@ -154,11 +154,7 @@ struct Told {
 void tell_of_floats(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members, bool reads_floats,
                     Told& told) {
   const std::string where = checkpoint.path().string();
-  if (told.checkpoint != &checkpoint) {
-    told = {.checkpoint = &checkpoint};
-    if (!has_quantized_linears(checkpoint))
-      log_warning("{}: int8 activations are for quantized linears, and it has none", where);
-  }
+  if (told.checkpoint != &checkpoint) told = {.checkpoint = &checkpoint};
   const auto& weight = *members.front().weight;
   if (!is_multiplied(checkpoint, weight)) return;  // an embedding that is read alone
   if (!reads_floats || members.size() > 1 || !is_quantized(weight) || told.of_unpacked) return;
@@ -183,6 +179,11 @@ std::string_view name_of(Activations activations) {
 }
 
 Activations resolved(Activations activations, const quant::Checkpoint& checkpoint) {
+  if (activations == Activations::int8 && !has_quantized_linears(checkpoint)) {
+    log_warning("{}: int8 activations are for quantized linears, and it has none: it reads floats",
+                checkpoint.path().string());
+    return Activations::floats;
+  }
   if (activations != Activations::automatic) return activations;
   const auto own = quant::activations_of(checkpoint);
   const bool is_held = std::ranges::any_of(

@@ -23,7 +23,8 @@ enum class Activations { automatic, floats, bf16, int8 };
 /// "auto", "float", "bf16" and "int8"; UserError that begins with `where`.
 Activations activations_from_name(const std::string& name, const std::string& where);
 std::string_view name_of(Activations activations);
-/// What `automatic` is for a model; others are what they are.
+/// What `automatic` is for a model; `floats`, with a warning, for `int8` where it has no quantized linears; others are
+/// what they are.
 Activations resolved(Activations activations, const quant::Checkpoint& checkpoint);
 
 /// Takes quantized matrices that can be held as codes (held_form() of runtime/held_codes.h): all block types of GGUF,

@@ -36,13 +36,29 @@ std::vector<float> floats_of(const KvCache& cache, int64_t layer, bool is_key, i
 
 std::string tensor_name(int64_t layer, bool is_key) { return fmt::format("{}.{}", layer, is_key ? "keys" : "values"); }
 
-std::string hash_of(const KvCache& cache, std::span<const TokenId> tokens) {
+/// Of tokens and of what floats_of(layer, is_key, head) gives, as it lies in a file: what a cache makes of a damaged
+/// number may be the same.
+template <class FloatsOf>
+std::string hash_of(const KvCache& cache, std::span<const TokenId> tokens, const FloatsOf& bytes_of_head) {
   uint64_t h = hash_bytes(0, bytes_of(tokens.data(), static_cast<int64_t>(tokens.size_bytes())));
   for_each_head(cache, [&](int64_t layer, bool is_key, int64_t head) {
-    const auto floats = floats_of(cache, layer, is_key, head, static_cast<int64_t>(tokens.size()));
-    h = hash_bytes(h, bytes_of(floats.data(), static_cast<int64_t>(floats.size()) * kFloat));
+    h = bytes_of_head(layer, is_key, head, [h](std::string_view bytes) { return hash_bytes(h, bytes); });
   });
   return fmt::format("{:016x}", h);
+}
+std::string hash_of_cache(const KvCache& cache, std::span<const TokenId> tokens) {
+  return hash_of(cache, tokens, [&](int64_t layer, bool is_key, int64_t head, const auto& hashed) {
+    const auto floats = floats_of(cache, layer, is_key, head, static_cast<int64_t>(tokens.size()));
+    return hashed(bytes_of(floats.data(), static_cast<int64_t>(floats.size()) * kFloat));
+  });
+}
+/// The tensors have the shapes of the cache.
+std::string hash_of_file(const formats::SafetensorsReader& reader, const KvCache& cache,
+                         std::span<const TokenId> tokens) {
+  return hash_of(cache, tokens, [&](int64_t layer, bool is_key, int64_t head, const auto& hashed) {
+    const int64_t bytes = static_cast<int64_t>(tokens.size()) * cache.head_dim(layer) * kFloat;
+    return hashed(bytes_of(reader.bytes(reader.at(tensor_name(layer, is_key))).data() + head * bytes, bytes));
+  });
 }
 
 template <class Cache, class State>
@@ -96,7 +112,7 @@ void save_prompt_cache(const Path& path, const SequenceState& state, std::span<c
   const auto& cache = as_cache<const KvCache>(state);
   const auto length = static_cast<int64_t>(tokens.size());
   CRUMB_ASSERT(length > 0 && length <= cache.length());
-  formats::SafetensorsWriter writer({{"format", kFormat}, {"model", model}, {"hash", hash_of(cache, tokens)}});
+  formats::SafetensorsWriter writer({{"format", kFormat}, {"model", model}, {"hash", hash_of_cache(cache, tokens)}});
   writer.declare("tokens", DType::i32, {length});
   for (int64_t layer = 0; layer < cache.num_layers(); ++layer) {
     for (const bool is_key : {true, false})
@@ -123,7 +139,8 @@ std::vector<TokenId> load_prompt_cache(const Path& path, const Decoder& decoder,
   cache.clear();
   cache.reserve(static_cast<int64_t>(tokens.size()));
   read_layers(reader, name, static_cast<int64_t>(tokens.size()), cache);
-  CRUMB_CHECK(metadata(reader, "hash") == hash_of(cache, tokens), "{}: the prompt cache is damaged; remove it", name);
+  CRUMB_CHECK(metadata(reader, "hash") == hash_of_file(reader, cache, tokens),
+              "{}: the prompt cache is damaged; remove it", name);
   cache.set_length(static_cast<int64_t>(tokens.size()));
   return tokens;
 }

@@ -191,37 +191,74 @@ class PairLevels {
   int step_, zero_;
 };
 
+/// take(step of the block, pair of columns 2 step, 2 step + 1 of the 16 rows) for all columns of a block of codes.
+template <int kBits, Codes kCodes, class Take>
+__attribute__((always_inline)) inline void for_each_pair(const uint8_t* block, const PairLevels<kBits, kCodes>& levels,
+                                                         const Take& take) {
+  constexpr int kLow = static_cast<int>(0x80018000), kHigh = static_cast<int>(0x80038002);  // of four bytes, as words
+  const __m512i lanes = _mm512_set_epi32(0x0C0C0C0C, 0x08080808, 0x04040404, 0, 0x0C0C0C0C, 0x08080808, 0x04040404, 0,
+                                         0x0C0C0C0C, 0x08080808, 0x04040404, 0, 0x0C0C0C0C, 0x08080808, 0x04040404, 0);
+  const __m512i low_bytes = _mm512_or_si512(_mm512_set1_epi32(kLow), lanes),
+                high_bytes = _mm512_or_si512(_mm512_set1_epi32(kHigh), lanes);
+  const VecUnsigned packed = load_bits(block);
+#pragma GCC unroll 4
+  for (int field = 0; field < 8 / kBits; ++field) {
+    VecUnsigned code = packed >> (kBits * field);
+    if constexpr (kBits < 8) code &= 0x01010101u * ((1u << kBits) - 1);
+    take(2 * field, levels.of(_mm512_shuffle_epi8(register_of(code), low_bytes)));
+    take(2 * field + 1, levels.of(_mm512_shuffle_epi8(register_of(code), high_bytes)));
+  }
+}
+
+/// The first block of codes of a panel from column `first` on.
+inline const uint8_t* codes_at(const CodeMatrix& m, int64_t row, int64_t first) {
+  return m.codes + row / kCodePanelRows * panel_bytes_of(m) + blocks_of(first, m.bits) * kCodeBlockBytes;
+}
+
 /// Columns [first, first + depth) of kTileCols rows from `row` on, as MadePairs has them; whole blocks are made.
 template <int kBits, Codes kCodes>
 inline void make_pairs(const CodeMatrix& m, const PairLevels<kBits, kCodes>& levels, int64_t row, int64_t first,
                        int64_t depth, uint32_t* panel) {
-  constexpr int kFields = 8 / kBits;
-  const __m512i low = _mm512_set1_epi32(static_cast<int>(0x80018000)),  // bytes 0 and 1 as words
-      high = _mm512_set1_epi32(static_cast<int>(0x80038002));           // bytes 2 and 3
-  const __m512i lanes = _mm512_set_epi32(0x0C0C0C0C, 0x08080808, 0x04040404, 0, 0x0C0C0C0C, 0x08080808, 0x04040404, 0,
-                                         0x0C0C0C0C, 0x08080808, 0x04040404, 0, 0x0C0C0C0C, 0x08080808, 0x04040404, 0);
-  const __m512i low_bytes = _mm512_or_si512(low, lanes), high_bytes = _mm512_or_si512(high, lanes);
+  constexpr int64_t kSteps = 16 / kBits;  // of a block
   for (int64_t at = 0; at < kTileCols; at += kLanes) {
     uint32_t* out = panel + at;
     if (row + at >= m.rows) {
       for (int64_t step = 0; step < (depth + 1) / 2; ++step) __builtin_memset(out + step * kTileCols, 0, 64);
       continue;
     }
-    const uint8_t* codes =
-        m.codes + (row + at) / kCodePanelRows * panel_bytes_of(m) + blocks_of(first, kBits) * kCodeBlockBytes;
-    for (int64_t block = 0; block < blocks_of(depth, kBits); ++block, codes += kCodeBlockBytes) {
-      const VecUnsigned packed = load_bits(codes);
-#pragma GCC unroll 4
-      for (int field = 0; field < kFields; ++field, out += 2 * kTileCols) {
-        VecUnsigned code = packed >> (kBits * field);
-        if constexpr (kBits < 8) code &= 0x01010101u * ((1u << kBits) - 1);
-        const VecUnsigned first_pair = levels.of(_mm512_shuffle_epi8(register_of(code), low_bytes)),
-                          second_pair = levels.of(_mm512_shuffle_epi8(register_of(code), high_bytes));
-        __builtin_memcpy(out, &first_pair, sizeof first_pair);
-        __builtin_memcpy(out + kTileCols, &second_pair, sizeof second_pair);
-      }
+    const uint8_t* codes = codes_at(m, row + at, first);
+    for (int64_t block = 0; block < blocks_of(depth, kBits); ++block, out += kSteps * kTileCols) {
+      for_each_pair(codes + block * kCodeBlockBytes, levels,
+                    [&](int step, VecUnsigned pair) { __builtin_memcpy(out + step * kTileCols, &pair, sizeof pair); });
     }
   }
+}
+
+/// The sums of multiply_pairs_tile for one token, without a panel between.
+template <int kBits, Codes kCodes>
+inline void multiply_token(const CodeMatrix& m, const PairLevels<kBits, kCodes>& levels, int64_t row, int64_t first,
+                           int64_t depth, const Bf16* x, Vec (&sums)[2]) {
+  constexpr int64_t kSteps = 16 / kBits;
+  const bool has_right = row + kLanes < m.rows;
+  const uint8_t* left = codes_at(m, row, first);
+  const uint8_t* right = has_right ? codes_at(m, row + kLanes, first) : left;
+  Vec of_left = broadcast(0), of_right = broadcast(0);
+  for (int64_t block = 0; block < blocks_of(depth, kBits); ++block) {
+    const auto add_to = [&](Vec& sum) {
+      return [&sum, from = x + block * 2 * kSteps](int step, VecUnsigned pair) {
+        uint32_t two;
+        __builtin_memcpy(&two, from + 2 * step, sizeof two);
+        sum = add_pairs(sum, pair, VecUnsigned{} + two);
+      };
+    };
+    const int64_t at = block * kCodeBlockBytes;
+    _mm_prefetch(reinterpret_cast<const char*>(left) + at + kPrefetchBytes, _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(right) + at + kPrefetchBytes, _MM_HINT_T0);
+    for_each_pair(left + at, levels, add_to(of_left));
+    for_each_pair(right + at, levels, add_to(of_right));
+  }
+  sums[0] = of_left;
+  sums[1] = has_right ? of_right : broadcast(0);
 }
 
 /// Of the two halves of a tile's rows and one group: what turns sums into results.
@@ -268,12 +305,19 @@ inline void multiply_codes_bf16_of_width(const Bf16Tokens& x, const CodeProduct&
       const int64_t group_end = (group + 1) * m.group_cols;
       for (int64_t k = group * m.group_cols; k < group_end; k += kDepth) {
         const int64_t depth = min_of(kDepth, group_end - k);
-        make_pairs<kBits, kCodes>(m, levels, row, k, depth, panel);
-        multiply_pairs(MadePairs{panel, (depth + 1) / 2 * 2}, x, k, [&](int64_t token, const Vec(&sums)[2]) {
+        const auto take = [&](int64_t token, const Vec(&sums)[2]) {
           const float sum_x = needs_sums ? sum_of(x.values + token * x.stride + k, depth) : 0;
           rows.update(product.y + token * m.rows + row, k == 0,
                       [&](int half, Vec before) { return of_group.add(before, half, sums[half], sum_x); });
-        });
+        };
+        if (x.tokens == 1) {
+          Vec sums[2];
+          multiply_token(m, levels, row, k, depth, x.values + k, sums);
+          take(0, sums);
+        } else {
+          make_pairs(m, levels, row, k, depth, panel);
+          multiply_pairs(MadePairs{panel, (depth + 1) / 2 * 2}, x, k, take);
+        }
       }
     }
   }

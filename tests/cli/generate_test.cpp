@@ -264,9 +264,9 @@ TEST_F(GenerateVerb, APromptCacheSavesThePromptAndChangesNothing) {
 
 TEST_F(GenerateVerb, TellsWhatItTookWhenAsked) {
   const auto r = run_crumb("generate " + model_.string() + " --prompt 'The' --max-tokens 4 --verbose");
-  EXPECT_THAT(r.err,
-              ::testing::ContainsRegex("loaded in [0-9.]+ s; prompt: 2 tokens in [0-9.]+ s \\([0-9.]+ tokens/s\\); "
-                                       "then [0-9.]+ tokens/s\n"));
+  EXPECT_THAT(r.err, ::testing::ContainsRegex(
+                         "loaded in [0-9.]+ s; prompt: 2 tokens, 2 of them new, in [0-9.]+ s \\([0-9.]+ tokens/s\\); "
+                         "then [0-9.]+ tokens/s\n"));
 }
 
 TEST_F(GenerateVerb, SamplesACorpusOfExactlyTheTokensAskedFor) {

@@ -122,7 +122,7 @@ TEST(DenseLinear, Float16OfAFileStaysThat) {
   ASSERT_EQ(q.weight->dtype, "F16");
   const int64_t rows = q.weight->desc.rows(), cols = q.weight->desc.cols();
   const auto linear = make_linears(*model, {&q, 1});
-  EXPECT_EQ(linear->weight_bytes().held, 2 * (rows + 31) / 32 * 32 * cols);
+  EXPECT_EQ(linear->weight_bytes().held, 2 * ((rows + 31) / 32 * 32 * cols));
   const auto weights = quant::read_all(*model, *q.weight);
   std::vector<float> row(static_cast<size_t>(cols));
   for (int64_t r = 0; r < rows; ++r) {

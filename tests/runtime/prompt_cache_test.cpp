@@ -85,6 +85,23 @@ TEST_F(PromptCache, NothingThatIsDamagedIsTaken) {
   EXPECT_EQ(error_of_load(), file_.string() + ": this is no prompt cache that crumb has written");
 }
 
+TEST_F(PromptCache, DamageThatRoundingWouldHideIsSeen) {
+  const auto checkpoint = quant::open_checkpoint(testing::golden_folder("qwen3"));
+  for (const auto type : {CacheType::f16, CacheType::q8}) {
+    const auto decoder = load_decoder(*checkpoint, testing::two_threads(), nullptr, type);
+    Session session(*decoder);
+    const auto tokens = session.go_on({kPrompt, 6, {}, 0}, {}, nullptr).tokens;
+    session.save(file_, "model", 1000);
+    session.load(file_, "model");
+    EXPECT_EQ(session.go_on({kPrompt, 6, {}, 0}, {}, nullptr).tokens, tokens);
+    std::string damaged = testing::read_file(file_);
+    damaged[damaged.size() - 4] = static_cast<char>(damaged[damaged.size() - 4] ^ 1);  // the least bit of a float
+    testing::write_file(file_, damaged);
+    EXPECT_EQ(error_of([&] { Session(*decoder).load(file_, "model"); }),
+              file_.string() + ": the prompt cache is damaged; remove it");
+  }
+}
+
 TEST_F(PromptCache, AFailedLoadLeavesTheSessionAsItWas) {
   Session session(*decoder_);
   session.go_on({{1, 2, 3}, 4, {}, 0}, {}, nullptr);
