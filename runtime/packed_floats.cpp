@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "core/formats/codec.h"
+#include "core/formats/dtype.h"
 #include "kernels/matmul.h"
 
 namespace crumb::runtime {
@@ -55,6 +57,12 @@ bool are_bf16(std::span<const float> weights) {
   return low == 0;
 }
 
+/// By the names of safetensors and of GGUF.
+bool is_f16(const quant::StoredTensor& tensor) {
+  return tensor.dtype == formats::dtype_name(formats::DType::f16) ||
+         tensor.dtype == formats::type_name(formats::TensorType::f16);
+}
+
 /// Where packed weights go: what the last panel holds beyond the last row is zeros.
 template <class T>
 LargeVector<T> room_for_packed(int64_t rows, int64_t cols) {
@@ -90,8 +98,7 @@ HeldFloats read_packed(const quant::Checkpoint& checkpoint, const quant::StoredT
       result = room_for_packed<T>(rows, cols);
       pack_chunks(checkpoint, tensor, executor, all, std::get<LargeVector<T>>(result));
     };
-    const auto encoding = checkpoint.stored_rows(tensor).encoding();
-    if (const auto* dtype = std::get_if<formats::DType>(&encoding); dtype != nullptr && *dtype == formats::DType::f16)
+    if (is_f16(tensor))
       pack_as(Half{});
     else
       pack_as(float{});
