@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
+#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -57,7 +58,21 @@ bool are_bf16(std::span<const float> weights) {
   return low == 0;
 }
 
-/// By the names of safetensors and of GGUF.
+/// Whether float16 holds every one of them: eleven significant bits, and multiples of 2^-24.
+bool are_f16(std::span<const float> weights) {
+  constexpr float kMagic = 0x1.8p23f;  // adding it rounds to an integer
+  uint32_t bad = 0;
+  for (const float w : weights) {
+    const float magnitude = std::abs(w), steps = magnitude * 0x1p24f;
+    const uint32_t low = std::bit_cast<uint32_t>(w) & 0x1FFF;
+    const uint32_t off_normal = low | static_cast<uint32_t>(magnitude > 65504.0f);
+    const auto off_small = static_cast<uint32_t>((steps + kMagic) - kMagic != steps);
+    bad |= magnitude < 0x1p-14f ? off_small : off_normal;
+  }
+  return bad == 0;
+}
+
+/// By the names of safetensors and of GGUF; what is computed from such a checkpoint may hold other numbers.
 bool is_f16(const quant::StoredTensor& tensor) {
   return tensor.dtype == formats::dtype_name(formats::DType::f16) ||
          tensor.dtype == formats::type_name(formats::TensorType::f16);
@@ -92,16 +107,12 @@ HeldFloats read_packed(const quant::Checkpoint& checkpoint, const quant::StoredT
   const int64_t rows = tensor.desc.rows(), cols = tensor.desc.cols();
   HeldFloats result = room_for_packed<Bf16>(rows, cols);
   if (!pack_chunks(checkpoint, tensor, executor, are_bf16, std::get<LargeVector<Bf16>>(result))) {
-    const auto all = [](std::span<const float>) { return true; };
-    const auto pack_as = [&]<class T>(T) {
-      result = HeldFloats();  // the room of bfloat16 is given back before another is taken
+    const auto pack_as = [&]<class T>(T, const auto& check) {
+      result = HeldFloats();  // the room of one type is given back before another is taken
       result = room_for_packed<T>(rows, cols);
-      pack_chunks(checkpoint, tensor, executor, all, std::get<LargeVector<T>>(result));
+      return pack_chunks(checkpoint, tensor, executor, check, std::get<LargeVector<T>>(result));
     };
-    if (is_f16(tensor))
-      pack_as(Half{});
-    else
-      pack_as(float{});
+    if (!is_f16(tensor) || !pack_as(Half{}, are_f16)) pack_as(float{}, [](std::span<const float>) { return true; });
   }
   checkpoint.release_rows(tensor, 0, rows);
   return result;

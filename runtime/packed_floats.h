@@ -13,7 +13,7 @@
 
 namespace crumb::runtime {
 
-/// In bfloat16 where that holds them all, in float16 where the file does.
+/// In bfloat16 where that holds them all, in float16 where the file has that and it holds them all.
 using HeldFloats = std::variant<LargeVector<float>, LargeVector<kernels::Bf16>, LargeVector<Half>>;
 
 /// As kernels/matmul.h packs weights.

@@ -131,6 +131,57 @@ TEST(DenseLinear, Float16OfAFileStaysThat) {
   }
 }
 
+/// Numbers that are called float16, as rotations of a checkpoint leave them.
+class CalledFloat16 : public quant::Checkpoint {
+ public:
+  explicit CalledFloat16(std::vector<float> values) : values_(std::move(values)) {
+    auto desc = base_->tensor({arch::Slot::q, 0}).desc;
+    tensors_.push_back({desc, "F16", 2 * desc.elements(), std::nullopt});
+    values_.resize(static_cast<size_t>(desc.elements()), 0.5f);
+  }
+  quant::CheckpointKind kind() const override { return quant::CheckpointKind::hf; }
+  const Path& path() const override { return base_->path(); }
+  const arch::DecoderSpec& spec() const override { return base_->spec(); }
+  const std::vector<quant::StoredTensor>& tensors() const override { return tensors_; }
+  void read_rows(const quant::StoredTensor& tensor, int64_t begin, int64_t end, float* out) const override {
+    std::copy(values_.begin() + begin * tensor.desc.cols(), values_.begin() + end * tensor.desc.cols(), out);
+  }
+  quant::QuantizedTensor read_codes(const quant::StoredTensor&, int64_t, int64_t) const override {
+    CRUMB_ASSERT(false);
+  }
+  quant::StoredRows stored_rows(const quant::StoredTensor&) const override { CRUMB_ASSERT(false); }
+  void release_rows(const quant::StoredTensor&, int64_t, int64_t) const override {}
+  nlohmann::json hf_config() const override { return base_->hf_config(); }
+  std::unique_ptr<tokenizer::Tokenizer> load_tokenizer() const override { return base_->load_tokenizer(); }
+  bool has_tokenizer() const override { return false; }
+  void write_companions(const Path&) const override {}
+  int64_t file_bytes() const override { return 0; }
+
+ private:
+  std::unique_ptr<quant::Checkpoint> base_ =
+      quant::open_checkpoint(testing::source_dir() / "tests" / "runtime" / "goldens" / "llama");
+  std::vector<float> values_;
+  std::vector<quant::StoredTensor> tensors_;
+};
+
+TEST(DenseLinear, IsHeldInFloat16OnlyWhereThatLosesNothing) {
+  const float least = 0x1p-24f, beside = 1 + 0x1p-10f;  // which is beyond bfloat16
+  const auto bytes_a_weight = [&](float value) {
+    const CalledFloat16 model({beside, value});
+    const auto& tensor = model.tensors().front();
+    const LinearTensors q{&tensor, nullptr};
+    const auto linear = make_linears(model, {&q, 1});
+    std::vector<float> row(static_cast<size_t>(tensor.desc.cols()));
+    linear->read_row(0, row.data());
+    EXPECT_EQ(row[1], value);
+    return linear->weight_bytes().held / tensor.desc.elements();
+  };
+  for (const float held : {0.0f, -0.0f, 65504.0f, -65504.0f, 0x1p-14f, 1023 * least, -3 * least, least, 0x1.ffcp-3f})
+    EXPECT_EQ(bytes_a_weight(held), 2) << held;
+  for (const float not_held : {65536.0f, 65504.0f + 16, 0x1.ffep-3f, 1.5f * least, least / 2, 1023.5f * least, 1e-30f})
+    EXPECT_EQ(bytes_a_weight(not_held), 4) << not_held;
+}
+
 TEST(DenseLinear, SaysWhatItHoldsAndReads) {
   const std::vector<float> weight(96 * 32, 0.5f), bias(96, 1.0f);
   std::vector<float> unround = weight;
