@@ -23,12 +23,16 @@ bool RowsOfCodes::take_apart(int64_t row, uint8_t* codes, float* scales) const {
 
 namespace {
 
-/// Every format whose levels the type can hold, the fewest levels first.
+constexpr size_t kMostLevels = 255;
+
+/// Every format whose levels the type can hold, the fewest levels first. Not those of all bytes: q8_0 is held as well
+/// as it is, and may be exported to what holds no codes of 8 bits exactly.
 std::vector<QuantFormat> candidates(formats::TensorType type) {
   std::vector<QuantFormat> formats;
   for (const Grid grid : known_grids()) {
     for (int bits = grid.facts().least_bits; bits <= grid.facts().most_bits; ++bits) {
       const QuantFormat format{.grid = grid, .bits = bits};
+      if (format.levels().size() > kMostLevels) continue;
       if (formats::level_factor(type, format.levels())) formats.push_back(format);
     }
   }
