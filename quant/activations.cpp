@@ -1,11 +1,11 @@
 #include "quant/activations.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 
 #include "core/common/error.h"
+#include "core/common/finite.h"
 #include "core/common/json.h"
 #include "quant/quantization_config.h"
 #include "quant/scale_search.h"
@@ -34,8 +34,7 @@ ActivationRounder::ActivationRounder(const ActivationFormat& format)
 
 float ActivationRounder::find_codes(const float* x, int64_t n, uint8_t* codes) const {
   // A maximum would pass over NaN, and a code could not hold it: a model that overflows must not look sound.
-  if (!std::all_of(x, x + n, [](float value) { return std::isfinite(value); }))
-    return std::numeric_limits<float>::quiet_NaN();
+  if (!are_finite({x, static_cast<size_t>(n)})) return std::numeric_limits<float>::quiet_NaN();
   const GroupScale group{.scale = max_abs(x, n) / levels_.back()};
   if (!(group.scale > 0)) return 0;  // zeros, or so small that the quotient is
   format_.grid->nearest_codes(x, n, format_, group, codes);

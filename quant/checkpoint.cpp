@@ -2,13 +2,13 @@
 
 #include <fmt/ranges.h>
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <functional>
 #include <numeric>
 #include <set>
 
 #include "core/common/error.h"
+#include "core/common/finite.h"
 #include "core/common/log.h"
 #include "quant/checkpoint_kinds.h"
 
@@ -125,10 +125,8 @@ std::vector<float> read_all(const Checkpoint& checkpoint, const StoredTensor& te
 }
 
 void check_finite(const float* values, int64_t count, const Path& path, const std::string& name) {
-  constexpr uint32_t kInfinity = 0x7f800000;  // above it are the bits of NaN
-  uint32_t largest = 0;                       // magnitude, in the order of bits: a maximum that compilers vectorize
-  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::bit_cast<uint32_t>(values[i]) & 0x7fffffff);
-  CRUMB_CHECK(largest < kInfinity, "{}: tensor {} holds NaN or infinite values", path.string(), name);
+  CRUMB_CHECK(are_finite({values, static_cast<size_t>(count)}), "{}: tensor {} holds NaN or infinite values",
+              path.string(), name);
 }
 
 void UsedParts::check_whole(const Path& path, const std::string& stored_name, int64_t elements) const {

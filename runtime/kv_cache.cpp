@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/common/error.h"
+#include "core/common/finite.h"
 #include "core/common/quantity.h"
 #include "core/common/resident.h"
 #include "kernels/attention.h"
@@ -56,15 +57,12 @@ void assign_all(const float* x, int64_t n, T* to, int64_t stride, float* /*scale
 void assign_all(const float* x, int64_t n, int8_t* to, int64_t stride, float* scale) {
   constexpr uint32_t kBelow = 0xFF;
   float most = 0;
-  bool is_finite = true;
-  for (int64_t i = 0; i < n; ++i) {
-    is_finite = is_finite && std::isfinite(x[i]);
-    most = std::max(most, std::abs(x[i]));
-  }
+  const bool is_finite = are_finite({x, static_cast<size_t>(n)});
+  for (int64_t i = 0; i < n; ++i) most = std::max(most, std::abs(x[i]));
   *scale = is_finite ? std::bit_cast<float>((std::bit_cast<uint32_t>(most / 127.0f) + kBelow) & ~kBelow) : NAN;
-  const float inverse_of = *scale > 0 ? *scale : INFINITY;
+  const float divisor = *scale > 0 ? *scale : INFINITY;
   for (int64_t i = 0; i < n; ++i)
-    to[i * stride] = is_finite ? static_cast<int8_t>(std::nearbyint(x[i] / inverse_of)) : int8_t{0};
+    to[i * stride] = is_finite ? static_cast<int8_t>(std::nearbyint(x[i] / divisor)) : int8_t{0};
 }
 
 }  // namespace

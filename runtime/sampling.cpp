@@ -8,6 +8,7 @@
 #include <unordered_set>
 
 #include "core/common/error.h"
+#include "core/common/finite.h"
 #include "core/common/rng.h"
 
 namespace crumb::runtime {
@@ -17,13 +18,7 @@ bool more_likely(const Candidate& a, const Candidate& b) {
   return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
 }
 
-// Both by the bits of floats, whose maxima compilers make of vectors: every token comes through here.
-bool are_finite(std::span<const float> values) {
-  constexpr uint32_t kInfinity = 0x7f800000;  // above it are the bits of NaN
-  uint32_t largest = 0;
-  for (const float x : values) largest = std::max(largest, std::bit_cast<uint32_t>(x) & 0x7fffffff);
-  return largest < kInfinity;
-}
+/// By the bits of floats, whose maximum compilers make of vectors: every token comes through here.
 std::span<const float>::iterator first_largest(std::span<const float> values) {
   int32_t largest = std::numeric_limits<int32_t>::min();
   const auto in_order = [](int32_t bits) {
