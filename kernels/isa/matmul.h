@@ -86,16 +86,14 @@ inline void multiply_tile(const ProductOf<W>& product, const float* x, int64_t x
   Vec sums[M][2];
 #pragma GCC unroll 12
   for (int m = 0; m < M; ++m) sums[m][0] = sums[m][1] = broadcast(0);
-  const float* rows[(M + 2) / 3];  // every third token: an address reaches two more without arithmetic
-#pragma GCC unroll 4
-  for (int i = 0; i < (M + 2) / 3; ++i) rows[i] = x + 3 * i * x_stride;
+  const TileRows<M, float> rows(x, x_stride);
   const W* panel = product.panel;
   for (int64_t k = 0; k < product.depth; ++k, panel += product.stride) {
     if constexpr (M == 1) __builtin_prefetch(reinterpret_cast<const char*>(panel) + kPrefetchBytes);
     const Vec left = load(panel), right = load(panel + kLanes);
 #pragma GCC unroll 12
     for (int m = 0; m < M; ++m) {
-      const Vec value = broadcast(rows[m / 3][m % 3 * x_stride + k]);
+      const Vec value = broadcast(*rows.at(m, k));
       sums[m][0] += value * left;
       sums[m][1] += value * right;
     }

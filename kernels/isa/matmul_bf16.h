@@ -75,15 +75,13 @@ inline void multiply_pairs_tile(const Pairs& pairs, const Bf16* x, int64_t strid
   Vec sums[M][2];
 #pragma GCC unroll 12
   for (int m = 0; m < M; ++m) sums[m][0] = sums[m][1] = broadcast(0);
-  const Bf16* rows[(M + 2) / 3];  // every third token: an address reaches two more without arithmetic
-#pragma GCC unroll 4
-  for (int i = 0; i < (M + 2) / 3; ++i) rows[i] = x + 3 * i * stride;
+  const TileRows<M, Bf16> rows(x, stride);
   VecUnsigned weights[2];
   const auto add = [&](int64_t step) {
 #pragma GCC unroll 12
     for (int m = 0; m < M; ++m) {
       uint32_t pair;
-      __builtin_memcpy(&pair, rows[m / 3] + m % 3 * stride + 2 * step, sizeof pair);
+      __builtin_memcpy(&pair, rows.at(m, 2 * step), sizeof pair);
       const VecUnsigned value = VecUnsigned{} + pair;
       sums[m][0] = add_pairs(sums[m][0], weights[0], value);
       sums[m][1] = add_pairs(sums[m][1], weights[1], value);

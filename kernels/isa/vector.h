@@ -186,6 +186,19 @@ inline double sum(VecDouble v) {
   return total;
 }
 
+/// M rows `stride` apart. Every third has a pointer: an address reaches two more without arithmetic.
+template <int M, class T>
+struct TileRows {
+  const T* thirds[(M + 2) / 3];
+  int64_t stride;
+
+  TileRows(const T* first, int64_t stride_) : stride(stride_) {
+#pragma GCC unroll 6
+    for (int i = 0; i < (M + 2) / 3; ++i) thirds[i] = first + 3 * i * stride_;
+  }
+  const T* at(int m, int64_t k) const { return thirds[m / 3] + (m % 3 * stride + k); }
+};
+
 /// x = x * factor
 inline void scale_row(float* x, int64_t n, float factor) {
   for_each_vector(n, [&](int64_t i, int64_t count) { store(x + i, load(x + i, count, 0) * factor, count); });
