@@ -154,7 +154,7 @@ class Conversation {
 struct Arguments {
   jobs::ChatJob job;
   std::vector<std::string> models;
-  std::string prompt_cache;
+  std::string prompt_cache, weight_cache;
   DraftArguments draft;
   PrecisionNames precision;
   std::optional<std::string> thinking;
@@ -166,6 +166,7 @@ int run(Arguments arguments, const Globals& globals) {
   arguments.job.draft = arguments.draft.choice();
   arguments.job.reports_draft = arguments.is_verbose || globals.json;
   arguments.job.prompt_cache = arguments.prompt_cache;
+  arguments.job.weight_cache = arguments.weight_cache;
   arguments.job.precision = arguments.precision.precision();
   arguments.job.threads = globals.threads;
   if (arguments.thinking) arguments.job.enable_thinking = *arguments.thinking == "on";
@@ -191,6 +192,7 @@ Verb add_chat(CLI::App& program, const Globals& globals) {
   add_stops(*app, a->job.stops);
   app->add_option("--prompt-cache", a->prompt_cache,
                   "file that holds what was computed of a conversation: read at the start, written at the end");
+  app->add_option("--weight-cache", a->weight_cache, kWeightCacheHelp);
   add_draft(*app, a->draft,
             "a faster model with the same vocabulary, or the name of one of the MODELs, that drafts "
             "tokens for the others to verify: the same answers, or samples of the same distribution, "

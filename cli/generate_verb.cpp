@@ -20,7 +20,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct Arguments {
-  std::string model, prompt, prompt_cache, corpus, out;
+  std::string model, prompt, prompt_cache, weight_cache, corpus, out;
   DraftArguments draft;
   PrecisionNames precision;
   int64_t max_tokens = 128, batch = 64, skip_documents = 0;
@@ -36,6 +36,7 @@ int run_prompt(const Arguments& arguments, const Globals& globals) {
                             .sampling = arguments.sampling,
                             .stops = arguments.stops,
                             .prompt_cache = arguments.prompt_cache,
+                            .weight_cache = arguments.weight_cache,
                             .precision = arguments.precision.precision(),
                             .draft = arguments.draft.choice(),
                             .reports_draft = arguments.verbose || globals.json,
@@ -127,6 +128,7 @@ Verb add_generate(CLI::App& program, const Globals& globals) {
   app->add_option("--prompt-cache", a->prompt_cache,
                   "file that holds what was computed of a prompt: read where it is there, and written")
       ->needs(prompt);
+  app->add_option("--weight-cache", a->weight_cache, kWeightCacheHelp)->needs(prompt);
   add_draft(*app, a->draft,
             "a faster model with the same vocabulary that drafts tokens for MODEL to verify: the same "
             "text, or samples of the same distribution, sooner")

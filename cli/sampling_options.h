@@ -9,6 +9,10 @@
 
 namespace crumb::cli {
 
+inline constexpr const char* kWeightCacheHelp =
+    "file that holds the model's weights in the order kernels read them, for a quicker start: read where it is there "
+    "and of this model, else written";
+
 inline void add_sampling(CLI::App& app, jobs::SamplingChoice& sampling, const std::string& temperature_help) {
   add_number(app, "--temperature", sampling.temperature, temperature_help);
   add_whole(app, "--top-k", sampling.top_k, "sample from the so many likeliest tokens; 0: all");

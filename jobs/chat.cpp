@@ -67,7 +67,7 @@ Chat::Chat(const ChatJob& job) : job_(job), loading_(loading_with(job.threads)) 
   if (listed != job_.models.end()) job_.draft.model = listed->path;
   draft_ = load_draft(job_.draft, job_.precision, loading_);
   for (const auto& named : job_.models) {
-    auto model = load_model(named.path, job_.precision, loading_);
+    auto model = load_model(named.path, job_.precision, loading_, speakers_.empty() ? job_.weight_cache : Path());
     const bool is_drafted = draft_ && !is_same(draft_.model, model);
     if (is_drafted) check_draft(draft_.model, model);
     speakers_.push_back(std::make_unique<Speaker>(named, std::move(model), is_drafted ? draft_.draft.get() : nullptr));

@@ -24,6 +24,7 @@ struct ChatJob {
   SamplingChoice sampling;              // temperature 0.7 unless given
   std::vector<std::string> stops;       // texts that end an answer, beside the model's own ends
   Path prompt_cache;                    // of the first model: read where it is there; save_cache() writes it; "": none
+  Path weight_cache;                    // of the first model: runtime/weight_cache.h; "": none
   runtime::Precision precision;
   DraftChoice draft;           // also the name of one of the models; it does not draft for itself at the same precision
   bool reports_draft = false;  // measures what it was worth

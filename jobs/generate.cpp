@@ -129,7 +129,7 @@ PromptResult continue_prompt(const PromptJob& job, const std::function<void(cons
   runtime::StopStrings stops(job.stops);
   check_prompt_cache(job.prompt_cache);
   const Loading loading = loading_with(job.threads);
-  const RunningModel model = load_model(job.model, job.precision, loading);
+  const RunningModel model = load_model(job.model, job.precision, loading, job.weight_cache);
   const RunningDraft draft = load_draft(job.draft, job.precision, loading);
   if (draft) check_draft(draft.model, model);
   const bool is_drafted = draft && !is_same(draft.model, model);

@@ -20,6 +20,7 @@ struct PromptJob {
   SamplingChoice sampling;         // temperature 0 unless given
   std::vector<std::string> stops;  // texts that end it; nothing of them is shown or kept
   Path prompt_cache;               // what was computed of a prompt: read where the file is there, and written; "": none
+  Path weight_cache;               // of the model: runtime/weight_cache.h; "": none
   runtime::Precision precision;
   DraftChoice draft;
   bool reports_draft = false;  // measures what it was worth

@@ -1,6 +1,7 @@
 #include "jobs/running_model.h"
 
 #include <algorithm>
+#include <future>
 #include <set>
 
 #include "core/common/error.h"
@@ -8,6 +9,7 @@
 #include "core/common/thread_pool.h"
 #include "kernels/cpu_features.h"
 #include "quant/fingerprint.h"
+#include "runtime/weight_cache.h"
 
 namespace crumb::jobs {
 
@@ -21,16 +23,36 @@ void require_names_apart(const std::vector<NamedModel>& models) {
     CRUMB_CHECK(names.insert(model.name).second, "two models are called \"{}\"; name them: NAME=PATH", model.name);
 }
 
-RunningModel load_model(const Path& path, const runtime::Precision& precision, const Loading& loading) {
+namespace {
+
+/// Tells the weights of a model, and how they are read, from those of another.
+std::string weights_identity(const Path& path) {
+  return fmt::format("{} {} {}", quant::weights_fingerprint(path), quant::weights_times(path),
+                     quant::config_fingerprint(path));
+}
+
+}  // namespace
+
+RunningModel load_model(const Path& path, const runtime::Precision& precision, const Loading& loading,
+                        const Path& weight_cache) {
   const Stopwatch watch;
+  runtime::WeightStores stores{loading.pool};
+  if (!weight_cache.empty()) {
+    require_apart(weight_cache, {path});
+    CRUMB_CHECK(is_there(path), "{}: no such file or folder", path.string());
+    stores.cache = std::make_shared<runtime::WeightCache>(weight_cache, weights_identity(path));
+  }
   RunningModel model;
-  model.checkpoint = quant::open_checkpoint(path, *loading.executor);
-  model.tokenizer = model.checkpoint->load_tokenizer();
-  quant::check_vocabulary(*model.checkpoint, *model.tokenizer);
+  model.checkpoint =
+      quant::open_checkpoint(path, *loading.executor, stores.cache == nullptr ? nullptr : stores.cache->formats());
+  auto tokenizer = std::async(std::launch::async, [&] { return model.checkpoint->load_tokenizer(); });
   model.precision = precision;
   model.precision.activations = runtime::resolved(precision.activations, *model.checkpoint);
-  model.decoder = runtime::load_decoder(*model.checkpoint, loading.executor, model.precision, loading.pool);
+  model.decoder = runtime::load_decoder(*model.checkpoint, loading.executor, model.precision, stores);
+  model.tokenizer = tokenizer.get();
+  quant::check_vocabulary(*model.checkpoint, *model.tokenizer);
   model.load_seconds = watch.seconds();
+  if (stores.cache != nullptr) stores.cache->save(*model.checkpoint, *loading.executor);
   return model;
 }
 
@@ -50,8 +72,7 @@ std::vector<tokenizer::TokenId> document_ends(const RunningModel& model) {
 
 std::string cache_identity(const RunningModel& model) {
   const Path& path = model.checkpoint->path();
-  return fmt::format("{} {} {} {} {}", quant::weights_fingerprint(path), quant::weights_times(path),
-                     quant::config_fingerprint(path), runtime::to_text(model.precision),
+  return fmt::format("{} {} {}", weights_identity(path), runtime::to_text(model.precision),
                      kernels::isa_name(kernels::best_isa()));
 }
 

@@ -52,8 +52,9 @@ struct RunningModel {
   std::vector<std::string> held() const;
 };
 
-/// UserError: no such model, a tokenizer that does not fit it.
-RunningModel load_model(const Path& path, const runtime::Precision& precision, const Loading& loading);
+/// UserError: no such model, a tokenizer that does not fit it. `weight_cache`: runtime/weight_cache.h, "" for none.
+RunningModel load_model(const Path& path, const runtime::Precision& precision, const Loading& loading,
+                        const Path& weight_cache = {});
 
 /// What ends a document: every end token of the tokenizer, and BOS, with which some models separate documents.
 std::vector<tokenizer::TokenId> document_ends(const RunningModel& model);

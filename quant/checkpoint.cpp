@@ -72,10 +72,10 @@ int64_t Checkpoint::stored_bytes() const {
   return bytes;
 }
 
-std::unique_ptr<Checkpoint> open_checkpoint(const Path& path, Executor& executor) {
+std::unique_ptr<Checkpoint> open_checkpoint(const Path& path, Executor& executor, const KnownFormats* known) {
   CRUMB_CHECK(is_there(path), "{}: no such file or folder", path.string());
   if (is_folder(path)) return open_folder_checkpoint(path);
-  if (has_gguf_magic(path)) return open_gguf_checkpoint(path, arch::tensor_table, executor);
+  if (has_gguf_magic(path)) return open_gguf_checkpoint(path, arch::tensor_table, executor, known);
   CRUMB_CHECK(path.extension() != ".safetensors", "{}: give the folder that holds it and config.json", path.string());
   user_error("{}: neither a GGUF file nor a folder with config.json and *.safetensors", path.string());
 }

@@ -73,9 +73,14 @@ class Checkpoint {
   mutable std::unordered_map<std::string, size_t> index_by_name_;
 };
 
+/// Formats of the linears of a GGUF that are codes, by name: what opening it found.
+using KnownFormats = std::map<std::string, QuantFormat>;
+
 /// UserError: missing, not a model, unknown architecture, tensors that do not fit the configuration.
-/// `executor`: looks through quantized tensors of a GGUF, all of which are read to tell whether they are codes.
-std::unique_ptr<Checkpoint> open_checkpoint(const Path& path, Executor& executor = serial_executor());
+/// `executor`: looks through quantized tensors of a GGUF, all of which are read to tell whether they are codes; with
+/// `known`, of the same file, they are not.
+std::unique_ptr<Checkpoint> open_checkpoint(const Path& path, Executor& executor = serial_executor(),
+                                            const KnownFormats* known = nullptr);
 
 /// Copies the files that travel with a model from one folder to another. RunError when one cannot be copied.
 void copy_companions(const Path& from, const Path& to);

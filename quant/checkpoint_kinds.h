@@ -18,7 +18,8 @@ using TableMaker = std::function<std::vector<arch::TensorDesc>(const arch::Decod
 /// An HF folder with plain or with crumb's quantized weights.
 std::unique_ptr<Checkpoint> open_folder_checkpoint(const Path& path, TableMaker make_table = arch::tensor_table);
 std::unique_ptr<Checkpoint> open_gguf_checkpoint(const Path& path, const TableMaker& make_table = arch::tensor_table,
-                                                 Executor& executor = serial_executor());
+                                                 Executor& executor = serial_executor(),
+                                                 const KnownFormats* known = nullptr);
 
 /// Which stored tensors, and which parts of each, are tensors of the model: what is left over means that the model
 /// computes something else than the configuration says.

@@ -14,7 +14,7 @@ namespace {
 
 class GgufCheckpoint : public Checkpoint {
  public:
-  GgufCheckpoint(const Path& path, const TableMaker& make_table, Executor& executor)
+  GgufCheckpoint(const Path& path, const TableMaker& make_table, Executor& executor, const KnownFormats* known)
       : reader_(path), spec_(arch::spec_from_gguf(reader_)) {
     UsedParts used;
     for (const auto& desc : make_table(spec_)) {
@@ -27,7 +27,7 @@ class GgufCheckpoint : public Checkpoint {
                   tensor.name, arch::gguf_architecture_name(spec_.architecture));
       used.check_whole(path, tensor.name, tensor.rows() * tensor.cols());
     }
-    find_formats(executor);
+    known == nullptr ? find_formats(executor) : set_formats(*known);
   }
 
   CheckpointKind kind() const override { return CheckpointKind::gguf; }
@@ -118,6 +118,13 @@ class GgufCheckpoint : public Checkpoint {
     return stored;
   }
 
+  void set_formats(const KnownFormats& known) {
+    for (auto& tensor : tensors_) {
+      const auto found = known.find(tensor.desc.hf_name);
+      if (found != known.end()) tensor.format = found->second;
+    }
+  }
+
   /// Of linears, the largest first.
   void find_formats(Executor& executor) {
     std::vector<StoredTensor*> linears;
@@ -170,8 +177,9 @@ class GgufCheckpoint : public Checkpoint {
 
 }  // namespace
 
-std::unique_ptr<Checkpoint> open_gguf_checkpoint(const Path& path, const TableMaker& make_table, Executor& executor) {
-  return std::make_unique<GgufCheckpoint>(path, make_table, executor);
+std::unique_ptr<Checkpoint> open_gguf_checkpoint(const Path& path, const TableMaker& make_table, Executor& executor,
+                                                 const KnownFormats* known) {
+  return std::make_unique<GgufCheckpoint>(path, make_table, executor, known);
 }
 
 }  // namespace crumb::quant

@@ -58,10 +58,10 @@ std::vector<std::vector<Slice>> cut_into_passes(std::span<const SequenceInput> i
 class FloatDecoder : public Decoder {
  public:
   FloatDecoder(const quant::Checkpoint& checkpoint, std::shared_ptr<Executor> executor, const LinearMaker& make_linear,
-               CacheType cache, WeightPool* pool)
+               CacheType cache, const WeightStores& stores)
       : spec_(checkpoint.spec()), executor_(std::move(executor)), cache_(cache) {
-    if (pool != nullptr) pool->begin_model();
-    const Loader loader{checkpoint, make_linear, pool, *executor_};
+    if (stores.pool != nullptr) stores.pool->begin_model();
+    const Loader loader{checkpoint, make_linear, stores, *executor_};
     for (int i = 0; i < static_cast<int>(spec_.num_layers()); ++i) layers_.push_back(load_layer(loader, i));
     final_norm_ = loader.floats(checkpoint.tensor({Slot::final_norm}));
     embedding_ = loader.make(-1, {Slot::embedding});
@@ -98,11 +98,11 @@ class FloatDecoder : public Decoder {
   struct Loader {
     const quant::Checkpoint& checkpoint;
     const LinearMaker& make_linear;
-    WeightPool* pool;
+    const WeightStores& stores;
     Executor& executor;
 
     Floats floats(const quant::StoredTensor& tensor) const {
-      return hold_in(pool, quant::read_all(checkpoint, tensor));
+      return hold_in(stores.pool.get(), quant::read_all(checkpoint, tensor));
     }
     std::unique_ptr<LinearGroup> make(int layer, std::initializer_list<Slot> slots) const {
       std::vector<LinearTensors> members;
@@ -110,7 +110,7 @@ class FloatDecoder : public Decoder {
         const auto bias = arch::bias_slot(slot);
         members.push_back({&checkpoint.tensor({slot, layer}), bias ? checkpoint.find({*bias, layer}) : nullptr});
       }
-      return make_linears(checkpoint, members, make_linear, pool, executor);
+      return make_linears(checkpoint, members, make_linear, stores, executor);
     }
   };
 
@@ -339,8 +339,8 @@ class FloatDecoder : public Decoder {
 }  // namespace
 
 std::unique_ptr<Decoder> load_decoder(const quant::Checkpoint& checkpoint, std::shared_ptr<Executor> executor,
-                                      const LinearMaker& make_linear, CacheType cache, WeightPool* pool) {
-  return std::make_unique<FloatDecoder>(checkpoint, std::move(executor), make_linear, cache, pool);
+                                      const LinearMaker& make_linear, CacheType cache, const WeightStores& stores) {
+  return std::make_unique<FloatDecoder>(checkpoint, std::move(executor), make_linear, cache, stores);
 }
 
 }  // namespace crumb::runtime

@@ -70,10 +70,9 @@ class Decoder {
 };
 
 /// UserError: vocabulary, shapes or values that do not fit. `make_linear`: asked for the groups of each layer, the
-/// embedding and the head (make_linears()). `cache`: of new_state(). `pool`: of what make_linear does not make, null
-/// for none.
+/// embedding and the head (make_linears()). `cache`: of new_state(). `stores`: of what make_linear does not make.
 std::unique_ptr<Decoder> load_decoder(const quant::Checkpoint& checkpoint, std::shared_ptr<Executor> executor,
                                       const LinearMaker& make_linear = nullptr, CacheType cache = CacheType::f32,
-                                      WeightPool* pool = nullptr);
+                                      const WeightStores& stores = {});
 
 }  // namespace crumb::runtime

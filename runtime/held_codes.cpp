@@ -222,12 +222,21 @@ bool HeldCodes::set_group(int64_t row, int64_t group, float scale, int32_t zero_
   return zero == zeros_[at];
 }
 
-std::unique_ptr<HeldCodes> hold_codes(const quant::Checkpoint& checkpoint, const LinearTensors& tensors,
-                                      Executor& executor) {
+WeightParts HeldCodes::parts() { return {bytes_in(codes_), bytes_in(scales_), bytes_in(zeros_), bytes_in(minima_)}; }
+
+std::shared_ptr<const HeldCodes> hold_codes(const quant::Checkpoint& checkpoint, const LinearTensors& tensors,
+                                            Executor& executor, WeightCache* cache) {
   constexpr int64_t kRows = 4 * kCodePanelRows;  // read at once
   const auto& weight = *tensors.weight;
+  const std::string& name = weight.desc.hf_name;
+  const bool is_cached = cache != nullptr && cache->is_read();
+  if (is_cached && cache->type_of(name) != formats::DType::u8) return nullptr;
   auto bias = tensors.bias == nullptr ? std::vector<float>() : quant::read_all(checkpoint, *tensors.bias);
-  auto held = std::make_unique<HeldCodes>(held_form(weight).value(), std::move(bias));
+  auto held = std::make_shared<HeldCodes>(held_form(weight).value(), std::move(bias));
+  if (is_cached) {
+    cache->read(name, held->parts(), executor);
+    return held;
+  }
   std::optional<BlockReader> blocks;
   if (!weight.format) blocks.emplace(checkpoint, weight);
   const int64_t rows = weight.desc.rows();
@@ -242,7 +251,12 @@ std::unique_ptr<HeldCodes> hold_codes(const quant::Checkpoint& checkpoint, const
     }
   });
   checkpoint.release_rows(weight, 0, rows);
-  return fits ? std::move(held) : nullptr;
+  if (!fits) return nullptr;
+  if (cache != nullptr) {
+    const auto parts = held->parts();
+    cache->keep(name, formats::DType::u8, {parts.begin(), parts.end()}, held);
+  }
+  return held;
 }
 
 std::vector<std::string> describe_held(const quant::Checkpoint& checkpoint) {

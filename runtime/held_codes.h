@@ -13,6 +13,7 @@
 #include "kernels/code_matmul.h"
 #include "quant/checkpoint.h"
 #include "runtime/linear.h"
+#include "runtime/weight_cache.h"
 #include "runtime/weight_pool.h"
 
 namespace crumb::runtime {
@@ -65,6 +66,8 @@ class HeldCodes {
   kernels::CodeProduct product(float* y) const { return {matrix_, bias_.empty() ? nullptr : bias_.data(), y}; }
   int64_t cols() const { return matrix_.cols; }
   int64_t group_cols() const { return matrix_.group_cols; }
+  /// What is held, but for the bias: codes, scales, zero points and minima.
+  WeightParts parts();
   /// Form, codes, scales, zero points, minima and bias.
   friend bool same_bits(const HeldCodes& a, const HeldCodes& b);
   friend int64_t bytes_of(const HeldCodes& codes) { return codes.bytes(); }
@@ -80,10 +83,10 @@ class HeldCodes {
   kernels::CodeMatrix matrix_;
 };
 
-/// Reads a matrix that has a held_form() on the executor's threads; null if its zero points are beyond the kernels.
-/// UserError naming the tensor if a weight is not finite.
-std::unique_ptr<HeldCodes> hold_codes(const quant::Checkpoint& checkpoint, const LinearTensors& tensors,
-                                      Executor& executor);
+/// Reads a matrix that has a held_form() on the executor's threads, or takes it from a cache; null if its zero points
+/// are beyond the kernels. UserError naming the tensor if a weight is not finite.
+std::shared_ptr<const HeldCodes> hold_codes(const quant::Checkpoint& checkpoint, const LinearTensors& tensors,
+                                            Executor& executor, WeightCache* cache = nullptr);
 
 /// For people, a line a type of the quantized matrices that a decoder multiplies with: as which codes they are held and
 /// in how many bytes, or why they are floats.

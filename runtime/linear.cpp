@@ -12,14 +12,38 @@
 namespace crumb::runtime {
 namespace {
 
+template <class T>
+using Shared = std::shared_ptr<const LargeVector<T>>;
+using SharedFloats = std::variant<Shared<float>, Shared<kernels::Bf16>, Shared<Half>>;
+
+SharedFloats share(HeldFloats packed, WeightPool* pool) {
+  return std::visit([&](auto& values) -> SharedFloats { return hold_in(pool, std::move(values)); }, packed);
+}
+
+/// From the cache, or read and remembered for it.
+SharedFloats hold_floats(const quant::Checkpoint& checkpoint, const quant::StoredTensor& weight,
+                         const WeightStores& stores, Executor& executor) {
+  const std::string& name = weight.desc.hf_name;
+  WeightCache* const cache = stores.cache.get();
+  if (cache != nullptr && cache->is_read()) {
+    HeldFloats held = room_for(cache->type_of(name), weight.desc.rows(), weight.desc.cols());
+    cache->read(name, {std::visit([](auto& values) { return bytes_in(values); }, held)}, executor);
+    return share(std::move(held), stores.pool.get());
+  }
+  HeldFloats held = read_packed(checkpoint, weight, executor);
+  const auto type = type_of(held);
+  auto shared = share(std::move(held), stores.pool.get());
+  const auto keep = [&](const auto& owner) { cache->keep(name, type, {bytes_in(*owner)}, owner); };
+  if (cache != nullptr) std::visit(keep, shared);
+  return shared;
+}
+
 /// The weights packed, in 16 bits where that is what they are.
 class DenseLinear : public LinearGroup {
  public:
-  DenseLinear(HeldFloats packed, int64_t rows, int64_t cols, std::vector<float> bias, WeightPool* pool,
-              DenseInputs inputs)
-      : bias_(std::move(bias)), rows_(rows), cols_(cols), inputs_(inputs) {
+  DenseLinear(SharedFloats packed, int64_t rows, int64_t cols, std::vector<float> bias, DenseInputs inputs)
+      : packed_(std::move(packed)), bias_(std::move(bias)), rows_(rows), cols_(cols), inputs_(inputs) {
     CRUMB_ASSERT(bias_.empty() || static_cast<int64_t>(bias_.size()) == rows_);
-    std::visit([&](auto& values) { packed_ = hold_in(pool, std::move(values)); }, packed);
   }
 
   void forward(const float* x, int64_t tokens, std::span<float* const> outputs, Executor& executor) const override {
@@ -45,10 +69,7 @@ class DenseLinear : public LinearGroup {
   }
 
  private:
-  template <class T>
-  using Shared = std::shared_ptr<const LargeVector<T>>;
-
-  std::variant<Shared<float>, Shared<kernels::Bf16>, Shared<Half>> packed_;
+  SharedFloats packed_;
   std::vector<float> bias_;
   int64_t rows_, cols_;
   DenseInputs inputs_;
@@ -107,37 +128,37 @@ std::unique_ptr<LinearGroup> join(std::span<const LinearTensors> members, const 
 
 // Dense members are not stacked into one matrix: that takes the same time, to a few hundredths.
 std::unique_ptr<LinearGroup> make_products(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members,
-                                           const LinearMaker& maker, WeightPool* pool, Executor& executor) {
+                                           const LinearMaker& maker, const WeightStores& stores, Executor& executor) {
   if (auto group = maker ? maker(checkpoint, members) : nullptr) return group;
-  if (members.size() == 1) return read_dense_linear(checkpoint, members.front(), pool, executor);
-  return join(members, [&](auto one) { return make_products(checkpoint, one, maker, pool, executor); });
+  if (members.size() == 1) return read_dense_linear(checkpoint, members.front(), stores, executor);
+  return join(members, [&](auto one) { return make_products(checkpoint, one, maker, stores, executor); });
 }
 
 }  // namespace
 
-std::unique_ptr<LinearGroup> make_dense_linear(DenseWeights weights, WeightPool* pool) {
+std::unique_ptr<LinearGroup> make_dense_linear(DenseWeights weights) {
   const auto& [weight, rows, cols, bias] = weights;
   CRUMB_ASSERT(static_cast<int64_t>(weight.size()) == rows * cols);
-  return std::make_unique<DenseLinear>(pack(weight, rows, cols), rows, cols, bias, pool, DenseInputs::floats);
+  return std::make_unique<DenseLinear>(share(pack(weight, rows, cols), nullptr), rows, cols, bias, DenseInputs::floats);
 }
 
 std::unique_ptr<LinearGroup> read_dense_linear(const quant::Checkpoint& checkpoint, const LinearTensors& tensors,
-                                               WeightPool* pool, Executor& executor, DenseInputs inputs) {
+                                               const WeightStores& stores, Executor& executor, DenseInputs inputs) {
   const auto& weight = *tensors.weight;
   auto bias = tensors.bias == nullptr ? std::vector<float>() : quant::read_all(checkpoint, *tensors.bias);
-  return std::make_unique<DenseLinear>(read_packed(checkpoint, weight, executor), weight.desc.rows(),
-                                       weight.desc.cols(), std::move(bias), pool, inputs);
+  return std::make_unique<DenseLinear>(hold_floats(checkpoint, weight, stores, executor), weight.desc.rows(),
+                                       weight.desc.cols(), std::move(bias), inputs);
 }
 
 std::unique_ptr<LinearGroup> make_linears(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members,
-                                          const LinearMaker& maker, WeightPool* pool, Executor& executor) {
+                                          const LinearMaker& maker, const WeightStores& stores, Executor& executor) {
   const auto rounds = [](const LinearTensors& member) { return member.weight->format.has_value(); };
   const auto activations = quant::activations_of(checkpoint);
   if (!activations || std::ranges::none_of(members, rounds))
-    return make_products(checkpoint, members, maker, pool, executor);
+    return make_products(checkpoint, members, maker, stores, executor);
   if (!std::ranges::all_of(members, rounds))
-    return join(members, [&](auto one) { return make_linears(checkpoint, one, maker, pool, executor); });
-  return std::make_unique<RoundedInputs>(make_products(checkpoint, members, maker, pool, executor), *activations,
+    return join(members, [&](auto one) { return make_linears(checkpoint, one, maker, stores, executor); });
+  return std::make_unique<RoundedInputs>(make_products(checkpoint, members, maker, stores, executor), *activations,
                                          members.front().weight->desc.cols());
 }
 

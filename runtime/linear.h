@@ -10,7 +10,7 @@
 
 #include "core/common/executor.h"
 #include "quant/checkpoint.h"
-#include "runtime/weight_pool.h"
+#include "runtime/weight_cache.h"
 
 namespace crumb::runtime {
 
@@ -50,9 +50,9 @@ using LinearMaker = std::function<std::unique_ptr<LinearGroup>(const quant::Chec
 
 /// By `maker` (or null) together, else each alone by it, else as dense floats: members may be of different types.
 /// Quantized members of a model with quantized activations (quant/activations.h) read their input rounded; what a maker
-/// gives is given it so. `pool`: of dense floats; null for none. `executor`: reads them.
+/// gives is given it so. `stores`: of dense floats. `executor`: reads them.
 std::unique_ptr<LinearGroup> make_linears(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members,
-                                          const LinearMaker& maker = nullptr, WeightPool* pool = nullptr,
+                                          const LinearMaker& maker = nullptr, const WeightStores& stores = {},
                                           Executor& executor = serial_executor());
 
 /// Float weights [rows, cols] (kernels/matmul.h) and a bias [rows] or none. Held in bfloat16 where they are that, in
@@ -62,12 +62,12 @@ struct DenseWeights {
   int64_t rows = 0, cols = 0;
   std::vector<float> bias = {};
 };
-std::unique_ptr<LinearGroup> make_dense_linear(DenseWeights weights, WeightPool* pool = nullptr);
+std::unique_ptr<LinearGroup> make_dense_linear(DenseWeights weights);
 /// What dense linears do to their inputs: nothing, or round them to bfloat16 where the weights are that.
 enum class DenseInputs { floats, bf16 };
 /// The same from a checkpoint.
 std::unique_ptr<LinearGroup> read_dense_linear(const quant::Checkpoint& checkpoint, const LinearTensors& tensors,
-                                               WeightPool* pool, Executor& executor,
+                                               const WeightStores& stores, Executor& executor,
                                                DenseInputs inputs = DenseInputs::floats);
 
 }  // namespace crumb::runtime

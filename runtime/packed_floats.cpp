@@ -14,6 +14,7 @@
 namespace crumb::runtime {
 namespace {
 
+using formats::DType;
 using kernels::Bf16;
 
 constexpr int64_t kChunkFloats = 1 << 16;  // read at once: they stay in the cache until they are packed
@@ -74,7 +75,7 @@ bool are_f16(std::span<const float> weights) {
 
 /// By the names of safetensors and of GGUF; what is computed from such a checkpoint may hold other numbers.
 bool is_f16(const quant::StoredTensor& tensor) {
-  return tensor.dtype == formats::dtype_name(formats::DType::f16) ||
+  return tensor.dtype == formats::dtype_name(DType::f16) ||
          tensor.dtype == formats::type_name(formats::TensorType::f16);
 }
 
@@ -102,6 +103,20 @@ bool pack_chunks(const quant::Checkpoint& checkpoint, const quant::StoredTensor&
 }
 
 }  // namespace
+
+DType type_of(const HeldFloats& floats) {
+  return std::visit(
+      []<class T>(const LargeVector<T>&) {
+        return std::is_same_v<T, float> ? DType::f32 : std::is_same_v<T, Bf16> ? DType::bf16 : DType::f16;
+      },
+      floats);
+}
+
+HeldFloats room_for(DType type, int64_t rows, int64_t cols) {
+  if (type == DType::bf16) return room_for_packed<Bf16>(rows, cols);
+  if (type == DType::f16) return room_for_packed<Half>(rows, cols);
+  return room_for_packed<float>(rows, cols);
+}
 
 HeldFloats read_packed(const quant::Checkpoint& checkpoint, const quant::StoredTensor& tensor, Executor& executor) {
   const int64_t rows = tensor.desc.rows(), cols = tensor.desc.cols();

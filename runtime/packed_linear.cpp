@@ -191,8 +191,7 @@ Activations resolved(Activations activations, const quant::Checkpoint& checkpoin
   return is_held && (!own || *own == kInt8) ? Activations::int8 : Activations::floats;
 }
 
-LinearMaker packed_linears(Activations activations, std::shared_ptr<Executor> executor,
-                           std::shared_ptr<WeightPool> pool) {
+LinearMaker packed_linears(Activations activations, std::shared_ptr<Executor> executor, WeightStores stores) {
   CRUMB_ASSERT(activations != Activations::automatic);
   const auto make = [=](const quant::Checkpoint& checkpoint,
                         std::span<const LinearTensors> members) -> std::unique_ptr<LinearGroup> {
@@ -200,7 +199,7 @@ LinearMaker packed_linears(Activations activations, std::shared_ptr<Executor> ex
     const auto held = held_members(members);
     if (held.empty()) {
       if (members.size() > 1 || !rounds_floats(checkpoint, *members.front().weight, activations)) return nullptr;
-      return read_dense_linear(checkpoint, members.front(), pool.get(), *executor, DenseInputs::bf16);
+      return read_dense_linear(checkpoint, members.front(), stores, *executor, DenseInputs::bf16);
     }
     int64_t scale_cols = 0;
     if (activations == Activations::int8) {
@@ -209,9 +208,9 @@ LinearMaker packed_linears(Activations activations, std::shared_ptr<Executor> ex
     }
     std::vector<std::shared_ptr<const HeldCodes>> packed;
     for (const auto& member : members) {
-      std::shared_ptr<const HeldCodes> codes = hold_codes(checkpoint, member, *executor);
+      auto codes = hold_codes(checkpoint, member, *executor, stores.cache.get());
       if (codes == nullptr) return nullptr;
-      packed.push_back(pool == nullptr ? codes : pool->hold(codes));
+      packed.push_back(stores.pool == nullptr ? codes : stores.pool->hold(codes));
     }
     return std::make_unique<PackedLinears>(std::move(packed), activations, scale_cols);
   };

@@ -31,8 +31,7 @@ Activations resolved(Activations activations, const quant::Checkpoint& checkpoin
 /// grids with equal steps in groups of multiples of 16 columns (or rows); others are left to the dense floats. With
 /// `int8`, members in groups of different sizes are not taken together. Orders codes anew on the executor's threads. A
 /// model that rounds activations of its quantized linears itself goes on to do so; with `int8`, UserError unless that
-/// is int8. `activations` is resolved(). `pool`: for the codes, null for none.
-LinearMaker packed_linears(Activations activations, std::shared_ptr<Executor> executor,
-                           std::shared_ptr<WeightPool> pool = nullptr);
+/// is int8. `activations` is resolved(). `stores`: of the codes.
+LinearMaker packed_linears(Activations activations, std::shared_ptr<Executor> executor, WeightStores stores = {});
 
 }  // namespace crumb::runtime

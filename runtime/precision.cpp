@@ -45,10 +45,10 @@ std::string to_text(const Precision& precision) {
 }
 
 std::unique_ptr<Decoder> load_decoder(const quant::Checkpoint& checkpoint, const std::shared_ptr<Executor>& executor,
-                                      const Precision& precision, const std::shared_ptr<WeightPool>& pool) {
+                                      const Precision& precision, const WeightStores& stores) {
   const auto activations = resolved(precision.activations, checkpoint);
-  return load_decoder(checkpoint, executor, packed_linears(activations, executor, pool), precision.cache_type,
-                      pool.get());
+  return load_decoder(checkpoint, executor, packed_linears(activations, executor, stores), precision.cache_type,
+                      stores);
 }
 
 }  // namespace crumb::runtime

@@ -24,8 +24,8 @@ std::string_view name_of(CacheType type);
 /// is exact.
 std::string to_text(const Precision& precision);
 
-/// With packed linears. `pool`: shares weights with the other models that were loaded with it.
+/// With packed linears.
 std::unique_ptr<Decoder> load_decoder(const quant::Checkpoint& checkpoint, const std::shared_ptr<Executor>& executor,
-                                      const Precision& precision, const std::shared_ptr<WeightPool>& pool = nullptr);
+                                      const Precision& precision, const WeightStores& stores = {});
 
 }  // namespace crumb::runtime

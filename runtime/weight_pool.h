@@ -5,6 +5,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <span>
 #include <typeindex>
 #include <utility>
 #include <vector>
@@ -53,6 +54,16 @@ class WeightPool {
   int model_ = 0;
   int64_t shared_bytes_ = 0;
 };
+
+/// Of a vector of numbers.
+template <class T, class A>
+std::span<uint8_t> bytes_in(std::vector<T, A>& values) {
+  return {reinterpret_cast<uint8_t*>(values.data()), values.size() * sizeof(T)};
+}
+template <class T, class A>
+std::span<const uint8_t> bytes_in(const std::vector<T, A>& values) {
+  return {reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(T)};
+}
 
 /// Through a pool, or null for none.
 template <class T>

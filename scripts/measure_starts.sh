@@ -8,7 +8,7 @@
 #   gptq, heads-gptq, rotated-gptq                            64k tokens looked at once before; heads: R2, rotated: R1 and R2
 #   blockwise, heads-blockwise, rotated-blockwise             32k tokens, three times
 # TOKENS 0: the start itself. Finished parts of OUT are not made again; rows may be made by several processes at once.
-# Environment: CRUMB (the program), CONFIGS, SEPARATOR, BATCH (tokens a step, 512), LENGTH (512), WINDOWS (10), DEVICE (auto), THREADS, QUICK=1
+# Environment: CRUMB (the program), CONFIGS, CALIBRATION (tokens looked at, instead of those above), SEPARATOR, BATCH (tokens a step, 512), LENGTH (512), WINDOWS (10), DEVICE (auto), THREADS, QUICK=1
 # (tokens looked at divided by 32: to see whether everything runs), STAGE: make (no judging), judge (what has been made), or both (default).
 set -euo pipefail
 model=$1 out=$2 train=$3 text_a=$4 text_b=$5
@@ -31,7 +31,7 @@ start_of() {  # START: makes OUT/START
   local method=${1##*-} tokens=64
   [ "$method" = gptq ] || tokens=32
   [ -d "$out/$1" ] || "$crumb" "${threads[@]}" quantize "$model" --method "$method" -o "$out/$1" masters=true "${rotation[@]}" \
-    "calibration.text=[$train]" "calibration.separator=\"$separator\"" "calibration.tokens=$((tokens * 1024 / share))" "calibration.sequence_length=512" \
+    "calibration.text=[$train]" "calibration.separator=\"$separator\"" "calibration.tokens=${CALIBRATION:-$((tokens * 1024 / share))}" "calibration.sequence_length=512" \
     > "$out/$1.txt" 2> "$out/$1.log" || { tail -n 1 "$out/$1.log" >&2; return 1; }
 }
 

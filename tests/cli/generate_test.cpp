@@ -262,6 +262,30 @@ TEST_F(GenerateVerb, APromptCacheSavesThePromptAndChangesNothing) {
   EXPECT_EQ(nowhere.out, "") << "said before anything is computed";
 }
 
+TEST_F(GenerateVerb, AWeightCacheIsOfTheModelAsItIs) {
+  testing::fs::copy(model_, dir_ / "model", testing::fs::copy_options::recursive);
+  const Path weights = dir_ / "model" / "model.safetensors";
+  const std::string run = "generate " + (dir_ / "model").string() + " --prompt 'The' --max-tokens 8 --weight-cache " +
+                          (dir_ / "weights").string();
+  const auto first = run_crumb(run);
+  ASSERT_EQ(first.exit_code, 0) << first.err;
+  const auto cached = read_file(dir_ / "weights");
+  const auto again = run_crumb(run);
+  EXPECT_EQ(again.out, first.out);
+  EXPECT_THAT(again.err, ::testing::Not(HasSubstr("warning")));
+  EXPECT_EQ(read_file(dir_ / "weights"), cached);
+  testing::write_file(weights, read_file(weights));
+  testing::fs::last_write_time(weights, testing::fs::last_write_time(weights) + std::chrono::seconds(1));
+  const auto written = run_crumb(run);
+  EXPECT_EQ(written.out, first.out);
+  EXPECT_THAT(written.err, HasSubstr("weights: weights of another model, of a file that has changed since"));
+  EXPECT_NE(read_file(dir_ / "weights"), cached);
+  EXPECT_THAT(run_crumb(run).err, ::testing::Not(HasSubstr("warning")));
+  const auto own = run_crumb("generate " + (dir_ / "model").string() + " --prompt 'The' --weight-cache " +
+                             (dir_ / "model").string());
+  EXPECT_EQ(own.exit_code, 2) << "not the model itself";
+}
+
 TEST_F(GenerateVerb, TellsWhatItTookWhenAsked) {
   const auto r = run_crumb("generate " + model_.string() + " --prompt 'The' --max-tokens 4 --verbose");
   EXPECT_THAT(r.err, ::testing::ContainsRegex(

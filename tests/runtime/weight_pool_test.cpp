@@ -16,7 +16,7 @@ const std::vector<TokenId> kIds = {1, 7, 3, 30, 12, 5, 9};
 
 std::unique_ptr<Decoder> load(const Path& path, const std::shared_ptr<WeightPool>& pool,
                               const Precision& precision = {}) {
-  return load_decoder(*quant::open_checkpoint(path), two_threads(), precision, pool);
+  return load_decoder(*quant::open_checkpoint(path), two_threads(), precision, {pool});
 }
 
 TEST(WeightPool, HoldsOnceWhatHasTheSameBits) {
