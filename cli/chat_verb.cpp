@@ -103,6 +103,8 @@ class Conversation {
       chat_.save(path, globals_.force);
       return log_info("{}: {} messages", path, chat_.messages().size());
     }
+    CRUMB_CHECK(command != "/model" && command != "/save", "{} needs {} behind it", command,
+                command == "/model" ? "the name of a model" : "a file");
     user_error("\"{}\" is no command; those are /reset, /model NAME, /save FILE, /help",
                command.substr(0, command.find(' ')));
   }
@@ -190,9 +192,9 @@ Verb add_chat(CLI::App& program, const Globals& globals) {
   add_whole(*app, "--max-tokens", a->job.max_tokens, "tokens of an answer at most", {.least = 1});
   add_sampling(*app, a->job.sampling, "0: the likeliest token; default: 0.7");
   add_stops(*app, a->job.stops);
-  app->add_option("--prompt-cache", a->prompt_cache,
-                  "file that holds what was computed of a conversation: read at the start, written at the end");
-  app->add_option("--weight-cache", a->weight_cache, kWeightCacheHelp);
+  add_file(*app, "--prompt-cache", a->prompt_cache,
+           "file that holds what was computed of a conversation: read at the start, written at the end");
+  add_file(*app, "--weight-cache", a->weight_cache, kWeightCacheHelp);
   add_draft(*app, a->draft,
             "a faster model with the same vocabulary, or the name of one of the MODELs, that drafts "
             "tokens for the others to verify: the same answers, or samples of the same distribution, "

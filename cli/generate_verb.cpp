@@ -125,10 +125,10 @@ Verb add_generate(CLI::App& program, const Globals& globals) {
   add_whole(*app, "--max-tokens", a->max_tokens, "tokens to add to the prompt at most", {.least = 1})->needs(prompt);
   add_sampling(*app, a->sampling, "0: the likeliest token; default: 0 with --prompt, 1 with --corpus");
   add_stops(*app, a->stops)->needs(prompt);
-  app->add_option("--prompt-cache", a->prompt_cache,
-                  "file that holds what was computed of a prompt: read where it is there, and written")
+  add_file(*app, "--prompt-cache", a->prompt_cache,
+           "file that holds what was computed of a prompt: read where it is there, and written")
       ->needs(prompt);
-  app->add_option("--weight-cache", a->weight_cache, kWeightCacheHelp)->needs(prompt);
+  add_file(*app, "--weight-cache", a->weight_cache, kWeightCacheHelp)->needs(prompt);
   add_draft(*app, a->draft,
             "a faster model with the same vocabulary that drafts tokens for MODEL to verify: the same "
             "text, or samples of the same distribution, sooner")

@@ -5,9 +5,17 @@
 #include <vector>
 
 #include "cli/numbers.h"
+#include "core/common/error.h"
 #include "jobs/running_model.h"
 
 namespace crumb::cli {
+
+/// Options that name a file; "" is a mistake, and not the same as none.
+inline CLI::Option* add_file(CLI::App& app, const std::string& name, std::string& file, const std::string& help) {
+  return app.add_option(name, file, help)->each([name](const std::string& given) {
+    CRUMB_CHECK(!given.empty(), "{}: name a file", name);
+  });
+}
 
 inline constexpr const char* kWeightCacheHelp =
     "file that holds the model's weights in the order kernels read them, for a quicker start: read where it is there "

@@ -143,7 +143,12 @@ PromptResult continue_prompt(const PromptJob& job, const std::function<void(cons
   if (out.prompt_tokens.empty()) out.prompt_tokens.push_back(start_token(model));
   const int64_t context = model.decoder->spec().context_length;
   CRUMB_CHECK(static_cast<int64_t>(out.prompt_tokens.size()) < context,
-              "--prompt: {} tokens, the model holds {}; give a shorter prompt", out.prompt_tokens.size(), context);
+              "--prompt: {} tokens, which leave no room for a new one in the model's {}; give a shorter prompt",
+              out.prompt_tokens.size(), context);
+  runtime::Session session(*model.decoder, is_drafted ? draft.draft.get() : nullptr);
+  const bool has_cache = !job.prompt_cache.empty();
+  const Stopwatch watch;
+  if (has_cache && is_there(job.prompt_cache)) session.load(job.prompt_cache, cache_identity(model));
 
   // The prompt goes through the decoder of the stream as well, so that what follows is printed as the middle of a text.
   tokenizer::StreamingDecoder stream(*model.tokenizer);
@@ -152,10 +157,6 @@ PromptResult continue_prompt(const PromptJob& job, const std::function<void(cons
     out.text += piece;
     show(piece);
   };
-  const Stopwatch watch;
-  runtime::Session session(*model.decoder, is_drafted ? draft.draft.get() : nullptr);
-  const bool has_cache = !job.prompt_cache.empty();
-  if (has_cache && is_there(job.prompt_cache)) session.load(job.prompt_cache, cache_identity(model));
   const bool is_cached = begins_with(session.seen(), out.prompt_tokens);
   auto result = session.go_on({out.prompt_tokens, job.max_tokens, text_ends(model), 0},
                               sampling_options(job.sampling, model, kPromptTemperature), [&](TokenId token) {

@@ -260,6 +260,9 @@ TEST_F(GenerateVerb, APromptCacheSavesThePromptAndChangesNothing) {
   const auto nowhere = generate("--prompt Once --prompt-cache " + (dir_ / "prompt.cache" / "a").string());
   EXPECT_EQ(nowhere.exit_code, 2);
   EXPECT_EQ(nowhere.out, "") << "said before anything is computed";
+  const auto unnamed = generate("--prompt Once --prompt-cache ''");
+  EXPECT_EQ(unnamed.exit_code, 2);
+  EXPECT_EQ(unnamed.err, "crumb: --prompt-cache: name a file\n");
 }
 
 TEST_F(GenerateVerb, AWeightCacheIsOfTheModelAsItIs) {
@@ -347,8 +350,9 @@ TEST_F(GenerateVerb, RefusesBadInputInOneLine) {
   for (int i = 0; i < 600; ++i) prompt += "cat ";
   const auto r = generate("--prompt '" + prompt + "'");
   EXPECT_EQ(r.exit_code, 2);
-  EXPECT_THAT(r.err,
-              ::testing::MatchesRegex("crumb: --prompt: [0-9]+ tokens, the model holds 512; give a shorter prompt\n"));
+  EXPECT_THAT(r.err, ::testing::MatchesRegex(
+                         "crumb: --prompt: [0-9]+ tokens, which leave no room for a new one in the model's 512; "
+                         "give a shorter prompt\n"));
   EXPECT_EQ(generate("--prompt a --corpus 4k").exit_code, 2);
   EXPECT_EQ(run_crumb("generate " + (dir_ / "none").string() + " --prompt a").exit_code, 2);
 }
