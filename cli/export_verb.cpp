@@ -95,7 +95,7 @@ Verb add_export(CLI::App& program, const Globals& globals) {
   app->add_option("--to", options->exporting.target, known_targets())->required();
   app->add_option("-o,--output", options->output, "the file (gguf-*) or folder (hf-*) to write")->required();
   app->add_option("--embedding-type", options->exporting.embedding_type,
-                  "q6_k, q8_0, bf16, f16, f32; default q6_k where rows fit, bf16 in bf16 targets");
+                  "q4_0, q6_k, q8_0, bf16, f16, f32; default q6_k where rows fit, bf16 in bf16 targets");
   app->add_option("--head-type", options->exporting.head_type,
                   "likewise, for a head of its own; with the same default");
   return {app, [options, &globals] { return run(*options, globals); }};

@@ -17,7 +17,7 @@ const std::vector<std::string>& target_names();
 
 struct ExportOptions {
   std::string target;
-  std::string embedding_type;  // "", q6_k, q8_0, bf16, f16, f32; empty: the target's default
+  std::string embedding_type;  // "", q4_0, q6_k, q8_0, bf16, f16, f32; empty: the target's default
   std::string head_type;       // likewise; a tied head follows the embedding
   bool force = false;
   int threads = 0;  // 0: one per processor

@@ -170,11 +170,11 @@ Choice choose_plain(const Target& target, const TensorDesc& desc, bool model_is_
 
 /// The type asked for an embedding or a head; `option` names it in messages.
 Choice choose_asked(const Target& target, const TensorDesc& desc, const std::string& name, std::string_view option) {
-  static constexpr std::array kAllowed = {TensorType::q6_k, TensorType::q8_0, TensorType::bf16, TensorType::f16,
-                                          TensorType::f32};
+  static constexpr std::array kAllowed = {TensorType::q4_0, TensorType::q6_k, TensorType::q8_0,
+                                          TensorType::bf16, TensorType::f16,  TensorType::f32};
   const auto type = formats::type_from_name(name);
   CRUMB_CHECK(type && std::ranges::count(kAllowed, *type) > 0,
-              "{}: unknown type \"{}\"; known: q6_k, q8_0, bf16, f16, f32", option, name);
+              "{}: unknown type \"{}\"; known: q4_0, q6_k, q8_0, bf16, f16, f32", option, name);
   CRUMB_CHECK(target.is_gguf() || *type == TensorType::bf16, "{}: {} holds bf16 only, not {}", option, target.name,
               name);
   const std::string reason = row_obstacle(*type, desc.cols());

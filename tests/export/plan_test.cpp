@@ -267,6 +267,9 @@ TEST(Plan, ChoosesEmbeddingAndHeadByTargetRowLengthAndWish) {
   EXPECT_EQ(type(plan(wide, kSeqRow, "gguf-q8_0"), head), TensorType::q6_k);
   EXPECT_EQ(type(plan(wide, kSeqRow, "gguf-bf16"), embedding), TensorType::bf16);
   EXPECT_EQ(type(plan(wide, kSeqRow, "hf-bf16"), head), TensorType::bf16);
+  const auto small = plan(wide, kSeqRow, "gguf-q2_k", "q4_0", "q4_0");
+  EXPECT_EQ(type(small, embedding), TensorType::q4_0);
+  EXPECT_EQ(type(small, head), TensorType::q4_0);
   const auto mixed = plan(wide, kSeqRow, "gguf-q2_k", "f32", "q8_0");
   EXPECT_EQ(type(mixed, embedding), TensorType::f32);
   EXPECT_EQ(type(mixed, head), TensorType::q8_0);
