@@ -71,11 +71,8 @@ const char* crumb_ptx_kernels(Handle* handle) {
 const char* crumb_ptx_coverage(Handle* handle, const char* kernel) {
   const int failed = guarded([&] {
     handle->answer.clear();
-    for (const auto& [line, text, executed] : handle->module.coverage(kernel)) {
-      std::string one = text;
-      for (char& c : one) c = c == '\n' ? ' ' : c;
-      handle->answer += std::to_string(line) + " " + std::to_string(executed) + " " + one + "\n";
-    }
+    for (const auto& [line, text, executed] : handle->module.coverage(kernel))
+      handle->answer += std::to_string(line) + " " + std::to_string(executed) + " " + text + "\n";
   });
   return failed != 0 ? nullptr : handle->answer.c_str();
 }

@@ -62,11 +62,11 @@ T finish(T x, const Instruction& i) {
 
 template <class D, class S>
 void convert(Warp& w, const Instruction& i) {
-  const auto* from = w.row<Slot<S>>(i.op[1]);
+  S in[kLanes];
+  for (int l = 0; l < kLanes; ++l)
+    in[l] = from_slot<S>(i.wide_source ? static_cast<Slot<S>>(w.row<uint64_t>(i.op[1])[l]) : w.row<Slot<S>>(i.op[1])[l]);
   if constexpr (std::is_floating_point_v<D>) {
-    S in[kLanes];
     D out[kLanes];
-    for (int l = 0; l < kLanes; ++l) in[l] = from_slot<S>(from[l]);
     {
       const RoundingScope scope(i.mode == kToIntegral ? Rounding::nearest : i.rounding);
       keep(in);
@@ -82,9 +82,9 @@ void convert(Warp& w, const Instruction& i) {
     Slot<D> out[kLanes];
     for (int l = 0; l < kLanes; ++l) {
       if constexpr (kIsSmall<D>)
-        out[l] = to_slot<D>(to_real<D>(from_slot<S>(from[l]), i));
+        out[l] = to_slot<D>(to_real<D>(in[l], i));
       else
-        out[l] = to_slot<D>(to_integer<D>(from_slot<S>(from[l]), i));
+        out[l] = to_slot<D>(to_integer<D>(in[l], i));
     }
     // A wider register is filled with the sign, or zeros.
     if (i.count <= static_cast<int>(sizeof(D))) {
@@ -162,7 +162,7 @@ void decode_convert(Decoder& d) {
   if (to == Type::bf16 && (from == Type::u64 || from == Type::s64)) d.refuse("64-bit integers to .bf16 are not known");
   d.i.op[0] = d.destination(d.operand(0), to, !is_real(to));
   d.i.count = static_cast<int>(d.register_bytes(d.operand(0)));
-  if (bytes_of(from) < 8 && d.is_wide(d.operand(1))) d.refuse("a 64-bit register as a narrower source is not known");
+  d.i.wide_source = d.is_wide(d.operand(1));
   d.i.op[1] = d.source(d.operand(1), from, !is_real(from));
   d.set(choose(to, Numbers{}, [&]<class D>() { return choose(from, Numbers{}, []<class S>() -> Handler { return &convert<D, S>; }); }));
 }

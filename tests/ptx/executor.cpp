@@ -68,7 +68,7 @@ std::vector<LineCount> Module::coverage(const std::string& kernel) const {
     if (k.code[pc].line == 0) continue;
     LineCount& line = lines[k.code[pc].line];
     line.line = k.code[pc].line;
-    line.text += (line.text.empty() ? "" : " ") + *k.code[pc].text;
+    line.text = *k.code[pc].text;
     line.executed += k.executed[pc];
   }
   std::vector<LineCount> out;

@@ -292,7 +292,8 @@ class Parser {
       statement.operands.push_back(operand());
       take_if(",");
     }
-    statement.text = text_.substr(begin, tokens_[at_ - 1].end - begin);
+    for (const char c : text_.substr(begin, tokens_[at_ - 1].end - begin))  // with single spaces
+      if (!std::isspace(static_cast<unsigned char>(c)) || statement.text.back() != ' ') statement.text += std::isspace(static_cast<unsigned char>(c)) ? ' ' : c;
     out.statements.push_back(std::move(statement));
   }
 

@@ -96,8 +96,7 @@ struct Instruction {
   Rounding rounding = Rounding::nearest;
   bool flush = false, saturate = false, relu = false, nan = false;
   bool uniform = false, conditional = false;
-  bool wide = false;         // the destination has 64 bits
-  bool wide_source = false;  // so has the source
+  bool wide_source = false;  // the source is a register of 64 bits
   bool negated = false;      // a predicate that is read
   Combine combine = Combine::none;
   int mode = 0;              // what else tells instructions of one handler apart
