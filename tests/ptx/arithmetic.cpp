@@ -111,14 +111,14 @@ void decode_mul(Decoder& d, bool adds) {
 float finish(float x, const Instruction& i) {
   if (i.flush) x = flush(x);
   if (i.saturate) x = x > 0 ? std::min(x, 1.0f) : 0.0f;  // NaN becomes 0
-  if (i.relu) x = x < 0 ? 0.0f : x;
+  if (i.relu) x = x <= 0 ? 0.0f : x;  // +0 for every zero
   return x != x ? std::bit_cast<float>(kNan32) : x;
 }
 double finish(double x, const Instruction& i) { return !i.saturate ? x : x > 0 ? std::min(x, 1.0) : 0.0; }
 template <class T>
 T finish(Exact x, const Instruction& i) {
   if (i.saturate) x.value = x.value > 0 ? std::min(x.value, 1.0) : 0.0;
-  if (i.relu && x.value < 0) x.value = 0;
+  if (i.relu && x.value <= 0) x.value = 0;
   return narrow<T>(x.value, i.rounding);
 }
 

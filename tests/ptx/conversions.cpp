@@ -41,7 +41,7 @@ D to_real(S x, const Instruction& i) {
     if constexpr (kIsSmall<D>) {
       double value = i.mode == kToIntegral ? round_to_integer(widen(x), i.rounding) : widen(x);
       if (i.saturate) value = value > 0 ? std::min(value, 1.0) : 0.0;
-      if (i.relu && value < 0) value = 0;
+      if (i.relu && value <= 0) value = 0;
       return narrow<D>(value, i.rounding);
     } else if constexpr (std::is_floating_point_v<S>) {
       return static_cast<D>(x);
@@ -56,7 +56,7 @@ T finish(T x, const Instruction& i) {
   if constexpr (std::is_same_v<T, float>)
     if (i.flush) x = flush(x);
   if (i.saturate) return x > 0 ? std::min(x, T{1}) : T{0};
-  if (i.relu && x < 0) return 0;
+  if (i.relu && x <= 0) return 0;
   return std::is_same_v<T, float> && x != x ? std::bit_cast<float>(kNan32) : x;
 }
 
