@@ -272,7 +272,8 @@ class Runner {
   }
 
   void barrier(Warp& w, const Instruction& i) {
-    if (w.mask != w.live) throw Fault{"lanes " + lanes_of(w.mask) + " come to a barrier while lanes " + lanes_of(w.live & ~w.mask) + " of their warp do not: the barrier is divergent"};
+    if (w.mask != w.all)
+      throw Fault{"lanes " + lanes_of(w.mask) + " come to a barrier while lanes " + lanes_of(w.all & ~w.mask) + " of their warp do not, or have ended: the barrier is divergent"};
     const auto uniform = [&](uint32_t row) {
       const uint32_t* values = w.row<uint32_t>(row);
       const uint32_t first = values[std::countr_zero(w.mask)];
@@ -319,7 +320,7 @@ class Runner {
       const Instruction& theirs = kernel_.code[other->pc - 1];
       if (theirs.mode != kReduce) continue;
       if (theirs.type == Type::pred) {
-        other->mask = other->live;
+        other->mask = other->all;
         other->write_predicate(theirs.op[0], theirs.combine == Instruction::Combine::logical_or ? (barrier.set > 0 ? ~0u : 0) : (barrier.set == barrier.threads ? ~0u : 0));
       } else {
         std::fill_n(other->row<uint32_t>(theirs.op[0]), kLanes, barrier.set);

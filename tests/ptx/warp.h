@@ -86,7 +86,8 @@ struct Warp {
   uint32_t id = 0;
   uint32_t mask = 0;      // lanes that execute the present instruction
   uint32_t active = 0;    // lanes at pc
-  uint32_t live = 0;      // lanes that have not ended
+  uint32_t all = 0;       // lanes that are threads of the block
+  uint32_t live = 0;      // those that have not ended
   uint32_t pc = 0, reconvergence = kNever;
   std::vector<Pending> pending;
   bool waits = false, done = false;
