@@ -125,11 +125,11 @@ class Runner {
       }
     }
     for (Barrier& barrier : block_.barriers) {
-      if (barrier.arrived == 0 || barrier.waiting.empty()) continue;
+      if (barrier.waiting.empty()) continue;
       const auto ended = std::count_if(block_.warps.begin(), block_.warps.end(), [](const Warp& w) { return w.done; });
       fail(*barrier.waiting.front(), barrier.waiting.front()->pc - 1,
-           {"waits forever: " + std::to_string(barrier.arrived) + " of " + std::to_string(barrier.expected) +
-            " warps have come to the barrier, " + std::to_string(ended) + " warps of " + std::to_string(block_.warps.size()) + " have ended"});
+           {"waits forever: " + std::to_string(barrier.arrived) + " warps have come to the barrier for " +
+            (barrier.expected == 0 ? "all" : std::to_string(barrier.expected)) + ", " + std::to_string(ended) + " of " + std::to_string(block_.warps.size()) + " have ended"});
     }
   }
 
@@ -190,6 +190,9 @@ class Runner {
       }
       for (const uint32_t row : i.writes) w.defined[row] |= w.mask;
     }
+    if (w.done)
+      for (Barrier& barrier : block_.barriers)
+        if (barrier.expected == 0) release_if_full(barrier);
   }
 
   void check_written(const Warp& w, uint32_t row, uint32_t pc) {
@@ -272,8 +275,8 @@ class Runner {
   }
 
   void barrier(Warp& w, const Instruction& i) {
-    if (w.mask != w.all)
-      throw Fault{"lanes " + lanes_of(w.mask) + " come to a barrier while lanes " + lanes_of(w.all & ~w.mask) + " of their warp do not, or have ended: the barrier is divergent"};
+    if (w.mask != w.live)
+      throw Fault{"lanes " + lanes_of(w.mask) + " come to a barrier while lanes " + lanes_of(w.live & ~w.mask) + " of their warp do not: the barrier is divergent"};
     const auto uniform = [&](uint32_t row) {
       const uint32_t* values = w.row<uint32_t>(row);
       const uint32_t first = values[std::countr_zero(w.mask)];
@@ -285,7 +288,7 @@ class Runner {
     const uint32_t number = uniform(i.op[1]);
     if (number >= block_.barriers.size()) throw Fault{"there is no barrier " + std::to_string(number)};
     const auto warps = static_cast<uint32_t>(block_.warps.size());
-    uint32_t expected = warps;
+    uint32_t expected = 0;  // all that have not ended
     if (i.op[2] != kSinkRow) {
       const uint32_t threads = uniform(i.op[2]);
       if (threads == 0 || threads % kLanes != 0) throw Fault{"a barrier of " + std::to_string(threads) + " threads: no multiple of 32"};
@@ -296,8 +299,9 @@ class Runner {
       barrier.expected = expected;
       barrier.seen.assign(warps, 0);
     }
+    const auto threads_of = [](uint32_t count) { return count == 0 ? "all" : std::to_string(count * kLanes); };
     if (barrier.expected != expected)
-      throw Fault{"comes to barrier " + std::to_string(number) + " for " + std::to_string(expected * kLanes) + " threads, others came for " + std::to_string(barrier.expected * kLanes)};
+      throw Fault{"comes to barrier " + std::to_string(number) + " for " + threads_of(expected) + " threads, others came for " + threads_of(barrier.expected)};
     ++barrier.arrived;
     w.seen[w.id] = w.interval;
     for (size_t v = 0; v < warps; ++v) barrier.seen[v] = std::max(barrier.seen[v], w.seen[v]);
@@ -312,7 +316,14 @@ class Runner {
       barrier.set += static_cast<uint32_t>(std::popcount(values));
       barrier.threads += static_cast<uint32_t>(std::popcount(w.mask));
     }
-    if (barrier.arrived < barrier.expected) return;
+    release_if_full(barrier);
+  }
+
+  /// A barrier for all does not wait for warps that have ended.
+  void release_if_full(Barrier& barrier) {
+    const size_t warps = block_.warps.size();
+    const auto running = static_cast<uint32_t>(std::count_if(block_.warps.begin(), block_.warps.end(), [](const Warp& w) { return !w.done; }));
+    if (barrier.arrived == 0 || barrier.arrived < (barrier.expected == 0 ? running : barrier.expected)) return;
     for (Warp* other : barrier.waiting) {
       other->waits = false;
       for (size_t v = 0; v < warps; ++v) other->seen[v] = std::max(other->seen[v], barrier.seen[v]);
@@ -320,7 +331,7 @@ class Runner {
       const Instruction& theirs = kernel_.code[other->pc - 1];
       if (theirs.mode != kReduce) continue;
       if (theirs.type == Type::pred) {
-        other->mask = other->all;
+        other->mask = other->live;
         other->write_predicate(theirs.op[0], theirs.combine == Instruction::Combine::logical_or ? (barrier.set > 0 ? ~0u : 0) : (barrier.set == barrier.threads ? ~0u : 0));
       } else {
         std::fill_n(other->row<uint32_t>(theirs.op[0]), kLanes, barrier.set);

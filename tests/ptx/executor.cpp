@@ -102,7 +102,7 @@ void start_block(Block& block) {
   for (Barrier& barrier : block.barriers) barrier = Barrier();
   for (Warp& w : block.warps) {
     const uint32_t first = w.id * kLanes, count = std::min<uint32_t>(threads - first, kLanes);
-    w.all = w.live = w.active = ~0u >> (kLanes - count);
+    w.live = w.active = ~0u >> (kLanes - count);
     w.pc = 0;
     w.reconvergence = kNever;
     w.waits = w.done = false;

@@ -86,8 +86,7 @@ struct Warp {
   uint32_t id = 0;
   uint32_t mask = 0;      // lanes that execute the present instruction
   uint32_t active = 0;    // lanes at pc
-  uint32_t all = 0;       // lanes that are threads of the block
-  uint32_t live = 0;      // those that have not ended
+  uint32_t live = 0;      // lanes that have not ended
   uint32_t pc = 0, reconvergence = kNever;
   std::vector<Pending> pending;
   bool waits = false, done = false;
@@ -124,7 +123,7 @@ struct Warp {
 };
 
 struct Barrier {
-  uint32_t expected = 0, arrived = 0;  // warps; 0 expected: nobody arrived
+  uint32_t expected = 0, arrived = 0;  // warps; 0 expected: all
   std::vector<Warp*> waiting;
   std::vector<uint32_t> seen;  // what the warps that arrived have seen
   uint32_t threads = 0, set = 0;  // of bar.red: how many, and how many whose predicate is set
