@@ -1,54 +1,44 @@
 #!/usr/bin/env python3
 """Executes the compiled PTX of kernels/cuda on the CPU and compares with the formulas in double precision. Needs nvcc and numpy, no GPU.
 
-    tests/ptx/training_kernels.py EXECUTOR [SEED ...]
+    tests/ptx/training_kernels.py [SEED ...]
 
-EXECUTOR: the folder of ptxvm, an executor of PTX that also checks bounds, shared-memory races and divergent barriers. Each SEED (default 0 and 5)
-is an order in which warps take turns. Compiled PTX executed on a CPU says nothing of a GPU's speed, nor of what ptxas makes of it.
+Each SEED (default 0 and 5) is an order in which warps take turns. The executor (executor.h) also checks bounds, races, barriers and what is
+uninitialised. Compiled PTX executed on a CPU says nothing of a GPU's speed, nor of what ptxas makes of it.
 """
 import pathlib
-import re
 import subprocess
 import sys
 import tempfile
 
 import numpy as np
 
+import ptx
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 F, I, W = np.float32, np.int64, np.int32
 NULL = np.uint64(0)
 
 
-def build(executor, folder):
-    """ptxvm as a Python module, with its library beside a copy of it."""
-    library = folder / "libptxvm.so"
-    subprocess.run(["g++", "-std=c++17", "-O2", "-shared", "-fPIC", "-o", library, executor / "capi.cpp"], check=True)
-    (folder / "ptxvm.py").write_text((executor / "ptxvm.py").read_text())
-    sys.path.insert(0, str(folder))
-    import ptxvm
-    return ptxvm
-
-
 class Kernels:
     """The kernels of one .cu file; a name is told by pieces of its mangled form."""
 
-    def __init__(self, ptxvm, folder, name, seed):
+    def __init__(self, folder, name, seed):
         path = folder / f"{name}.ptx"
         if not path.exists():
             subprocess.run(["nvcc", "-std=c++20", "-arch=compute_80", "--expt-relaxed-constexpr", "-ptx", "-I", ROOT, ROOT / f"kernels/cuda/{name}.cu", "-o", path], check=True)
-        text = path.read_text()
-        self.names = re.findall(r"\.entry (\w+)\(", text)
-        self.module = ptxvm.Module(text, seed=seed)
-        self.executed = set()
+        self.module = ptx.Module(path.read_text(), seed=seed)
+        self.names = self.module.kernels()
 
     def launch(self, pieces, grid, block, *arguments, smem=0):
         found = [name for name in self.names if all(piece in name for piece in pieces)]
         assert len(found) == 1, (pieces, found)
-        self.executed.add(found[0])
-        self.module.launch(found[0], (grid,), (block,), *arguments, smem=smem)
+        self.module.launch(found[0], grid, block, *arguments, shared=smem)
 
-    def require_all_executed(self):
-        assert self.executed == set(self.names), f"never executed: {set(self.names) - self.executed}"
+    def coverage(self):
+        """How many lines of PTX there are, and [(kernel, line, text)] of those that were never executed."""
+        lines = [(name, *line) for name in self.names for line in self.module.coverage(name)]
+        return len(lines), [(name, line, text) for name, line, times, text in lines if times == 0]
 
 
 def to_bf16(x):
@@ -201,8 +191,10 @@ def log_softmax(x):
 
 def check_logit_loss(kernels, random):
     # kl, reverse_kl, jsd, cakld, cross_entropy; temperature, beta
+    # The compiler unrolls loops over a row by four strides of 512: rows on both sides of that.
     for vocab, weights, temperature, beta in ((1000, (1, 0, 0, 0, 0), 1, 0.5), (777, (1, 0, 0, 0, 0.5), 2, 0.5), (513, (0, 1, 0, 0, 0), 1, 0.5),
-                                              (600, (0.3, 0.2, 0.4, 0.5, 0.6), 1.5, 0.3), (100, (0, 0, 0, 0, 1), 1, 0.5), (300, (0, 0, 1, 0, 0), 1, 0.9)):
+                                              (600, (0.3, 0.2, 0.4, 0.5, 0.6), 1.5, 0.3), (100, (0, 0, 0, 0, 1), 1, 0.5), (300, (0, 0, 1, 0, 0), 1, 0.9),
+                                              (2600, (1, 0, 0, 0, 0.5), 2, 0.5), (2311, (0.3, 0.2, 0.4, 0.5, 0.6), 1, 0.3), (2049, (0, 0, 1, 0, 0), 1, 0.9), (2100, (0, 1, 0, 0, 0), 1, 0.5)):
         student = (random.normal(size=(3, vocab)) * 4 + (1e4 if vocab == 1000 else 0)).astype(F)
         teacher = (student + random.normal(size=student.shape)).astype(F)
         targets, row_weights = random.integers(0, vocab, 3), np.array([0.5, 0, 2], F)
@@ -233,19 +225,18 @@ CHECKS = {"seq": [check_seq], "elementwise": [check_rms_norm, check_rope, check_
 
 
 def main():
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        ptxvm = build(pathlib.Path(sys.argv[1]), folder)
         assert {path.stem for path in (ROOT / "kernels/cuda").glob("*.cu")} == CHECKS.keys(), "a file of kernels has no check"
-        for seed in map(int, sys.argv[2:] or ["0", "5"]):
+        for seed in map(int, sys.argv[1:] or ["0", "5"]):
             for file, checks in CHECKS.items():
-                kernels = Kernels(ptxvm, folder, file, seed)
+                kernels = Kernels(folder, file, seed)
                 for check in checks:
                     check(kernels, np.random.default_rng(1))
-                kernels.require_all_executed()
-                print(f"{file}: {len(kernels.names)} kernels, compiled PTX executed on the CPU, order {seed}: ok", flush=True)
+                total, missed = kernels.coverage()
+                print(f"{file}: {len(kernels.names)} kernels, {total - len(missed)} of {total} lines of PTX executed on the CPU, order {seed}: ok", flush=True)
+                for name, line, text in missed:
+                    print(f"  not executed: line {line} of {name}: {text}")
 
 
 main()
