@@ -3,15 +3,15 @@
 //
 // A block is 16 rows x 128 columns. It is bits / 2 tiles of 512 bytes, each 32 lanes x 4 words of 32 bits and 256 /
 // bits columns wide. Blocks lie in the order [row / 16][column / 128]; rows and columns are filled up with codes 0. In
-// a tile, of its row r (0..15) and column c = 32 j + 8 t + 4 h + o (o 0..3, h 0..1, t 0..3):
+// a tile, of its row r (0..15) and column c = 32 j + 8 t + 4 e + 2 h + i (t 0..3; e, h, i 0..1):
 //
-//   lane 4 (r % 8) + t      word r / 8 + 2 h      bits of the word from 8 b + bits * j, with b = 0, 2, 1, 3 for o =
-//   0..3
+//   lane 4 (r % 8) + t      word r / 8 + 2 h      bits of the word from 8 (2 i + e) + bits * j
 //
 // So what a lane loads with one instruction of 16 bytes are its registers of the first operand of mma, of every slice
 // of 32 columns j: as bytes, those of m16n8k32 (a shift and an AND give four codes); as halves of a word, those of two
-// m16n8k16, one of the columns o = 0, 1 and one of o = 2, 3. The second operand of either is then 8 neighbouring
-// columns of a token, from 32 j + 8 t, of which the bytes (int8) lie in the order int8_position().
+// m16n8k16, one of the columns e = 0 and one of e = 1. The second operand of either is then 8 neighbouring columns of a
+// token, from 32 j + 8 t, and its registers are neighbours, too: of float tokens as they are, of int8 in the order of
+// int8_position().
 //
 // A scale belongs to a row, or to a row and a group of 32 or 128 columns. Scales are bfloat16, which holds those of
 // every grid exactly (round_scale of kernels/seq.h); the word [row / 16][group][r % 8] has that of row r in its low
@@ -33,19 +33,16 @@ constexpr int tiles_per_block(int bits) { return bits / 2; }
 /// Slices of 32 columns in a tile.
 constexpr int tile_slices(int bits) { return 8 / bits; }
 
-/// Of four columns or bytes: both ways.
-constexpr int swapped_middle(int i) { return i == 1 ? 2 : i == 2 ? 1 : i; }
-
 /// Where a code lies in its block.
 struct TilePlace {
   int tile, lane, word, bit;
 };
 constexpr TilePlace tile_place(int bits, int row, int col) {
-  const int c = col % tile_cols(bits), slice = c / 32, t = c % 32 / 8, high = c % 8 / 4;
+  const int c = col % tile_cols(bits), slice = c / 32, t = c % 32 / 8, e = c % 8 / 4, h = c % 4 / 2, i = c % 2;
   return {.tile = col / tile_cols(bits),
           .lane = row % 8 * 4 + t,
-          .word = row / 8 + 2 * high,
-          .bit = 8 * swapped_middle(c % 4) + bits * slice};
+          .word = row / 8 + 2 * h,
+          .bit = 8 * (2 * i + e) + bits * slice};
 }
 
 struct TileCell {
@@ -53,12 +50,15 @@ struct TileCell {
 };
 /// What lies there in a tile; bit is a multiple of bits.
 constexpr TileCell tile_cell(int bits, int lane, int word, int bit) {
+  const int byte = bit / 8;
   return {.row = lane / 4 + 8 * (word % 2),
-          .col = 32 * (bit % 8 / bits) + 8 * (lane % 4) + 4 * (word / 2) + swapped_middle(bit / 8)};
+          .col = 32 * (bit % 8 / bits) + 8 * (lane % 4) + 4 * (byte % 2) + 2 * (word / 2) + byte / 2};
 }
 
-/// Where the int8 of a column lies in the row of a token.
-constexpr int64_t int8_position(int64_t col) { return col / 4 * 4 + swapped_middle(static_cast<int>(col % 4)); }
+/// Where the int8 of a column lies in the row of a token: columns 0 to 7 at 0, 2, 4, 6, 1, 3, 5, 7, and so on.
+constexpr int64_t int8_position(int64_t col) { return col / 8 * 8 + 2 * (col % 4) + col % 8 / 4; }
+/// And back.
+constexpr int64_t int8_column(int64_t position) { return position / 8 * 8 + 4 * (position % 2) + position % 8 / 2; }
 
 /// A weight is (step * code - zero) * scale: SEQ step 2, zero 3, scale s / 2; symmetric integers step 1, zero
 /// 2^(bits - 1); ternary step 1, zero 1.

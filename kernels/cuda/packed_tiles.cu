@@ -68,8 +68,8 @@ __global__ void __launch_bounds__(256)
       alignas(16) Bf16 values[8];
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
-        const uint32_t word = word_of(w, high_row + i / 4 * 2);
-        const uint32_t code = word >> (8 * swapped_middle(i % 4) + kBits * slice) & ((1u << kBits) - 1);
+        const TilePlace at = tile_place(kBits, 8 * high_row, kTileSliceCols * slice + i);
+        const uint32_t code = word_of(w, at.word) >> at.bit & ((1u << kBits) - 1);
         values[i] = from_float<Bf16>(static_cast<float>(step * static_cast<int>(code) - zero) * scale);
       }
       Bf16* to = out + row * cols + col;
@@ -107,12 +107,12 @@ __global__ void __launch_bounds__(256)
   const bool has_codes = scale > 0;  // not NaN, not zeros, not so small that the quotient is
   int total = 0;
   for (int64_t block = warp; block < blocks; block += warps) {  // a warp takes 128 columns, a lane four
-    const int64_t col = block * kTileBlockCols + 4 * lane;
+    const int64_t position = block * kTileBlockCols + 4 * lane;
     uint32_t word = 0;
     int sum = 0;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const int64_t c = col + swapped_middle(i);
+      const int64_t c = int8_column(position + i);
       const float quotient = has_codes && c < cols ? __fdiv_rn(to_float(x[c]), scale) : 0.0f;
       const int code = max(-128, min(127, __float2int_rn(quotient)));
       sum += code;

@@ -92,7 +92,7 @@ struct Columns {
 #pragma unroll
         for (int q = 0; q < 4; ++q) {
           using F = Fields<kBits>;
-          const float down = __int_as_float((127 - F::height(F::field(s % F::kSlices, q % 2))) << 23);
+          const float down = __int_as_float((127 - F::height(F::field(s % F::kSlices, q / 2))) << 23);
           const float low = __uint_as_float(word_of(v, q) << 16) * scale,
                       high = __uint_as_float(word_of(v, q) & 0xffff0000u) * scale;
           sum += low + high;
@@ -197,7 +197,7 @@ __global__ void __launch_bounds__(32 * kSkinnyMostWarps, 1) skinny_kernel(const 
 #pragma unroll
         for (int j = 0; j < 4; ++j) a[j] = F::subnormal(word_of(tile, j), F::field(slice, e));
 #pragma unroll
-        for (int n = 0; n < kN; ++n) multiply_half(acc[n][e], a, word_of(of[n], e), word_of(of[n], 2 + e));
+        for (int n = 0; n < kN; ++n) multiply_half(acc[n][e], a, word_of(of[n], 2 * e), word_of(of[n], 2 * e + 1));
       }
     }
   };

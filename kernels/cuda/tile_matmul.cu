@@ -56,25 +56,27 @@ __global__ void __launch_bounds__(kThreads, kTokens == 32 ? 3 : 2)
                    static_cast<const uint4*>(p.tiles) + tile * kWarp + lane, 16);
       }
   };
+  // A thread copies the same 16 bytes of every kStride-th token.
+  constexpr int kChunks = kInt8 ? kTileBlockCols / 16 : kTileBlockCols / 8, kStride = kThreads / kChunks;
+  const int chunk = static_cast<int>(threadIdx.x) % kChunks, my_token = static_cast<int>(threadIdx.x) / kChunks;
+  const auto* my_x =
+      static_cast<const char*>(p.x) + (first_token + my_token) * p.x_stride * (kInt8 ? 1 : 2) + chunk * 16;
   auto load_tokens = [&](int stage, int block) {
     char* to = shared + stage * kStageBytes + kTileStage;
-    constexpr int kChunks = kInt8 ? kTileBlockCols / 16 : kTileBlockCols / 8;
-#pragma unroll 4
-    for (int i = static_cast<int>(threadIdx.x); i < kTokens * kChunks; i += kThreads) {
-      const int at = i / kChunks, chunk = i % kChunks, token = first_token + at;
-      if constexpr (kInt8) {
-        const auto* x = static_cast<const int8_t*>(p.x) + token * p.x_stride + block * kTileBlockCols + chunk * 16;
-        copy_async(to + place_of<true>(at, chunk), token < p.tokens ? x : p.x, token < p.tokens ? 16 : 0);
-      } else {
-        const int col = block * kTileBlockCols + chunk * 8;
-        if (p.x_is_aligned) {
-          const int bytes = token < p.tokens ? max(0, min(16, 2 * (p.cols - col))) : 0;
-          const auto* x = static_cast<const uint16_t*>(p.x) + token * p.x_stride + col;
-          copy_async(to + place_of<false>(at, chunk), bytes > 0 ? x : p.x, bytes);
-        } else {
-          *reinterpret_cast<uint4*>(to + place_of<false>(at, chunk)) = load_columns(p, token, col);
-        }
+    if (kInt8 || p.x_is_aligned) {
+      const char* from = my_x + static_cast<int64_t>(block) * (kInt8 ? kTileBlockCols : 2 * kTileBlockCols);
+      const int there = kInt8 ? 16 : max(0, min(16, 2 * (p.cols - block * kTileBlockCols - chunk * 8)));
+#pragma unroll
+      for (int i = 0; i < kTokens; i += kStride) {
+        const int bytes = first_token + my_token + i < p.tokens ? there : 0;
+        copy_async(to + place_of<kInt8>(my_token + i, chunk), bytes > 0 ? from : p.x, bytes);
+        from += kStride * p.x_stride * (kInt8 ? 1 : 2);
       }
+    } else {
+#pragma unroll 1
+      for (int i = 0; i < kTokens; i += kStride)
+        *reinterpret_cast<uint4*>(to + place_of<kInt8>(my_token + i, chunk)) =
+            load_columns(p, first_token + my_token + i, block * kTileBlockCols + chunk * 8);
     }
   };
 
@@ -103,77 +105,74 @@ __global__ void __launch_bounds__(kThreads, kTokens == 32 ? 3 : 2)
       copies_end_stage();
     }
     const char* tokens = shared + stage * kStageBytes + kTileStage;
-    uint32_t scale[2][kGroups];
-    if constexpr (kGroup != 0) {
+    uint32_t scale[2] = {};
+    auto end_group = [&](int r) {  // of a row tile: the scale is applied to the group's sums
+#pragma unroll
+      for (int n = 0; n < kN; ++n)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          float value;
+          if constexpr (kInt8) {
+            const int64_t token = min(first_token + 8 * n + 2 * t + i % 2, p.tokens - 1);
+            value = static_cast<float>(p.step * acc[r][n][i] - p.zero * __ldg(p.block_sums + token * p.blocks + block));
+          } else {
+            value = acc[r][n][i];
+          }
+          total[r][n][i] = fmaf(value, scale_of(scale[r], i / 2), total[r][n][i]);
+          acc[r][n][i] = 0;
+        }
+    };
+    uint4 w[2];
+    // Groups of 32 one tile after the other: overlapped, their sums would need more registers than there are.
+#pragma unroll kGroup == kTileSliceCols ? 1 : kUnits
+    for (int unit = 0; unit < kUnits; ++unit) {
 #pragma unroll
       for (int r = 0; r < 2; ++r)
+        w[r] = *reinterpret_cast<const uint4*>(my_codes + stage * kStageBytes + (r * kUnits + unit) * kTileBytes);
 #pragma unroll
-        for (int group = 0; group < kGroups; ++group)
-          scale[r][group] =
-              __ldg(p.scales + (static_cast<int64_t>(row_tile[r]) * p.groups + block * kGroups + group) * 8 + g);
-    }
-    uint4 w[2];
+      for (int slice = 0; slice < F::kSlices; ++slice) {
+        const int s = unit * F::kSlices + slice;
+        if constexpr (kGroup != 0) {
+          if (s % kOfGroup == 0) {
 #pragma unroll
-    for (int s = 0; s < kSlicesPerBlock; ++s) {
-      const int unit = s / F::kSlices, slice = s % F::kSlices;
-      if (slice == 0) {
-#pragma unroll
-        for (int r = 0; r < 2; ++r)
-          w[r] = *reinterpret_cast<const uint4*>(my_codes + stage * kStageBytes + (r * kUnits + unit) * kTileBytes);
-      }
-      if constexpr (kInt8) {
-        uint2 x[kN];
-#pragma unroll
-        for (int n = 0; n < kN; ++n)
-          x[n] = *reinterpret_cast<const uint2*>(tokens + place_of<true>(8 * n + g, 2 * s + t / 2) + t % 2 * 8);
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          uint32_t a[4];
-#pragma unroll
-          for (int i = 0; i < 4; ++i) a[i] = F::bytes(word_of(w[r], i), slice);
-#pragma unroll
-          for (int n = 0; n < kN; ++n) multiply_bytes(acc[r][n], a, x[n].x, x[n].y);
+            for (int r = 0; r < 2; ++r)
+              scale[r] = __ldg(p.scales +
+                               (static_cast<int64_t>(row_tile[r]) * p.groups + block * kGroups + s / kOfGroup) * 8 + g);
+          }
         }
-      } else {
-        uint4 x[kN];
+        if constexpr (kInt8) {
+          uint2 x[kN];
 #pragma unroll
-        for (int n = 0; n < kN; ++n)
-          x[n] = *reinterpret_cast<const uint4*>(tokens + place_of<false>(8 * n + g, 4 * s + t));
-#pragma unroll
-        for (int e = 0; e < 2; ++e)
+          for (int n = 0; n < kN; ++n)
+            x[n] = *reinterpret_cast<const uint2*>(tokens + place_of<true>(8 * n + g, 2 * s + t / 2) + t % 2 * 8);
 #pragma unroll
           for (int r = 0; r < 2; ++r) {
             uint32_t a[4];
 #pragma unroll
-            for (int i = 0; i < 4; ++i) a[i] = levels(word_of(w[r], i), 8 * e + kBits * slice);
+            for (int i = 0; i < 4; ++i) a[i] = F::bytes(word_of(w[r], i), slice);
 #pragma unroll
-            for (int n = 0; n < kN; ++n) multiply_bf16(acc[r][n], a, word_of(x[n], e), word_of(x[n], 2 + e));
+            for (int n = 0; n < kN; ++n) multiply_bytes(acc[r][n], a, x[n].x, x[n].y);
           }
-      }
-      if constexpr (kGroup != 0) {
-        if ((s + 1) % kOfGroup != 0) continue;
+        } else {
+          uint4 x[kN];
 #pragma unroll
-        for (int n = 0; n < kN; ++n) {
-          int away[2] = {};
-          if constexpr (kInt8) {
+          for (int n = 0; n < kN; ++n)
+            x[n] = *reinterpret_cast<const uint4*>(tokens + place_of<false>(8 * n + g, 4 * s + t));
 #pragma unroll
-            for (int i = 0; i < 2; ++i) {
-              const int token = min(first_token + 8 * n + 2 * t + i, p.tokens - 1);
-              away[i] = p.zero * __ldg(p.block_sums + static_cast<int64_t>(token) * p.blocks + block);
+          for (int r = 0; r < 2; ++r) {
+#pragma unroll
+            for (int e = 0; e < 2; ++e) {
+              uint32_t a[4];
+#pragma unroll
+              for (int i = 0; i < 4; ++i) a[i] = levels(word_of(w[r], i), 8 * e + kBits * slice);
+#pragma unroll
+              for (int n = 0; n < kN; ++n) multiply_bf16(acc[r][n], a, word_of(x[n], 2 * e), word_of(x[n], 2 * e + 1));
             }
+            if constexpr (kGroup == kTileSliceCols) end_group(r);
           }
-#pragma unroll
-          for (int r = 0; r < 2; ++r)
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-              float value;
-              if constexpr (kInt8)
-                value = static_cast<float>(p.step * acc[r][n][i] - away[i % 2]);
-              else
-                value = acc[r][n][i];
-              total[r][n][i] = fmaf(value, scale_of(scale[r][s / kOfGroup], i / 2), total[r][n][i]);
-              acc[r][n][i] = 0;
-            }
+        }
+        if constexpr (kGroup == kTileBlockCols) {
+          if (s + 1 == kSlicesPerBlock) end_group(0), end_group(1);
         }
       }
     }

@@ -66,7 +66,7 @@ struct Fields {
   static constexpr int kDirect = 10 / kBits, kShift = kDirect * kBits;
   static constexpr uint32_t kCode = (1u << kBits) - 1;
 
-  /// The field of slice j that is multiplied with columns o = 2 e and 2 e + 1.
+  /// The field of slice j that is multiplied with the columns e.
   static constexpr int field(int slice, int e) { return kOfHalf / 2 * e + slice; }
   /// Bits by which AND leaves it above bit 0.
   static constexpr int height(int field) { return field % kDirect * kBits; }

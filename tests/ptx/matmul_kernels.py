@@ -18,7 +18,6 @@ from compiled_kernels import CompiledKernels, build_executor, by_value
 
 F, I, W, U = np.float32, np.int64, np.int32, np.uint32
 NULL = np.uint64(0)
-MIDDLE = np.array([0, 2, 1, 3])  # bytes of a word by column, and back
 # Grids: bits -> step, zero
 LEVELS = {2: (2, 3), 4: (1, 8), 8: (1, 128)}
 FLOAT_FORMS = [(2, 0), (2, 128), (4, 0), (4, 128), (4, 32), (8, 0)]
@@ -51,13 +50,14 @@ def packed_codes(codes, bits):
     full = np.zeros((blocks(rows, 16) * 16, blocks(cols, 128) * 128), np.uint64)
     full[:rows, :cols] = codes
     width = 256 // bits
-    # [row tile, h of row, r % 8, tile, slice, t, h of column, o]
-    parts = full.reshape(-1, 2, 8, full.shape[1] // width, width // 32, 4, 2, 4)[..., MIDDLE]
-    words = np.zeros(parts.shape[:4] + parts.shape[5:7], np.uint64)  # [row tile, row half, r, tile, t, h]
+    # [row tile, half of the rows, r % 8, tile, slice, t, e, h, i]
+    parts = full.reshape(-1, 2, 8, full.shape[1] // width, width // 32, 4, 2, 2, 2)
+    words = np.zeros(parts.shape[:4] + (4, 2), np.uint64)  # [row tile, half of the rows, r, tile, t, h]
     for s in range(width // 32):
-        for b in range(4):
-            words |= parts[:, :, :, :, s, :, :, b] << np.uint64(8 * b + bits * s)
-    return np.ascontiguousarray(words.transpose(0, 3, 2, 4, 5, 1)).astype(U).reshape(-1)  # [row tile, tile, r, t, h, row half]
+        for e in range(2):
+            for i in range(2):
+                words |= parts[:, :, :, :, s, :, e, :, i] << np.uint64(8 * (2 * i + e) + bits * s)
+    return np.ascontiguousarray(words.transpose(0, 3, 2, 4, 5, 1)).astype(U).reshape(-1)  # [row tile, tile, r, t, h, half of the rows]
 
 
 def packed_scales(scales, group, cols):
@@ -70,7 +70,7 @@ def packed_scales(scales, group, cols):
 
 
 def int8_order(codes):
-    return np.ascontiguousarray(codes.reshape(len(codes), -1, 4)[..., MIDDLE].reshape(len(codes), -1))
+    return np.ascontiguousarray(codes.reshape(len(codes), -1, 2, 4).swapaxes(2, 3).reshape(len(codes), -1))
 
 
 class Matrix:
