@@ -53,29 +53,31 @@ __global__ void __launch_bounds__(kThreads, kTokens == 32 ? 3 : 2)
       for (int u = 0; u < kUnits; ++u) {
         const int64_t tile = (static_cast<int64_t>(row_tile[r]) * p.blocks + block) * kUnits + u;
         copy_async(my_codes + stage * kStageBytes + (r * kUnits + u) * kTileBytes,
-                   static_cast<const uint4*>(p.tiles) + tile * kWarp + lane, 16);
+                   static_cast<const uint4*>(p.tiles) + tile * kWarp + lane);
       }
   };
-  // A thread copies the same 16 bytes of every kStride-th token.
-  constexpr int kChunks = kInt8 ? kTileBlockCols / 16 : kTileBlockCols / 8, kStride = kThreads / kChunks;
+  // A thread copies the same 16 bytes of every kStride-th token, to places kStride rows apart.
+  constexpr int kElement = kInt8 ? 1 : 2, kRowBytes = kTileBlockCols * kElement;
+  constexpr int kChunks = kRowBytes / 16, kStride = kThreads / kChunks;
   const int chunk = static_cast<int>(threadIdx.x) % kChunks, my_token = static_cast<int>(threadIdx.x) / kChunks;
-  const auto* my_x =
-      static_cast<const char*>(p.x) + (first_token + my_token) * p.x_stride * (kInt8 ? 1 : 2) + chunk * 16;
+  const int my_place = kTileStage + place_of<kInt8>(my_token, chunk);
+  const auto* my_x = static_cast<const char*>(p.x) + chunk * 16;
+  const int x_stride = static_cast<int>(p.x_stride) * kElement;
   auto load_tokens = [&](int stage, int block) {
-    char* to = shared + stage * kStageBytes + kTileStage;
-    if (kInt8 || p.x_is_aligned) {
-      const char* from = my_x + static_cast<int64_t>(block) * (kInt8 ? kTileBlockCols : 2 * kTileBlockCols);
-      const int there = kInt8 ? 16 : max(0, min(16, 2 * (p.cols - block * kTileBlockCols - chunk * 8)));
+    char* to = shared + stage * kStageBytes + my_place;
+    const int of_block = block * kRowBytes;
+    const bool is_whole = kInt8 || (p.x_is_aligned && (block + 1) * kTileBlockCols <= p.cols);
+    if (is_whole) {
 #pragma unroll
       for (int i = 0; i < kTokens; i += kStride) {
-        const int bytes = first_token + my_token + i < p.tokens ? there : 0;
-        copy_async(to + place_of<kInt8>(my_token + i, chunk), bytes > 0 ? from : p.x, bytes);
-        from += kStride * p.x_stride * (kInt8 ? 1 : 2);
+        // Where there is no such token, the last one once more: results that nobody stores.
+        const int64_t token = min(first_token + my_token + i, p.tokens - 1);
+        copy_async(to + i * kRowBytes, my_x + token * x_stride + of_block);
       }
     } else {
 #pragma unroll 1
       for (int i = 0; i < kTokens; i += kStride)
-        *reinterpret_cast<uint4*>(to + place_of<kInt8>(my_token + i, chunk)) =
+        *reinterpret_cast<uint4*>(to + i * kRowBytes) =
             load_columns(p, first_token + my_token + i, block * kTileBlockCols + chunk * 8);
     }
   };

@@ -33,10 +33,8 @@ __device__ inline uint64_t evict_first_policy() {
 
 __device__ inline uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
 
-/// 16 bytes, of which the first `bytes` are read and the others become 0.
-__device__ inline void copy_async(void* to, const void* from, int bytes) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes)
-               : "memory");
+__device__ inline void copy_async(void* to, const void* from) {  // 16 bytes
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
 }
 __device__ inline void copies_end_stage() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int kPending>
@@ -89,6 +87,12 @@ __device__ inline uint32_t and_or(uint32_t x, uint32_t mask, uint32_t bits) {
   return r;
 }
 
+__device__ inline uint32_t and_xor(uint32_t x, uint32_t mask, uint32_t bits) {
+  uint32_t r;
+  asm("lop3.b32 %0, %1, %2, %3, 0x6a;" : "=r"(r) : "r"(x), "r"(mask), "r"(bits));
+  return r;
+}
+
 __device__ inline uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
   uint32_t r;
   asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
@@ -128,7 +132,7 @@ struct LevelsBf16 {
     } else {
       // 128 + (c mod 128), less 256 where c < 128, less 128 elsewhere: c - 128.
       const uint32_t moved = word >> at;
-      return fma_bf16x2(and_or(moved, 0x007f007fu, k128), kOne, (moved & 0x00800080u) ^ 0xc380c380u);
+      return fma_bf16x2(and_or(moved, 0x007f007fu, k128), kOne, and_xor(moved, 0x00800080u, 0xc380c380u));
     }
   }
 };
