@@ -36,19 +36,24 @@ size_t workspace_bytes(const PackedShape& shape, int64_t tokens, int splits) {
 /// what was measured (docs/performance.md). More columns than fit are split over blocks.
 MatmulPlan plan_skinny(const PackedShape& shape, int64_t tokens, bool int8, const MatmulDevice& device) {
   const int tokens8 = tokens <= 8 ? 1 : 2, group = group_of(shape), blocks = static_cast<int>(shape.blocks());
-  int most = skinny_tiles(shape.bits, tokens8, int8);
-  while (most > 1 &&
-         skinny_shared(shape.bits, group, tokens8, int8, kSkinnyMostWarps, most).bytes > device.shared_bytes)
-    --most;
+  const auto bytes = [&](int warps, int tiles) {
+    return skinny_shared(shape.bits, group, tokens8, int8, warps, tiles).bytes;
+  };
+  // Fewer warps of at least two blocks rather than more of one, where a block may have little shared memory.
+  const int most_tiles = skinny_tiles(shape.bits);
+  int most_warps = kSkinnyMostWarps, most = most_tiles;
+  while (most_warps > 1 && bytes(most_warps, most) > device.shared_bytes) {
+    if (--most >= std::min(2, most_tiles)) continue;
+    most_warps /= 2, most = most_tiles;
+  }
   MatmulPlan plan{.kernel = MatmulKernel::skinny};
-  plan.splits = ceil_div(blocks, static_cast<int64_t>(kSkinnyMostWarps) * most);
+  plan.splits = ceil_div(blocks, static_cast<int64_t>(most_warps) * most);
   const int of_split = ceil_div(blocks, plan.splits);
-  plan.tiles_a_warp = std::clamp(ceil_div(of_split, kSkinnyMostWarps), std::min(2, most), most);
+  plan.tiles_a_warp = std::clamp(ceil_div(of_split, most_warps), std::min(2, most), most);
   plan.warps = ceil_div(of_split, plan.tiles_a_warp);
   plan.splits = ceil_div(blocks, static_cast<int64_t>(plan.warps) * plan.tiles_a_warp);
-  const size_t shared = skinny_shared(shape.bits, group, tokens8, int8, plan.warps, plan.tiles_a_warp).bytes;
-  const int a_multiprocessor =
-      std::clamp(static_cast<int>(device.shared_bytes / shared), 1, kSkinnyMostWarps / plan.warps);
+  const int a_multiprocessor = std::clamp(static_cast<int>(device.shared_bytes / bytes(plan.warps, plan.tiles_a_warp)),
+                                          1, kSkinnyMostWarps / plan.warps);
   plan.blocks = static_cast<int>(
       std::min<int64_t>(shape.row_tiles(), std::max(1, device.multiprocessors * a_multiprocessor / plan.splits)));
   plan.workspace_bytes = workspace_bytes(shape, tokens, plan.splits);

@@ -18,10 +18,7 @@ constexpr bool skinny_in_registers(int bits, int group, int tokens8, bool int8) 
   return tokens8 == 1 && (group == 0 || int8) && bits != 8;
 }
 /// Blocks of 128 columns of a warp, at most: their codes are in registers, for skinny_depth() row tiles.
-constexpr int skinny_tiles(int bits, int tokens8, bool int8) {
-  (void)tokens8, (void)int8;
-  return bits == 8 ? 2 : 4;
-}
+constexpr int skinny_tiles(int bits) { return bits == 8 ? 2 : 4; }
 /// Row tiles in flight.
 constexpr int skinny_depth(int bits) { return bits == 2 ? 2 : 1; }
 
@@ -32,15 +29,15 @@ struct SkinnyShared {
 };
 constexpr SkinnyShared skinny_shared(int bits, int group, int tokens8, bool int8, int warps, int tiles_a_warp) {
   const int groups = group == 0 ? 0 : kTileBlockCols / group;
-  const size_t sums = static_cast<size_t>(2) * skinny_depth(bits) * warps * tokens8 * kTileRows * 8 * 4;
-  const size_t columns = static_cast<size_t>(warps) * tiles_a_warp * tokens8 * 8 * kTileBlockCols * (int8 ? 1 : 2);
+  const int sums = 2 * skinny_depth(bits) * warps * tokens8 * kTileRows * 8 * 4;
+  const int columns = warps * tiles_a_warp * tokens8 * 8 * kTileBlockCols * (int8 ? 1 : 2);
   const bool shares = skinny_in_registers(bits, group, tokens8, int8);
-  const size_t tokens = shares ? (sums > columns ? sums : columns) : sums + columns;
-  const size_t offsets = tokens + static_cast<size_t>(warps) * tokens8 * 8 * 8;
-  return {.columns = shares ? 0 : sums,
-          .tokens = tokens,
-          .offsets = offsets,
-          .bytes = offsets + static_cast<size_t>(warps) * tiles_a_warp * groups * tokens8 * 8 * 4};
+  const int tokens = shares ? (sums > columns ? sums : columns) : sums + columns;
+  const int offsets = tokens + warps * tokens8 * 8 * 8;
+  return {.columns = static_cast<size_t>(shares ? 0 : sums),
+          .tokens = static_cast<size_t>(tokens),
+          .offsets = static_cast<size_t>(offsets),
+          .bytes = static_cast<size_t>(offsets + warps * tiles_a_warp * groups * tokens8 * 8 * 4)};
 }
 
 // ---- more tokens: 4 warps of 32 rows each by 32 or 64 tokens ----
@@ -53,7 +50,7 @@ constexpr int matmul_stage_bytes(int bits, int tokens, bool int8) {
   return matmul_tile_bytes(bits) + tokens * kTileBlockCols * (int8 ? 1 : 2);
 }
 constexpr size_t matmul_shared_bytes(int bits, int tokens, bool int8) {
-  return static_cast<size_t>(matmul_stages(bits)) * matmul_stage_bytes(bits, tokens, int8);
+  return static_cast<size_t>(matmul_stages(bits) * matmul_stage_bytes(bits, tokens, int8));
 }
 
 }  // namespace crumb::kernels

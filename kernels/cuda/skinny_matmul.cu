@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(32 * kSkinnyMostWarps, 1) skinny_kernel(const 
   using F = Fields<kBits>;
   using Acc = std::conditional_t<kInt8, int, float>;
   using Sum = std::conditional_t<kInt8 && kGroup == 0, int, float>;
-  constexpr int kTiles = skinny_tiles(kBits, kN, kInt8), kGroups = X::kGroups, kDepth = skinny_depth(kBits);
+  constexpr int kTiles = skinny_tiles(kBits), kGroups = X::kGroups, kDepth = skinny_depth(kBits);
   constexpr int kUnits = tiles_per_block(kBits), kOutputs = kN * kTileRows * 8;
   constexpr int kChains = kInt8 ? F::kSlices : 2;  // bytes: a sum for each height; floats: one would wait for itself
   constexpr bool kInRegisters = skinny_in_registers(kBits, kGroup, kN, kInt8);

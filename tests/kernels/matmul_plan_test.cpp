@@ -27,7 +27,7 @@ void check(const PackedShape& shape, int64_t tokens, bool int8, const MatmulDevi
   const int group = shape.has_row_scales() ? 0 : static_cast<int>(shape.group_cols);
   if (plan.kernel == MatmulKernel::skinny) {
     const int tokens8 = tokens <= 8 ? 1 : 2;
-    EXPECT_LE(plan.tiles_a_warp, skinny_tiles(shape.bits, tokens8, int8));
+    EXPECT_LE(plan.tiles_a_warp, skinny_tiles(shape.bits));
     EXPECT_LE(plan.warps, kSkinnyMostWarps);
     EXPECT_GE(plan.blocks, 1);
     EXPECT_LE(plan.blocks, shape.row_tiles());
