@@ -10,8 +10,9 @@ namespace crumb::kernels {
 void launch_kernel(void (*kernel)(MatmulArgs), const MatmulArgs& args, dim3 grid, unsigned threads, size_t shared,
                    bool overlaps, CudaStream stream, const char* what) {
   constexpr size_t kWithoutOptIn = 48 * 1024;
+  const auto* function = reinterpret_cast<const void*>(kernel);
   if (shared > kWithoutOptIn)
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
+    cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
@@ -22,7 +23,9 @@ void launch_kernel(void (*kernel)(MatmulArgs), const MatmulArgs& args, dim3 grid
   config.stream = stream;
   config.attrs = &attribute;
   config.numAttrs = overlaps ? 1 : 0;
-  cudaLaunchKernelEx(&config, kernel, args);  // an error stays until check_launch()
+  MatmulArgs copy = args;
+  void* arguments[] = {&copy};
+  cudaLaunchKernelExC(&config, function, arguments);  // an error stays until check_launch()
   check_launch(what);
 }
 
