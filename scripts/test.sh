@@ -27,9 +27,11 @@ build/installed/bin/crumb --version
 run_tests build
 if command -v nvcc > /dev/null; then
   python3 bench/cuda_resources.py
+  .venv-peers/bin/python bench/cuda_instructions.py
   ptxvm=${CRUMB_PTXVM:-../shared/tools/ptxvm}
   if [ -d "$ptxvm" ]; then
     .venv-peers/bin/python tests/ptx/training_kernels.py "$ptxvm"
+    .venv-peers/bin/python tests/ptx/matmul_kernels.py "$ptxvm"
   else
     echo "no executor of PTX in $ptxvm (CRUMB_PTXVM): the CUDA kernels were compiled, not executed"
   fi
