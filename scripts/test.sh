@@ -27,6 +27,7 @@ build/installed/bin/crumb --version
 run_tests build
 if command -v nvcc > /dev/null; then
   python3 bench/cuda_resources.py
+  .venv-peers/bin/python bench/cuda_instructions.py
 else
   echo "no nvcc: the CUDA kernels were neither compiled nor, as PTX, executed"
 fi

@@ -116,12 +116,16 @@ TEST(PtxExecutor, MultipliesAsCutlassDoes) {
   EXPECT_PASSES(run_script(python, "cutlass_test.py " + headers.string()));
 }
 
-TEST(CudaKernels, GiveWhatTheFormulasSay) {
+class CudaKernels : public ::testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Checks, CudaKernels, ::testing::Values("training_kernels", "matmul_kernels"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST_P(CudaKernels, GiveWhatTheFormulasSay) {
   if (testing::peer_python().empty() && std::getenv("CRUMB_REQUIRE_CUDA") != nullptr)
     FAIL() << "needs numpy in .venv-peers (scripts/setup.sh --peers) (CRUMB_REQUIRE_CUDA)";
   NEED_PYTHON(python);
   NEED_NVCC();
-  EXPECT_PASSES(run_script(python, "training_kernels.py"));
+  EXPECT_PASSES(run_script(python, GetParam() + std::string(".py")));
 }
 
 }  // namespace
