@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh            Debian packages, and .venv with the LibTorch wheel (CPU; 530 MB to download, 1.3 GB on disk)
 #   scripts/setup.sh --peers    also .venv-peers: what the tests compare with (transformers, tokenizers, gguf, llama.cpp; 5 GB on disk),
+#                               .venv-cutlass (headers of CUDA kernels),
 #                               clang with its sanitizers and libFuzzer, valgrind, and a cross compiler and emulator of 64-bit Arm
 #   scripts/setup.sh --cuda     .venv with the full torch wheel and its CUDA libraries instead
 #   scripts/setup.sh --no-torch packages only: enough to convert, evaluate and run models
@@ -15,7 +16,7 @@ for argument in "$@"; do
     --peers) peers=1 ;;
     --cuda) cuda=1 ;;
     --no-torch) torch=0 ;;
-    *) sed -n '2,9p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,10p' "$0" >&2; exit 2 ;;
   esac
 done
 
@@ -61,4 +62,6 @@ elif [ "$torch" = 1 ] && [ "$(cat .venv/.crumb-stamp 2> /dev/null || true)" != "
 fi
 if [ "$peers" = 1 ]; then
   make_environment .venv-peers "peers $(cksum < scripts/peers.txt | cut -d' ' -f1)" -r scripts/peers.txt
+  # Headers alone, without what its Python part depends on.
+  make_environment .venv-cutlass "cutlass 4.2.0.0" --no-deps --target .venv-cutlass "nvidia-cutlass==4.2.0.0"
 fi

@@ -27,14 +27,8 @@ build/installed/bin/crumb --version
 run_tests build
 if command -v nvcc > /dev/null; then
   python3 bench/cuda_resources.py
-  ptxvm=${CRUMB_PTXVM:-../shared/tools/ptxvm}
-  if [ -d "$ptxvm" ]; then
-    .venv-peers/bin/python tests/ptx/training_kernels.py "$ptxvm"
-  else
-    echo "no executor of PTX in $ptxvm (CRUMB_PTXVM): the CUDA kernels were compiled, not executed"
-  fi
 else
-  echo "no nvcc: the CUDA kernels were not compiled"
+  echo "no nvcc: the CUDA kernels were neither compiled nor, as PTX, executed"
 fi
 if [ "${1:-}" != "--quick" ]; then
   python3 bench/instructions.py build

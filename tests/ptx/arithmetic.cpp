@@ -17,8 +17,9 @@ constexpr int kBits = 8 * sizeof(T);
 template <class T, class Signed, class Other>
 using BySign = std::conditional_t<std::is_signed_v<T>, Signed, Other>;
 template <class T>
-using Twice = std::conditional_t<sizeof(T) == 2, BySign<T, int32_t, uint32_t>,
-                                 std::conditional_t<sizeof(T) == 4, BySign<T, int64_t, uint64_t>, BySign<T, __int128, unsigned __int128>>>;
+using Twice = std::conditional_t<
+    sizeof(T) == 2, BySign<T, int32_t, uint32_t>,
+    std::conditional_t<sizeof(T) == 4, BySign<T, int64_t, uint64_t>, BySign<T, __int128, unsigned __int128>>>;
 
 template <class T>
 Twice<T> product(T a, T b) {
@@ -59,7 +60,8 @@ void with_carry(Warp& w, const Instruction& i) {
   T out[kLanes];
   uint32_t carries = 0;
   for (int l = 0; l < kLanes; ++l) {
-    const unsigned __int128 x = a[l], y = b[l], c = i.negated ? w.carry >> l & 1 : 0, exact = kSubtract ? x - y - c : x + y + c;
+    const unsigned __int128 x = a[l], y = b[l], c = i.negated ? w.carry >> l & 1 : 0,
+                            exact = kSubtract ? x - y - c : x + y + c;
     out[l] = static_cast<T>(exact);
     carries |= static_cast<uint32_t>(exact >> kBits<T> & 1) << l;
   }
@@ -85,7 +87,11 @@ void decode_mul(Decoder& d, bool adds) {
   const Type type = d.take_type();
   if (d.size() != (adds ? 4u : 3u)) d.refuse("the instruction has another number of operands");
   const bool wide = part == 2;
-  const Type out = !wide ? type : type == Type::u16 ? Type::u32 : type == Type::s16 ? Type::s32 : type == Type::u32 ? Type::u64 : Type::s64;
+  const Type out = !wide               ? type
+                   : type == Type::u16 ? Type::u32
+                   : type == Type::s16 ? Type::s32
+                   : type == Type::u32 ? Type::u64
+                                       : Type::s64;
   d.i.op[0] = d.destination(0, out);
   d.i.op[1] = d.source(1, type);
   d.i.op[2] = d.source(2, type);
@@ -96,12 +102,19 @@ void decode_mul(Decoder& d, bool adds) {
     }));
   } else if (saturates) {
     if (part != 1 || type != Type::s32) d.refuse("only mad.hi.sat.s32 saturates");
-    d.set(lanes<int32_t, int32_t>([](int32_t a, int32_t b, int32_t c) { return clamped(int64_t{high<int32_t>(product(a, b))} + c); }));
+    d.set(lanes<int32_t, int32_t>(
+        [](int32_t a, int32_t b, int32_t c) { return clamped(int64_t{high<int32_t>(product(a, b))} + c); }));
   } else if (part == 1) {
-    d.set(choose(type, Words{}, []<class T>() { return lanes<T, T>([](T a, T b, T c) { return sum<T>(high<T>(product(a, b)), c); }); }));
+    d.set(choose(type, Words{}, []<class T>() {
+      return lanes<T, T>([](T a, T b, T c) { return sum<T>(high<T>(product(a, b)), c); });
+    }));
   } else {
     d.set(choose(type, Words{}, []<class T>() {
-      return lanes<T, T>([](T a, T b, T c) { return sum<T>(static_cast<T>(product(static_cast<std::make_unsigned_t<T>>(a), static_cast<std::make_unsigned_t<T>>(b))), c); });
+      return lanes<T, T>([](T a, T b, T c) {
+        return sum<T>(
+            static_cast<T>(product(static_cast<std::make_unsigned_t<T>>(a), static_cast<std::make_unsigned_t<T>>(b))),
+            c);
+      });
     }));
   }
 }
@@ -111,7 +124,7 @@ void decode_mul(Decoder& d, bool adds) {
 float finish(float x, const Instruction& i) {
   if (i.flush) x = flush(x);
   if (i.saturate) x = x > 0 ? std::min(x, 1.0f) : 0.0f;  // NaN becomes 0
-  if (i.relu) x = x <= 0 ? 0.0f : x;  // +0 for every zero
+  if (i.relu) x = x <= 0 ? 0.0f : x;                     // +0 for every zero
   return x != x ? std::bit_cast<float>(kNan32) : x;
 }
 double finish(double x, const Instruction& i) { return !i.saturate ? x : x > 0 ? std::min(x, 1.0) : 0.0; }
@@ -193,7 +206,8 @@ template <class T, bool kLargest>
 T extremum(T a, T b, const Instruction& i) {
   if constexpr (kIsSmall<T>) {
     const double x = widen(a), y = widen(b);
-    if (std::isnan(x) || std::isnan(y)) return i.nan || (std::isnan(x) && std::isnan(y)) ? T{0x7fff} : std::isnan(x) ? b : a;
+    if (std::isnan(x) || std::isnan(y))
+      return i.nan || (std::isnan(x) && std::isnan(y)) ? T{0x7fff} : std::isnan(x) ? b : a;
     return (x == y ? std::signbit(x) == kLargest : (x < y) == kLargest) ? b : a;
   } else if constexpr (std::is_floating_point_v<T>) {
     const bool ordered = a == a && b == b, second = a == b ? std::signbit(a) == kLargest : (a < b) == kLargest;
@@ -202,7 +216,8 @@ T extremum(T a, T b, const Instruction& i) {
   } else if constexpr (std::is_integral_v<T>) {
     return (a < b) == kLargest ? b : a;
   } else {
-    return {extremum<decltype(a.low), kLargest>(a.low, b.low, i), extremum<decltype(a.low), kLargest>(a.high, b.high, i)};
+    return {extremum<decltype(a.low), kLargest>(a.low, b.low, i),
+            extremum<decltype(a.low), kLargest>(a.high, b.high, i)};
   }
 }
 
@@ -212,7 +227,9 @@ void decode_extremum(Decoder& d) {
   d.i.nan = d.take("NaN");
   const Type type = d.take_type();
   d.standard(type, 2);
-  const auto make = []<class T>() { return lanes<T, T>([](T a, T b, T, const Instruction& i) { return extremum<T, kLargest>(a, b, i); }); };
+  const auto make = []<class T>() {
+    return lanes<T, T>([](T a, T b, T, const Instruction& i) { return extremum<T, kLargest>(a, b, i); });
+  };
   d.set(is_real(type) ? choose(type, Reals{}, make) : choose(type, Words{}, make));
 }
 
@@ -228,43 +245,71 @@ void decode_sign(Decoder& d, F) {
         return std::bit_cast<float>(F{}(std::bit_cast<uint32_t>(i.flush ? flush(a) : a), uint32_t{0x80000000}));
       }));
       break;
-    case Type::f64: d.set(lanes<uint64_t, uint64_t>([](uint64_t a, uint64_t, uint64_t) { return F{}(a, uint64_t{1} << 63); })); break;
-    case Type::f16: case Type::bf16: d.set(lanes<uint32_t, uint32_t>([](uint32_t a, uint32_t, uint32_t) { return F{}(a, uint32_t{0x8000}); })); break;
-    case Type::f16x2: case Type::bf16x2: d.set(lanes<uint32_t, uint32_t>([](uint32_t a, uint32_t, uint32_t) { return F{}(a, uint32_t{0x80008000}); })); break;
-    case Type::s16: d.set(lanes<int16_t, int16_t>([](int16_t a, int16_t, int16_t) { return F{}(a); })); break;
-    case Type::s32: d.set(lanes<int32_t, int32_t>([](int32_t a, int32_t, int32_t) { return F{}(a); })); break;
-    case Type::s64: d.set(lanes<int64_t, int64_t>([](int64_t a, int64_t, int64_t) { return F{}(a); })); break;
-    default: d.set(nullptr);
+    case Type::f64:
+      d.set(lanes<uint64_t, uint64_t>([](uint64_t a, uint64_t, uint64_t) { return F{}(a, uint64_t{1} << 63); }));
+      break;
+    case Type::f16:
+    case Type::bf16:
+      d.set(lanes<uint32_t, uint32_t>([](uint32_t a, uint32_t, uint32_t) { return F{}(a, uint32_t{0x8000}); }));
+      break;
+    case Type::f16x2:
+    case Type::bf16x2:
+      d.set(lanes<uint32_t, uint32_t>([](uint32_t a, uint32_t, uint32_t) { return F{}(a, uint32_t{0x80008000}); }));
+      break;
+    case Type::s16:
+      d.set(lanes<int16_t, int16_t>([](int16_t a, int16_t, int16_t) { return F{}(a); }));
+      break;
+    case Type::s32:
+      d.set(lanes<int32_t, int32_t>([](int32_t a, int32_t, int32_t) { return F{}(a); }));
+      break;
+    case Type::s64:
+      d.set(lanes<int64_t, int64_t>([](int64_t a, int64_t, int64_t) { return F{}(a); }));
+      break;
+    default:
+      d.set(nullptr);
   }
 }
 struct Negate {
   template <class T>
-  T operator()(T x) const { return difference<T>(0, x); }
+  T operator()(T x) const {
+    return difference<T>(0, x);
+  }
   template <class T>
-  T operator()(T x, T signs) const { return x ^ signs; }
+  T operator()(T x, T signs) const {
+    return x ^ signs;
+  }
 };
 struct Absolute {
   template <class T>
-  T operator()(T x) const { return x < 0 ? difference<T>(0, x) : x; }
+  T operator()(T x) const {
+    return x < 0 ? difference<T>(0, x) : x;
+  }
   template <class T>
-  T operator()(T x, T signs) const { return x & ~signs; }
+  T operator()(T x, T signs) const {
+    return x & ~signs;
+  }
 };
 
 /// add and sub, of integers and floats.
 template <bool kSubtract>
 void decode_add(Decoder& d) {
-  if (const auto& words = d.statement().modifiers; std::find(words.begin(), words.end(), "cc") != words.end()) return decode_carry(d, kSubtract, false);
+  if (const auto& words = d.statement().modifiers; std::find(words.begin(), words.end(), "cc") != words.end())
+    return decode_carry(d, kSubtract, false);
   d.take_rounding();
   d.i.relu = d.take("relu");
   const Type type = d.take_type();
   d.standard(type, 2);
   if (type == Type::s32 && d.i.saturate) {
-    d.set(lanes<int32_t, int32_t>([](int32_t a, int32_t b, int32_t) { return clamped(kSubtract ? int64_t{a} - b : int64_t{a} + b); }));
+    d.set(lanes<int32_t, int32_t>(
+        [](int32_t a, int32_t b, int32_t) { return clamped(kSubtract ? int64_t{a} - b : int64_t{a} + b); }));
   } else if (is_real(type)) {
-    d.set(choose(type, Reals{}, []<class T>() { return real<T>([](auto a, auto b, auto) { return kSubtract ? a - b : a + b; }); }));
+    d.set(choose(type, Reals{},
+                 []<class T>() { return real<T>([](auto a, auto b, auto) { return kSubtract ? a - b : a + b; }); }));
   } else {
     if (d.i.saturate) d.refuse("only .s32 saturates");
-    d.set(choose(type, Words{}, []<class T>() { return lanes<T, T>([](T a, T b, T) { return kSubtract ? difference<T>(a, b) : sum<T>(a, b); }); }));
+    d.set(choose(type, Words{}, []<class T>() {
+      return lanes<T, T>([](T a, T b, T) { return kSubtract ? difference<T>(a, b) : sum<T>(a, b); });
+    }));
   }
 }
 
@@ -273,7 +318,8 @@ void decode_fused(Decoder& d) {
   d.i.relu = d.take("relu");
   const Type type = d.take_type();
   d.standard(type, 3);
-  d.set(choose(type, Reals{}, []<class T>() { return real<T>([](auto a, auto b, auto c) { return fused(a, b, c); }); }));
+  d.set(
+      choose(type, Reals{}, []<class T>() { return real<T>([](auto a, auto b, auto c) { return fused(a, b, c); }); }));
 }
 
 bool has_real_type(const Decoder& d) {
@@ -300,17 +346,21 @@ void decode_logic(Decoder& d, size_t sources, F) {
   const Type type = without_bits(d.take_type());
   d.standard(type, sources);
   if (type != Type::pred) {
-    d.set(choose(type, Unsigned{}, []<class T>() { return lanes<T, T>([](T a, T b, T) { return static_cast<T>(F{}(a, b)); }); }));
+    d.set(choose(type, Unsigned{},
+                 []<class T>() { return lanes<T, T>([](T a, T b, T) { return static_cast<T>(F{}(a, b)); }); }));
     return;
   }
   for (size_t k = 1; k <= sources; ++k)
     if (d.operand(k).negated) d.refuse("a negated predicate is not expected here");
-  d.set([](Warp& w, const Instruction& i) { w.write_predicate(i.op[0], F{}(w.predicate(i.op[1]), w.predicate(i.op[2]))); });
+  d.set([](Warp& w, const Instruction& i) {
+    w.write_predicate(i.op[0], F{}(w.predicate(i.op[1]), w.predicate(i.op[2])));
+  });
 }
 
 uint32_t lop3(uint32_t a, uint32_t b, uint32_t c, uint32_t table) {
   uint32_t out = 0;
-  for (uint32_t k = 0; k < 8; ++k) out |= ((k & 4) != 0 ? a : ~a) & ((k & 2) != 0 ? b : ~b) & ((k & 1) != 0 ? c : ~c) & (0 - (table >> k & 1));
+  for (uint32_t k = 0; k < 8; ++k)
+    out |= ((k & 4) != 0 ? a : ~a) & ((k & 2) != 0 ? b : ~b) & ((k & 1) != 0 ? c : ~c) & (0 - (table >> k & 1));
   return out;
 }
 
@@ -328,9 +378,10 @@ uint32_t permuted(uint32_t a, uint32_t b, uint32_t selector) {
 
 /// prmt with a mode: what the selector would be for the low two bits of c.
 uint32_t permute_selector(int mode, uint32_t c) {
-  static constexpr uint16_t kSelectors[6][4] = {{0x3210, 0x4321, 0x5432, 0x6543}, {0x5670, 0x6701, 0x7012, 0x0123},   // f4e, b4e
-                                                {0x0000, 0x1111, 0x2222, 0x3333}, {0x3210, 0x3211, 0x3222, 0x3333},   // rc8, ecl
-                                                {0x0000, 0x1110, 0x2210, 0x3210}, {0x1010, 0x3232, 0x1010, 0x3232}};  // ecr, rc16
+  static constexpr uint16_t kSelectors[6][4] = {
+      {0x3210, 0x4321, 0x5432, 0x6543}, {0x5670, 0x6701, 0x7012, 0x0123},   // f4e, b4e
+      {0x0000, 0x1111, 0x2222, 0x3333}, {0x3210, 0x3211, 0x3222, 0x3333},   // rc8, ecl
+      {0x0000, 0x1110, 0x2210, 0x3210}, {0x1010, 0x3232, 0x1010, 0x3232}};  // ecr, rc16
   return mode < 0 ? c : kSelectors[mode][c & 3];
 }
 
@@ -339,9 +390,12 @@ T extracted(T a, uint32_t b, uint32_t c) {
   const uint32_t at = b & 255, length = c & 255, most = kBits<T> - 1;
   if (length == 0) return 0;
   const bool sign = std::is_signed_v<T> && (a >> std::min(at + length - 1, most) & 1) != 0;
-  const auto ones = [](uint32_t n) { return n >= static_cast<uint32_t>(kBits<T>) ? ~uint64_t{0} : (uint64_t{1} << n) - 1; };
+  const auto ones = [](uint32_t n) {
+    return n >= static_cast<uint32_t>(kBits<T>) ? ~uint64_t{0} : (uint64_t{1} << n) - 1;
+  };
   const uint32_t kept = at > most ? 0 : std::min(length, most + 1 - at);
-  const uint64_t field = kept == 0 ? 0 : static_cast<uint64_t>(static_cast<std::make_unsigned_t<T>>(a)) >> at & ones(kept);
+  const uint64_t field =
+      kept == 0 ? 0 : static_cast<uint64_t>(static_cast<std::make_unsigned_t<T>>(a)) >> at & ones(kept);
   return static_cast<T>(sign ? field | ~ones(kept) : field);
 }
 template <class T>
@@ -349,7 +403,8 @@ T inserted(T a, T into, uint32_t at, uint32_t length) {
   at &= 255;
   length &= 255;
   for (uint32_t k = 0; k < length && at + k < static_cast<uint32_t>(kBits<T>); ++k)
-    into = static_cast<T>((into & ~(T{1} << (at + k))) | ((k < static_cast<uint32_t>(kBits<T>) ? a >> k & 1 : 0) << (at + k)));
+    into = static_cast<T>((into & ~(T{1} << (at + k))) |
+                          ((k < static_cast<uint32_t>(kBits<T>) ? a >> k & 1 : 0) << (at + k)));
   return into;
 }
 
@@ -381,11 +436,13 @@ void decode_dot(Decoder& d) {
   d.set(lanes<uint32_t, uint32_t>([](uint32_t x, uint32_t y, uint32_t c, const Instruction& i) {
     const auto element = [](uint32_t word, int k, int bits, bool is_signed) {
       const uint32_t top = word << (32 - bits - bits * k);
-      return is_signed ? static_cast<int64_t>(static_cast<int32_t>(top) >> (32 - bits)) : static_cast<int64_t>(top >> (32 - bits));
+      return is_signed ? static_cast<int64_t>(static_cast<int32_t>(top) >> (32 - bits))
+                       : static_cast<int64_t>(top >> (32 - bits));
     };
     uint64_t total = c;
     for (int k = 0; k < kCount; ++k)
-      total += static_cast<uint64_t>(element(x, k, 32 / kCount, (i.mode & 1) != 0) * element(y, (i.mode & 4) != 0 ? k + 2 : k, 8, (i.mode & 2) != 0));
+      total += static_cast<uint64_t>(element(x, k, 32 / kCount, (i.mode & 1) != 0) *
+                                     element(y, (i.mode & 4) != 0 ? k + 2 : k, 8, (i.mode & 2) != 0));
     return static_cast<uint32_t>(total);
   }));
 }
@@ -426,7 +483,9 @@ Outcome compare(Warp& w, const Instruction& i) {
 uint32_t combined(Warp& w, const Instruction& i, uint32_t x) {
   if (i.combine == Instruction::Combine::none) return x;
   const uint32_t other = i.negated ? ~w.predicate(i.op[4]) : w.predicate(i.op[4]);
-  return i.combine == Instruction::Combine::logical_and ? x & other : i.combine == Instruction::Combine::logical_or ? x | other : x ^ other;
+  return i.combine == Instruction::Combine::logical_and  ? x & other
+         : i.combine == Instruction::Combine::logical_or ? x | other
+                                                         : x ^ other;
 }
 
 template <class T, class F>
@@ -444,7 +503,10 @@ void set_register(Warp& w, const Instruction& i) {
   const uint32_t low = combined(w, i, found.low), high = combined(w, i, found.high);
   constexpr bool kIsPair = !std::is_arithmetic_v<T> && !kIsSmall<T>;
   const bool is_int = !is_real(i.type);
-  const uint32_t half = is_int ? 0xffff : i.type == Type::f16 || i.type == Type::f16x2 ? 0x3c00 : 0x3f80, word = is_int ? ~0u : 0x3f800000;
+  const uint32_t half = is_int                                         ? 0xffff
+                        : i.type == Type::f16 || i.type == Type::f16x2 ? 0x3c00
+                                                                       : 0x3f80,
+                 word = is_int ? ~0u : 0x3f800000;
   uint32_t out[kLanes];
   for (int l = 0; l < kLanes; ++l) {
     const bool x = (low >> l & 1) != 0, y = (high >> l & 1) != 0;
@@ -483,7 +545,8 @@ Handler choose_comparison(const std::string& name, bool to_register) {
 
 /// setp.lt.and.f32 p|q, a, b, c and set.lt.u32.f32 d, a, b, c.
 void decode_comparison(Decoder& d, bool to_register) {
-  static constexpr std::array kNames = {"eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"};
+  static constexpr std::array kNames = {"eq", "ne",  "lt",  "le",  "gt",  "ge",  "lo",  "ls",  "hi",
+                                        "hs", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"};
   std::string name;
   for (const char* one : kNames)
     if (d.take(one)) name = one;
@@ -568,13 +631,31 @@ void add_arithmetic(Table& table) {
   };
   table["rcp"] = [](Decoder& d) { decode_division(d, 1, [](auto a, auto) { return 1 / a; }); };
   table["sqrt"] = [](Decoder& d) { decode_division(d, 1, [](auto a, auto) { return std::sqrt(a); }); };
-  table["rsqrt"] = [](Decoder& d) { decode_approximate(d, 1, [](double a, double) { return 1 / std::sqrt(a); }, Types<float, double>{}); };
-  table["sin"] = [](Decoder& d) { decode_approximate(d, 1, [](double a, double) { return std::sin(a); }, Types<float>{}); };
-  table["cos"] = [](Decoder& d) { decode_approximate(d, 1, [](double a, double) { return std::cos(a); }, Types<float>{}); };
-  table["lg2"] = [](Decoder& d) { decode_approximate(d, 1, [](double a, double) { return std::log2(a); }, Types<float>{}); };
+  table["rsqrt"] = [](Decoder& d) {
+    decode_approximate(
+        d, 1, [](double a, double) { return 1 / std::sqrt(a); }, Types<float, double>{});
+  };
+  table["sin"] = [](Decoder& d) {
+    decode_approximate(
+        d, 1, [](double a, double) { return std::sin(a); }, Types<float>{});
+  };
+  table["cos"] = [](Decoder& d) {
+    decode_approximate(
+        d, 1, [](double a, double) { return std::cos(a); }, Types<float>{});
+  };
+  table["lg2"] = [](Decoder& d) {
+    decode_approximate(
+        d, 1, [](double a, double) { return std::log2(a); }, Types<float>{});
+  };
   using Halves = Types<float, Half, Bfloat, Pair<Half>, Pair<Bfloat>>;
-  table["ex2"] = [](Decoder& d) { decode_approximate(d, 1, [](double a, double) { return std::exp2(a); }, Halves{}); };
-  table["tanh"] = [](Decoder& d) { decode_approximate(d, 1, [](double a, double) { return std::tanh(a); }, Halves{}); };
+  table["ex2"] = [](Decoder& d) {
+    decode_approximate(
+        d, 1, [](double a, double) { return std::exp2(a); }, Halves{});
+  };
+  table["tanh"] = [](Decoder& d) {
+    decode_approximate(
+        d, 1, [](double a, double) { return std::tanh(a); }, Halves{});
+  };
   table["min"] = &decode_extremum<false>;
   table["max"] = &decode_extremum<true>;
   table["neg"] = [](Decoder& d) { decode_sign(d, Negate{}); };
@@ -582,7 +663,8 @@ void add_arithmetic(Table& table) {
   table["copysign"] = [](Decoder& d) {
     const Type type = d.take_type();
     d.standard(type, 2);
-    d.set(choose(type, Types<float, double>{}, []<class T>() { return lanes<T, T>([](T a, T b, T) { return std::copysign(b, a); }); }));
+    d.set(choose(type, Types<float, double>{},
+                 []<class T>() { return lanes<T, T>([](T a, T b, T) { return std::copysign(b, a); }); }));
   };
   table["testp"] = [](Decoder& d) {
     d.i.mode = d.take_one_of({"finite", "infinite", "number", "notanumber", "normal", "subnormal"});
@@ -595,7 +677,12 @@ void add_arithmetic(Table& table) {
         for (int l = 0; l < kLanes; ++l) {
           const T x = from_slot<T>(w.row<Slot<T>>(i.op[1])[l]);
           const int kind = std::fpclassify(x);
-          const bool holds[] = {std::isfinite(x), kind == FP_INFINITE, kind != FP_NAN, kind == FP_NAN, kind == FP_NORMAL || kind == FP_ZERO, kind == FP_SUBNORMAL};
+          const bool holds[] = {std::isfinite(x),
+                                kind == FP_INFINITE,
+                                kind != FP_NAN,
+                                kind == FP_NAN,
+                                kind == FP_NORMAL || kind == FP_ZERO,
+                                kind == FP_SUBNORMAL};
           out |= uint32_t{holds[i.mode]} << l;
         }
         w.write_predicate(i.op[0], out);
@@ -610,21 +697,26 @@ void add_arithmetic(Table& table) {
   table["cnot"] = [](Decoder& d) {
     const Type type = without_bits(d.take_type());
     d.standard(type, 1);
-    d.set(choose(type, Unsigned{}, []<class T>() { return lanes<T, T>([](T a, T, T) { return static_cast<T>(a == 0); }); }));
+    d.set(choose(type, Unsigned{},
+                 []<class T>() { return lanes<T, T>([](T a, T, T) { return static_cast<T>(a == 0); }); }));
   };
   table["shl"] = [](Decoder& d) {
     const Type type = without_bits(d.take_type());
     d.i.op[0] = d.destination(0, type);
     d.i.op[1] = d.source(1, type);
     d.i.op[2] = d.source(2, Type::u32);
-    d.set(choose(type, Unsigned{}, []<class T>() { return lanes<T, T, uint32_t>([](T a, uint32_t b, uint32_t) { return shift_left(a, b); }); }));
+    d.set(choose(type, Unsigned{}, []<class T>() {
+      return lanes<T, T, uint32_t>([](T a, uint32_t b, uint32_t) { return shift_left(a, b); });
+    }));
   };
   table["shr"] = [](Decoder& d) {
     const Type type = without_bits(d.take_type());
     d.i.op[0] = d.destination(0, type);
     d.i.op[1] = d.source(1, type);
     d.i.op[2] = d.source(2, Type::u32);
-    d.set(choose(type, Words{}, []<class T>() { return lanes<T, T, uint32_t>([](T a, uint32_t b, uint32_t) { return shift_right(a, b); }); }));
+    d.set(choose(type, Words{}, []<class T>() {
+      return lanes<T, T, uint32_t>([](T a, uint32_t b, uint32_t) { return shift_right(a, b); });
+    }));
   };
   table["shf"] = [](Decoder& d) {
     const bool left = d.take_one_of({"l", "r"}) == 0;
@@ -640,7 +732,9 @@ void add_arithmetic(Table& table) {
   table["prmt"] = [](Decoder& d) {
     d.i.mode = d.take_one_of({"f4e", "b4e", "rc8", "ecl", "ecr", "rc16"});
     d.standard(d.take_type(), 3);
-    d.set(lanes<uint32_t, uint32_t>([](uint32_t a, uint32_t b, uint32_t c, const Instruction& i) { return permuted(a, b, permute_selector(i.mode, c)); }));
+    d.set(lanes<uint32_t, uint32_t>([](uint32_t a, uint32_t b, uint32_t c, const Instruction& i) {
+      return permuted(a, b, permute_selector(i.mode, c));
+    }));
   };
   table["lop3"] = [](Decoder& d) {
     const Type type = d.take_type();
@@ -648,14 +742,18 @@ void add_arithmetic(Table& table) {
     d.i.op[0] = d.destination(0, type);
     for (size_t k = 1; k <= 3; ++k) d.i.op[k] = d.source(k, type);
     d.i.mode = static_cast<int>(d.immediate(4) & 255);
-    d.set(lanes<uint32_t, uint32_t>([](uint32_t a, uint32_t b, uint32_t c, const Instruction& i) { return lop3(a, b, c, static_cast<uint32_t>(i.mode)); }));
+    d.set(lanes<uint32_t, uint32_t>([](uint32_t a, uint32_t b, uint32_t c, const Instruction& i) {
+      return lop3(a, b, c, static_cast<uint32_t>(i.mode));
+    }));
   };
   table["bfe"] = [](Decoder& d) {
     const Type type = d.take_type();
     d.i.op[0] = d.destination(0, type);
     d.i.op[1] = d.source(1, type);
     for (size_t k = 2; k <= 3; ++k) d.i.op[k] = d.source(k, Type::u32);
-    d.set(choose(type, Words32{}, []<class T>() { return lanes<T, T, uint32_t, uint32_t>([](T a, uint32_t b, uint32_t c) { return extracted(a, b, c); }); }));
+    d.set(choose(type, Words32{}, []<class T>() {
+      return lanes<T, T, uint32_t, uint32_t>([](T a, uint32_t b, uint32_t c) { return extracted(a, b, c); });
+    }));
   };
   table["bfi"] = [](Decoder& d) {
     const Type type = without_bits(d.take_type());
@@ -664,7 +762,9 @@ void add_arithmetic(Table& table) {
     d.set(choose(type, Types<uint32_t, uint64_t>{}, []<class T>() -> Handler {
       return [](Warp& w, const Instruction& i) {
         T out[kLanes];
-        for (int l = 0; l < kLanes; ++l) out[l] = inserted(w.row<T>(i.op[1])[l], w.row<T>(i.op[2])[l], w.row<uint32_t>(i.op[3])[l], w.row<uint32_t>(i.op[4])[l]);
+        for (int l = 0; l < kLanes; ++l)
+          out[l] = inserted(w.row<T>(i.op[1])[l], w.row<T>(i.op[2])[l], w.row<uint32_t>(i.op[3])[l],
+                            w.row<uint32_t>(i.op[4])[l]);
         w.write(i.op[0], out);
       };
     }));
@@ -674,24 +774,31 @@ void add_arithmetic(Table& table) {
     const Type type = d.take_type();
     d.i.op[0] = d.destination(0, Type::u32);
     d.i.op[1] = d.source(1, type);
-    d.set(choose(type, Words32{}, []<class T>() { return lanes<uint32_t, T>([](T a, T, T, const Instruction& i) { return leading_bit(a, i); }); }));
+    d.set(choose(type, Words32{}, []<class T>() {
+      return lanes<uint32_t, T>([](T a, T, T, const Instruction& i) { return leading_bit(a, i); });
+    }));
   };
   table["popc"] = [](Decoder& d) {
     const Type type = without_bits(d.take_type());
     d.i.op[0] = d.destination(0, Type::u32);
     d.i.op[1] = d.source(1, type);
-    d.set(choose(type, Types<uint32_t, uint64_t>{}, []<class T>() { return lanes<uint32_t, T>([](T a, T, T) { return static_cast<uint32_t>(std::popcount(a)); }); }));
+    d.set(choose(type, Types<uint32_t, uint64_t>{}, []<class T>() {
+      return lanes<uint32_t, T>([](T a, T, T) { return static_cast<uint32_t>(std::popcount(a)); });
+    }));
   };
   table["clz"] = [](Decoder& d) {
     const Type type = without_bits(d.take_type());
     d.i.op[0] = d.destination(0, Type::u32);
     d.i.op[1] = d.source(1, type);
-    d.set(choose(type, Types<uint32_t, uint64_t>{}, []<class T>() { return lanes<uint32_t, T>([](T a, T, T) { return static_cast<uint32_t>(std::countl_zero(a)); }); }));
+    d.set(choose(type, Types<uint32_t, uint64_t>{}, []<class T>() {
+      return lanes<uint32_t, T>([](T a, T, T) { return static_cast<uint32_t>(std::countl_zero(a)); });
+    }));
   };
   table["brev"] = [](Decoder& d) {
     const Type type = without_bits(d.take_type());
     d.standard(type, 1);
-    d.set(choose(type, Types<uint32_t, uint64_t>{}, []<class T>() { return lanes<T, T>([](T a, T, T) { return reversed(a); }); }));
+    d.set(choose(type, Types<uint32_t, uint64_t>{},
+                 []<class T>() { return lanes<T, T>([](T a, T, T) { return reversed(a); }); }));
   };
   table["dp4a"] = &decode_dot<4>;
   table["dp2a"] = &decode_dot<2>;

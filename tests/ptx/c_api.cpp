@@ -1,5 +1,5 @@
-// The executor as functions of C, for ptx.py. Those that can fail return null or a number that is not 0; crumb_ptx_error()
-// then says why.
+// The executor as functions of C, for ptx.py. Those that can fail return null or a number that is not 0;
+// crumb_ptx_error() then says why.
 #include <cstring>
 
 #include "tests/ptx/executor.h"
@@ -40,7 +40,8 @@ Handle* crumb_ptx_load(const char* text) {
 }
 void crumb_ptx_free(Handle* handle) { delete handle; }
 
-void crumb_ptx_options(Handle* handle, uint64_t seed, int shared_races, int global_races, int uninitialised, uint64_t max_steps) {
+void crumb_ptx_options(Handle* handle, uint64_t seed, int shared_races, int global_races, int uninitialised,
+                       uint64_t max_steps) {
   handle->options = {seed, shared_races != 0, global_races != 0, uninitialised != 0, max_steps};
 }
 
@@ -51,13 +52,13 @@ int crumb_ptx_remove(Handle* handle, const void* data) {
   return guarded([&] { handle->memory.remove(data); });
 }
 
-int crumb_ptx_launch(Handle* handle, const char* kernel, const unsigned* grid, const unsigned* block, size_t shared_bytes, size_t count,
-                     const void* const* arguments, const size_t* bytes) {
+int crumb_ptx_launch(Handle* handle, const char* kernel, const unsigned* grid, const unsigned* block,
+                     size_t shared_bytes, size_t count, const void* const* arguments, const size_t* bytes) {
   return guarded([&] {
     std::vector<std::span<const std::byte>> given;
     for (size_t k = 0; k < count; ++k) given.emplace_back(static_cast<const std::byte*>(arguments[k]), bytes[k]);
-    handle->module.launch(kernel, {grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]}, shared_bytes, handle->memory, handle->options,
-                          std::span<const std::span<const std::byte>>(given));
+    handle->module.launch(kernel, {grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]}, shared_bytes,
+                          handle->memory, handle->options, std::span<const std::span<const std::byte>>(given));
   });
 }
 

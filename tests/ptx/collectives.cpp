@@ -13,9 +13,9 @@ std::string hex(uint32_t mask) {
   return text;
 }
 
-/// Calls f(members, those of them that execute) for each set of lanes that came with the same mask in the row, after a look at
-/// who must have come: a lane must be in its mask, and lanes of the mask that have not ended must execute, too, with
-/// the same mask.
+/// Calls f(members, those of them that execute) for each set of lanes that came with the same mask in the row, after a
+/// look at who must have come: a lane must be in its mask, and lanes of the mask that have not ended must execute, too,
+/// with the same mask.
 template <class F>
 void each_group(Warp& w, uint32_t row, F f) {
   const uint32_t* masks = w.row<uint32_t>(row);
@@ -24,7 +24,9 @@ void each_group(Warp& w, uint32_t row, F f) {
     const uint32_t members = masks[first], group = members & w.mask;
     if ((members >> first & 1) == 0) throw Fault{"the lane is not in its own mask " + hex(members), first};
     if (const uint32_t absent = members & w.live & ~w.mask; absent != 0)
-      throw Fault{"lanes " + hex(absent) + " of mask " + hex(members) + " are inactive: they do not execute the instruction", first};
+      throw Fault{
+          "lanes " + hex(absent) + " of mask " + hex(members) + " are inactive: they do not execute the instruction",
+          first};
     each_lane(group, [&](int lane) {
       if (masks[lane] != members) throw Fault{"lanes of one mask give different masks", lane};
     });
@@ -40,18 +42,28 @@ void shuffle(Warp& w, const Instruction& i) {
   uint32_t out[kLanes] = {}, in_range = 0;
   each_group(w, i.op[5], [&](uint32_t group) {
     each_lane(group, [&](int lane) {
-      const int clamp = static_cast<int>(c[lane] & 31), segment = static_cast<int>(c[lane] >> 8 & 31), by = static_cast<int>(b[lane] & 31);
+      const int clamp = static_cast<int>(c[lane] & 31), segment = static_cast<int>(c[lane] >> 8 & 31),
+                by = static_cast<int>(b[lane] & 31);
       const int last = (lane & segment) | (clamp & ~segment), first = lane & segment;
       int from = 0;
       bool valid = false;
       switch (i.mode) {
-        case kUp: from = lane - by, valid = from >= last; break;
-        case kDown: from = lane + by, valid = from <= last; break;
-        case kButterfly: from = lane ^ by, valid = from <= last; break;
-        default: from = first | (by & ~segment), valid = from <= last; break;
+        case kUp:
+          from = lane - by, valid = from >= last;
+          break;
+        case kDown:
+          from = lane + by, valid = from <= last;
+          break;
+        case kButterfly:
+          from = lane ^ by, valid = from <= last;
+          break;
+        default:
+          from = first | (by & ~segment), valid = from <= last;
+          break;
       }
       if (!valid) from = lane;
-      if ((group >> from & 1) == 0) throw Fault{"a shuffle reads lane " + std::to_string(from) + ", which is inactive", lane};
+      if ((group >> from & 1) == 0)
+        throw Fault{"a shuffle reads lane " + std::to_string(from) + ", which is inactive", lane};
       out[lane] = a[from];
       in_range |= uint32_t{valid} << lane;
     });
@@ -126,12 +138,23 @@ void reduce(Warp& w, const Instruction& i) {
     each_lane(group & (group - 1), [&](int lane) {
       const T x = values[lane];
       switch (i.mode) {
-        case kSum: total = static_cast<T>(static_cast<uint32_t>(total) + static_cast<uint32_t>(x)); break;
-        case kSmallest: total = std::min(total, x); break;
-        case kLargest: total = std::max(total, x); break;
-        case kConjunction: total &= x; break;
-        case kDisjunction: total |= x; break;
-        default: total ^= x;
+        case kSum:
+          total = static_cast<T>(static_cast<uint32_t>(total) + static_cast<uint32_t>(x));
+          break;
+        case kSmallest:
+          total = std::min(total, x);
+          break;
+        case kLargest:
+          total = std::max(total, x);
+          break;
+        case kConjunction:
+          total &= x;
+          break;
+        case kDisjunction:
+          total |= x;
+          break;
+        default:
+          total ^= x;
       }
     });
     each_lane(group, [&](int lane) { out[lane] = total; });
@@ -197,13 +220,15 @@ template <class T>
 struct Element<Nibble<T>> {
   static constexpr int kBits = 4;
   using Number = int32_t;
-  static int32_t of(uint32_t word) { return std::is_signed_v<T> ? static_cast<int32_t>(word << 28) >> 28 : static_cast<int32_t>(word & 15); }
+  static int32_t of(uint32_t word) {
+    return std::is_signed_v<T> ? static_cast<int32_t>(word << 28) >> 28 : static_cast<int32_t>(word & 15);
+  }
 };
 
-/// D [16, 8] = A [16, K] B [K, 8] + C. A register of A or B holds neighbours along K: with e of them, lane l has of register r
-/// of A the row l / 4 + 8 (r % 2) and columns e (l % 4) + 4 e (r / 2) and on; of B the column l / 4 and rows likewise; of C and
-/// D rows l / 4 and that + 8, columns 2 (l % 4) and the next. Floats are multiplied exactly and summed in double, then
-/// rounded once: tensor cores add in an order and with roundings that are not published.
+/// D [16, 8] = A [16, K] B [K, 8] + C. A register of A or B holds neighbours along K: with e of them, lane l has of
+/// register r of A the row l / 4 + 8 (r % 2) and columns e (l % 4) + 4 e (r / 2) and on; of B the column l / 4 and rows
+/// likewise; of C and D rows l / 4 and that + 8, columns 2 (l % 4) and the next. Floats are multiplied exactly and
+/// summed in double, then rounded once: tensor cores add in an order and with roundings that are not published.
 template <class A, class B>
 void multiply(Warp& w, const Instruction& i) {
   using Number = typename Element<A>::Number;
@@ -214,12 +239,14 @@ void multiply(Warp& w, const Instruction& i) {
   for (int r = 0; r < 2 * registers; ++r) {
     const uint32_t* words = w.row<uint32_t>(i.op[static_cast<size_t>(4 + r)]);
     for (int l = 0; l < kLanes; ++l)
-      for (int e = 0; e < kEach; ++e) a[l / 4 + 8 * (r % 2)][kEach * (l % 4 + 4 * (r / 2)) + e] = Element<A>::of(words[l] >> e * (kBits % 32));
+      for (int e = 0; e < kEach; ++e)
+        a[l / 4 + 8 * (r % 2)][kEach * (l % 4 + 4 * (r / 2)) + e] = Element<A>::of(words[l] >> e * (kBits % 32));
   }
   for (int r = 0; r < registers; ++r) {
     const uint32_t* words = w.row<uint32_t>(i.op[static_cast<size_t>(12 + r)]);
     for (int l = 0; l < kLanes; ++l)
-      for (int e = 0; e < kEach; ++e) b[kEach * (l % 4 + 4 * r) + e][l / 4] = Element<B>::of(words[l] >> e * (kBits % 32));
+      for (int e = 0; e < kEach; ++e)
+        b[kEach * (l % 4 + 4 * r) + e][l / 4] = Element<B>::of(words[l] >> e * (kBits % 32));
   }
   Number d[16][8] = {};
   const int depth = 4 * kEach * registers;
@@ -259,38 +286,58 @@ void decode_multiply(Decoder& d) {
   d.i.saturate = d.take("satfinite");
   d.i.type = d.take_type();
   const Type a = d.take_type(), b = d.take_type(), c = d.take_type();
-  const auto bits = [](Type type) { return type == Type::u4 || type == Type::s4 ? 4 : static_cast<int>(8 * bytes_of(type)); };
+  const auto bits = [](Type type) {
+    return type == Type::u4 || type == Type::s4 ? 4 : static_cast<int>(8 * bytes_of(type));
+  };
   const bool is_int = d.i.type == Type::s32;
-  if (c != d.i.type || bits(a) != bits(b) || (!is_int && (a != b || (d.i.type != Type::f32 && (d.i.type != Type::f16 || a != Type::f16)))))
+  if (c != d.i.type || bits(a) != bits(b) ||
+      (!is_int && (a != b || (d.i.type != Type::f32 && (d.i.type != Type::f16 || a != Type::f16)))))
     d.refuse("the executor does not know mma of these types");
   const int depth = kDepths[shape];
   d.i.count = depth * bits(a) / 128;
   const size_t sums = d.i.type == Type::f16 ? 2 : 4;
-  const size_t counts[4] = {sums, static_cast<size_t>(2 * d.i.count), static_cast<size_t>(d.i.count), sums}, places[4] = {0, 4, 12, 16};
+  const size_t counts[4] = {sums, static_cast<size_t>(2 * d.i.count), static_cast<size_t>(d.i.count), sums},
+               places[4] = {0, 4, 12, 16};
   if (d.i.count != 1 && d.i.count != 2) d.refuse("the executor does not know mma of this shape and type");
   const Type sum = is_int ? Type::s32 : d.i.type == Type::f16 ? Type::b32 : Type::f32;
   for (size_t k = 0; k < 4; ++k) {
     const Operand& given = d.operand(k);
     const std::vector<Operand> parts = given.kind == Operand::Kind::vector ? given.parts : std::vector<Operand>{given};
-    if (parts.size() != counts[k]) d.refuse("an operand has " + std::to_string(parts.size()) + " registers instead of " + std::to_string(counts[k]));
+    if (parts.size() != counts[k])
+      d.refuse("an operand has " + std::to_string(parts.size()) + " registers instead of " + std::to_string(counts[k]));
     for (size_t n = 0; n < parts.size(); ++n) {
       const Type type = k == 0 || k == 3 ? sum : Type::b32;
       d.i.op[places[k] + n] = k == 0 ? d.destination(parts[n], type) : d.source(parts[n], type);
     }
   }
   using Signs = Handler[4];
-  static constexpr Signs kBytes = {&multiply<uint8_t, uint8_t>, &multiply<int8_t, uint8_t>, &multiply<uint8_t, int8_t>, &multiply<int8_t, int8_t>};
-  static constexpr Signs kNibbles = {&multiply<Nibble<uint8_t>, Nibble<uint8_t>>, &multiply<Nibble<int8_t>, Nibble<uint8_t>>,
-                                     &multiply<Nibble<uint8_t>, Nibble<int8_t>>, &multiply<Nibble<int8_t>, Nibble<int8_t>>};
+  static constexpr Signs kBytes = {&multiply<uint8_t, uint8_t>, &multiply<int8_t, uint8_t>, &multiply<uint8_t, int8_t>,
+                                   &multiply<int8_t, int8_t>};
+  static constexpr Signs kNibbles = {
+      &multiply<Nibble<uint8_t>, Nibble<uint8_t>>, &multiply<Nibble<int8_t>, Nibble<uint8_t>>,
+      &multiply<Nibble<uint8_t>, Nibble<int8_t>>, &multiply<Nibble<int8_t>, Nibble<int8_t>>};
   const auto sign = [](Type type) { return type == Type::s8 || type == Type::s4 ? 1 : 0; };
   const int signs = sign(a) + 2 * sign(b);
   switch (a) {
-    case Type::f16: d.set(&multiply<Half, Half>); break;
-    case Type::bf16: d.set(&multiply<Bfloat, Bfloat>); break;
-    case Type::tf32: d.set(&multiply<Tf32, Tf32>); break;
-    case Type::u8: case Type::s8: d.set(is_int ? kBytes[signs] : nullptr); break;
-    case Type::u4: case Type::s4: d.set(is_int ? kNibbles[signs] : nullptr); break;
-    default: d.set(nullptr);
+    case Type::f16:
+      d.set(&multiply<Half, Half>);
+      break;
+    case Type::bf16:
+      d.set(&multiply<Bfloat, Bfloat>);
+      break;
+    case Type::tf32:
+      d.set(&multiply<Tf32, Tf32>);
+      break;
+    case Type::u8:
+    case Type::s8:
+      d.set(is_int ? kBytes[signs] : nullptr);
+      break;
+    case Type::u4:
+    case Type::s4:
+      d.set(is_int ? kNibbles[signs] : nullptr);
+      break;
+    default:
+      d.set(nullptr);
   }
 }
 
@@ -347,7 +394,9 @@ void add_collectives(Table& table) {
   table["bar"] = &decode_barrier;
   table["barrier"] = &decode_barrier;
   table["mma"] = &decode_multiply;
-  const auto stop = [](Decoder& d) { d.set([](Warp& w, const Instruction&) { throw Fault{"trap", std::countr_zero(w.mask)}; }); };
+  const auto stop = [](Decoder& d) {
+    d.set([](Warp& w, const Instruction&) { throw Fault{"trap", std::countr_zero(w.mask)}; });
+  };
   table["trap"] = stop;
   table["brkpt"] = stop;
 }

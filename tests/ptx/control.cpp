@@ -129,7 +129,8 @@ class Runner {
       const auto ended = std::count_if(block_.warps.begin(), block_.warps.end(), [](const Warp& w) { return w.done; });
       fail(*barrier.waiting.front(), barrier.waiting.front()->pc - 1,
            {"waits forever: " + std::to_string(barrier.arrived) + " warps have come to the barrier for " +
-            (barrier.expected == 0 ? "all" : std::to_string(barrier.expected)) + ", " + std::to_string(ended) + " of " + std::to_string(block_.warps.size()) + " have ended"});
+            (barrier.expected == 0 ? "all" : std::to_string(barrier.expected)) + ", " + std::to_string(ended) + " of " +
+            std::to_string(block_.warps.size()) + " have ended"});
     }
   }
 
@@ -141,7 +142,8 @@ class Runner {
     };
     std::string who = "warp " + std::to_string(warp.id);
     if (fault.lane >= 0) {
-      const uint64_t thread = uint64_t{warp.id} * kLanes + static_cast<uint64_t>(fault.lane), x = block_.size.x, y = block_.size.y;
+      const uint64_t thread = uint64_t{warp.id} * kLanes + static_cast<uint64_t>(fault.lane), x = block_.size.x,
+                     y = block_.size.y;
       who = "thread " + place(thread % x, thread / x % y, thread / x / y);
     }
     throw Error(kernel_.name + ", PTX line " + std::to_string(i.line) + " (" + *i.text + "), block " +
@@ -159,7 +161,9 @@ class Runner {
       const uint32_t pc = w.pc;
       const Instruction& i = code[pc];
       if (++steps_ > block_.options->max_steps)
-        fail(w, pc, {"more than " + std::to_string(block_.options->max_steps) + " steps in a launch (max_steps): a loop without end?"});
+        fail(w, pc,
+             {"more than " + std::to_string(block_.options->max_steps) +
+              " steps in a launch (max_steps): a loop without end?"});
       w.mask = w.active;
       if (i.guard != kSinkRow) {
         check_written(w, i.guard, pc);
@@ -178,8 +182,12 @@ class Runner {
             i.run(w, i);
             ++w.pc;
             break;
-          case Instruction::Kind::branch: branch(w, i); break;
-          case Instruction::Kind::leave: leave(w); break;
+          case Instruction::Kind::branch:
+            branch(w, i);
+            break;
+          case Instruction::Kind::leave:
+            leave(w);
+            break;
           case Instruction::Kind::barrier:
             ++w.pc;
             barrier(w, i);
@@ -228,7 +236,8 @@ class Runner {
 
   static void require_no_copies(Warp& w) {
     each_lane(w.mask, [&](int lane) {
-      if (!w.copies[static_cast<size_t>(lane)].empty()) throw Fault{"ends without having waited for its cp.async", lane};
+      if (!w.copies[static_cast<size_t>(lane)].empty())
+        throw Fault{"ends without having waited for its cp.async", lane};
     });
   }
 
@@ -242,7 +251,9 @@ class Runner {
     } else {  // brx.idx
       const uint32_t* index = w.row<uint32_t>(i.op[1]);
       each_lane(w.mask, [&](int lane) {
-        if (index[lane] >= i.targets.size()) throw Fault{"index " + std::to_string(index[lane]) + " of " + std::to_string(i.targets.size()) + " targets", lane};
+        if (index[lane] >= i.targets.size())
+          throw Fault{"index " + std::to_string(index[lane]) + " of " + std::to_string(i.targets.size()) + " targets",
+                      lane};
         const uint32_t target = i.targets[index[lane]];
         auto found = std::find_if(parts.begin(), parts.end(), [&](const auto& part) { return part.first == target; });
         if (found == parts.end()) found = parts.insert(found, {target, 0});
@@ -255,7 +266,8 @@ class Runner {
       return;
     }
     if (i.uniform) throw Fault{"lanes part at a branch that was declared uniform (.uni)"};
-    if (i.reconvergence != w.reconvergence && i.reconvergence != kNever) w.pending.push_back({i.reconvergence, w.reconvergence, w.active});
+    if (i.reconvergence != w.reconvergence && i.reconvergence != kNever)
+      w.pending.push_back({i.reconvergence, w.reconvergence, w.active});
     const uint32_t meet = i.reconvergence != kNever ? i.reconvergence : w.reconvergence;
     const uint32_t all = w.mask;
     w.active = 0;
@@ -276,7 +288,8 @@ class Runner {
 
   void barrier(Warp& w, const Instruction& i) {
     if (w.mask != w.live)
-      throw Fault{"lanes " + lanes_of(w.mask) + " come to a barrier while lanes " + lanes_of(w.live & ~w.mask) + " of their warp do not: the barrier is divergent"};
+      throw Fault{"lanes " + lanes_of(w.mask) + " come to a barrier while lanes " + lanes_of(w.live & ~w.mask) +
+                  " of their warp do not: the barrier is divergent"};
     const auto uniform = [&](uint32_t row) {
       const uint32_t* values = w.row<uint32_t>(row);
       const uint32_t first = values[std::countr_zero(w.mask)];
@@ -291,7 +304,8 @@ class Runner {
     uint32_t expected = 0;  // all that have not ended
     if (i.op[2] != kSinkRow) {
       const uint32_t threads = uniform(i.op[2]);
-      if (threads == 0 || threads % kLanes != 0) throw Fault{"a barrier of " + std::to_string(threads) + " threads: no multiple of 32"};
+      if (threads == 0 || threads % kLanes != 0)
+        throw Fault{"a barrier of " + std::to_string(threads) + " threads: no multiple of 32"};
       expected = threads / kLanes;
     }
     Barrier& barrier = block_.barriers[number];
@@ -301,7 +315,8 @@ class Runner {
     }
     const auto threads_of = [](uint32_t count) { return count == 0 ? "all" : std::to_string(count * kLanes); };
     if (barrier.expected != expected)
-      throw Fault{"comes to barrier " + std::to_string(number) + " for " + threads_of(expected) + " threads, others came for " + threads_of(barrier.expected)};
+      throw Fault{"comes to barrier " + std::to_string(number) + " for " + threads_of(expected) +
+                  " threads, others came for " + threads_of(barrier.expected)};
     ++barrier.arrived;
     w.seen[w.id] = w.interval;
     for (size_t v = 0; v < warps; ++v) barrier.seen[v] = std::max(barrier.seen[v], w.seen[v]);
@@ -322,7 +337,8 @@ class Runner {
   /// A barrier for all does not wait for warps that have ended.
   void release_if_full(Barrier& barrier) {
     const size_t warps = block_.warps.size();
-    const auto running = static_cast<uint32_t>(std::count_if(block_.warps.begin(), block_.warps.end(), [](const Warp& w) { return !w.done; }));
+    const auto running = static_cast<uint32_t>(
+        std::count_if(block_.warps.begin(), block_.warps.end(), [](const Warp& w) { return !w.done; }));
     if (barrier.arrived == 0 || barrier.arrived < (barrier.expected == 0 ? running : barrier.expected)) return;
     for (Warp* other : barrier.waiting) {
       other->waits = false;
@@ -332,7 +348,9 @@ class Runner {
       if (theirs.mode != kReduce) continue;
       if (theirs.type == Type::pred) {
         other->mask = other->live;
-        other->write_predicate(theirs.op[0], theirs.combine == Instruction::Combine::logical_or ? (barrier.set > 0 ? ~0u : 0) : (barrier.set == barrier.threads ? ~0u : 0));
+        other->write_predicate(theirs.op[0], theirs.combine == Instruction::Combine::logical_or
+                                                 ? (barrier.set > 0 ? ~0u : 0)
+                                                 : (barrier.set == barrier.threads ? ~0u : 0));
       } else {
         std::fill_n(other->row<uint32_t>(theirs.op[0]), kLanes, barrier.set);
       }

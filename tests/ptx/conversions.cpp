@@ -6,7 +6,8 @@
 namespace crumb::ptx {
 namespace {
 
-using Numbers = Types<uint8_t, uint16_t, uint32_t, uint64_t, int8_t, int16_t, int32_t, int64_t, Half, Bfloat, float, double>;
+using Numbers =
+    Types<uint8_t, uint16_t, uint32_t, uint64_t, int8_t, int16_t, int32_t, int64_t, Half, Bfloat, float, double>;
 
 /// Rounds to an integer in the type it is in.
 constexpr int kToIntegral = 1;
@@ -20,7 +21,8 @@ D to_integer(S x, const Instruction& i) {
     double value = widen(x);
     if constexpr (std::is_same_v<S, float>)
       if (i.flush) value = flush(x);
-    if (std::isnan(value)) return sizeof(S) == 8 || sizeof(D) == 8 ? static_cast<D>(uint64_t{1} << (8 * sizeof(D) - 1)) : D{0};
+    if (std::isnan(value))
+      return sizeof(S) == 8 || sizeof(D) == 8 ? static_cast<D>(uint64_t{1} << (8 * sizeof(D) - 1)) : D{0};
     value = round_to_integer(value, i.rounding);
     if (value <= static_cast<double>(kLeast)) return static_cast<D>(kLeast);
     return value >= static_cast<double>(kMost) ? static_cast<D>(kMost) : static_cast<D>(value);
@@ -64,7 +66,8 @@ template <class D, class S>
 void convert(Warp& w, const Instruction& i) {
   S in[kLanes];
   for (int l = 0; l < kLanes; ++l)
-    in[l] = from_slot<S>(i.wide_source ? static_cast<Slot<S>>(w.row<uint64_t>(i.op[1])[l]) : w.row<Slot<S>>(i.op[1])[l]);
+    in[l] =
+        from_slot<S>(i.wide_source ? static_cast<Slot<S>>(w.row<uint64_t>(i.op[1])[l]) : w.row<Slot<S>>(i.op[1])[l]);
   if constexpr (std::is_floating_point_v<D>) {
     D out[kLanes];
     {
@@ -92,8 +95,11 @@ void convert(Warp& w, const Instruction& i) {
     } else {
       uint64_t extended[kLanes];
       for (int l = 0; l < kLanes; ++l)
-        extended[l] = std::is_signed_v<D> ? static_cast<uint64_t>(static_cast<int64_t>(static_cast<uint64_t>(out[l]) << (64 - 8 * sizeof(D))) >> (64 - 8 * sizeof(D)))
-                                          : static_cast<uint64_t>(out[l]);
+        extended[l] =
+            std::is_signed_v<D>
+                ? static_cast<uint64_t>(static_cast<int64_t>(static_cast<uint64_t>(out[l]) << (64 - 8 * sizeof(D))) >>
+                                        (64 - 8 * sizeof(D)))
+                : static_cast<uint64_t>(out[l]);
       if (i.count == 8) return w.write(i.op[0], extended);
       uint32_t words[kLanes];
       for (int l = 0; l < kLanes; ++l) words[l] = static_cast<uint32_t>(extended[l]) & (i.count == 2 ? 0xffff : ~0u);
@@ -113,7 +119,11 @@ void convert_two(Warp& w, const Instruction& i) {
 }
 
 /// To the 10 bits of a tf32: ties away from zero.
-uint32_t to_tf32(uint32_t bits) { return (bits & 0x7fffffff) > 0x7f800000 ? kNan32 : (bits & 0x7f800000) == 0x7f800000 ? bits : (bits + 0x1000) & ~0x1fffu; }
+uint32_t to_tf32(uint32_t bits) {
+  return (bits & 0x7fffffff) > 0x7f800000    ? kNan32
+         : (bits & 0x7f800000) == 0x7f800000 ? bits
+                                             : (bits + 0x1000) & ~0x1fffu;
+}
 
 /// cvt.pack.sat.u8.s32.b32 d, a, b, c: c's lower half goes up, a and b come below it.
 void decode_pack(Decoder& d) {
@@ -128,8 +138,11 @@ void decode_pack(Decoder& d) {
   d.i.type = to;
   d.set(lanes<uint32_t, int32_t, int32_t, uint32_t>([](int32_t a, int32_t b, uint32_t c, const Instruction& i) {
     const bool narrow = bytes_of(i.type) == 1;
-    const int32_t least = is_signed(i.type) ? (narrow ? -128 : -32768) : 0, most = is_signed(i.type) ? (narrow ? 127 : 32767) : (narrow ? 255 : 65535);
-    const auto packed = [&](int32_t x) { return static_cast<uint32_t>(std::clamp(x, least, most)) & (narrow ? 255 : 65535); };
+    const int32_t least = is_signed(i.type) ? (narrow ? -128 : -32768) : 0,
+                  most = is_signed(i.type) ? (narrow ? 127 : 32767) : (narrow ? 255 : 65535);
+    const auto packed = [&](int32_t x) {
+      return static_cast<uint32_t>(std::clamp(x, least, most)) & (narrow ? 255 : 65535);
+    };
     return narrow ? c << 16 | packed(a) << 8 | packed(b) : packed(a) << 16 | packed(b);
   }));
 }
@@ -164,7 +177,9 @@ void decode_convert(Decoder& d) {
   d.i.count = static_cast<int>(d.register_bytes(d.operand(0)));
   d.i.wide_source = d.is_wide(d.operand(1));
   d.i.op[1] = d.source(d.operand(1), from, !is_real(from));
-  d.set(choose(to, Numbers{}, [&]<class D>() { return choose(from, Numbers{}, []<class S>() -> Handler { return &convert<D, S>; }); }));
+  d.set(choose(to, Numbers{}, [&]<class D>() {
+    return choose(from, Numbers{}, []<class S>() -> Handler { return &convert<D, S>; });
+  }));
 }
 
 // --- mov ------------------------------------------------------------------------------------------------------------
@@ -181,7 +196,9 @@ template <class Whole>
 void pack(Warp& w, const Instruction& i) {
   Whole out[kLanes] = {};
   for (int k = 0; k < i.count; ++k)
-    for (int l = 0; l < kLanes; ++l) out[l] |= static_cast<Whole>(static_cast<Whole>(w.row<uint32_t>(i.op[static_cast<size_t>(k) + 1])[l]) << k * i.mode);
+    for (int l = 0; l < kLanes; ++l)
+      out[l] |=
+          static_cast<Whole>(static_cast<Whole>(w.row<uint32_t>(i.op[static_cast<size_t>(k) + 1])[l]) << k * i.mode);
   w.write(i.op[0], out);
 }
 template <class Whole>
@@ -207,7 +224,8 @@ void decode_move(Decoder& d) {
     const Type part = d.i.mode == 32 ? Type::b32 : d.i.mode == 16 ? Type::b16 : Type::b8;
     if (packs == unpacks || d.i.count > 4 || d.i.mode < 8) d.refuse("a vector of this size is not known");
     d.i.op[0] = packs ? d.destination(0, type) : d.source(1, type);
-    for (size_t k = 0; k < parts.size(); ++k) d.i.op[k + 1] = packs ? d.source(parts[k], part) : d.destination(parts[k], part);
+    for (size_t k = 0; k < parts.size(); ++k)
+      d.i.op[k + 1] = packs ? d.source(parts[k], part) : d.destination(parts[k], part);
     d.set(packs ? (wide ? &pack<uint64_t> : &pack<uint32_t>) : (wide ? &unpack<uint64_t> : &unpack<uint32_t>));
     return;
   }
@@ -241,13 +259,15 @@ void decode_address(Decoder& d) {
       each_lane(w.mask, [&](int lane) {
         // A null pointer, or one near it, may be converted as long as nobody uses it.
         if (out[lane] < 4096) return;
-        if ((out[lane] & 15 * kWindow) != static_cast<uint64_t>(i.offset)) throw Fault{"the address lies in another space", lane};
+        if ((out[lane] & 15 * kWindow) != static_cast<uint64_t>(i.offset))
+          throw Fault{"the address lies in another space", lane};
         out[lane] -= static_cast<uint64_t>(i.offset);
       });
       w.write(i.op[0], out);
     });
   } else {
-    d.set(lanes<uint64_t, uint64_t>([](uint64_t a, uint64_t, uint64_t, const Instruction& i) { return a + static_cast<uint64_t>(i.offset); }));
+    d.set(lanes<uint64_t, uint64_t>(
+        [](uint64_t a, uint64_t, uint64_t, const Instruction& i) { return a + static_cast<uint64_t>(i.offset); }));
   }
 }
 
@@ -265,7 +285,8 @@ void add_conversions(Table& table) {
     d.set([](Warp& w, const Instruction& i) {
       constexpr uint64_t kWindows[] = {0, kSharedWindow, kLocalWindow, 15 * kWindow, kParamWindow};
       uint32_t out = 0;
-      for (int l = 0; l < kLanes; ++l) out |= static_cast<uint32_t>((w.row<uint64_t>(i.op[1])[l] & 15 * kWindow) == kWindows[i.mode]) << l;
+      for (int l = 0; l < kLanes; ++l)
+        out |= static_cast<uint32_t>((w.row<uint64_t>(i.op[1])[l] & 15 * kWindow) == kWindows[i.mode]) << l;
       w.write_predicate(i.op[0], out);
     });
   };

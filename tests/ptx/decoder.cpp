@@ -82,7 +82,8 @@ class KernelDecoder {
   template <class Holds>
   int find_scope(const Statement& s, Holds holds) const {
     int scope = s.scope;
-    while (scope >= 0 && !holds(instance_->function->scopes[static_cast<size_t>(scope)])) scope = instance_->function->scopes[static_cast<size_t>(scope)].parent;
+    while (scope >= 0 && !holds(instance_->function->scopes[static_cast<size_t>(scope)]))
+      scope = instance_->function->scopes[static_cast<size_t>(scope)].parent;
     return scope;
   }
 
@@ -118,10 +119,30 @@ class KernelDecoder {
 
   /// 0 if there is none of this name.
   uint32_t special_row(const std::string& name) {
-    static const std::set<std::string> kNames = {
-        "%tid.x", "%tid.y", "%tid.z", "%ntid.x", "%ntid.y", "%ntid.z", "%ctaid.x", "%ctaid.y", "%ctaid.z", "%nctaid.x", "%nctaid.y",
-        "%nctaid.z", "%laneid", "%warpid", "%nwarpid", "%smid", "%nsmid", "%lanemask_eq", "%lanemask_le", "%lanemask_lt", "%lanemask_ge",
-        "%lanemask_gt", "%dynamic_smem_size", "%total_smem_size"};
+    static const std::set<std::string> kNames = {"%tid.x",
+                                                 "%tid.y",
+                                                 "%tid.z",
+                                                 "%ntid.x",
+                                                 "%ntid.y",
+                                                 "%ntid.z",
+                                                 "%ctaid.x",
+                                                 "%ctaid.y",
+                                                 "%ctaid.z",
+                                                 "%nctaid.x",
+                                                 "%nctaid.y",
+                                                 "%nctaid.z",
+                                                 "%laneid",
+                                                 "%warpid",
+                                                 "%nwarpid",
+                                                 "%smid",
+                                                 "%nsmid",
+                                                 "%lanemask_eq",
+                                                 "%lanemask_le",
+                                                 "%lanemask_lt",
+                                                 "%lanemask_ge",
+                                                 "%lanemask_gt",
+                                                 "%dynamic_smem_size",
+                                                 "%total_smem_size"};
     if (kNames.count(name) == 0) return 0;
     const auto [found, is_new] = special_rows_.try_emplace(name, kernel_.rows);
     if (is_new) kernel_.specials.push_back({kernel_.rows++, name});
@@ -133,12 +154,14 @@ class KernelDecoder {
     if (scope >= 0) {
       const Variable& variable = instance_->function->scopes[static_cast<size_t>(scope)].variables.at(name);
       if (variable.space == Space::shared) return shared_symbol(&variable);
-      if (variable.space != Space::local && variable.space != Space::param) refuse(s, "a variable of its space cannot be in a function: " + name);
+      if (variable.space != Space::local && variable.space != Space::param)
+        refuse(s, "a variable of its space cannot be in a function: " + name);
       const auto [found, is_new] = instance_->variables.try_emplace({scope, name});
       if (is_new) found->second = local_bytes(variable);
       return {found->second, Space::local, false};
     }
-    if (const auto bound = instance_->parameters.find(name); bound != instance_->parameters.end()) return {bound->second, Space::local, false};
+    if (const auto bound = instance_->parameters.find(name); bound != instance_->parameters.end())
+      return {bound->second, Space::local, false};
     const auto& parameters = instance_->function->parameters;
     for (size_t k = 0; instance_->depth == 0 && k < parameters.size(); ++k)
       if (parameters[k].name == name) return {kernel_.parameters[k].first, Space::param, false};
@@ -243,7 +266,8 @@ class KernelDecoder {
     if (d.take("idx")) {
       d.i.op[1] = d.source(0, Type::u32);
       const std::string& list = d.operand(1).name;
-      const int scope = find_scope(*d.statement_, [&](const Scope& one) { return one.branch_targets.count(list) != 0; });
+      const int scope =
+          find_scope(*d.statement_, [&](const Scope& one) { return one.branch_targets.count(list) != 0; });
       if (scope < 0) refuse(*d.statement_, "no .branchtargets are called " + list);
       for (const std::string& label : instance_->function->scopes[static_cast<size_t>(scope)].branch_targets.at(list))
         branch_to(d, static_cast<size_t>(find_label(*d.statement_, label)));
@@ -284,8 +308,10 @@ class KernelDecoder {
     Instance callee;
     callee.function = &function;
     callee.depth = instance_->depth + 1;
-    for (size_t k = 0; k < arguments.size(); ++k) callee.parameters[function.parameters[k].name] = symbol(s, arguments[k].name).value;
-    for (size_t k = 0; k < results.size(); ++k) callee.parameters[function.results[k].name] = symbol(s, results[k].name).value;
+    for (size_t k = 0; k < arguments.size(); ++k)
+      callee.parameters[function.parameters[k].name] = symbol(s, arguments[k].name).value;
+    for (size_t k = 0; k < results.size(); ++k)
+      callee.parameters[function.results[k].name] = symbol(s, results[k].name).value;
     inline_function(callee);
     if (conditional) kernel_.code[skip].targets[0] = static_cast<uint32_t>(kernel_.code.size());
   }
@@ -294,9 +320,11 @@ class KernelDecoder {
   static void call_assertion(Warp& w, const Instruction& i) {
     const int lane = std::countr_zero(w.mask);
     uint64_t message = 0;
-    std::memcpy(&message, w.local.data() + static_cast<size_t>(lane) * w.block->kernel->local_bytes + i.offset, sizeof message);
+    std::memcpy(&message, w.local.data() + static_cast<size_t>(lane) * w.block->kernel->local_bytes + i.offset,
+                sizeof message);
     std::string text;
-    while (text.size() < 200 && w.block->memory->find(message + text.size(), 1) != nullptr && *reinterpret_cast<const char*>(message + text.size()) != '\0')
+    while (text.size() < 200 && w.block->memory->find(message + text.size(), 1) != nullptr &&
+           *reinterpret_cast<const char*>(message + text.size()) != '\0')
       text += *reinterpret_cast<const char*>(message + text.size());
     throw Fault{"assertion failed: " + text, lane};
   }
@@ -356,11 +384,13 @@ void Decoder::take_rounding() {
 }
 
 void Decoder::take_memory_modifiers() {
-  static const std::set<std::string> kScopes = {"weak", "cta", "cluster", "gpu", "sys", "ca", "cg", "cs", "lu", "cv", "wb", "wt", "noftz"};
+  static const std::set<std::string> kScopes = {"weak", "cta", "cluster", "gpu", "sys", "ca",   "cg",
+                                                "cs",   "lu",  "cv",      "wb",  "wt",  "noftz"};
   i.strong |= take_one_of({"volatile", "relaxed", "acquire", "release", "acq_rel"}) >= 0;
   for (size_t k = 0; k < used_.size(); ++k) {
     const std::string& word = statement_->modifiers[k];
-    if (kScopes.count(word) != 0 || word.rfind("L1::", 0) == 0 || word.rfind("L2::", 0) == 0 || word == "unified") used_[k] = true;
+    if (kScopes.count(word) != 0 || word.rfind("L1::", 0) == 0 || word.rfind("L2::", 0) == 0 || word == "unified")
+      used_[k] = true;
   }
 }
 
@@ -370,7 +400,8 @@ const Operand& Decoder::operand(size_t k) const {
 }
 
 size_t Decoder::register_bytes(const Operand& operand) const {
-  const Register* found = operand.kind == Operand::Kind::name ? owner_->find_register(*statement_, operand.name) : nullptr;
+  const Register* found =
+      operand.kind == Operand::Kind::name ? owner_->find_register(*statement_, operand.name) : nullptr;
   return found == nullptr ? 0 : bytes_of(found->type);
 }
 
@@ -386,13 +417,15 @@ uint32_t Decoder::source(const Operand& operand, Type type, bool relaxed) {
       break;
     case Operand::Kind::real64:
       if (type == Type::f64 || type == Type::b64) return owner_->constant_row(operand.bits, true);
-      if (type == Type::f32) return owner_->constant_row(std::bit_cast<uint32_t>(static_cast<float>(std::bit_cast<double>(operand.bits))), false);
+      if (type == Type::f32)
+        return owner_->constant_row(std::bit_cast<uint32_t>(static_cast<float>(std::bit_cast<double>(operand.bits))),
+                                    false);
       break;
     case Operand::Kind::name: {
       if (const Register* found = owner_->find_register(*statement_, operand.name)) {
         const bool fits = type == Type::pred || found->type == Type::pred ? found->type == type
-                          : relaxed ? bytes_of(found->type) >= bytes_of(type)
-                                    : bytes_of(found->type) == bytes_of(type);
+                          : relaxed                                       ? bytes_of(found->type) >= bytes_of(type)
+                                                                          : bytes_of(found->type) == bytes_of(type);
         if (!fits) refuse("the register " + operand.name + " has another size than the instruction");
         i.reads.push_back(found->row);
         return found->row;
@@ -404,21 +437,24 @@ uint32_t Decoder::source(const Operand& operand, Type type, bool relaxed) {
         return row;
       }
       const Symbol symbol = owner_->symbol(*statement_, operand.name);
-      if (!wide && symbol.value + static_cast<uint64_t>(operand.offset) > 0xffffffff) refuse("the address of " + operand.name + " needs 64 bits");
+      if (!wide && symbol.value + static_cast<uint64_t>(operand.offset) > 0xffffffff)
+        refuse("the address of " + operand.name + " needs 64 bits");
       return owner_->constant_row(symbol.value + static_cast<uint64_t>(operand.offset), wide, symbol.is_dynamic_shared);
     }
-    default: break;
+    default:
+      break;
   }
   refuse("an operand does not suit the instruction's type");
 }
 
 uint32_t Decoder::destination(const Operand& operand, Type type, bool relaxed) {
   if (operand.kind == Operand::Kind::name && operand.name == "_") return kSinkRow;
-  const Register* found = operand.kind == Operand::Kind::name ? owner_->find_register(*statement_, operand.name) : nullptr;
+  const Register* found =
+      operand.kind == Operand::Kind::name ? owner_->find_register(*statement_, operand.name) : nullptr;
   if (found == nullptr) refuse("a register was expected as the destination");
   const bool fits = type == Type::pred || found->type == Type::pred ? found->type == type
-                    : relaxed ? bytes_of(found->type) >= bytes_of(type)
-                              : bytes_of(found->type) == bytes_of(type);
+                    : relaxed                                       ? bytes_of(found->type) >= bytes_of(type)
+                                                                    : bytes_of(found->type) == bytes_of(type);
   if (!fits) refuse("the register " + operand.name + " has another size than the instruction");
   i.writes.push_back(found->row);
   return found->row;
@@ -446,7 +482,8 @@ void Decoder::address(size_t k, bool is_source) {
   if (given.name.empty()) {
     row = owner_->constant_row(0, true);
   } else if (const Register* found = owner_->find_register(*statement_, given.name)) {
-    if (found->type == Type::pred || bytes_of(found->type) < 4) refuse("the register " + given.name + " cannot hold an address");
+    if (found->type == Type::pred || bytes_of(found->type) < 4)
+      refuse("the register " + given.name + " cannot hold an address");
     wide = bytes_of(found->type) == 8;
     row = found->row;
     i.reads.push_back(row);

@@ -9,7 +9,8 @@
 
 namespace crumb::ptx {
 
-/// One statement that becomes one instruction. What is not as an instruction expects it is an Error that names the line.
+/// One statement that becomes one instruction. What is not as an instruction expects it is an Error that names the
+/// line.
 class Decoder {
  public:
   Instruction i;
@@ -92,29 +93,48 @@ using Reals = Types<float, double, Half, Bfloat, Pair<Half>, Pair<Bfloat>>;
 
 template <class T>
 constexpr Type kTypeOf = Type::none;
-template <> inline constexpr Type kTypeOf<uint8_t> = Type::u8;
-template <> inline constexpr Type kTypeOf<uint16_t> = Type::u16;
-template <> inline constexpr Type kTypeOf<uint32_t> = Type::u32;
-template <> inline constexpr Type kTypeOf<uint64_t> = Type::u64;
-template <> inline constexpr Type kTypeOf<int8_t> = Type::s8;
-template <> inline constexpr Type kTypeOf<int16_t> = Type::s16;
-template <> inline constexpr Type kTypeOf<int32_t> = Type::s32;
-template <> inline constexpr Type kTypeOf<int64_t> = Type::s64;
-template <> inline constexpr Type kTypeOf<Half> = Type::f16;
-template <> inline constexpr Type kTypeOf<Bfloat> = Type::bf16;
-template <> inline constexpr Type kTypeOf<Pair<Half>> = Type::f16x2;
-template <> inline constexpr Type kTypeOf<Pair<Bfloat>> = Type::bf16x2;
-template <> inline constexpr Type kTypeOf<float> = Type::f32;
-template <> inline constexpr Type kTypeOf<double> = Type::f64;
+template <>
+inline constexpr Type kTypeOf<uint8_t> = Type::u8;
+template <>
+inline constexpr Type kTypeOf<uint16_t> = Type::u16;
+template <>
+inline constexpr Type kTypeOf<uint32_t> = Type::u32;
+template <>
+inline constexpr Type kTypeOf<uint64_t> = Type::u64;
+template <>
+inline constexpr Type kTypeOf<int8_t> = Type::s8;
+template <>
+inline constexpr Type kTypeOf<int16_t> = Type::s16;
+template <>
+inline constexpr Type kTypeOf<int32_t> = Type::s32;
+template <>
+inline constexpr Type kTypeOf<int64_t> = Type::s64;
+template <>
+inline constexpr Type kTypeOf<Half> = Type::f16;
+template <>
+inline constexpr Type kTypeOf<Bfloat> = Type::bf16;
+template <>
+inline constexpr Type kTypeOf<Pair<Half>> = Type::f16x2;
+template <>
+inline constexpr Type kTypeOf<Pair<Bfloat>> = Type::bf16x2;
+template <>
+inline constexpr Type kTypeOf<float> = Type::f32;
+template <>
+inline constexpr Type kTypeOf<double> = Type::f64;
 
 /// .b32 as .u32 and so on.
 inline Type without_bits(Type type) {
   switch (type) {
-    case Type::b8: return Type::u8;
-    case Type::b16: return Type::u16;
-    case Type::b32: return Type::u32;
-    case Type::b64: return Type::u64;
-    default: return type;
+    case Type::b8:
+      return Type::u8;
+    case Type::b16:
+      return Type::u16;
+    case Type::b32:
+      return Type::u32;
+    case Type::b64:
+      return Type::u64;
+    default:
+      return type;
   }
 }
 inline bool is_real(Type type) { return type >= Type::f16 && type <= Type::f64; }

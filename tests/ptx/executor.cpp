@@ -39,7 +39,8 @@ Module::Module(const std::string& text) : content_(std::make_unique<Content>()) 
     const Variable& variable = c.source.variables.at(name);
     std::memcpy(reinterpret_cast<void*>(address), variable.initial.data(), variable.initial.size());
     for (const auto& [at, other] : variable.addresses_in_initial) {
-      if (c.variables.count(other) == 0) throw Error(name + " begins with the address of " + other + ", which is not there");
+      if (c.variables.count(other) == 0)
+        throw Error(name + " begins with the address of " + other + ", which is not there");
       std::memcpy(reinterpret_cast<std::byte*>(address) + at, &c.variables.at(other), sizeof(uint64_t));
     }
   }
@@ -84,11 +85,30 @@ uint32_t special_value(const std::string& name, const Block& block, uint32_t thr
   const Dim &n = block.size, &g = block.grid, &b = block.index;
   const uint32_t lane = thread % kLanes, bit = uint32_t{1} << lane;
   const std::pair<const char*, uint32_t> values[] = {
-      {"%tid.x", thread % n.x}, {"%tid.y", thread / n.x % n.y}, {"%tid.z", thread / n.x / n.y}, {"%ntid.x", n.x}, {"%ntid.y", n.y}, {"%ntid.z", n.z},
-      {"%ctaid.x", b.x}, {"%ctaid.y", b.y}, {"%ctaid.z", b.z}, {"%nctaid.x", g.x}, {"%nctaid.y", g.y}, {"%nctaid.z", g.z},
-      {"%laneid", lane}, {"%warpid", thread / kLanes}, {"%nwarpid", static_cast<uint32_t>(block.warps.size())}, {"%smid", 0}, {"%nsmid", 1},
-      {"%lanemask_eq", bit}, {"%lanemask_lt", bit - 1}, {"%lanemask_le", (bit - 1) | bit}, {"%lanemask_gt", ~((bit - 1) | bit)}, {"%lanemask_ge", ~(bit - 1)},
-      {"%dynamic_smem_size", static_cast<uint32_t>(block.shared.size() - block.kernel->shared_bytes)}, {"%total_smem_size", static_cast<uint32_t>(block.shared.size())}};
+      {"%tid.x", thread % n.x},
+      {"%tid.y", thread / n.x % n.y},
+      {"%tid.z", thread / n.x / n.y},
+      {"%ntid.x", n.x},
+      {"%ntid.y", n.y},
+      {"%ntid.z", n.z},
+      {"%ctaid.x", b.x},
+      {"%ctaid.y", b.y},
+      {"%ctaid.z", b.z},
+      {"%nctaid.x", g.x},
+      {"%nctaid.y", g.y},
+      {"%nctaid.z", g.z},
+      {"%laneid", lane},
+      {"%warpid", thread / kLanes},
+      {"%nwarpid", static_cast<uint32_t>(block.warps.size())},
+      {"%smid", 0},
+      {"%nsmid", 1},
+      {"%lanemask_eq", bit},
+      {"%lanemask_lt", bit - 1},
+      {"%lanemask_le", (bit - 1) | bit},
+      {"%lanemask_gt", ~((bit - 1) | bit)},
+      {"%lanemask_ge", ~(bit - 1)},
+      {"%dynamic_smem_size", static_cast<uint32_t>(block.shared.size() - block.kernel->shared_bytes)},
+      {"%total_smem_size", static_cast<uint32_t>(block.shared.size())}};
   for (const auto& [one, value] : values)
     if (name == one) return value;
   throw Error("nothing is known of " + name);
@@ -123,7 +143,8 @@ void start_block(Block& block) {
     }
     for (const Special& special : kernel.specials) {
       w.defined[special.row] = ~0u;
-      for (uint32_t l = 0; l < kLanes; ++l) w.row<uint32_t>(special.row)[l] = special_value(special.name, block, first + l);
+      for (uint32_t l = 0; l < kLanes; ++l)
+        w.row<uint32_t>(special.row)[l] = special_value(special.name, block, first + l);
     }
   }
 }
@@ -152,14 +173,16 @@ class Registered {
 
 }  // namespace
 
-void Module::launch(const std::string& name, Dim grid, Dim block_size, size_t shared_bytes, Memory& memory, const Options& options,
-                    std::span<const std::span<const std::byte>> arguments) {
+void Module::launch(const std::string& name, Dim grid, Dim block_size, size_t shared_bytes, Memory& memory,
+                    const Options& options, std::span<const std::span<const std::byte>> arguments) {
   Kernel& kernel = content_->kernel(name);
   const uint64_t threads = block_size.count();
   if (grid.count() == 0 || threads == 0 || threads > 1024)
-    throw Error(name + ": a launch of " + std::to_string(grid.count()) + " blocks of " + std::to_string(threads) + " threads; there may be 1 to 1024 threads");
+    throw Error(name + ": a launch of " + std::to_string(grid.count()) + " blocks of " + std::to_string(threads) +
+                " threads; there may be 1 to 1024 threads");
   if (arguments.size() != kernel.parameters.size())
-    throw Error(name + " takes " + std::to_string(kernel.parameters.size()) + " arguments, not " + std::to_string(arguments.size()));
+    throw Error(name + " takes " + std::to_string(kernel.parameters.size()) + " arguments, not " +
+                std::to_string(arguments.size()));
   Block block;
   block.kernel = &kernel;
   block.memory = &memory;
@@ -170,7 +193,8 @@ void Module::launch(const std::string& name, Dim grid, Dim block_size, size_t sh
   for (size_t k = 0; k < arguments.size(); ++k) {
     const auto [at, bytes] = kernel.parameters[k];
     if (arguments[k].size() != bytes)
-      throw Error(name + ": argument " + std::to_string(k) + " has " + std::to_string(arguments[k].size()) + " bytes instead of " + std::to_string(bytes));
+      throw Error(name + ": argument " + std::to_string(k) + " has " + std::to_string(arguments[k].size()) +
+                  " bytes instead of " + std::to_string(bytes));
     std::copy(arguments[k].begin(), arguments[k].end(), block.parameters.begin() + static_cast<int64_t>(at));
   }
   block.warps.resize((threads + kLanes - 1) / kLanes);

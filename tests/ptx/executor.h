@@ -34,7 +34,7 @@ struct Options {
   uint64_t seed = 0;
   bool check_shared_races = true;
   bool check_global_races = true;
-  bool check_uninitialised = true;  // registers and shared memory
+  bool check_uninitialised = true;         // registers and shared memory
   uint64_t max_steps = uint64_t{1} << 34;  // instructions of warps in a launch
 };
 

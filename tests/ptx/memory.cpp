@@ -37,7 +37,8 @@ void Memory::add(const void* data, size_t bytes, bool writable) {
   const auto next = buffers_.lower_bound(begin);
   if (bytes == 0) return;
   if ((next != buffers_.end() && next->first < begin + bytes) || find(begin, 1) != nullptr)
-    throw Error("a buffer of " + std::to_string(bytes) + " bytes at " + hex(begin) + " overlaps one that is registered already in part");
+    throw Error("a buffer of " + std::to_string(bytes) + " bytes at " + hex(begin) +
+                " overlaps one that is registered already in part");
   auto buffer = std::make_unique<Buffer>();
   buffer->data = static_cast<std::byte*>(const_cast<void*>(data));
   buffer->bytes = bytes;
@@ -65,7 +66,8 @@ Buffer& Block::buffer(uint64_t address, size_t bytes, int lane, Use use) {
     if (found == nullptr) {
       std::string near;
       if (Buffer* before = memory->find(address, 0))
-        near = ": byte " + std::to_string(address - reinterpret_cast<uint64_t>(before->data)) + " of a buffer of " + std::to_string(before->bytes);
+        near = ": byte " + std::to_string(address - reinterpret_cast<uint64_t>(before->data)) + " of a buffer of " +
+               std::to_string(before->bytes);
       throw Fault{std::to_string(bytes) + " bytes at " + hex(address) + " are out of bounds" + near, lane};
     }
     recent = found;
@@ -74,14 +76,15 @@ Buffer& Block::buffer(uint64_t address, size_t bytes, int lane, Use use) {
   return *recent;
 }
 
-void Block::check_global(Buffer& buffer, const Warp& warp, int lane, size_t at, size_t bytes, Use use, const Instruction& i,
-                         const void* value) {
+void Block::check_global(Buffer& buffer, const Warp& warp, int lane, size_t at, size_t bytes, Use use,
+                         const Instruction& i, const void* value) {
   if (!options->check_global_races) return;
   if (buffer.writer.empty())
     for (auto* accesses : {&buffer.writer, &buffer.first_reader, &buffer.last_reader}) accesses->resize(buffer.bytes);
   if (i.strong) ordered = true;
   const Access now = warp.access(lane, i.strong);
-  // Blocks run in turns, so what an earlier one did is in the past; that it is on a GPU too takes an atomic or the like.
+  // Blocks run in turns, so what an earlier one did is in the past; that it is on a GPU too takes an atomic or the
+  // like.
   const auto races = [&](Access then) {
     if (then == 0 || (then & now & kStrongAccess) != 0) return false;
     if (then / kIntervalUnit < first_interval) return !ordered;
@@ -90,19 +93,22 @@ void Block::check_global(Buffer& buffer, const Warp& warp, int lane, size_t at, 
   const auto report = [&](const char* what, Access then, size_t byte) {
     const Interval& other = intervals[then / kIntervalUnit];
     const bool same = other.block == number;
-    throw Fault{std::string("race in global memory: ") + what + (same ? "" : " of block " + std::to_string(other.block)) + " by warp " +
-                    std::to_string(other.warp) + " lane " + std::to_string(then & 31) + at_byte(byte) + " of a buffer of " +
-                    std::to_string(buffer.bytes),
+    throw Fault{std::string("race in global memory: ") + what +
+                    (same ? "" : " of block " + std::to_string(other.block)) + " by warp " +
+                    std::to_string(other.warp) + " lane " + std::to_string(then & 31) + at_byte(byte) +
+                    " of a buffer of " + std::to_string(buffer.bytes),
                 lane};
   };
   Access* writer = buffer.writer.data() + at;
   Access* first = buffer.first_reader.data() + at;
   Access* last = buffer.last_reader.data() + at;
   for (size_t b = 0; b < bytes; ++b) {
-    if (i.read_only && writer[b] != 0) throw Fault{"a read-only load (.nc) of what this launch wrote" + at_byte(at + b), lane};
+    if (i.read_only && writer[b] != 0)
+      throw Fault{"a read-only load (.nc) of what this launch wrote" + at_byte(at + b), lane};
     const bool same_value = value != nullptr && writer[b] / kIntervalUnit == warp.interval &&
                             static_cast<const std::byte*>(value)[b] == buffer.data[at + b];
-    if (races(writer[b]) && !same_value) report(use == Use::read ? "reads a write" : "writes over a write", writer[b], at + b);
+    if (races(writer[b]) && !same_value)
+      report(use == Use::read ? "reads a write" : "writes over a write", writer[b], at + b);
   }
   if (use == Use::write) {
     for (size_t b = 0; b < bytes; ++b) {
@@ -131,12 +137,16 @@ void SharedMemory::resize(size_t bytes, size_t warps) {
 void SharedMemory::check_writer(const Warp& warp, int lane, size_t at, bool strong, const std::byte* value) {
   const Block& block = *warp.block;
   if (in_flight_[at] != 0)
-    throw Fault{"touches shared memory" + at_byte(at) + " that a cp.async in flight fills: it was not waited for", lane};
+    throw Fault{"touches shared memory" + at_byte(at) + " that a cp.async in flight fills: it was not waited for",
+                lane};
   const Access then = writer_[at];
-  if (!block.options->check_shared_races || (strong && (then & kStrongAccess) != 0) || block.is_before(then, warp, lane)) return;
+  if (!block.options->check_shared_races || (strong && (then & kStrongAccess) != 0) ||
+      block.is_before(then, warp, lane))
+    return;
   if (value != nullptr && then / kIntervalUnit == warp.interval && *value == bytes_[at]) return;
-  throw Fault{"race in shared memory with a write by warp " + std::to_string(block.intervals[then / kIntervalUnit].warp) + " lane " +
-                  std::to_string(then & 31) + at_byte(at) + ": no barrier in between",
+  throw Fault{"race in shared memory with a write by warp " +
+                  std::to_string(block.intervals[then / kIntervalUnit].warp) + " lane " + std::to_string(then & 31) +
+                  at_byte(at) + ": no barrier in between",
               lane};
 }
 
@@ -165,14 +175,16 @@ void SharedMemory::check_write(const Warp& warp, int lane, uint64_t at, size_t b
       const Access then = readers_[b * warps_ + v];
       const bool several_now = (then & kStrongAccess) != 0 && then / kIntervalUnit == warp.interval;
       if (block.is_before(then, warp, lane) && !several_now) continue;
-      throw Fault{"race in shared memory with a read by warp " + std::to_string(v) + " lane " + std::to_string(then & 31) + at_byte(b) +
-                      ": no barrier in between",
+      throw Fault{"race in shared memory with a read by warp " + std::to_string(v) + " lane " +
+                      std::to_string(then & 31) + at_byte(b) + ": no barrier in between",
                   lane};
     }
   }
 }
 
-void SharedMemory::begin_copy(uint64_t at, size_t bytes) { std::fill_n(in_flight_.begin() + static_cast<int64_t>(at), bytes, 1); }
+void SharedMemory::begin_copy(uint64_t at, size_t bytes) {
+  std::fill_n(in_flight_.begin() + static_cast<int64_t>(at), bytes, 1);
+}
 void SharedMemory::end_copy(const Warp& warp, int lane, uint64_t at, size_t bytes) {
   std::fill_n(in_flight_.begin() + static_cast<int64_t>(at), bytes, 0);
   std::fill_n(writer_.begin() + static_cast<int64_t>(at), bytes, warp.access(lane, false));
@@ -191,15 +203,22 @@ std::byte* Block::place(Warp& warp, int lane, Space& space, uint64_t& address, s
     throw Fault{"address " + hex(address) + " is misaligned: no multiple of " + std::to_string(bytes), lane};
   if (space == Space::generic) {
     const uint64_t window = address & (15 * kWindow);
-    space = window == kSharedWindow ? Space::shared : window == kLocalWindow ? Space::local : window == kParamWindow ? Space::param : Space::global;
+    space = window == kSharedWindow  ? Space::shared
+            : window == kLocalWindow ? Space::local
+            : window == kParamWindow ? Space::param
+                                     : Space::global;
     if (window != 0) address -= window;
   }
   const auto within = [&](size_t size, const char* what) {
     if (address > size || bytes > size - address)
-      throw Fault{std::to_string(bytes) + " bytes" + at_byte(address) + " of " + what + " memory are out of bounds: it has " + std::to_string(size), lane};
+      throw Fault{std::to_string(bytes) + " bytes" + at_byte(address) + " of " + what +
+                      " memory are out of bounds: it has " + std::to_string(size),
+                  lane};
   };
   switch (space) {
-    case Space::shared: within(shared.size(), "shared"); return shared.data() + address;
+    case Space::shared:
+      within(shared.size(), "shared");
+      return shared.data() + address;
     case Space::local:
       within(kernel->local_bytes, "local");
       return warp.local.data() + static_cast<size_t>(lane) * kernel->local_bytes + address;
@@ -207,7 +226,8 @@ std::byte* Block::place(Warp& warp, int lane, Space& space, uint64_t& address, s
       within(parameters.size(), "parameter");
       if (use == Use::write) throw Fault{"writes to a parameter of the kernel", lane};
       return parameters.data() + address;
-    default: return nullptr;
+    default:
+      return nullptr;
   }
 }
 
@@ -224,7 +244,8 @@ std::byte* Block::read(Warp& warp, int lane, Space space, uint64_t address, size
   return out != nullptr ? out : read_global(warp, lane, address, bytes, i);
 }
 
-std::byte* Block::write(Warp& warp, int lane, Space space, uint64_t address, size_t bytes, const Instruction& i, const void* value) {
+std::byte* Block::write(Warp& warp, int lane, Space space, uint64_t address, size_t bytes, const Instruction& i,
+                        const void* value) {
   std::byte* out = place(warp, lane, space, address, bytes, Use::write);
   if (space == Space::shared) shared.check_write(warp, lane, address, bytes, i.strong, value);
   if (out != nullptr) return out;

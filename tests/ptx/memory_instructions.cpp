@@ -7,9 +7,10 @@ namespace crumb::ptx {
 namespace {
 
 void take_space(Decoder& d) {
-  static const std::pair<const char*, Space> kSpaces[] = {{"global", Space::global}, {"shared", Space::shared}, {"local", Space::local},
-                                                          {"const", Space::constant}, {"param", Space::param}, {"shared::cta", Space::shared},
-                                                          {"param::entry", Space::param}, {"param::func", Space::param}};
+  static const std::pair<const char*, Space> kSpaces[] = {
+      {"global", Space::global},      {"shared", Space::shared},    {"local", Space::local},
+      {"const", Space::constant},     {"param", Space::param},      {"shared::cta", Space::shared},
+      {"param::entry", Space::param}, {"param::func", Space::param}};
   for (const auto& [name, space] : kSpaces)
     if (d.take(name)) d.i.space = space;
 }
@@ -27,7 +28,8 @@ void registers(Decoder& d, size_t k, Type type, bool are_destinations) {
     d.i.mode = std::max(d.i.mode, static_cast<int>(d.register_bytes(parts[n])));
   }
   for (const Operand& part : parts)
-    if (const size_t bytes = d.register_bytes(part); bytes != 0 && static_cast<int>(bytes) != d.i.mode) d.refuse("registers of a vector have different sizes");
+    if (const size_t bytes = d.register_bytes(part); bytes != 0 && static_cast<int>(bytes) != d.i.mode)
+      d.refuse("registers of a vector have different sizes");
 }
 
 void load(Warp& w, const Instruction& i) {
@@ -43,7 +45,9 @@ void load(Warp& w, const Instruction& i) {
       if (i.mode == 8)
         w.row<uint64_t>(i.op[k])[lane] = value;
       else
-        w.row<uint32_t>(i.op[k])[lane] = static_cast<uint32_t>(i.mode == 2 ? value & 0xffff : i.mode == 1 ? value & 0xff : value);
+        w.row<uint32_t>(i.op[k])[lane] = static_cast<uint32_t>(i.mode == 2   ? value & 0xffff
+                                                               : i.mode == 1 ? value & 0xff
+                                                                             : value);
     }
   });
 }
@@ -58,7 +62,9 @@ void store(Warp& w, const Instruction& i) {
       else
         std::memcpy(values + k * bytes, &w.row<uint32_t>(i.op[k])[lane], bytes);
     }
-    std::memcpy(w.block->write(w, lane, i.space, address_of(w, lane, i.address, i.address_wide, i.offset), all, i, values), values, all);
+    std::memcpy(
+        w.block->write(w, lane, i.space, address_of(w, lane, i.address, i.address_wide, i.offset), all, i, values),
+        values, all);
   });
 }
 
@@ -83,16 +89,26 @@ T updated(int operation, T old, T b, T c) {
   if constexpr (std::is_integral_v<T>) {
     using U = std::make_unsigned_t<T>;
     switch (operation) {
-      case kAdd: return static_cast<T>(static_cast<U>(old) + static_cast<U>(b));
-      case kMin: return std::min(old, b);
-      case kMax: return std::max(old, b);
-      case kAnd: return old & b;
-      case kOr: return old | b;
-      case kXor: return old ^ b;
-      case kExchange: return b;
-      case kCompareAndSwap: return old == b ? c : old;
-      case kIncrement: return old >= b ? T{0} : static_cast<T>(old + 1);
-      default: return old == 0 || old > b ? b : static_cast<T>(old - 1);
+      case kAdd:
+        return static_cast<T>(static_cast<U>(old) + static_cast<U>(b));
+      case kMin:
+        return std::min(old, b);
+      case kMax:
+        return std::max(old, b);
+      case kAnd:
+        return old & b;
+      case kOr:
+        return old | b;
+      case kXor:
+        return old ^ b;
+      case kExchange:
+        return b;
+      case kCompareAndSwap:
+        return old == b ? c : old;
+      case kIncrement:
+        return old >= b ? T{0} : static_cast<T>(old + 1);
+      default:
+        return old == 0 || old > b ? b : static_cast<T>(old - 1);
     }
   } else if constexpr (std::is_floating_point_v<T>) {
     return old + b;
@@ -111,10 +127,12 @@ void atomic(Warp& w, const Instruction& i) {
     std::byte* at = w.block->write(w, lane, i.space, address, sizeof(T), i, nullptr);
     T old;
     std::memcpy(&old, at, sizeof old);
-    T b = from_slot<T>(w.row<Slot<T>>(i.op[1])[lane]), c = from_slot<T>(w.row<Slot<T>>(i.op[2])[lane]), result = updated(i.mode, old, b, c);
+    T b = from_slot<T>(w.row<Slot<T>>(i.op[1])[lane]), c = from_slot<T>(w.row<Slot<T>>(i.op[2])[lane]),
+      result = updated(i.mode, old, b, c);
     if constexpr (std::is_same_v<T, float>) {
       // Additions in global memory flush what is subnormal, those in shared memory do not.
-      if (i.space == Space::global || (i.space == Space::generic && address < kWindow)) result = flush(flush(old) + flush(b));
+      if (i.space == Space::global || (i.space == Space::generic && address < kWindow))
+        result = flush(flush(old) + flush(b));
       if (result != result) result = std::bit_cast<float>(kNan32);
     }
     std::memcpy(at, &result, sizeof result);
@@ -136,8 +154,10 @@ void decode_atomic(Decoder& d, bool returns) {
   d.address(at);
   d.i.op[1] = d.source(at + 1, type);
   if (d.i.mode == kCompareAndSwap) d.i.op[2] = d.source(at + 2, type);
-  d.set(choose(type, Types<uint16_t, uint32_t, uint64_t, int32_t, int64_t, float, double, Half, Bfloat, Pair<Half>, Pair<Bfloat>>{},
-               []<class T>() -> Handler { return &atomic<T>; }));
+  d.set(choose(
+      type,
+      Types<uint16_t, uint32_t, uint64_t, int32_t, int64_t, float, double, Half, Bfloat, Pair<Half>, Pair<Bfloat>>{},
+      []<class T>() -> Handler { return &atomic<T>; }));
 }
 
 // --- asynchronous copies --------------------------------------------------------------------------------------------
@@ -150,9 +170,15 @@ void begin_copies(Warp& w, const Instruction& i) {
     uint32_t taken = bytes;
     if (i.mode == 1) taken = w.row<uint32_t>(i.op[1])[lane];
     if (i.mode == 2) taken = ((i.negated ? ~w.predicate(i.op[1]) : w.predicate(i.op[1])) >> lane & 1) != 0 ? 0 : bytes;
-    if (taken > bytes) throw Fault{"cp.async of " + std::to_string(bytes) + " bytes with a source of " + std::to_string(taken), lane};
+    if (taken > bytes)
+      throw Fault{"cp.async of " + std::to_string(bytes) + " bytes with a source of " + std::to_string(taken), lane};
     if (from % bytes != 0) throw Fault{"the source of a cp.async is misaligned", lane};
-    Copy copy{w.committed[static_cast<size_t>(lane)], static_cast<uint32_t>(to), static_cast<uint8_t>(bytes), static_cast<uint8_t>(taken), nullptr, {}};
+    Copy copy{w.committed[static_cast<size_t>(lane)],
+              static_cast<uint32_t>(to),
+              static_cast<uint8_t>(bytes),
+              static_cast<uint8_t>(taken),
+              nullptr,
+              {}};
     if (taken > 0) {
       copy.from = w.block->read_global(w, lane, from, taken, i);
       std::memcpy(copy.data.data(), copy.from, taken);
@@ -183,7 +209,9 @@ void end_copies(Warp& w, const Instruction& i) {
 void decode_copy(Decoder& d) {
   if (!d.take("async")) d.refuse("only cp.async is known");
   if (d.take("commit_group")) {
-    d.set([](Warp& w, const Instruction&) { each_lane(w.mask, [&](int lane) { ++w.committed[static_cast<size_t>(lane)]; }); });
+    d.set([](Warp& w, const Instruction&) {
+      each_lane(w.mask, [&](int lane) { ++w.committed[static_cast<size_t>(lane)]; });
+    });
     return;
   }
   d.i.mode = d.take("wait_all") ? 1 : 0;
@@ -200,7 +228,8 @@ void decode_copy(Decoder& d) {
   d.address(0);
   d.address(1, true);
   d.i.count = static_cast<int>(d.immediate(2));
-  if (d.i.count != 16 && (bypasses || (d.i.count != 4 && d.i.count != 8))) d.refuse("cp.async copies 16 bytes (.cg), or 4, 8 or 16 (.ca)");
+  if (d.i.count != 16 && (bypasses || (d.i.count != 4 && d.i.count != 8)))
+    d.refuse("cp.async copies 16 bytes (.cg), or 4, 8 or 16 (.ca)");
   if (d.size() > 3 && !d.is_wide(d.operand(3))) {  // else it says how to cache
     const bool by_predicate = d.register_bytes(d.operand(3)) == 1;
     d.i.mode = by_predicate ? 2 : 1;
@@ -212,13 +241,14 @@ void decode_copy(Decoder& d) {
 
 // --- matrices -------------------------------------------------------------------------------------------------------
 
-/// Lane l gives the address of row l % 8 of matrix l / 8 and gets elements 2 (l % 4) and the next of row l / 4 of each; of
-/// the transposed matrix where mode says so.
+/// Lane l gives the address of row l % 8 of matrix l / 8 and gets elements 2 (l % 4) and the next of row l / 4 of each;
+/// of the transposed matrix where mode says so.
 void load_matrices(Warp& w, const Instruction& i) {
   if (w.mask != ~0u) throw Fault{"not all lanes of the warp execute ldmatrix"};
   uint16_t element[4][8][8];
   for (int lane = 0; lane < 8 * i.count; ++lane) {
-    const std::byte* from = w.block->read(w, lane, i.space, address_of(w, lane, i.address, i.address_wide, i.offset), 16, i);
+    const std::byte* from =
+        w.block->read(w, lane, i.space, address_of(w, lane, i.address, i.address_wide, i.offset), 16, i);
     std::memcpy(element[lane / 8][lane % 8], from, 16);
   }
   for (int m = 0; m < i.count; ++m) {
@@ -261,7 +291,9 @@ void add_memory(Table& table) {
   table["red"] = [](Decoder& d) { decode_atomic(d, false); };
   table["cp"] = &decode_copy;
   table["ldmatrix"] = &decode_load_matrices;
-  for (const char* name : {"membar", "fence", "prefetch", "prefetchu", "discard", "applypriority", "griddepcontrol", "nanosleep", "pmevent"}) table[name] = &decode_hint;
+  for (const char* name : {"membar", "fence", "prefetch", "prefetchu", "discard", "applypriority", "griddepcontrol",
+                           "nanosleep", "pmevent"})
+    table[name] = &decode_hint;
   table["createpolicy"] = [](Decoder& d) {  // a policy has no effect
     const Operand& out = d.operand(0);
     for (const std::string& word : d.statement().modifiers) d.take(word);

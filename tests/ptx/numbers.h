@@ -10,8 +10,10 @@
 
 namespace crumb::ptx {
 
-enum class Type : uint8_t { none, pred, u8, u16, u32, u64, s8, s16, s32, s64, b8, b16, b32, b64,
-                            f16, bf16, f16x2, bf16x2, f32, f64, tf32, u4, s4, b1 };  // clang-format off
+// clang-format off
+enum class Type : uint8_t {
+  none, pred, u8, u16, u32, u64, s8, s16, s32, s64, b8, b16, b32, b64, f16, bf16, f16x2, bf16x2, f32, f64, tf32, u4, s4
+};
 // clang-format on
 enum class Rounding : uint8_t { nearest, zero, down, up, away };  // rn, rz, rm, rp, rna
 
@@ -78,11 +80,16 @@ inline void keep(void* address) { asm volatile("" : : "r"(address) : "memory"); 
 
 inline double round_to_integer(double x, Rounding rounding) {
   switch (rounding) {
-    case Rounding::zero: return std::trunc(x);
-    case Rounding::down: return std::floor(x);
-    case Rounding::up: return std::ceil(x);
-    case Rounding::away: return std::round(x);
-    default: return std::nearbyint(x);
+    case Rounding::zero:
+      return std::trunc(x);
+    case Rounding::down:
+      return std::floor(x);
+    case Rounding::up:
+      return std::ceil(x);
+    case Rounding::away:
+      return std::round(x);
+    default:
+      return std::nearbyint(x);
   }
 }
 
@@ -92,8 +99,10 @@ double widen(T x) {
     return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16);
   } else if constexpr (std::is_same_v<T, Half>) {
     const int exponent = x.bits >> 10 & 31, mantissa = x.bits & 1023;
-    double size = exponent == 0 ? mantissa * 0x1p-24 : (1024 + mantissa) * std::bit_cast<double>(uint64_t(exponent - 25 + 1023) << 52);
-    if (exponent == 31) size = mantissa == 0 ? std::numeric_limits<double>::infinity() : std::numeric_limits<double>::quiet_NaN();
+    double size = exponent == 0 ? mantissa * 0x1p-24
+                                : (1024 + mantissa) * std::bit_cast<double>(uint64_t(exponent - 25 + 1023) << 52);
+    if (exponent == 31)
+      size = mantissa == 0 ? std::numeric_limits<double>::infinity() : std::numeric_limits<double>::quiet_NaN();
     return x.bits >> 15 ? -size : size;
   } else {
     return static_cast<double>(x);
@@ -123,8 +132,8 @@ T narrow(double x, Rounding rounding) {
   return with_sign(code >= kInfinity << T::kMantissa && !may_grow ? (kInfinity << T::kMantissa) - 1 : code);
 }
 
-/// Small floats in a computation: one operation on these, then narrow(), rounds as if the operation were exact. Products
-/// are; a sum is rounded to odd, after which a second rounding to fewer bits is right.
+/// Small floats in a computation: one operation on these, then narrow(), rounds as if the operation were exact.
+/// Products are; a sum is rounded to odd, after which a second rounding to fewer bits is right.
 struct Exact {
   double value;
 };

@@ -33,7 +33,8 @@ std::vector<Token> tokens_of(const std::string& text) {
       i = std::min(text.find('\n', i), text.size());
     } else if (text.compare(i, 2, "/*") == 0) {
       const size_t end = std::min(text.find("*/", i), text.size());
-      line += static_cast<int>(std::count(text.begin() + static_cast<int64_t>(i), text.begin() + static_cast<int64_t>(end), '\n'));
+      line += static_cast<int>(
+          std::count(text.begin() + static_cast<int64_t>(i), text.begin() + static_cast<int64_t>(end), '\n'));
       i = end + 2;
     } else if (c == '"') {
       const size_t end = text.find('"', i + 1);
@@ -112,7 +113,8 @@ class Parser {
     } else {
       if (word.back() == 'U') word.pop_back();
       out.kind = Operand::Kind::integer;
-      out.bits = word.rfind("0b", 0) == 0 ? std::strtoull(word.c_str() + 2, &end, 2) : std::strtoull(word.c_str(), &end, 0);
+      out.bits =
+          word.rfind("0b", 0) == 0 ? std::strtoull(word.c_str() + 2, &end, 2) : std::strtoull(word.c_str(), &end, 0);
       if (minus) out.bits = -out.bits;
     }
     if (end == nullptr || *end != '\0') refuse(line(), "\"" + word + "\" is no number");
@@ -178,10 +180,14 @@ class Parser {
   /// A variable or a function; false if there is neither here.
   template <class Add>
   bool read_declaration(Add add) {
-    static const std::unordered_map<std::string, Space> kSpaces = {
-        {".global", Space::global}, {".const", Space::constant}, {".shared", Space::shared}, {".local", Space::local}, {".param", Space::param}};
+    static const std::unordered_map<std::string, Space> kSpaces = {{".global", Space::global},
+                                                                   {".const", Space::constant},
+                                                                   {".shared", Space::shared},
+                                                                   {".local", Space::local},
+                                                                   {".param", Space::param}};
     bool is_extern = false;
-    while (peek() == ".visible" || peek() == ".extern" || peek() == ".weak" || peek() == ".common") is_extern |= take() == ".extern";
+    while (peek() == ".visible" || peek() == ".extern" || peek() == ".weak" || peek() == ".common")
+      is_extern |= take() == ".extern";
     if (peek() == ".entry" || peek() == ".func") {
       read_function(take() == ".entry");
       return true;
@@ -249,7 +255,8 @@ class Parser {
         read_registers(out.scopes[static_cast<size_t>(scope)]);
       } else if (peek() == ".pragma") {
         skip_past(";");
-      } else if (!read_declaration([&](const Variable& v) { out.scopes[static_cast<size_t>(scope)].variables[v.name] = v; })) {
+      } else if (!read_declaration(
+                     [&](const Variable& v) { out.scopes[static_cast<size_t>(scope)].variables[v.name] = v; })) {
         read_statement(out, scope);
       }
     }
@@ -293,7 +300,8 @@ class Parser {
       take_if(",");
     }
     for (const char c : text_.substr(begin, tokens_[at_ - 1].end - begin))  // with single spaces
-      if (!std::isspace(static_cast<unsigned char>(c)) || statement.text.back() != ' ') statement.text += std::isspace(static_cast<unsigned char>(c)) ? ' ' : c;
+      if (!std::isspace(static_cast<unsigned char>(c)) || statement.text.back() != ' ')
+        statement.text += std::isspace(static_cast<unsigned char>(c)) ? ' ' : c;
     out.statements.push_back(std::move(statement));
   }
 
@@ -356,20 +364,35 @@ class Parser {
 
 Type type_of(const std::string& name) {
   static const std::unordered_map<std::string, Type> kTypes = {
-      {"pred", Type::pred}, {"u8", Type::u8}, {"u16", Type::u16}, {"u32", Type::u32}, {"u64", Type::u64}, {"s8", Type::s8}, {"s16", Type::s16},
-      {"s32", Type::s32}, {"s64", Type::s64}, {"b8", Type::b8}, {"b16", Type::b16}, {"b32", Type::b32}, {"b64", Type::b64}, {"f16", Type::f16},
-      {"bf16", Type::bf16}, {"f16x2", Type::f16x2}, {"bf16x2", Type::bf16x2}, {"f32", Type::f32}, {"f64", Type::f64}, {"tf32", Type::tf32},
-      {"u4", Type::u4}, {"s4", Type::s4}, {"b1", Type::b1}};
+      {"pred", Type::pred},   {"u8", Type::u8},         {"u16", Type::u16}, {"u32", Type::u32}, {"u64", Type::u64},
+      {"s8", Type::s8},       {"s16", Type::s16},       {"s32", Type::s32}, {"s64", Type::s64}, {"b8", Type::b8},
+      {"b16", Type::b16},     {"b32", Type::b32},       {"b64", Type::b64}, {"f16", Type::f16}, {"bf16", Type::bf16},
+      {"f16x2", Type::f16x2}, {"bf16x2", Type::bf16x2}, {"f32", Type::f32}, {"f64", Type::f64}, {"tf32", Type::tf32},
+      {"u4", Type::u4},       {"s4", Type::s4}};
   const auto found = kTypes.find(name);
   return found == kTypes.end() ? Type::none : found->second;
 }
 
 size_t bytes_of(Type type) {
   switch (type) {
-    case Type::u8: case Type::s8: case Type::b8: case Type::pred: return 1;
-    case Type::u16: case Type::s16: case Type::b16: case Type::f16: case Type::bf16: return 2;
-    case Type::u64: case Type::s64: case Type::b64: case Type::f64: return 8;
-    default: return 4;
+    case Type::u8:
+    case Type::s8:
+    case Type::b8:
+    case Type::pred:
+      return 1;
+    case Type::u16:
+    case Type::s16:
+    case Type::b16:
+    case Type::f16:
+    case Type::bf16:
+      return 2;
+    case Type::u64:
+    case Type::s64:
+    case Type::b64:
+    case Type::f64:
+      return 8;
+    default:
+      return 4;
   }
 }
 

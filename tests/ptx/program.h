@@ -48,7 +48,7 @@ struct Scope {
   int parent = -1;
   std::map<std::string, Type> registers, register_ranges;
   std::map<std::string, Variable> variables;
-  std::map<std::string, size_t> labels;                           // index of a statement
+  std::map<std::string, size_t> labels;  // index of a statement
   std::map<std::string, std::vector<std::string>> branch_targets;
 };
 
@@ -99,7 +99,7 @@ struct Instruction {
   bool wide_source = false;  // the source is a register of 64 bits
   bool negated = false;      // a predicate that is read
   Combine combine = Combine::none;
-  int mode = 0;              // what else tells instructions of one handler apart
+  int mode = 0;  // what else tells instructions of one handler apart
   // Memory.
   Space space = Space::generic;
   bool strong = false;     // atomic, volatile, relaxed or acquire/release: races with no other such access

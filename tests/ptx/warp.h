@@ -21,9 +21,9 @@ constexpr uint64_t kSharedWindow = 1 * kWindow, kLocalWindow = 2 * kWindow, kPar
 
 // --- who accessed what ----------------------------------------------------------------------------------------------
 
-/// Races are found as vector clocks tell them. A warp's time is cut into intervals by what orders its accesses (barriers,
-/// bar.warp.sync); an interval has a number of its own, greater than those of earlier ones. An access is that number,
-/// whether it is strong, and the lane.
+/// Races are found as vector clocks tell them. A warp's time is cut into intervals by what orders its accesses
+/// (barriers, bar.warp.sync); an interval has a number of its own, greater than those of earlier ones. An access is
+/// that number, whether it is strong, and the lane.
 using Access = uint32_t;
 constexpr Access kStrongAccess = 32, kIntervalUnit = 64;
 
@@ -84,9 +84,9 @@ struct Pending {
 struct Warp {
   Block* block = nullptr;
   uint32_t id = 0;
-  uint32_t mask = 0;      // lanes that execute the present instruction
-  uint32_t active = 0;    // lanes at pc
-  uint32_t live = 0;      // lanes that have not ended
+  uint32_t mask = 0;    // lanes that execute the present instruction
+  uint32_t active = 0;  // lanes at pc
+  uint32_t live = 0;    // lanes that have not ended
   uint32_t pc = 0, reconvergence = kNever;
   std::vector<Pending> pending;
   bool waits = false, done = false;
@@ -125,7 +125,7 @@ struct Warp {
 struct Barrier {
   uint32_t expected = 0, arrived = 0;  // warps; 0 expected: all
   std::vector<Warp*> waiting;
-  std::vector<uint32_t> seen;  // what the warps that arrived have seen
+  std::vector<uint32_t> seen;     // what the warps that arrived have seen
   uint32_t threads = 0, set = 0;  // of bar.red: how many, and how many whose predicate is set
 };
 
@@ -157,14 +157,16 @@ struct Block {
 
   /// Host address of what a lane reads or is about to write, after every check. `value`: what it will write, if known.
   std::byte* read(Warp& warp, int lane, Space space, uint64_t address, size_t bytes, const Instruction& i);
-  std::byte* write(Warp& warp, int lane, Space space, uint64_t address, size_t bytes, const Instruction& i, const void* value);
+  std::byte* write(Warp& warp, int lane, Space space, uint64_t address, size_t bytes, const Instruction& i,
+                   const void* value);
   std::byte* read_global(Warp& warp, int lane, uint64_t address, size_t bytes, const Instruction& i);
 
  private:
   enum class Use { read, write };
   std::byte* place(Warp& warp, int lane, Space& space, uint64_t& address, size_t bytes, Use use);
   Buffer& buffer(uint64_t address, size_t bytes, int lane, Use use);
-  void check_global(Buffer& buffer, const Warp& warp, int lane, size_t at, size_t bytes, Use use, const Instruction& i, const void* value);
+  void check_global(Buffer& buffer, const Warp& warp, int lane, size_t at, size_t bytes, Use use, const Instruction& i,
+                    const void* value);
 };
 
 /// Every lane that executes, in order.
