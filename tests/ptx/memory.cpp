@@ -152,10 +152,15 @@ void SharedMemory::check_writer(const Warp& warp, int lane, size_t at, bool stro
 
 void SharedMemory::check_read(const Warp& warp, int lane, uint64_t at, size_t bytes, bool strong) {
   const Block& block = *warp.block;
+  Access passed = kNever;  // most often all bytes have one writer
   for (size_t b = at; b < at + bytes; ++b) {
-    check_writer(warp, lane, b, strong, nullptr);
-    if (block.options->check_uninitialised && writer_[b] / kIntervalUnit < block.first_interval)
-      throw Fault{"reads shared memory" + at_byte(b) + " that the block has not written", lane};
+    if (writer_[b] != passed || in_flight_[b] != 0) {
+      check_writer(warp, lane, b, strong, nullptr);
+      if (block.options->check_uninitialised && writer_[b] / kIntervalUnit < block.first_interval)
+        throw Fault{"reads shared memory" + at_byte(b) + " that the block has not written", lane};
+      passed = writer_[b];
+    }
+    if (!block.options->check_shared_races) continue;
     // That several lanes read it in this interval is told by the bit that a reader needs for nothing else: strong ones
     // are not kept.
     Access& reader = readers_[b * warps_ + warp.id];
@@ -167,13 +172,16 @@ void SharedMemory::check_read(const Warp& warp, int lane, uint64_t at, size_t by
 
 void SharedMemory::check_write(const Warp& warp, int lane, uint64_t at, size_t bytes, bool strong, const void* value) {
   const Block& block = *warp.block;
+  Access passed = 0;  // of readers
   for (size_t b = at; b < at + bytes; ++b) {
     check_writer(warp, lane, b, strong, value == nullptr ? nullptr : static_cast<const std::byte*>(value) + (b - at));
     writer_[b] = warp.access(lane, strong);
     if (!block.options->check_shared_races) continue;
     for (size_t v = 0; v < warps_; ++v) {
       const Access then = readers_[b * warps_ + v];
+      if (then / kIntervalUnit < block.first_interval || then == passed) continue;
       const bool several_now = (then & kStrongAccess) != 0 && then / kIntervalUnit == warp.interval;
+      passed = then;
       if (block.is_before(then, warp, lane) && !several_now) continue;
       throw Fault{"race in shared memory with a read by warp " + std::to_string(v) + " lane " +
                       std::to_string(then & 31) + at_byte(b) + ": no barrier in between",
