@@ -82,7 +82,7 @@ void decode_carry(Decoder& d, bool subtract, bool takes) {
 }
 
 void decode_mul(Decoder& d, bool adds) {
-  const int part = d.take_one_of({"lo", "hi", "wide"});
+  const int part = d.require_one_of({"lo", "hi", "wide"});
   const bool saturates = d.take("sat");
   const Type type = d.take_type();
   if (d.size() != (adds ? 4u : 3u)) d.refuse("the instruction has another number of operands");
@@ -188,13 +188,12 @@ void decode_approximate(Decoder& d, size_t sources, F f, Types<T...> types) {
   }));
 }
 
-/// .approx as above; with a rounding, the function of the type itself, which is then exact to the last bit.
+/// The function of the type itself, right to the last bit, for .approx as for a rounding.
 template <class F>
 void decode_division(Decoder& d, size_t sources, F f) {
-  const bool approximates = d.take("approx") || d.take("full");
+  if (!d.take("approx")) d.take("full");
   d.take_rounding();
   const Type type = d.take_type();
-  if (!approximates && type == Type::f32 && d.i.rounding == Rounding::away) d.refuse("a rounding is missing");
   d.standard(type, sources);
   d.set(choose(type, Types<float, double>{}, [f]<class U>() {
     (void)f;
@@ -427,7 +426,7 @@ T reversed(T a) {
 /// dp4a and dp2a: the elements of a, bytes or halves, by bytes of b.
 template <int kCount>
 void decode_dot(Decoder& d) {
-  const bool upper = kCount == 2 && d.take_one_of({"lo", "hi"}) == 1;
+  const bool upper = kCount == 2 && d.require_one_of({"lo", "hi"}) == 1;
   const Type a = d.take_type(), b = d.take_type();
   const Type out = is_signed(a) || is_signed(b) ? Type::s32 : Type::u32;
   d.i.op[0] = d.destination(0, Type::b32);
@@ -667,7 +666,7 @@ void add_arithmetic(Table& table) {
                  []<class T>() { return lanes<T, T>([](T a, T b, T) { return std::copysign(b, a); }); }));
   };
   table["testp"] = [](Decoder& d) {
-    d.i.mode = d.take_one_of({"finite", "infinite", "number", "notanumber", "normal", "subnormal"});
+    d.i.mode = d.require_one_of({"finite", "infinite", "number", "notanumber", "normal", "subnormal"});
     const Type type = d.take_type();
     d.i.op[0] = d.destination(0, Type::pred);
     d.i.op[1] = d.source(1, type);
@@ -719,8 +718,8 @@ void add_arithmetic(Table& table) {
     }));
   };
   table["shf"] = [](Decoder& d) {
-    const bool left = d.take_one_of({"l", "r"}) == 0;
-    d.i.mode = d.take_one_of({"clamp", "wrap"});
+    const bool left = d.require_one_of({"l", "r"}) == 0;
+    d.i.mode = d.require_one_of({"clamp", "wrap"});
     d.standard(d.take_type(), 3);
     d.set(left ? lanes<uint32_t, uint32_t>([](uint32_t a, uint32_t b, uint32_t c, const Instruction& i) {
       return static_cast<uint32_t>((uint64_t{b} << 32 | a) << (i.mode == 0 ? std::min(c, 32u) : c & 31) >> 32);

@@ -74,7 +74,7 @@ void shuffle(Warp& w, const Instruction& i) {
 
 void decode_shuffle(Decoder& d) {
   if (!d.take("sync")) d.refuse("shfl without .sync does not exist from sm_70 on");
-  d.i.mode = d.take_one_of({"up", "down", "bfly", "idx"});
+  d.i.mode = d.require_one_of({"up", "down", "bfly", "idx"});
   d.take_type();
   const Operand& out = d.operand(0);
   const bool pair = out.kind == Operand::Kind::vector;
@@ -103,7 +103,7 @@ void vote(Warp& w, const Instruction& i) {
 
 void decode_vote(Decoder& d) {
   if (!d.take("sync")) d.refuse("vote without .sync does not exist from sm_70 on");
-  d.i.mode = d.take_one_of({"all", "any", "uni", "ballot"});
+  d.i.mode = d.require_one_of({"all", "any", "uni", "ballot"});
   d.i.op[0] = d.destination(0, d.take_type());
   d.i.op[1] = d.source(1, Type::pred);
   d.i.negated = d.operand(1).negated;
@@ -176,12 +176,12 @@ void decode_barrier(Decoder& d) {
   }
   d.take("aligned");
   d.i.kind = Instruction::Kind::barrier;
-  d.i.mode = d.take_one_of({"sync", "arrive", "red"});
-  if (d.i.mode < 0) d.refuse("only .sync, .arrive and .red are known");
+  d.i.mode = d.require_one_of({"sync", "arrive", "red"});
+
   const bool reduces = d.i.mode == kReduce;
   size_t at = 0;
   if (reduces) {
-    const int operation = d.take_one_of({"popc", "and", "or"});
+    const int operation = d.require_one_of({"popc", "and", "or"});
     d.i.combine = static_cast<Instruction::Combine>(operation);
     d.i.type = d.take_type();
     d.i.op[0] = d.destination(at++, d.i.type);
@@ -347,7 +347,7 @@ void add_collectives(Table& table) {
   table["shfl"] = &decode_shuffle;
   table["vote"] = &decode_vote;
   table["match"] = [](Decoder& d) {
-    d.i.mode = d.take_one_of({"all", "any"});
+    d.i.mode = d.require_one_of({"all", "any"});
     if (!d.take("sync")) d.refuse("match needs .sync");
     const Type type = d.take_type();
     const Operand& out = d.operand(0);
@@ -360,7 +360,7 @@ void add_collectives(Table& table) {
   };
   table["redux"] = [](Decoder& d) {
     if (!d.take("sync")) d.refuse("redux needs .sync");
-    d.i.mode = d.take_one_of({"add", "min", "max", "and", "or", "xor"});
+    d.i.mode = d.require_one_of({"add", "min", "max", "and", "or", "xor"});
     const Type type = d.take_type();
     if (bytes_of(type) != 4 || is_real(type)) d.refuse("only 32-bit integers are known");
     d.standard(type, 2);

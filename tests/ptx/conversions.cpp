@@ -156,7 +156,7 @@ void decode_convert(Decoder& d) {
   const Type to = without_bits(d.take_type());
   const Type from = without_bits(d.take_type());
   if (to == Type::tf32) {
-    if (from != Type::f32 || d.i.rounding != Rounding::away) d.refuse("only cvt.rna.tf32.f32 is known");
+    if (from != Type::f32 || !d.take("rna")) d.refuse("only cvt.rna.tf32.f32 is known");
     d.i.op[0] = d.destination(0, Type::b32);
     d.i.op[1] = d.source(1, Type::f32);
     d.set(lanes<uint32_t, uint32_t>([](uint32_t a, uint32_t, uint32_t) { return to_tf32(a); }));
@@ -243,8 +243,8 @@ void decode_move(Decoder& d) {
 /// cvta.shared.u64 d, a makes an address of the space generic; cvta.to.shared.u64 does the reverse.
 void decode_address(Decoder& d) {
   const bool to = d.take("to");
-  const int space = d.take_one_of({"global", "shared", "local", "const", "param"});
-  if (space < 0) d.refuse("a space is missing");
+  const int space = d.require_one_of({"global", "shared", "local", "const", "param"});
+
   d.take_memory_modifiers();
   d.take("cta");
   const Type type = d.take_type();
@@ -278,7 +278,7 @@ void add_conversions(Table& table) {
   table["cvt"] = &decode_convert;
   table["cvta"] = &decode_address;
   table["isspacep"] = [](Decoder& d) {
-    d.i.mode = d.take_one_of({"global", "shared", "local", "const", "param"});
+    d.i.mode = d.require_one_of({"global", "shared", "local", "const", "param"});
     d.take_memory_modifiers();
     d.i.op[0] = d.destination(0, Type::pred);
     d.i.op[1] = d.source(1, Type::u64);

@@ -54,6 +54,7 @@ class KernelDecoder {
 
   void run(const Function& function) {
     kernel_.name = function.name;
+    kernel_.max_threads = function.max_threads;
     for (const Variable& parameter : function.parameters) {
       kernel_.parameter_bytes = aligned(kernel_.parameter_bytes, parameter.alignment);
       kernel_.parameters.emplace_back(kernel_.parameter_bytes, parameter.bytes);
@@ -220,6 +221,7 @@ class KernelDecoder {
     d.owner_ = this;
     d.statement_ = &s;
     d.used_.assign(s.modifiers.size(), false);
+    d.used_operands_.assign(s.operands.size(), false);
     d.i.line = s.line;
     d.i.text = &s.text;
     if (!s.guard.empty()) {
@@ -252,6 +254,9 @@ class KernelDecoder {
   void push(Decoder& d) {
     for (size_t k = 0; k < d.used_.size(); ++k)
       if (!d.used_[k]) refuse(*d.statement_, "the executor does not know ." + d.statement_->modifiers[k] + " here");
+    if (d.i.kind != Instruction::Kind::branch &&
+        std::count(d.used_operands_.begin(), d.used_operands_.end(), false) > 0)
+      refuse(*d.statement_, "the instruction has another number of operands");
     kernel_.code.push_back(std::move(d.i));
   }
 
@@ -279,6 +284,7 @@ class KernelDecoder {
   /// call (results), name, (arguments): the function takes the call's place.
   void read_call(Decoder& d) {
     const Statement& s = *d.statement_;
+    for (size_t k = 0; k < s.operands.size(); ++k) d.operand(k);
     d.take("uni");
     const bool has_results = !s.operands.empty() && s.operands[0].kind == Operand::Kind::vector;
     const std::string& name = d.operand(has_results ? 1 : 0).name;
@@ -351,6 +357,12 @@ bool Decoder::take(const std::string& modifier) {
   return false;
 }
 
+int Decoder::require_one_of(std::initializer_list<const char*> modifiers) {
+  const int found = take_one_of(modifiers);
+  if (found < 0) refuse("a modifier is missing, such as ." + std::string(*modifiers.begin()));
+  return found;
+}
+
 int Decoder::take_one_of(std::initializer_list<const char*> modifiers) {
   int number = 0;
   for (const char* modifier : modifiers) {
@@ -377,7 +389,7 @@ Type Decoder::take_type() {
 }
 
 void Decoder::take_rounding() {
-  const int found = take_one_of({"rn", "rz", "rm", "rp", "rna"});
+  const int found = take_one_of({"rn", "rz", "rm", "rp"});
   i.rounding = found < 0 ? Rounding::nearest : static_cast<Rounding>(found);
   i.flush = take("ftz");
   i.saturate = take("sat");
@@ -391,11 +403,13 @@ void Decoder::take_memory_modifiers() {
     const std::string& word = statement_->modifiers[k];
     if (kScopes.count(word) != 0 || word.rfind("L1::", 0) == 0 || word.rfind("L2::", 0) == 0 || word == "unified")
       used_[k] = true;
+    if (word == "L2::cache_hint") operand(size() - 1);
   }
 }
 
-const Operand& Decoder::operand(size_t k) const {
+const Operand& Decoder::operand(size_t k) {
   if (k >= size()) refuse("an operand is missing");
+  used_operands_[k] = true;
   return statement_->operands[k];
 }
 
@@ -408,6 +422,7 @@ size_t Decoder::register_bytes(const Operand& operand) const {
 uint32_t Decoder::source(const Operand& operand, Type type, bool relaxed) {
   const bool wide = bytes_of(type) == 8;
   const bool is_half = type == Type::f16 || type == Type::bf16;
+  if (operand.negated && type != Type::pred) refuse("only predicates can be negated");
   switch (operand.kind) {
     case Operand::Kind::integer:
       if ((is_real(type) && !is_half && type != Type::f16x2 && type != Type::bf16x2) || type == Type::pred) break;
@@ -468,7 +483,7 @@ void Decoder::standard(Type type, size_t sources) {
   for (size_t k = 1; k <= sources; ++k) i.op[k] = source(k, type);
 }
 
-uint64_t Decoder::immediate(size_t k) const {
+uint64_t Decoder::immediate(size_t k) {
   if (operand(k).kind != Operand::Kind::integer) refuse("an operand must be a number");
   return operand(k).bits;
 }

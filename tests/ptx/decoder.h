@@ -15,20 +15,23 @@ class Decoder {
  public:
   Instruction i;
 
-  /// Whether the modifier stands there. Those that no one asks for are an error in the end.
+  /// Whether the modifier stands there. Those that no one asks for are an error in the end, as are
+  /// operands.
   bool take(const std::string& modifier);
   /// The first of these, as its number; -1 if there is none.
   int take_one_of(std::initializer_list<const char*> modifiers);
+  /// One of them must be there.
+  int require_one_of(std::initializer_list<const char*> modifiers);
   /// The next modifier that is a type.
   Type take_type();
   bool has_type() const;
   /// .rn and the like, .ftz, .sat.
   void take_rounding();
-  /// Any of cache hints, scopes and memory orders.
+  /// Any of cache hints, scopes and memory orders; the operand that goes with L2::cache_hint, the last.
   void take_memory_modifiers();
 
   size_t size() const { return statement_->operands.size(); }
-  const Operand& operand(size_t k) const;
+  const Operand& operand(size_t k);
   const Statement& statement() const { return *statement_; }
 
   /// The row of operand k as a source or a destination of the type. Relaxed: a register may be wider than the type.
@@ -44,7 +47,7 @@ class Decoder {
   bool is_wide(const Operand& operand) const { return register_bytes(operand) == 8; }
   /// Of the register; 0 if the operand is none.
   size_t register_bytes(const Operand& operand) const;
-  uint64_t immediate(size_t k) const;
+  uint64_t immediate(size_t k);
   /// [base+offset] into the fields for the address, or those for the source's.
   void address(size_t k, bool is_source = false);
 
@@ -55,7 +58,7 @@ class Decoder {
   friend class KernelDecoder;
   class KernelDecoder* owner_ = nullptr;
   const Statement* statement_ = nullptr;
-  std::vector<bool> used_;
+  std::vector<bool> used_, used_operands_;
 };
 
 using Table = std::unordered_map<std::string, void (*)(Decoder&)>;

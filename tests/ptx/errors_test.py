@@ -77,7 +77,8 @@ CASES = {
 
 # What cannot be read, and what is said of it.
 UNREADABLE = {"add.u32 %r1, %r2, %rd1;": "another size", "add.s128 %r1, %r2, %r3;": "type is missing", "wgmma.fence.sync;": "does not know", "add.u32.wonder %r1, %r2, %r3;": "does not know .wonder",
-              "add.u32 %r1, %r2;": "another number of operands", "bra NOWHERE;": "no label is called NOWHERE", "mov.u32 %r1, %nothing.x;": "does not know %nothing.x",
+              "add.u32 %r1, %r2;": "another number of operands", "shl.b32 %r1, %r2, 3, 4;": "another number of operands", "mul.s32 %r1, %r2, %r3;": "a modifier is missing, such as .lo",
+              "add.u32 %r1, !%r2, %r3;": "only predicates can be negated", "bra NOWHERE;": "no label is called NOWHERE", "mov.u32 %r1, %nothing.x;": "does not know %nothing.x",
               "ld.global.u32 %r1, [nowhere];": "nothing is called nowhere", "add.f32 %f1, %f2, 1;": "does not suit", "mma.sync.aligned.m8n8k4.row.col.f32.f16.f16.f32 %f1, %f1, %f1, %f1;": "only shapes"}
 
 
@@ -116,6 +117,9 @@ def main():
     a = np.zeros(8, np.uint32)
     for arguments, message in (((a,), "takes 2 arguments, not 1"), ((a, np.uint32(5)), "argument 1 has 4 bytes instead of 8")):
         assert message in error_of(ptx.Module(kernel("", "ab")).launch, "k", 1, 32, *arguments)
+    for block, shared, message in ((0, 0, "there may be 1 to 1024 threads"), (1056, 0, "there may be 1 to 1024 threads"), (32, 300_000, "300000 bytes of shared memory, more than 232448")):
+        assert message in error_of(lambda: ptx.Module(kernel("", "a")).launch("k", 1, block, a, shared=shared))
+    assert "1 to 64 threads" in error_of(ptx.Module(kernel("", "a").replace("(.param .u64 a)", "(.param .u64 a) .maxntid 32, 2, 1")).launch, "k", 1, 96, a)
 
 
 main()

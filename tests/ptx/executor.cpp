@@ -173,13 +173,18 @@ class Registered {
 
 }  // namespace
 
+constexpr size_t kMaxSharedBytes = 227 * 1024;
+
 void Module::launch(const std::string& name, Dim grid, Dim block_size, size_t shared_bytes, Memory& memory,
                     const Options& options, std::span<const std::span<const std::byte>> arguments) {
   Kernel& kernel = content_->kernel(name);
   const uint64_t threads = block_size.count();
-  if (grid.count() == 0 || threads == 0 || threads > 1024)
+  if (grid.count() == 0 || threads == 0 || threads > kernel.max_threads)
     throw Error(name + ": a launch of " + std::to_string(grid.count()) + " blocks of " + std::to_string(threads) +
-                " threads; there may be 1 to 1024 threads");
+                " threads; there may be 1 to " + std::to_string(kernel.max_threads) + " threads");
+  if (kernel.shared_bytes + shared_bytes > kMaxSharedBytes)
+    throw Error(name + ": " + std::to_string(kernel.shared_bytes + shared_bytes) +
+                " bytes of shared memory, more than " + std::to_string(kMaxSharedBytes) + " of an sm_90");
   if (arguments.size() != kernel.parameters.size())
     throw Error(name + " takes " + std::to_string(kernel.parameters.size()) + " arguments, not " +
                 std::to_string(arguments.size()));

@@ -144,8 +144,8 @@ void decode_atomic(Decoder& d, bool returns) {
   take_space(d);
   d.take_memory_modifiers();
   d.i.strong = true;
-  d.i.mode = d.take_one_of({"add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec"});
-  if (d.i.mode < 0) d.refuse("the executor does not know the operation");
+  d.i.mode = d.require_one_of({"add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec"});
+
   const Type type = without_bits(d.take_type());
   const bool adds_only = is_real(type);
   if (adds_only && d.i.mode != kAdd) d.refuse("floats can only be added");
@@ -278,6 +278,7 @@ void do_nothing(Warp&, const Instruction&) {}
 /// Has no effect that can be seen here. All modifiers are accepted.
 void decode_hint(Decoder& d) {
   for (const std::string& word : d.statement().modifiers) d.take(word);
+  for (size_t k = 0; k < d.size(); ++k) d.operand(k);
   d.set(&do_nothing);
 }
 
@@ -295,9 +296,9 @@ void add_memory(Table& table) {
                            "nanosleep", "pmevent"})
     table[name] = &decode_hint;
   table["createpolicy"] = [](Decoder& d) {  // a policy has no effect
-    const Operand& out = d.operand(0);
     for (const std::string& word : d.statement().modifiers) d.take(word);
-    d.i.op[0] = d.destination(out, Type::b64);
+    for (size_t k = 0; k < d.size(); ++k) d.operand(k);
+    d.i.op[0] = d.destination(0, Type::b64);
     d.set([](Warp& w, const Instruction& i) {
       const uint64_t none[kLanes] = {};
       w.write(i.op[0], none);

@@ -15,7 +15,7 @@ enum class Type : uint8_t {
   none, pred, u8, u16, u32, u64, s8, s16, s32, s64, b8, b16, b32, b64, f16, bf16, f16x2, bf16x2, f32, f64, tf32, u4, s4
 };
 // clang-format on
-enum class Rounding : uint8_t { nearest, zero, down, up, away };  // rn, rz, rm, rp, rna
+enum class Rounding : uint8_t { nearest, zero, down, up };  // rn, rz, rm, rp
 
 struct Half {
   static constexpr int kMantissa = 10, kBias = 15;
@@ -65,7 +65,7 @@ Slot<T> to_slot(T value) {
 class RoundingScope {
  public:
   explicit RoundingScope(Rounding rounding) : changed_(rounding != Rounding::nearest) {
-    constexpr int kModes[] = {FE_TONEAREST, FE_TOWARDZERO, FE_DOWNWARD, FE_UPWARD, FE_TONEAREST};
+    constexpr int kModes[] = {FE_TONEAREST, FE_TOWARDZERO, FE_DOWNWARD, FE_UPWARD};
     if (changed_) std::fesetround(kModes[static_cast<int>(rounding)]);
   }
   ~RoundingScope() {
@@ -86,8 +86,6 @@ inline double round_to_integer(double x, Rounding rounding) {
       return std::floor(x);
     case Rounding::up:
       return std::ceil(x);
-    case Rounding::away:
-      return std::round(x);
     default:
       return std::nearbyint(x);
   }

@@ -223,7 +223,13 @@ class Parser {
     if (!is_kernel) out.results = parameters();
     out.name = take();
     out.parameters = parameters();
-    while (peek() != "{" && peek() != ";") take();  // .maxntid and the like
+    while (peek() != "{" && peek() != ";") {
+      const std::string word = take();
+      if (word != ".maxntid" && word != ".reqntid") continue;  // what only steers the compiler
+      out.max_threads = 1;
+      do out.max_threads *= static_cast<size_t>(integer());
+      while (take_if(","));
+    }
     if (take() == "{") {
       out.has_body = true;
       out.scopes.emplace_back();

@@ -56,6 +56,7 @@ struct Function {
   std::string name;
   bool is_kernel = false, has_body = false;
   int line = 0;
+  size_t max_threads = 1024;  // .maxntid or .reqntid
   std::vector<Variable> parameters, results;
   std::vector<Scope> scopes;
   std::vector<Statement> statements;
@@ -131,7 +132,7 @@ struct Special {
 struct Kernel {
   std::string name;
   std::vector<std::pair<size_t, size_t>> parameters;  // offset, bytes
-  size_t parameter_bytes = 0, shared_bytes = 0, local_bytes = 0;
+  size_t parameter_bytes = 0, shared_bytes = 0, local_bytes = 0, max_threads = 1024;
   uint32_t rows = 2;
   std::vector<Constant> constants;
   std::vector<Special> specials;
