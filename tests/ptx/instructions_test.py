@@ -526,6 +526,17 @@ def test_memory():
         assert out[cz, cy, cx, z, y, x].tolist() == [x, y, z, 7, 5, 3, cx, cy, cz, 4, 3, 2, lane, thread // 32, (1 << lane) - 1, M32 & ~((1 << lane) - 1), 96]
 
 
+def test_modifiers():
+    """What changes nothing here: hints, fences, orders of memory."""
+    body = """createpolicy.fractional.L2::evict_last.b64 %rd1, 1.0; prefetch.global.L2 [%p_a]; mad.wide.u32 %at, %lane, 4, %p_a; ld.global.nc.L1::no_allocate.L2::128B.u32 %r1, [%at];
+        ld.global.L1::evict_last.L2::cache_hint.u32 %r2, [%at], %rd1; ld.volatile.global.u32 %r3, [%at]; ld.relaxed.gpu.global.u32 %r4, [%at]; ld.acquire.sys.global.u32 %r5, [%at]; ldu.global.u32 %r6, [%at];
+        add.u32 %r1, %r1, %r2; add.u32 %r1, %r1, %r3; add.u32 %r1, %r1, %r4; add.u32 %r1, %r1, %r5; add.u32 %r1, %r1, %r6; membar.gl; fence.acq_rel.gpu; griddepcontrol.wait; nanosleep.u32 20;
+        mad.wide.u32 %at, %lane, 4, %p_b; st.global.cs.L2::cache_hint.u32 [%at], %r1, %rd1; st.release.gpu.global.u32 [%at], %r1; griddepcontrol.launch_dependents; exit;"""
+    a, b = np.arange(32, dtype=np.uint32), np.zeros(32, np.uint32)
+    ptx.Module(kernel(body, "ab")).launch("k", 1, 32, a, b)
+    assert (b == 6 * a).all()
+
+
 def test_atomics():
     b = edges(32, 32)
     operations = (("u32", "add", lambda o, b: o + b), ("s32", "min", lambda o, b: min(signed(o, 32), signed(b, 32))), ("u32", "min", min),
