@@ -73,7 +73,7 @@ void decode_carry(Decoder& d, bool subtract, bool takes) {
   d.i.negated = takes;
   d.i.mode = d.take("cc") ? 1 : 0;
   const Type type = d.take_type();
-  d.standard(type, 2);
+  d.operands({type, type, type});
   const bool wide = bytes_of(type) == 8;
   if (subtract)
     d.set(wide ? &with_carry<uint64_t, true> : &with_carry<uint32_t, true>);
@@ -85,17 +85,18 @@ void decode_mul(Decoder& d, bool adds) {
   const int part = d.require_one_of({"lo", "hi", "wide"});
   const bool saturates = d.take("sat");
   const Type type = d.take_type();
-  if (d.size() != (adds ? 4u : 3u)) d.refuse("the instruction has another number of operands");
   const bool wide = part == 2;
   const Type out = !wide               ? type
                    : type == Type::u16 ? Type::u32
                    : type == Type::s16 ? Type::s32
                    : type == Type::u32 ? Type::u64
                                        : Type::s64;
-  d.i.op[0] = d.destination(0, out);
-  d.i.op[1] = d.source(1, type);
-  d.i.op[2] = d.source(2, type);
-  d.i.op[3] = adds ? d.source(3, out) : d.zero(out);
+  if (adds) {
+    d.operands({out, type, type, out});
+  } else {
+    d.operands({out, type, type});
+    d.i.op[3] = d.zero(out);
+  }
   if (wide) {
     d.set(choose(type, Types<uint16_t, uint32_t, int16_t, int32_t>{}, []<class T>() {
       return lanes<Twice<T>, T, T, Twice<T>>([](T a, T b, Twice<T> c) { return sum<Twice<T>>(product(a, b), c); });
@@ -172,33 +173,33 @@ Handler real(F) {
 
 /// f of a double in place of the unspecified approximation; `types`: those that have it.
 template <class F, class... T>
-void decode_approximate(Decoder& d, size_t sources, F f, Types<T...> types) {
-  if (!d.take("approx")) d.take("full");
+void decode_approximate(Decoder& d, Types<T...> types, F) {
+  d.take("approx");
   d.take_rounding();
   const Type type = d.take_type();
-  d.standard(type, sources);
-  d.set(choose(type, types, [f]<class U>() {
-    (void)f;
-    return real<U>([](auto a, auto b, auto) {
+  d.operands({type, type});
+  d.set(choose(type, types, []<class U>() {
+    return real<U>([](auto a, auto, auto) {
       if constexpr (std::is_same_v<decltype(a), Exact>)
-        return Exact{F{}(a.value, b.value)};
+        return Exact{F{}(a.value)};
       else
-        return static_cast<decltype(a)>(F{}(static_cast<double>(a), static_cast<double>(b)));
+        return static_cast<decltype(a)>(F{}(static_cast<double>(a)));
     });
   }));
 }
 
-/// The function of the type itself, right to the last bit, for .approx as for a rounding.
+/// A function of floats or doubles, right to the last bit, for .approx as for a rounding.
 template <class F>
-void decode_division(Decoder& d, size_t sources, F f) {
+void decode_division(Decoder& d, size_t sources, F) {
   if (!d.take("approx")) d.take("full");
   d.take_rounding();
   const Type type = d.take_type();
-  d.standard(type, sources);
-  d.set(choose(type, Types<float, double>{}, [f]<class U>() {
-    (void)f;
-    return real<U>([](auto a, auto b, auto) { return F{}(a, b); });
-  }));
+  if (sources == 1)
+    d.operands({type, type});
+  else
+    d.operands({type, type, type});
+  d.set(choose(type, Types<float, double>{},
+               []<class U>() { return real<U>([](auto a, auto b, auto) { return F{}(a, b); }); }));
 }
 
 template <class T, bool kLargest>
@@ -225,7 +226,7 @@ void decode_extremum(Decoder& d) {
   d.take_rounding();
   d.i.nan = d.take("NaN");
   const Type type = d.take_type();
-  d.standard(type, 2);
+  d.operands({type, type, type});
   const auto make = []<class T>() {
     return lanes<T, T>([](T a, T b, T, const Instruction& i) { return extremum<T, kLargest>(a, b, i); });
   };
@@ -237,7 +238,7 @@ template <class F>
 void decode_sign(Decoder& d, F) {
   d.take_rounding();
   const Type type = d.take_type();
-  d.standard(type, 1);
+  d.operands({type, type});
   switch (type) {
     case Type::f32:
       d.set(lanes<float, float>([](float a, float, float, const Instruction& i) {
@@ -297,7 +298,7 @@ void decode_add(Decoder& d) {
   d.take_rounding();
   d.i.relu = d.take("relu");
   const Type type = d.take_type();
-  d.standard(type, 2);
+  d.operands({type, type, type});
   if (type == Type::s32 && d.i.saturate) {
     d.set(lanes<int32_t, int32_t>(
         [](int32_t a, int32_t b, int32_t) { return clamped(kSubtract ? int64_t{a} - b : int64_t{a} + b); }));
@@ -316,7 +317,7 @@ void decode_fused(Decoder& d) {
   d.take_rounding();
   d.i.relu = d.take("relu");
   const Type type = d.take_type();
-  d.standard(type, 3);
+  d.operands({type, type, type, type});
   d.set(
       choose(type, Reals{}, []<class T>() { return real<T>([](auto a, auto b, auto c) { return fused(a, b, c); }); }));
 }
@@ -343,14 +344,16 @@ T shift_right(T a, uint32_t by) {
 template <class F>
 void decode_logic(Decoder& d, size_t sources, F) {
   const Type type = without_bits(d.take_type());
-  d.standard(type, sources);
+  if (sources == 1)
+    d.operands({type, type});
+  else
+    d.operands({type, type, type});
   if (type != Type::pred) {
     d.set(choose(type, Unsigned{},
                  []<class T>() { return lanes<T, T>([](T a, T b, T) { return static_cast<T>(F{}(a, b)); }); }));
     return;
   }
-  for (size_t k = 1; k <= sources; ++k)
-    if (d.operand(k).negated) d.refuse("a negated predicate is not expected here");
+  if (d.i.negated) d.refuse("a negated predicate is not expected here");
   d.set([](Warp& w, const Instruction& i) {
     w.write_predicate(i.op[0], F{}(w.predicate(i.op[1]), w.predicate(i.op[2])));
   });
@@ -429,8 +432,7 @@ void decode_dot(Decoder& d) {
   const bool upper = kCount == 2 && d.require_one_of({"lo", "hi"}) == 1;
   const Type a = d.take_type(), b = d.take_type();
   const Type out = is_signed(a) || is_signed(b) ? Type::s32 : Type::u32;
-  d.i.op[0] = d.destination(0, Type::b32);
-  for (size_t k = 1; k <= 3; ++k) d.i.op[k] = d.source(k, k == 3 ? out : Type::b32);
+  d.operands({Type::b32, Type::b32, Type::b32, out});
   d.i.mode = (is_signed(a) ? 1 : 0) | (is_signed(b) ? 2 : 0) | (upper ? 4 : 0);
   d.set(lanes<uint32_t, uint32_t>([](uint32_t x, uint32_t y, uint32_t c, const Instruction& i) {
     const auto element = [](uint32_t word, int k, int bits, bool is_signed) {
@@ -594,7 +596,7 @@ void add_arithmetic(Table& table) {
     d.take_rounding();
     d.i.relu = d.take("relu");
     const Type type = d.take_type();
-    d.standard(type, 2);
+    d.operands({type, type, type});
     d.set(choose(type, Reals{}, []<class T>() { return real<T>([](auto a, auto b, auto) { return a * b; }); }));
   };
   table["mad"] = [](Decoder& d) { has_real_type(d) ? decode_fused(d) : decode_mul(d, true); };
@@ -602,7 +604,7 @@ void add_arithmetic(Table& table) {
   table["mul24"] = [](Decoder& d) {
     if (!d.take("lo")) d.refuse("only mul24.lo is known");
     const Type type = d.take_type();
-    d.standard(type, 2);
+    d.operands({type, type, type});
     d.set(choose(type, Types<uint32_t, int32_t>{}, []<class T>() {
       return lanes<T, T>([](T a, T b, T) {
         const auto low = [](T x) { return static_cast<T>(static_cast<T>(static_cast<uint32_t>(x) << 8) >> 8); };
@@ -612,7 +614,7 @@ void add_arithmetic(Table& table) {
   };
   table["sad"] = [](Decoder& d) {
     const Type type = d.take_type();
-    d.standard(type, 3);
+    d.operands({type, type, type, type});
     d.set(choose(type, Words{}, []<class T>() {
       return lanes<T, T>([](T a, T b, T c) { return sum<T>(c, a < b ? difference<T>(b, a) : difference<T>(a, b)); });
     }));
@@ -620,56 +622,39 @@ void add_arithmetic(Table& table) {
   table["div"] = [](Decoder& d) {
     if (has_real_type(d)) return decode_division(d, 2, [](auto a, auto b) { return a / b; });
     const Type type = d.take_type();
-    d.standard(type, 2);
+    d.operands({type, type, type});
     d.set(choose(type, Words{}, []<class T>() { return lanes<T, T>([](T a, T b, T) { return quotient(a, b); }); }));
   };
   table["rem"] = [](Decoder& d) {
     const Type type = d.take_type();
-    d.standard(type, 2);
+    d.operands({type, type, type});
     d.set(choose(type, Words{}, []<class T>() { return lanes<T, T>([](T a, T b, T) { return remainder(a, b); }); }));
   };
   table["rcp"] = [](Decoder& d) { decode_division(d, 1, [](auto a, auto) { return 1 / a; }); };
   table["sqrt"] = [](Decoder& d) { decode_division(d, 1, [](auto a, auto) { return std::sqrt(a); }); };
   table["rsqrt"] = [](Decoder& d) {
-    decode_approximate(
-        d, 1, [](double a, double) { return 1 / std::sqrt(a); }, Types<float, double>{});
+    decode_approximate(d, Types<float, double>{}, [](double a) { return 1 / std::sqrt(a); });
   };
-  table["sin"] = [](Decoder& d) {
-    decode_approximate(
-        d, 1, [](double a, double) { return std::sin(a); }, Types<float>{});
-  };
-  table["cos"] = [](Decoder& d) {
-    decode_approximate(
-        d, 1, [](double a, double) { return std::cos(a); }, Types<float>{});
-  };
-  table["lg2"] = [](Decoder& d) {
-    decode_approximate(
-        d, 1, [](double a, double) { return std::log2(a); }, Types<float>{});
-  };
+  table["sin"] = [](Decoder& d) { decode_approximate(d, Types<float>{}, [](double a) { return std::sin(a); }); };
+  table["cos"] = [](Decoder& d) { decode_approximate(d, Types<float>{}, [](double a) { return std::cos(a); }); };
+  table["lg2"] = [](Decoder& d) { decode_approximate(d, Types<float>{}, [](double a) { return std::log2(a); }); };
   using Halves = Types<float, Half, Bfloat, Pair<Half>, Pair<Bfloat>>;
-  table["ex2"] = [](Decoder& d) {
-    decode_approximate(
-        d, 1, [](double a, double) { return std::exp2(a); }, Halves{});
-  };
-  table["tanh"] = [](Decoder& d) {
-    decode_approximate(
-        d, 1, [](double a, double) { return std::tanh(a); }, Halves{});
-  };
+  table["ex2"] = [](Decoder& d) { decode_approximate(d, Halves{}, [](double a) { return std::exp2(a); }); };
+  table["tanh"] = [](Decoder& d) { decode_approximate(d, Halves{}, [](double a) { return std::tanh(a); }); };
   table["min"] = &decode_extremum<false>;
   table["max"] = &decode_extremum<true>;
   table["neg"] = [](Decoder& d) { decode_sign(d, Negate{}); };
   table["abs"] = [](Decoder& d) { decode_sign(d, Absolute{}); };
   table["copysign"] = [](Decoder& d) {
     const Type type = d.take_type();
-    d.standard(type, 2);
+    d.operands({type, type, type});
     d.set(choose(type, Types<float, double>{},
                  []<class T>() { return lanes<T, T>([](T a, T b, T) { return std::copysign(b, a); }); }));
   };
   table["testp"] = [](Decoder& d) {
     d.i.mode = d.require_one_of({"finite", "infinite", "number", "notanumber", "normal", "subnormal"});
     const Type type = d.take_type();
-    d.i.op[0] = d.destination(0, Type::pred);
-    d.i.op[1] = d.source(1, type);
+    d.operands({Type::pred, type});
     d.set(choose(type, Types<float, double>{}, []<class T>() -> Handler {
       return [](Warp& w, const Instruction& i) {
         uint32_t out = 0;
@@ -695,24 +680,20 @@ void add_arithmetic(Table& table) {
   table["not"] = [](Decoder& d) { decode_logic(d, 1, [](auto a, auto) { return ~a; }); };
   table["cnot"] = [](Decoder& d) {
     const Type type = without_bits(d.take_type());
-    d.standard(type, 1);
+    d.operands({type, type});
     d.set(choose(type, Unsigned{},
                  []<class T>() { return lanes<T, T>([](T a, T, T) { return static_cast<T>(a == 0); }); }));
   };
   table["shl"] = [](Decoder& d) {
     const Type type = without_bits(d.take_type());
-    d.i.op[0] = d.destination(0, type);
-    d.i.op[1] = d.source(1, type);
-    d.i.op[2] = d.source(2, Type::u32);
+    d.operands({type, type, Type::u32});
     d.set(choose(type, Unsigned{}, []<class T>() {
       return lanes<T, T, uint32_t>([](T a, uint32_t b, uint32_t) { return shift_left(a, b); });
     }));
   };
   table["shr"] = [](Decoder& d) {
     const Type type = without_bits(d.take_type());
-    d.i.op[0] = d.destination(0, type);
-    d.i.op[1] = d.source(1, type);
-    d.i.op[2] = d.source(2, Type::u32);
+    d.operands({type, type, Type::u32});
     d.set(choose(type, Words{}, []<class T>() {
       return lanes<T, T, uint32_t>([](T a, uint32_t b, uint32_t) { return shift_right(a, b); });
     }));
@@ -720,7 +701,8 @@ void add_arithmetic(Table& table) {
   table["shf"] = [](Decoder& d) {
     const bool left = d.require_one_of({"l", "r"}) == 0;
     d.i.mode = d.require_one_of({"clamp", "wrap"});
-    d.standard(d.take_type(), 3);
+    const Type type = d.take_type();
+    d.operands({type, type, type, type});
     d.set(left ? lanes<uint32_t, uint32_t>([](uint32_t a, uint32_t b, uint32_t c, const Instruction& i) {
       return static_cast<uint32_t>((uint64_t{b} << 32 | a) << (i.mode == 0 ? std::min(c, 32u) : c & 31) >> 32);
     })
@@ -730,7 +712,8 @@ void add_arithmetic(Table& table) {
   };
   table["prmt"] = [](Decoder& d) {
     d.i.mode = d.take_one_of({"f4e", "b4e", "rc8", "ecl", "ecr", "rc16"});
-    d.standard(d.take_type(), 3);
+    const Type type = d.take_type();
+    d.operands({type, type, type, type});
     d.set(lanes<uint32_t, uint32_t>([](uint32_t a, uint32_t b, uint32_t c, const Instruction& i) {
       return permuted(a, b, permute_selector(i.mode, c));
     }));
@@ -747,17 +730,14 @@ void add_arithmetic(Table& table) {
   };
   table["bfe"] = [](Decoder& d) {
     const Type type = d.take_type();
-    d.i.op[0] = d.destination(0, type);
-    d.i.op[1] = d.source(1, type);
-    for (size_t k = 2; k <= 3; ++k) d.i.op[k] = d.source(k, Type::u32);
+    d.operands({type, type, Type::u32, Type::u32});
     d.set(choose(type, Words32{}, []<class T>() {
       return lanes<T, T, uint32_t, uint32_t>([](T a, uint32_t b, uint32_t c) { return extracted(a, b, c); });
     }));
   };
   table["bfi"] = [](Decoder& d) {
     const Type type = without_bits(d.take_type());
-    d.i.op[0] = d.destination(0, type);
-    for (size_t k = 1; k <= 4; ++k) d.i.op[k] = d.source(k, k <= 2 ? type : Type::u32);
+    d.operands({type, type, type, Type::u32, Type::u32});
     d.set(choose(type, Types<uint32_t, uint64_t>{}, []<class T>() -> Handler {
       return [](Warp& w, const Instruction& i) {
         T out[kLanes];
@@ -771,31 +751,28 @@ void add_arithmetic(Table& table) {
   table["bfind"] = [](Decoder& d) {
     d.i.mode = d.take("shiftamt") ? 1 : 0;
     const Type type = d.take_type();
-    d.i.op[0] = d.destination(0, Type::u32);
-    d.i.op[1] = d.source(1, type);
+    d.operands({Type::u32, type});
     d.set(choose(type, Words32{}, []<class T>() {
       return lanes<uint32_t, T>([](T a, T, T, const Instruction& i) { return leading_bit(a, i); });
     }));
   };
   table["popc"] = [](Decoder& d) {
     const Type type = without_bits(d.take_type());
-    d.i.op[0] = d.destination(0, Type::u32);
-    d.i.op[1] = d.source(1, type);
+    d.operands({Type::u32, type});
     d.set(choose(type, Types<uint32_t, uint64_t>{}, []<class T>() {
       return lanes<uint32_t, T>([](T a, T, T) { return static_cast<uint32_t>(std::popcount(a)); });
     }));
   };
   table["clz"] = [](Decoder& d) {
     const Type type = without_bits(d.take_type());
-    d.i.op[0] = d.destination(0, Type::u32);
-    d.i.op[1] = d.source(1, type);
+    d.operands({Type::u32, type});
     d.set(choose(type, Types<uint32_t, uint64_t>{}, []<class T>() {
       return lanes<uint32_t, T>([](T a, T, T) { return static_cast<uint32_t>(std::countl_zero(a)); });
     }));
   };
   table["brev"] = [](Decoder& d) {
     const Type type = without_bits(d.take_type());
-    d.standard(type, 1);
+    d.operands({type, type});
     d.set(choose(type, Types<uint32_t, uint64_t>{},
                  []<class T>() { return lanes<T, T>([](T a, T, T) { return reversed(a); }); }));
   };
@@ -806,18 +783,13 @@ void add_arithmetic(Table& table) {
   table["set"] = [](Decoder& d) { decode_comparison(d, true); };
   table["selp"] = [](Decoder& d) {
     const Type type = d.take_type();
-    d.i.op[0] = d.destination(0, type);
-    for (size_t k = 1; k <= 2; ++k) d.i.op[k] = d.source(k, type);
-    d.i.op[3] = d.source(3, Type::pred);
-    d.i.negated = d.operand(3).negated;
+    d.operands({type, type, type, Type::pred});
     d.set(bytes_of(type) == 8 ? &select<uint64_t> : &select<uint32_t>);
   };
   table["slct"] = [](Decoder& d) {
     d.i.flush = d.take("ftz");
     const Type type = d.take_type(), by = d.take_type();
-    d.i.op[0] = d.destination(0, type);
-    for (size_t k = 1; k <= 2; ++k) d.i.op[k] = d.source(k, type);
-    d.i.op[3] = d.source(3, by);
+    d.operands({type, type, type, by});
     d.i.mode = by == Type::f32 ? 1 : 0;
     const auto make = []<class T>() {
       return lanes<T, T, T, uint32_t>([](T a, T b, uint32_t c, const Instruction& i) {

@@ -104,10 +104,7 @@ void vote(Warp& w, const Instruction& i) {
 void decode_vote(Decoder& d) {
   if (!d.take("sync")) d.refuse("vote without .sync does not exist from sm_70 on");
   d.i.mode = d.require_one_of({"all", "any", "uni", "ballot"});
-  d.i.op[0] = d.destination(0, d.take_type());
-  d.i.op[1] = d.source(1, Type::pred);
-  d.i.negated = d.operand(1).negated;
-  d.i.op[2] = d.source(2, Type::b32);
+  d.operands({d.take_type(), Type::pred, Type::b32});
   d.set(&vote);
 }
 
@@ -363,7 +360,7 @@ void add_collectives(Table& table) {
     d.i.mode = d.require_one_of({"add", "min", "max", "and", "or", "xor"});
     const Type type = d.take_type();
     if (bytes_of(type) != 4 || is_real(type)) d.refuse("only 32-bit integers are known");
-    d.standard(type, 2);
+    d.operands({type, type, type});
     d.set(is_signed(type) ? &reduce<int32_t> : &reduce<uint32_t>);
   };
   table["activemask"] = [](Decoder& d) {

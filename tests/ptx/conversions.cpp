@@ -229,7 +229,7 @@ void decode_move(Decoder& d) {
     d.set(packs ? (wide ? &pack<uint64_t> : &pack<uint32_t>) : (wide ? &unpack<uint64_t> : &unpack<uint32_t>));
     return;
   }
-  d.standard(type, 1);
+  d.operands({type, type});
   if (type == Type::pred) {
     if (d.operand(1).negated) d.refuse("a negated predicate is not expected here");
     d.set([](Warp& w, const Instruction& i) { w.write_predicate(i.op[0], w.predicate(i.op[1])); });
@@ -248,7 +248,7 @@ void decode_address(Decoder& d) {
   d.take_memory_modifiers();
   d.take("cta");
   const Type type = d.take_type();
-  d.standard(type, 1);
+  d.operands({type, type});
   if (type != Type::u64) d.refuse("only addresses of 64 bits are known");
   constexpr uint64_t kWindows[] = {0, kSharedWindow, kLocalWindow, 0, kParamWindow};
   d.i.offset = static_cast<int64_t>(kWindows[space]);

@@ -477,10 +477,14 @@ uint32_t Decoder::destination(const Operand& operand, Type type, bool relaxed) {
 
 uint32_t Decoder::zero(Type type) { return owner_->constant_row(0, bytes_of(type) == 8); }
 
-void Decoder::standard(Type type, size_t sources) {
-  if (size() != sources + 1) refuse("the instruction has another number of operands");
-  i.op[0] = destination(0, type);
-  for (size_t k = 1; k <= sources; ++k) i.op[k] = source(k, type);
+void Decoder::operands(std::initializer_list<Type> types) {
+  if (size() != types.size()) refuse("the instruction has another number of operands");
+  size_t k = 0;
+  for (const Type type : types) {
+    i.op[k] = k == 0 ? destination(k, type) : source(k, type);
+    if (k > 0 && type == Type::pred && operand(k).negated) i.negated = true;
+    ++k;
+  }
 }
 
 uint64_t Decoder::immediate(size_t k) {

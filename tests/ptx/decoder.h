@@ -41,8 +41,9 @@ class Decoder {
   uint32_t destination(const Operand& operand, Type type, bool relaxed = false);
   /// A row of zeros of the type.
   uint32_t zero(Type type);
-  /// Rows op[0], op[1] ...: the first operand is the destination, the others are sources.
-  void standard(Type type, size_t sources);
+  /// Rows op[0], op[1] ... of operands of these types: the first is the destination, the others are sources. There may
+  /// be no others.
+  void operands(std::initializer_list<Type> types);
   /// Whether the operand, a register, has 64 bits.
   bool is_wide(const Operand& operand) const { return register_bytes(operand) == 8; }
   /// Of the register; 0 if the operand is none.
