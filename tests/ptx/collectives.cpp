@@ -7,13 +7,7 @@
 namespace crumb::ptx {
 namespace {
 
-std::string hex(uint32_t mask) {
-  char text[16];
-  std::snprintf(text, sizeof text, "0x%08x", mask);
-  return text;
-}
-
-/// Calls f(members, those of them that execute) for each set of lanes that came with the same mask in the row, after a
+/// Calls f(those that execute) for each set of lanes that came with the same mask in the row, after a
 /// look at who must have come: a lane must be in its mask, and lanes of the mask that have not ended must execute, too,
 /// with the same mask.
 template <class F>

@@ -100,12 +100,6 @@ void find_reconvergence(std::vector<Instruction>& code) {
 
 namespace {
 
-std::string lanes_of(uint32_t mask) {
-  char text[16];
-  std::snprintf(text, sizeof text, "0x%08x", mask);
-  return text;
-}
-
 class Runner {
  public:
   Runner(Block& block, Kernel& kernel, uint64_t& steps, uint64_t& thread_steps, uint64_t random)
@@ -288,7 +282,7 @@ class Runner {
 
   void barrier(Warp& w, const Instruction& i) {
     if (w.mask != w.live)
-      throw Fault{"lanes " + lanes_of(w.mask) + " come to a barrier while lanes " + lanes_of(w.live & ~w.mask) +
+      throw Fault{"lanes " + hex(w.mask) + " come to a barrier while lanes " + hex(w.live & ~w.mask) +
                   " of their warp do not: the barrier is divergent"};
     const auto uniform = [&](uint32_t row) {
       const uint32_t* values = w.row<uint32_t>(row);

@@ -372,12 +372,6 @@ int Decoder::take_one_of(std::initializer_list<const char*> modifiers) {
   return -1;
 }
 
-bool Decoder::has_type() const {
-  for (size_t k = 0; k < used_.size(); ++k)
-    if (!used_[k] && type_of(statement_->modifiers[k]) != Type::none) return true;
-  return false;
-}
-
 Type Decoder::take_type() {
   for (size_t k = 0; k < used_.size(); ++k) {
     const Type type = used_[k] ? Type::none : type_of(statement_->modifiers[k]);

@@ -24,7 +24,6 @@ class Decoder {
   int require_one_of(std::initializer_list<const char*> modifiers);
   /// The next modifier that is a type.
   Type take_type();
-  bool has_type() const;
   /// .rn and the like, .ftz, .sat.
   void take_rounding();
   /// Any of cache hints, scopes and memory orders; the operand that goes with L2::cache_hint, the last.

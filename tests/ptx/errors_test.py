@@ -58,7 +58,7 @@ CASES = {
     "destination overwritten": Case(COPY + "cp.async.cg.shared.global [%r42], [%at], 16; {} st.shared.u32 [%r42], 5; cp.async.wait_all;", "", "cp.async.wait_all;", "cp.async in flight fills"),
     "end with a copy": Case(COPY + "cp.async.cg.shared.global [%r42], [%at], 16; {}", "", "cp.async.wait_all;", "ends without having waited"),
     "copy misaligned": Case(COPY + "cp.async.cg.shared.global [%r42], [%at+{}], 16; cp.async.wait_all;", "8", "16", "source of a cp.async is misaligned"),
-    "divergent barrier": Case("setp.lt.u32 %p1, %lane, 5; {} bra MEET; bar.sync 0; MEET: mov.u32 %r2, 1;", "@%p1", "bra.uni MEET; @%p1", "lanes 0xffffffe0 come to a barrier while lanes 0x0000001f of their warp do not"),
+    "divergent barrier": Case("setp.lt.u32 %p1, %lane, 5; {} bra MEET; bar.sync 0; MEET: mov.u32 %r2, 1;", "@%p1", "bra.uni MEET; @%p1", "lanes 0xffffffe0 come to a barrier while lanes 0x1f of their warp do not"),
     "warps that have ended": Case("mov.u32 %r1, %tid.x; setp.ge.u32 %p1, %r1, 32; @%p1 ret; setp.lt.u32 %p1, %lane, 4; @%p1 ret; bar.sync 0{};", ", 64", "", "waits forever: 1 warps have come to the barrier for 2, 1 of 2 have ended"),
     "different barriers": Case("bar.sync {}; bar.sync 1;", "%lane", "0", "lanes of a warp come to different barriers", 32),
     "different counts": Case("mov.u32 %r1, %tid.x; and.b32 %r1, %r1, 32; add.u32 %r2, %r1, 64; bar.sync 0, {};", "%r2", "64", "comes to barrier 0 for (96|64) threads, others came for (96|64)"),

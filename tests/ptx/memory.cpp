@@ -7,12 +7,6 @@ namespace {
 
 std::string at_byte(uint64_t at) { return " at byte " + std::to_string(at); }
 
-std::string hex(uint64_t value) {
-  char text[24];
-  std::snprintf(text, sizeof text, "0x%llx", static_cast<unsigned long long>(value));
-  return text;
-}
-
 }  // namespace
 
 // --- global memory as buffers ---------------------------------------------------------------------------------------

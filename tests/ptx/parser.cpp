@@ -219,7 +219,6 @@ class Parser {
   void read_function(bool is_kernel) {
     Function out;
     out.is_kernel = is_kernel;
-    out.line = line();
     if (!is_kernel) out.results = parameters();
     out.name = take();
     out.parameters = parameters();

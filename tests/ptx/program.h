@@ -55,7 +55,6 @@ struct Scope {
 struct Function {
   std::string name;
   bool is_kernel = false, has_body = false;
-  int line = 0;
   size_t max_threads = 1024;  // .maxntid or .reqntid
   std::vector<Variable> parameters, results;
   std::vector<Scope> scopes;
@@ -109,7 +108,7 @@ struct Instruction {
   bool address_wide = false, source_address_wide = false;
   int64_t offset = 0, source_offset = 0;
   // Control.
-  uint32_t target = 0, reconvergence = 0;
+  uint32_t reconvergence = 0;
   std::vector<uint32_t> targets;
   // Rows whose lanes must have been written, and those that are then.
   std::vector<uint32_t> reads, writes;

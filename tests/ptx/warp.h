@@ -1,6 +1,7 @@
 // A block while it runs: its warps, its memory, and who accessed what since when.
 #pragma once
 
+#include <cstdio>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -168,6 +169,12 @@ struct Block {
   void check_global(Buffer& buffer, const Warp& warp, int lane, size_t at, size_t bytes, Use use, const Instruction& i,
                     const void* value);
 };
+
+inline std::string hex(uint64_t value) {
+  char text[24];
+  std::snprintf(text, sizeof text, "0x%llx", static_cast<unsigned long long>(value));
+  return text;
+}
 
 /// Every lane that executes, in order.
 template <class F>
