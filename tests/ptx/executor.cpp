@@ -37,7 +37,7 @@ Module::Module(const std::string& text) : content_(std::make_unique<Content>()) 
   }
   for (const auto& [name, address] : c.variables) {
     const Variable& variable = c.source.variables.at(name);
-    std::memcpy(reinterpret_cast<void*>(address), variable.initial.data(), variable.initial.size());
+    std::copy(variable.initial.begin(), variable.initial.end(), reinterpret_cast<std::byte*>(address));
     for (const auto& [at, other] : variable.addresses_in_initial) {
       if (c.variables.count(other) == 0)
         throw Error(name + " begins with the address of " + other + ", which is not there");

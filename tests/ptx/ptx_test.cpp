@@ -22,6 +22,15 @@ testing::CommandResult run_script(const testing::fs::path& python, const std::st
 
 bool has_nvcc() { return testing::run_command("nvcc --version").exit_code == 0; }
 
+/// Python with numpy. Its process has no sanitizers, so a library with them would not load.
+#ifdef CRUMB_SANITIZED
+#define NEED_PYTHON(variable)                   \
+  const auto variable = testing::peer_python(); \
+  GTEST_SKIP() << "Python does not load a library with sanitizers"
+#else
+#define NEED_PYTHON(variable) CRUMB_NEED_PEERS(variable)
+#endif
+
 #define NEED_NVCC() \
   if (!has_nvcc()) CRUMB_CANNOT_RUN("CRUMB_REQUIRE_CUDA", "needs nvcc (of CUDA 12 or later) on the PATH to make PTX")
 
@@ -81,17 +90,17 @@ TEST(PtxExecutor, IsALibraryOfCpp) {
 }
 
 TEST(PtxExecutor, InstructionsGiveWhatTheIsaSays) {
-  CRUMB_NEED_PEERS(python);
+  NEED_PYTHON(python);
   EXPECT_PASSES(run_script(python, "instructions_test.py"));
 }
 
 TEST(PtxExecutor, FindsMistakes) {
-  CRUMB_NEED_PEERS(python);
+  NEED_PYTHON(python);
   EXPECT_PASSES(run_script(python, "errors_test.py"));
 }
 
 TEST(PtxExecutor, AgreesWithAnotherExecutor) {
-  CRUMB_NEED_PEERS(python);
+  NEED_PYTHON(python);
   const auto peer = testing::data("../tools/ptxvm");
   if (peer.empty())
     GTEST_SKIP() << "needs another executor of PTX, ptxvm, in ../tools of the shared data; set CRUMB_DATA";
@@ -99,7 +108,7 @@ TEST(PtxExecutor, AgreesWithAnotherExecutor) {
 }
 
 TEST(PtxExecutor, MultipliesAsCutlassDoes) {
-  CRUMB_NEED_PEERS(python);
+  NEED_PYTHON(python);
   NEED_NVCC();
   const auto headers = testing::source_dir() / ".venv-cutlass/cutlass_library/source/include";
   if (!testing::fs::exists(headers))
@@ -108,7 +117,9 @@ TEST(PtxExecutor, MultipliesAsCutlassDoes) {
 }
 
 TEST(CudaKernels, GiveWhatTheFormulasSay) {
-  CRUMB_NEED_PEERS(python);
+  if (testing::peer_python().empty() && std::getenv("CRUMB_REQUIRE_CUDA") != nullptr)
+    FAIL() << "needs numpy in .venv-peers (scripts/setup.sh --peers) (CRUMB_REQUIRE_CUDA)";
+  NEED_PYTHON(python);
   NEED_NVCC();
   EXPECT_PASSES(run_script(python, "training_kernels.py"));
 }
