@@ -46,6 +46,8 @@ CASES = {
                        "race in global memory: writes over a write of block 0 by warp 0 lane 0 at byte 0", 32, 2),
     "read by another block": Case("mov.u32 %r1, %ctaid.x; setp.eq.u32 %p1, %r1, {}; @%p1 st.global.u32 [%p_a], 5; @!%p1 ld.global.u32 %r2, [%p_a+{}];", ("1", "0"), ("1", "4"),
                               "race in global memory: writes over a read of block 0", 1, 2),
+    "read by another block, too": Case("mov.u32 %r1, %ctaid.x; ld.global.u32 %r2, [%p_a]; setp.eq.u32 %p1, %r1, 1; @%p1 st.global.u32 [%p_a+{}], 5;", "0", "4",
+                                       "race in global memory: writes over a read of block 0", 1, 2),
     "in global memory between warps": Case("mov.u32 %r1, %tid.x; mad.wide.u32 %at, %r1, 4, %p_a; st.global.u32 [%at], %r1; {} xor.b32 %r1, %r1, 32; mad.wide.u32 %at, %r1, 4, %p_a; ld.global.u32 %r2, [%at];", "",
                                        "bar.sync 0;", "race in global memory: (reads a write|writes over a read) by warp"),
     "write after reads in global memory": Case("ld.global.u32 %r2, [%p_a]; {} setp.eq.u32 %p1, %lane, 0; @%p1 st.global.u32 [%p_a], 5;", "", "bar.warp.sync -1;",

@@ -631,6 +631,11 @@ def test_collectives():
     assert (lanes(halves + "vote.sync.ballot.b32 %d, %p1, %r1;", flag) == [bits & 0xffff] * 16 + [bits & 0xffff0000] * 16).all()
     assert (lanes("mov.u32 %d, 9; setp.ge.u32 %p2, %lane, 20; @%p2 ret; activemask.b32 %d; vote.sync.ballot.b32 %r1, 1, -1; setp.ne.u32 %p1, %r1, %d; @%p1 mov.u32 %d, 1;".replace(" 1, -1", " %p4, -1")
                   .replace("vote.", "setp.eq.u32 %p4, 0, 0; vote."), a)[:20] == 0xfffff).all()
+    # Lanes that go straight to the end of the kernel have ended, too.
+    out = np.zeros(32, np.uint32)
+    ptx.Module(kernel("setp.ge.u32 %p2, %lane, 20; @%p2 bra OUT; setp.lt.u32 %p1, %lane, 8; vote.sync.ballot.b32 %r1, %p1, -1; mad.wide.u32 %at, %lane, 4, %p_out; st.global.b32 [%at], %r1; OUT:",
+                      ["out"])).launch("k", 1, 32, out)
+    assert (out == [255] * 20 + [0] * 12).all()
     values = random.integers(0, 4, 32, dtype=np.uint32)
     expected = [sum(int(v == w) << i for i, w in enumerate(values)) for v in values]
     assert (lanes("match.any.sync.b32 %d, %a, -1;", values) == expected).all()
