@@ -54,6 +54,8 @@ class Memory {
   void remove(const void* data);
   /// The buffer that holds all of the range, or null.
   Buffer* find(uint64_t address, size_t bytes);
+  /// The buffer that begins last at or before the address, or null.
+  Buffer* last_before(uint64_t address);
   /// A launch begins: what earlier ones accessed is in the past.
   void forget_accesses();
 
