@@ -118,7 +118,13 @@ def main():
         found = error_of(launch, statement, 0, 32, 1)
         assert message in found and statement[:-1] in found and "line" in found, f"{statement}: {found or 'accepted'}"
     print(f"{len(UNREADABLE)} statements refused: ok")
+    declarations = (".extern .func __assertfail(.param .b64 message, .param .b64 file, .param .b32 line, .param .b64 function, .param .b64 size);\n"
+                    ".global .align 1 .b8 text[6] = {" + ", ".join(str(ord(c)) for c in "n > 0") + ", 0};\n")
+    body = """setp.ne.u32 %p1, %lane, {}; @%p1 bra FINE; { .param .b64 p0; .param .b64 p1; .param .b32 p2; .param .b64 p3; .param .b64 p4; mov.u64 %rd1, text; cvta.global.u64 %rd1, %rd1;
+        st.param.b64 [p0], %rd1; st.param.b64 [p1], %rd1; st.param.b32 [p2], 7; st.param.b64 [p3], %rd1; st.param.b64 [p4], 1; call.uni __assertfail, (p0, p1, p2, p3, p4); } FINE: mov.u32 %r1, 0;"""
     a = np.zeros(8, np.uint32)
+    for lane, message in ((3, "thread (3,0,0): assertion failed: n > 0"), (40, "")):
+        assert message in (found := error_of(ptx.Module(kernel(body.replace("{}", str(lane)), "a", declarations)).launch, "k", 1, 32, a)) and bool(message) == bool(found), found
     for arguments, message in (((a,), "takes 2 arguments, not 1"), ((a, np.uint32(5)), "argument 1 has 4 bytes instead of 8")):
         assert message in error_of(ptx.Module(kernel("", "ab")).launch, "k", 1, 32, *arguments)
     for block, shared, message in ((0, 0, "there may be 1 to 1024 threads"), (1056, 0, "there may be 1 to 1024 threads"), (32, 300_000, "300000 bytes of shared memory, more than 232448")):
