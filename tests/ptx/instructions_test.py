@@ -470,6 +470,10 @@ def test_conversions():
             check("cvt.sat." + name, over_arrays(f"cvt.sat.{name} %d, %a;", [a], f"u{to_bits // 8}"), [max(least, min(most, q)) & mask for q in v])
         if to_bits < 32:  # into a wider register
             check("cvt wide " + name, over_arrays(f"cvt.{name} %d, %a;", [a], np.uint64), [(signed(q, to_bits) if t == "s" else q & mask) & M64 for q in v])
+    a = edges(32)
+    for t in "us":  # a register of 16 bits holds no more than that
+        check("cvt in a half", over_arrays(f"cvt.{t}8.s32 %h1, %a; mov.b32 %d, {{%h1, 0}};", [a]), [(signed(int(q), 8) if t == "s" else int(q) & 255) & 0xffff for q in a])
+    check("ld in a half", over_arrays("mad.wide.u32 %at, %i, 4, %p_a; ld.global.s8 %h1, [%at]; mov.b32 %d, {%h1, 0};", [a]), [signed(int(q), 8) & 0xffff for q in a])
     for s, bits in itertools.product("us", (8, 16, 32, 64)):
         a = edges(bits) if bits > 8 else np.arange(256, dtype=np.uint8)
         v = [Fraction(signed(int(q), bits) if s == "s" else int(q)) for q in a]

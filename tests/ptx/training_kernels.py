@@ -36,9 +36,21 @@ class Kernels:
         self.module.launch(found[0], grid, block, *arguments, shared=smem)
 
     def coverage(self):
-        """How many lines of PTX there are, and [(kernel, line, text)] of those that were never executed."""
-        lines = [(name, *line) for name in self.names for line in self.module.coverage(name)]
-        return len(lines), [(name, line, text) for name, line, times, text in lines if times == 0]
+        """How many lines of PTX were executed, how many there are, and of each kernel the stretches that were not: (first, last)."""
+        executed, total, missed = 0, 0, {}
+        for name in self.names:
+            lines = self.module.coverage(name)
+            assert any(times for _, times, _ in lines), f"never executed: {name}"
+            total += len(lines)
+            stretch = False
+            for line, times, _ in lines:
+                executed += times > 0
+                if times == 0 and stretch:
+                    missed[name][-1][1] = line
+                elif times == 0:
+                    missed.setdefault(name, []).append([line, line])
+                stretch = times == 0
+        return executed, total, missed
 
 
 def to_bf16(x):
@@ -233,10 +245,10 @@ def main():
                 kernels = Kernels(folder, file, seed)
                 for check in checks:
                     check(kernels, np.random.default_rng(1))
-                total, missed = kernels.coverage()
-                print(f"{file}: {len(kernels.names)} kernels, {total - len(missed)} of {total} lines of PTX executed on the CPU, order {seed}: ok", flush=True)
-                for name, line, text in missed:
-                    print(f"  not executed: line {line} of {name}: {text}")
+                executed, total, missed = kernels.coverage()
+                print(f"{file}: {len(kernels.names)} kernels, {executed} of {total} lines of PTX executed on the CPU, order {seed}: ok", flush=True)
+                for name, stretches in missed.items():
+                    print(f"  not executed in {name}: lines " + ", ".join(f"{first}-{last}" for first, last in stretches))
 
 
 main()
