@@ -87,7 +87,7 @@ TEST(PtxExecutor, IsALibraryOfCpp) {
               HasSubstr("out of bounds"));
   EXPECT_THAT(error([&] { Module("nonsense"); }),
               HasSubstr("PTX line 1: \"nonsense\" where a variable or a function was expected"));
-  EXPECT_THAT(error([&] { Module("/* no end").kernels(); }), ::testing::IsEmpty());
+  EXPECT_THAT(error([&] { Module("/* no end"); }), HasSubstr("PTX line 1: a comment without an end"));
   EXPECT_THAT(error([&] { Module(".visible .entry k() { add.u32"); }), HasSubstr("the text ends in the middle"));
 }
 
