@@ -44,7 +44,7 @@ CASES = {
     "atomic and plain": Case(SHARED + "setp.eq.u32 %p1, %r40, 0; @%p1 st.shared.u32 [%r41], 0; bar.sync 0; atom.shared.add.u32 %r1, [%r41], 1; {} ld.shared.u32 %r2, [%r41];", "", "bar.sync 0;",
                          "race in shared memory with a write"),
     "barrier of others": Case(SHARED + "setp.lt.u32 %p1, %r40, 64; st.shared.u32 [%r42], %r40; @%p1 bra FIRST; bar.sync 2, {}; xor.b32 %r1, %r42, 256; ld.shared.u32 %r2, [%r1]; bra.uni END; FIRST: bar.sync {}; END:",
-                          ("64", "1, 64"), ("128", "2, 128"), "race in shared memory with a write by warp", 128),
+                          ("64", "1, 64"), ("128", "2, 128"), "race in shared memory with a write by warp|has not written", 128),
     "between blocks": Case("mov.u32 %r1, %ctaid.x; mad.wide.u32 %at, %r1, {}, %p_a; setp.eq.u32 %p1, %lane, 0; @%p1 st.global.u32 [%at], %r1;", "0", "4",
                        "race in global memory: writes over a write of block 0 by warp 0 lane 0 at byte 0", 32, 2),
     "read by another block": Case("mov.u32 %r1, %ctaid.x; setp.eq.u32 %p1, %r1, {}; @%p1 st.global.u32 [%p_a], 5; @!%p1 ld.global.u32 %r2, [%p_a+{}];", ("1", "0"), ("1", "4"),
