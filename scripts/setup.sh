@@ -3,8 +3,7 @@
 #
 #   scripts/setup.sh            Debian packages, and .venv with the LibTorch wheel (CPU; 530 MB to download, 1.3 GB on disk)
 #   scripts/setup.sh --peers    also .venv-peers: what the tests compare with (transformers, tokenizers, gguf, llama.cpp; 5 GB on disk),
-#                               .venv-cutlass (headers of CUDA kernels),
-#                               clang with its sanitizers and libFuzzer, valgrind, and a cross compiler and emulator of 64-bit Arm
+#                               .venv-cutlass (headers of CUDA kernels), clang with its sanitizers and libFuzzer, valgrind, and a cross compiler and emulator of 64-bit Arm
 #   scripts/setup.sh --cuda     .venv with the full torch wheel and its CUDA libraries instead
 #   scripts/setup.sh --no-torch packages only: enough to convert, evaluate and run models
 set -euo pipefail
@@ -16,7 +15,7 @@ for argument in "$@"; do
     --peers) peers=1 ;;
     --cuda) cuda=1 ;;
     --no-torch) torch=0 ;;
-    *) sed -n '2,10p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,9p' "$0" >&2; exit 2 ;;
   esac
 done
 

@@ -28,9 +28,19 @@ class CompiledKernels:
         self.module.launch(found[0], grid, block, *arguments, shared=smem, also=reached)
 
     def coverage(self):
-        """How many lines of PTX there are, and [(kernel, line, text)] of those that were never executed."""
-        lines = [(name, *line) for name in self.names for line in self.module.coverage(name)]
-        return len(lines), [(name, line, text) for name, line, times, text in lines if times == 0]
+        """How many lines of PTX were executed, how many there are, and of each kernel the stretches that were not: (first, last)."""
+        executed, total, missed = 0, 0, {}
+        for name in self.names:
+            stretch = False
+            for line, times, _ in self.module.coverage(name):
+                total += 1
+                executed += times > 0
+                if times == 0 and stretch:
+                    missed[name][-1][1] = line
+                elif times == 0:
+                    missed.setdefault(name, []).append([line, line])
+                stretch = times == 0
+        return executed, total, missed
 
     def require_all_executed(self):
         assert self.executed == set(self.names), f"never executed: {set(self.names) - self.executed}"

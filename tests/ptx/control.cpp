@@ -115,7 +115,8 @@ class Runner {
       if (block_.options->seed == 0) {
         for (Warp* warp : ready) run_warp(*warp, ~uint64_t{0});
       } else {
-        run_warp(*ready[random_() % ready.size()], 1 + random_() % 48);
+        Warp& next = *ready[random_() % ready.size()];
+        run_warp(next, 1 + random_() % 48);
       }
     }
     for (Barrier& barrier : block_.barriers) {

@@ -29,6 +29,20 @@ D to_integer(S x, const Instruction& i) {
   }
 }
 
+/// Compilers convert unsigned numbers by ways that are wrong in other rounding modes than the usual one.
+template <class D, class S>
+D rounded(S x, Rounding rounding) {
+  const bool negative = x < 0;
+  const uint64_t size = negative ? 0 - static_cast<uint64_t>(x) : static_cast<uint64_t>(x);
+  const int extra = std::max(static_cast<int>(std::bit_width(size)) - std::numeric_limits<D>::digits, 0);
+  const uint64_t kept = size >> extra, rest = size - (kept << extra), twice = rest << 1, unit = uint64_t{1} << extra;
+  const bool grows = rounding == Rounding::nearest
+                         ? twice > unit || (twice == unit && (kept & 1) != 0)
+                         : rest != 0 && rounding == (negative ? Rounding::down : Rounding::up);
+  const D out = std::ldexp(static_cast<D>(static_cast<int64_t>(kept + (grows ? 1 : 0))), extra);
+  return negative ? -out : out;
+}
+
 /// Within a RoundingScope where D is float or double.
 template <class D, class S>
 D to_real(S x, const Instruction& i) {
@@ -36,7 +50,7 @@ D to_real(S x, const Instruction& i) {
     if constexpr (kIsSmall<D>)
       return narrow<D>(static_cast<double>(x), i.rounding);
     else
-      return static_cast<D>(x);
+      return rounded<D>(x, i.rounding);
   } else {
     if constexpr (std::is_same_v<S, float>)
       if (i.flush) x = flush(x);

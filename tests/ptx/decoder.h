@@ -9,14 +9,13 @@
 
 namespace crumb::ptx {
 
-/// One statement that becomes one instruction. What is not as an instruction expects it is an Error that names the
+/// One statement that becomes one instruction. What is not as the instruction expects it is an Error that names the
 /// line.
 class Decoder {
  public:
   Instruction i;
 
-  /// Whether the modifier stands there. Those that no one asks for are an error in the end, as are
-  /// operands.
+  /// Whether the modifier stands there. Those that nobody asks for are an error in the end, as are operands.
   bool take(const std::string& modifier);
   /// The first of these, as its number; -1 if there is none.
   int take_one_of(std::initializer_list<const char*> modifiers);

@@ -25,7 +25,10 @@ CASES = {
     "constant memory": Case("mov.u64 %rd1, {}; st.global.u32 [%rd1], 5;", "table", "%p_a", "read-only", 1),
     "another space": Case("cvta.to.shared.u64 %rd1, {};", "%p_a", "%rd2", "lies in another space"),
     "uninitialised register": Case("{} add.u32 %r1, %r2, 1;", "", "mov.u32 %r2, 5;", "reads a register that was not written"),
+    "uninitialised predicate": Case("{} @%p5 mov.u32 %r1, 5;", "", "setp.eq.u32 %p5, 0, 0;", "reads a register that was not written"),
     "register of some lanes": Case("setp.lt.u32 %p1, %lane, 7; {} mov.u32 %r2, 5; add.u32 %r1, %r2, 1;", "@%p1", "", r"thread \((7|39),0,0\): reads a register that was not written"),
+    "register that an earlier block wrote": Case("mov.u32 %r1, %ctaid.x; setp.eq.u32 %p1, %r1, 0; {} mov.u32 %r2, 5; add.u32 %r3, %r2, 1;", "@%p1", "",
+                                                 r"block \(1,0,0\).*reads a register that was not written", 32, 2),
     "copy of an unwritten register": Case("{} mov.u32 %r3, %r2; add.u32 %r1, %r3, 1;", "", "mov.u32 %r2, 5;", "reads a register that was not written"),
     "uninitialised shared memory": Case(SHARED + "{} bar.sync 0; ld.shared.u32 %r1, [%r42];", "", "st.shared.u32 [%r42], %r40;", r"reads shared memory at byte \d+ that the block has not written"),
     "what an earlier block left": Case(SHARED + "mov.u32 %r1, %ctaid.x; setp.eq.u32 %p1, %r1, 0; {} st.shared.u32 [%r42], %r40; bar.sync 0; ld.shared.u32 %r1, [%r42];", "@%p1", "",
@@ -41,7 +44,7 @@ CASES = {
     "atomic and plain": Case(SHARED + "setp.eq.u32 %p1, %r40, 0; @%p1 st.shared.u32 [%r41], 0; bar.sync 0; atom.shared.add.u32 %r1, [%r41], 1; {} ld.shared.u32 %r2, [%r41];", "", "bar.sync 0;",
                          "race in shared memory with a write"),
     "barrier of others": Case(SHARED + "setp.lt.u32 %p1, %r40, 64; st.shared.u32 [%r42], %r40; @%p1 bra FIRST; bar.sync 2, {}; xor.b32 %r1, %r42, 256; ld.shared.u32 %r2, [%r1]; bra.uni END; FIRST: bar.sync {}; END:",
-                          ("64", "1, 64"), ("128", "2, 128"), "race in shared memory with a write by warp", 128),
+                          ("64", "1, 64"), ("128", "2, 128"), "race in shared memory with a write by warp|has not written", 128),
     "between blocks": Case("mov.u32 %r1, %ctaid.x; mad.wide.u32 %at, %r1, {}, %p_a; setp.eq.u32 %p1, %lane, 0; @%p1 st.global.u32 [%at], %r1;", "0", "4",
                        "race in global memory: writes over a write of block 0 by warp 0 lane 0 at byte 0", 32, 2),
     "read by another block": Case("mov.u32 %r1, %ctaid.x; setp.eq.u32 %p1, %r1, {}; @%p1 st.global.u32 [%p_a], 5; @!%p1 ld.global.u32 %r2, [%p_a+{}];", ("1", "0"), ("1", "4"),
@@ -54,6 +57,8 @@ CASES = {
                                                "race in global memory: writes over a read by warp 0 lane 31", 32),
     "a flag without an atomic": Case("mov.u32 %r1, %ctaid.x; setp.eq.u32 %p1, %r1, 0; @%p1 st.global.u32 [%p_a], 5; {} @!%p1 ld.global.u32 %r2, [%p_a];", "", "atom.global.add.u32 %r3, [%p_a+64], 1;",
                                  "race in global memory: reads a write of block 0", 1, 2),
+    "an atomic of another block": Case("mov.u32 %r1, %ctaid.x; setp.eq.u32 %p1, %r1, 0; setp.eq.u32 %p2, %r1, 1; setp.eq.u32 %p3, %r1, 2; @%p1 st.global.u32 [%p_a], 5; @%p2 atom.global.add.u32 %r3, [%p_a+64], 1; {} "
+                                       "@%p3 ld.global.u32 %r2, [%p_a];", "", "@%p3 atom.global.add.u32 %r3, [%p_a+64], 1;", "race in global memory: reads a write of block 0", 1, 3),
     "read-only load of what was written": Case("mov.u32 %r1, %tid.x; mad.wide.u32 %at, %r1, 4, %p_a; st.global.u32 [%at], %r1; ld.global{}.u32 %r2, [%at];", ".nc", "", r"a read-only load \(.nc\) of what this launch wrote"),
     "copy not waited for": Case(COPY + "cp.async.cg.shared.global [%r42], [%at], 16; cp.async.commit_group; {} ld.shared.u32 %r1, [%r42]; cp.async.wait_all;", "", "cp.async.wait_group 0;", "cp.async in flight fills"),
     "copy in the newest group": Case(COPY + "cp.async.cg.shared.global [%r42], [%at], 16; cp.async.commit_group; cp.async.wait_group {}; ld.shared.u32 %r1, [%r42]; cp.async.wait_all;", "1", "0", "cp.async in flight fills"),
@@ -118,7 +123,13 @@ def main():
         found = error_of(launch, statement, 0, 32, 1)
         assert message in found and statement[:-1] in found and "line" in found, f"{statement}: {found or 'accepted'}"
     print(f"{len(UNREADABLE)} statements refused: ok")
+    declarations = (".extern .func __assertfail(.param .b64 message, .param .b64 file, .param .b32 line, .param .b64 function, .param .b64 size);\n"
+                    ".global .align 1 .b8 text[6] = {" + ", ".join(str(ord(c)) for c in "n > 0") + ", 0};\n")
+    body = """setp.ne.u32 %p1, %lane, {}; @%p1 bra FINE; { .param .b64 p0; .param .b64 p1; .param .b32 p2; .param .b64 p3; .param .b64 p4; mov.u64 %rd1, text; cvta.global.u64 %rd1, %rd1;
+        st.param.b64 [p0], %rd1; st.param.b64 [p1], %rd1; st.param.b32 [p2], 7; st.param.b64 [p3], %rd1; st.param.b64 [p4], 1; call.uni __assertfail, (p0, p1, p2, p3, p4); } FINE: mov.u32 %r1, 0;"""
     a = np.zeros(8, np.uint32)
+    for lane, message in ((3, "thread (3,0,0): assertion failed: n > 0"), (40, "")):
+        assert message in (found := error_of(ptx.Module(kernel(body.replace("{}", str(lane)), "a", declarations)).launch, "k", 1, 32, a)) and bool(message) == bool(found), found
     for arguments, message in (((a,), "takes 2 arguments, not 1"), ((a, np.uint32(5)), "argument 1 has 4 bytes instead of 8")):
         assert message in error_of(ptx.Module(kernel("", "ab")).launch, "k", 1, 32, *arguments)
     for block, shared, message in ((0, 0, "there may be 1 to 1024 threads"), (1056, 0, "there may be 1 to 1024 threads"), (32, 300_000, "300000 bytes of shared memory, more than 232448")):

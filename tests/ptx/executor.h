@@ -33,7 +33,7 @@ struct Options {
   /// 0: a warp runs until it waits, the first first. Else warps take turns of random length in random order.
   uint64_t seed = 0;
   bool check_shared_races = true;
-  bool check_global_races = true;
+  bool check_global_races = true;          // takes 12 bytes for each byte of a buffer that is accessed
   bool check_uninitialised = true;         // registers and shared memory
   uint64_t max_steps = uint64_t{1} << 34;  // instructions of warps in a launch
 };
@@ -54,6 +54,8 @@ class Memory {
   void remove(const void* data);
   /// The buffer that holds all of the range, or null.
   Buffer* find(uint64_t address, size_t bytes);
+  /// The buffer that begins last at or before the address, or null.
+  Buffer* last_before(uint64_t address);
   /// A launch begins: what earlier ones accessed is in the past.
   void forget_accesses();
 
@@ -67,7 +69,7 @@ struct LineCount {
   uint64_t executed = 0;  // times a warp executed it, summed over the launches
 };
 
-/// The .global and .const variables of a module live as long as it does.
+/// The .global and .const variables of a module live as long as it does. One launch at a time.
 class Module {
  public:
   explicit Module(const std::string& text);

@@ -277,6 +277,31 @@ def test_float_arithmetic():
         check(name + ".sat", over_arrays(f"{name}.sat.f32 %d, %a, %b;", [a, b]), [saturated(f(p, q), "f32") for p, q in zip(x, y)])
 
 
+def test_flushed_subnormals():
+    a, b = cross(floats("f32", 10), floats("f32", 10))
+    exact = [(decode(int(p), "f32"), decode(int(q), "f32")) for p, q in zip(a, b)]
+    x = [flushed(p) for p, _ in exact]
+    pairs = list(zip(x, [flushed(q) for _, q in exact]))
+    run = lambda name, expected, sources="%a, %b": check(name, over_arrays(f"{name}.f32 %d, {sources};", [a, b]), expected)
+    run("fma.rn.ftz", [flush_bits(rounded_sum(exact_product(p, q), q, "f32", "n")) for p, q in pairs], "%a, %b, %b")
+    run("div.rn.ftz", [flush_bits(encode(exact_quotient(p, q), "f32")) for p, q in pairs])
+    run("min.ftz", [encode(extremum(p, q, False, False), "f32") for p, q in pairs])
+    run("neg.ftz", [flush_bits(int(v)) ^ 1 << 31 for v in a], "%a")
+    run("abs.ftz", [flush_bits(int(v)) & ~(1 << 31) for v in a], "%a")
+    for name, f in ORDERED.items():
+        expected = [int(NAN not in (p, q) and f(value(p), value(q))) for p, q in pairs]
+        check(f"setp.{name}.ftz", over_arrays(f"setp.{name}.ftz.f32 %p1, %a, %b; selp.u32 %d, 1, 0, %p1;", [a, b]), expected)
+        check(f"set.{name}.ftz", over_arrays(f"set.{name}.ftz.u32.f32 %d, %a, %b;", [a, b]), [M32 * e for e in expected])
+    check("cvt.rpi.ftz", over_arrays("cvt.rpi.ftz.s32.f32 %d, %a;", [a]), [0 if p == NAN else max(-1 << 31, min((1 << 31) - 1, round_integer(value(p), "p"))) & M32 if abs(value(p)) != math.inf else
+                                                                       (1 << 31) - (p > 0) for p in x])
+    check("cvt.rp.ftz.f16", over_arrays("cvt.rp.ftz.f16.f32 %d, %a;", [a], np.uint16), [encode(p, "f16", "p") for p in x])
+    tiny = np.array([1, 0x80000001], np.uint32)
+    check("slct.ftz", over_arrays("slct.ftz.b32.f32 %d, 5, 6, %a;", [tiny]), [5, 5])
+    check("slct", over_arrays("slct.b32.f32 %d, 5, 6, %a;", [tiny]), [5, 6])
+    check("ex2.ftz", over_arrays("ex2.approx.ftz.f32 %d, %a;", [np.array([0xc3000000], np.uint32)]), [0])  # 2^-128 is subnormal
+    check("ex2", over_arrays("ex2.approx.f32 %d, %a;", [np.array([0xc3000000], np.uint32)]), [1 << 21])
+
+
 def test_half_arithmetic():
     for kind in ("f16", "bf16"):
         a, b = cross(floats(kind, 20), floats(kind, 20))
@@ -445,6 +470,10 @@ def test_conversions():
             check("cvt.sat." + name, over_arrays(f"cvt.sat.{name} %d, %a;", [a], f"u{to_bits // 8}"), [max(least, min(most, q)) & mask for q in v])
         if to_bits < 32:  # into a wider register
             check("cvt wide " + name, over_arrays(f"cvt.{name} %d, %a;", [a], np.uint64), [(signed(q, to_bits) if t == "s" else q & mask) & M64 for q in v])
+    a = edges(32)
+    for t in "us":  # a register of 16 bits holds no more than that
+        check("cvt in a half", over_arrays(f"cvt.{t}8.s32 %h1, %a; mov.b32 %d, {{%h1, 0}};", [a]), [(signed(int(q), 8) if t == "s" else int(q) & 255) & 0xffff for q in a])
+    check("ld in a half", over_arrays("mad.wide.u32 %at, %i, 4, %p_a; ld.global.s8 %h1, [%at]; mov.b32 %d, {%h1, 0};", [a]), [signed(int(q), 8) & 0xffff for q in a])
     for s, bits in itertools.product("us", (8, 16, 32, 64)):
         a = edges(bits) if bits > 8 else np.arange(256, dtype=np.uint8)
         v = [Fraction(signed(int(q), bits) if s == "s" else int(q)) for q in a]

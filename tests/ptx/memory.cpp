@@ -14,12 +14,15 @@ std::string at_byte(uint64_t at) { return " at byte " + std::to_string(at); }
 Memory::Memory() = default;
 Memory::~Memory() = default;
 
+Buffer* Memory::last_before(uint64_t address) {
+  const auto next = buffers_.upper_bound(address);
+  return next == buffers_.begin() ? nullptr : std::prev(next)->second.get();
+}
+
 Buffer* Memory::find(uint64_t address, size_t bytes) {
-  auto found = buffers_.upper_bound(address);
-  if (found == buffers_.begin()) return nullptr;
-  Buffer& buffer = *(--found)->second;
-  const uint64_t at = address - found->first;
-  return at <= buffer.bytes && bytes <= buffer.bytes - at ? &buffer : nullptr;
+  Buffer* found = last_before(address);
+  const uint64_t at = found == nullptr ? 0 : address - reinterpret_cast<uint64_t>(found->data);
+  return found != nullptr && at <= found->bytes && bytes <= found->bytes - at ? found : nullptr;
 }
 
 void Memory::add(const void* data, size_t bytes, bool writable) {
@@ -28,8 +31,8 @@ void Memory::add(const void* data, size_t bytes, bool writable) {
     ++outer->uses;
     return;
   }
-  const auto next = buffers_.lower_bound(begin);
   if (bytes == 0) return;
+  const auto next = buffers_.lower_bound(begin);
   if ((next != buffers_.end() && next->first < begin + bytes) || find(begin, 1) != nullptr)
     throw Error("a buffer of " + std::to_string(bytes) + " bytes at " + hex(begin) +
                 " overlaps one that is registered already in part");
@@ -41,11 +44,10 @@ void Memory::add(const void* data, size_t bytes, bool writable) {
 }
 
 void Memory::remove(const void* data) {
-  const auto begin = reinterpret_cast<uint64_t>(data);
-  auto found = buffers_.upper_bound(begin);
-  if (found == buffers_.begin() || find(begin, 1) == nullptr) throw Error("no buffer at " + hex(begin) + " to remove");
-  --found;
-  if (--found->second->uses == 0) buffers_.erase(found);
+  const auto address = reinterpret_cast<uint64_t>(data);
+  Buffer* found = find(address, 1);
+  if (found == nullptr) throw Error("no buffer at " + hex(address) + " to remove");
+  if (--found->uses == 0) buffers_.erase(reinterpret_cast<uint64_t>(found->data));
 }
 
 void Memory::forget_accesses() {
@@ -59,7 +61,9 @@ Buffer& Block::buffer(uint64_t address, size_t bytes, int lane, Use use) {
     Buffer* found = memory->find(address, bytes);
     if (found == nullptr) {
       std::string near;
-      if (Buffer* before = memory->find(address, 0))
+      constexpr uint64_t kNear = 1 << 20;  // what is further away is hardly meant
+      if (const Buffer* before = memory->last_before(address);
+          before != nullptr && address - reinterpret_cast<uint64_t>(before->data) < before->bytes + kNear)
         near = ": byte " + std::to_string(address - reinterpret_cast<uint64_t>(before->data)) + " of a buffer of " +
                std::to_string(before->bytes);
       throw Fault{std::to_string(bytes) + " bytes at " + hex(address) + " are out of bounds" + near, lane};
@@ -195,7 +199,8 @@ void SharedMemory::end_copy(const Warp& warp, int lane, uint64_t at, size_t byte
 // --- what a lane accesses -------------------------------------------------------------------------------------------
 
 void Block::begin_interval(Warp& warp) {
-  if (intervals.size() >= ~0u / kIntervalUnit) throw Fault{"more barriers in a launch than can be told apart"};
+  if (intervals.size() >= ~0u / kIntervalUnit)
+    throw Error(kernel->name + ": more blocks and barriers in a launch than can be told apart");
   warp.interval = static_cast<uint32_t>(intervals.size());
   intervals.push_back({number, warp.id});
 }

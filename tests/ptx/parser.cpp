@@ -32,7 +32,8 @@ std::vector<Token> tokens_of(const std::string& text) {
     } else if (text.compare(i, 2, "//") == 0) {
       i = std::min(text.find('\n', i), text.size());
     } else if (text.compare(i, 2, "/*") == 0) {
-      const size_t end = std::min(text.find("*/", i), text.size());
+      const size_t end = text.find("*/", i);
+      if (end == std::string::npos) refuse(line, "a comment without an end");
       line += static_cast<int>(
           std::count(text.begin() + static_cast<int64_t>(i), text.begin() + static_cast<int64_t>(end), '\n'));
       i = end + 2;

@@ -61,7 +61,9 @@ TEST(PtxExecutor, IsALibraryOfCpp) {
   for (uint32_t i = 0; i < values.size(); ++i) values[i] = i;
   memory.add(values.data(), values.size() * sizeof(uint32_t));
   module.launch("doubles", {2}, {64}, 0, memory, Options(), values.data(), uint32_t{100});
-  for (uint32_t i = 0; i < values.size(); ++i) EXPECT_EQ(values[i], 2 * i);
+  // Who accessed what is of one launch: another one may cut the work in another way.
+  module.launch("doubles", {4}, {32}, 0, memory, Options(), values.data(), uint32_t{100});
+  for (uint32_t i = 0; i < values.size(); ++i) EXPECT_EQ(values[i], 4 * i);
   EXPECT_EQ(module.kernels(), std::vector<std::string>{"doubles"});
   EXPECT_EQ(module.parameters("doubles"), (std::vector<size_t>{8, 4}));
   for (const LineCount& line : module.coverage("doubles")) EXPECT_GT(line.executed, 0u) << line.text;
@@ -85,7 +87,7 @@ TEST(PtxExecutor, IsALibraryOfCpp) {
               HasSubstr("out of bounds"));
   EXPECT_THAT(error([&] { Module("nonsense"); }),
               HasSubstr("PTX line 1: \"nonsense\" where a variable or a function was expected"));
-  EXPECT_THAT(error([&] { Module("/* no end").kernels(); }), ::testing::IsEmpty());
+  EXPECT_THAT(error([&] { Module("/* no end"); }), HasSubstr("PTX line 1: a comment without an end"));
   EXPECT_THAT(error([&] { Module(".visible .entry k() { add.u32"); }), HasSubstr("the text ends in the middle"));
 }
 
