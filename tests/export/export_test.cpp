@@ -100,6 +100,19 @@ INSTANTIATE_TEST_SUITE_P(
                       ExactCase{"Int4InQ8_0", "gguf-q8_0", Architecture::llama, 64, {Grid::intn, 4, true, 0}},
                       ExactCase{"Int3InQ4_0", "gguf-q4_0", Architecture::qwen2, 64, {Grid::intn, 3, true, 0}},
                       ExactCase{"Int8", "gguf-q8_0", Architecture::qwen3, 64, {Grid::intn, 8, true, 64}},
+                      ExactCase{"FloatZeroPointInQ4_1",
+                                "gguf-q4_1",
+                                Architecture::llama,
+                                64,
+                                {Grid::intn, 4, false, 32, false, true}},
+                      ExactCase{"FloatZeroPointOfGroups",
+                                "gguf-q4_1",
+                                Architecture::qwen2,
+                                128,
+                                {Grid::intn, 3, false, 64, false, true}},
+                      ExactCase{"IntegerZeroPointInQ4_1", "gguf-q4_1", Architecture::llama, 64, {Grid::intn, 4, false, 0}},
+                      ExactCase{"Int4InQ4_1", "gguf-q4_1", Architecture::qwen3, 64, {Grid::intn, 4, true, 32}},
+                      ExactCase{"SeqInQ4_1", "gguf-q4_1", Architecture::llama, 64, {Grid::seq, 2, true, 32}},
                       ExactCase{"Int2Asymmetric", "hf-bf16", Architecture::llama, 64, {Grid::intn, 2, false, 32}},
                       ExactCase{"TernaryInQ4_0", "gguf-q4_0", Architecture::llama, 64, {Grid::ternary, 2, true, 32}},
                       ExactCase{"TernaryInBf16", "hf-bf16", Architecture::qwen3, 64, {Grid::ternary, 2, true, 16}},
@@ -129,7 +142,8 @@ TEST(Export, CodesInAGgufRunPackedAsThoseOfTheFolderDo) {
     std::string target;
     int64_t hidden;
     QuantFormat format;
-  } cases[] = {{"gguf-q2_k", 256, kSeqRow}, {"gguf-q4_0", 64, {Grid::intn, 4, true, 32}}};
+  } cases[] = {{"gguf-q2_k", 256, kSeqRow}, {"gguf-q4_0", 64, {Grid::intn, 4, true, 32}},
+               {"gguf-q4_1", 64, {Grid::intn, 4, false, 32, false, true}}};
   for (const auto& c : cases) {  // llama: rows of q and k are permuted in the file
     const fs::path place = dir / c.target;
     const auto codes = quantized_model(place, small_spec(Architecture::llama, c.hidden), c.format);
@@ -312,7 +326,7 @@ TEST(GgufExport, WritesTheFileTypeAndVersionOfItsTarget) {
   const TempDir dir;
   const auto codes = quantized_model(dir.path(), small_spec(Architecture::llama, 512), kSeqRow);
   const std::vector<std::pair<std::string, int64_t>> file_types = {
-      {"gguf-q2_0c", 39}, {"gguf-q2_k", 10}, {"gguf-q4_0", 2}, {"gguf-q8_0", 7}, {"gguf-bf16", 32}};
+      {"gguf-q2_0c", 39}, {"gguf-q2_k", 10}, {"gguf-q4_0", 2}, {"gguf-q4_1", 3}, {"gguf-q8_0", 7}, {"gguf-bf16", 32}};
   for (const auto& [target, file_type] : file_types) {
     run(codes, dir / target, target);
     const formats::GgufReader file(dir / target);
