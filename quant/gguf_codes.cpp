@@ -38,12 +38,14 @@ constexpr size_t kMostLevels = 255;
 /// as it is, and may be exported to what holds no codes of 8 bits exactly.
 std::vector<QuantFormat> candidates(formats::TensorType type) {
   std::vector<QuantFormat> formats;
+  const formats::BlockForm* form = formats::block_form(type);
+  const bool has_minima = form != nullptr && form->has_minima;
   for (const Grid grid : known_grids()) {
     for (int bits = grid.facts().least_bits; bits <= grid.facts().most_bits; ++bits) {
       const QuantFormat format{.grid = grid, .bits = bits};
       if (format.levels().size() > kMostLevels) continue;
       if (formats::level_factor(type, format.levels())) formats.push_back(format);
-      if (!grid.facts().may_be_asymmetric || !formats::block_form(type)->has_minima) continue;
+      if (!has_minima || !grid.facts().may_be_asymmetric) continue;
       const QuantFormat with_minima{.grid = grid, .bits = bits, .symmetric = false, .has_minima = true};
       if (formats::level_factor(type, with_minima.levels())) formats.push_back(with_minima);
     }
