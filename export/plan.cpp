@@ -126,8 +126,7 @@ std::string bf16_obstacle(const QuantFormat& format) {
 std::string level_obstacle(TensorType type, const QuantFormat& format) {
   if (type == TensorType::bf16) return bf16_obstacle(format);
   const bool holds = formats::level_factor(type, format.levels()).has_value();
-  if (!format.symmetric && !holds_zeros(type))
-    return fmt::format("{} has no zero points", formats::type_name(type));
+  if (!format.symmetric && !holds_zeros(type)) return fmt::format("{} has no zero points", formats::type_name(type));
   if (!holds && (type == TensorType::q2_k || type == TensorType::q2_0c))
     return fmt::format("{} holds the SEQ grid only", formats::type_name(type));
   const int bits = type == TensorType::q8_0 ? 8 : 4;

@@ -47,7 +47,8 @@ quant::QuantizedTensor weighted_nearest(const torch::Tensor& w, const torch::Ten
     const auto part = quant::round_to_nearest(w.const_data_ptr<float>() + begin * cols, end - begin, cols, format, init,
                                               importance.data());
     std::ranges::copy(part.codes, out.codes.begin() + begin * cols);
-    for (size_t i = 0; i < part.scales.size(); ++i) out.set_group(static_cast<size_t>(begin * groups) + i, part.group(i));
+    for (size_t i = 0; i < part.scales.size(); ++i)
+      out.set_group(static_cast<size_t>(begin * groups) + i, part.group(i));
   });
   return out;
 }

@@ -18,8 +18,8 @@ namespace crumb::qat {
 /// The gradient by w is that by y where w lies at most half a level's distance beyond the outer levels
 /// (kernels/seq.h: 1.98 scales), else 0. By ln s it is the sum over the group of (y - w) grad there, and of
 /// (y - minimum) grad elsewhere.
-torch::Tensor fake_quantize(const torch::Tensor& weight, const torch::Tensor& log_scale,
-                            const torch::Tensor& zeros, const quant::QuantFormat& format);
+torch::Tensor fake_quantize(const torch::Tensor& weight, const torch::Tensor& log_scale, const torch::Tensor& zeros,
+                            const quant::QuantFormat& format);
 
 /// The zero points or minima of `codes`; undefined where their format has none.
 torch::Tensor zeros_of(const quant::QuantizedTensor& codes);

@@ -29,10 +29,10 @@ class RowsOfCodes {
 };
 
 /// The format of rows [begin, end) every block of which holds exactly levels of its grid with such a scale, of several
-/// that of the fewest levels, without minima if it can be; nothing if there is none, which mostly the first block tells. group_size is the largest
-/// that describes scales and minima, 0 where every row has one. Reads all of the rows, block by block, and gives its pages
-/// back: the type alone tells nothing, as q4_0 and q8_0 hold any integers and other programs write 2-bit types with
-/// scales that are not Crumb's.
+/// that of the fewest levels, without minima if it can be; nothing if there is none, which mostly the first block
+/// tells. group_size is the largest that describes scales and minima, 0 where every row has one. Reads all of the rows,
+/// block by block, and gives its pages back: the type alone tells nothing, as q4_0 and q8_0 hold any integers and other
+/// programs write 2-bit types with scales that are not Crumb's.
 std::optional<QuantFormat> find_codes(const formats::GgufReader& reader, const formats::GgufTensor& tensor,
                                       int64_t begin, int64_t end);
 

@@ -117,9 +117,7 @@ void check_method(const QuantFormat& format, ScaleInit init, const std::string& 
               names_of([init](Grid grid) { return knows(grid, init); }), name, inits_of(format.grid));
 }
 
-bool has_zero(const QuantFormat& format) {
-  return !format.has_minima && std::ranges::count(format.levels(), 0.0f) > 0;
-}
+bool has_zero(const QuantFormat& format) { return !format.has_minima && std::ranges::count(format.levels(), 0.0f) > 0; }
 
 std::string format_obstacle(const QuantFormat& format) {
   const GridFacts& facts = format.grid.facts();

@@ -88,9 +88,9 @@ class Grid {
 struct QuantFormat {
   Grid grid = Grid::seq;
   int bits = 2;
-  bool symmetric = true;   // false: a zero point a group, an integer
-  int64_t group_size = 0;  // 0: one scale a row
-  bool has_mask = false;   // a bit a weight beside the codes says which are pruned
+  bool symmetric = true;    // false: a zero point a group, an integer
+  int64_t group_size = 0;   // 0: one scale a row
+  bool has_mask = false;    // a bit a weight beside the codes says which are pruned
   bool has_minima = false;  // with symmetric = false: instead, a float zero point, held as the weight of level 0
   int64_t groups(int64_t cols) const { return group_size == 0 ? 1 : cols / group_size; }
   int64_t group_cols(int64_t cols) const { return group_size == 0 ? cols : group_size; }

@@ -62,11 +62,9 @@ struct Range {
 GroupScale scale_of_range(const Range& range, const QuantFormat& format) {
   const auto [low, high] = range;
   const float top = top_of(format);
-  if (format.symmetric)
-    return {round_scale(std::max(-low, high) / static_cast<float>((1 << (format.bits - 1)) - 1))};
+  if (format.symmetric) return {round_scale(std::max(-low, high) / static_cast<float>((1 << (format.bits - 1)) - 1))};
   const float scale = round_scale((high - low) / top);
-  if (!format.has_minima)
-    return {scale, static_cast<int32_t>(std::clamp(std::nearbyint(-low / scale), 0.0f, top))};
+  if (!format.has_minima) return {scale, static_cast<int32_t>(std::clamp(std::nearbyint(-low / scale), 0.0f, top))};
   const bool is_narrow = high - low <= kernels::kMinScale * top;  // that of equal weights, of zeros among them
   return {.scale = scale, .minimum = quant::round_minimum(is_narrow ? low : low + (high - low - scale * top) / 2)};
 }
@@ -100,7 +98,8 @@ GroupScale fitted(const float* w, int64_t n, const QuantFormat& format, const Gr
   kernels::for_each8(n, [&](int64_t i, int64_t count) {
     const Vec8 x = kernels::load(w + i, count, group.minimum) - group.minimum;
     const Vec8 code = int_codes(x, group.scale, 0, top);
-    const Vec8 weight = importance == nullptr ? kernels::load(kOnes, count, 0) : kernels::load(importance + i, count, 0);
+    const Vec8 weight =
+        importance == nullptr ? kernels::load(kOnes, count, 0) : kernels::load(importance + i, count, 0);
     sum += weight;
     sum_w += weight * x;
     sum_c += weight * code;

@@ -47,8 +47,8 @@ bool matches(const std::string& name, const std::string& pattern) {
 /// Whether zero_point is float. UserError unless it goes with symmetric. `key`: of the section.
 bool is_float_zero_point(const std::optional<std::string>& zero_point, bool symmetric, const std::string& key) {
   if (!zero_point) return false;
-  CRUMB_CHECK((*zero_point == "none") == symmetric, "{}.zero_point: {} needs symmetric: {}, and {}.symmetric is {}", key,
-              *zero_point, !symmetric, key, symmetric);
+  CRUMB_CHECK((*zero_point == "none") == symmetric, "{}.zero_point: {} needs symmetric: {}, and {}.symmetric is {}",
+              key, *zero_point, !symmetric, key, symmetric);
   return *zero_point == "float";
 }
 

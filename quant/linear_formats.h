@@ -27,10 +27,11 @@ void visit_format(V& v, Formats& f) {
   v.field("grid", f.grid, format_help::grids(), {.choices = grid_names()});
   v.field("bits", f.bits, format_help::bits(), format_help::bits_limits());
   v.field("symmetric", f.symmetric, "integer grids: no zero point");
-  v.field("zero_point", f.zero_point,
-          "of integer grids: none (symmetric: true); with symmetric: false integer, a level that is 0, or float: weight "
-          "= code * scale + minimum, as GGUF's q4_1. Left out: none or integer, as symmetric says",
-          {.choices = zero_point_names()});
+  v.field(
+      "zero_point", f.zero_point,
+      "of integer grids: none (symmetric: true); with symmetric: false integer, a level that is 0, or float: weight "
+      "= code * scale + minimum, as GGUF's q4_1. Left out: none or integer, as symmetric says",
+      {.choices = zero_point_names()});
   v.field("group_size", f.group_size, "weights that share one scale; 0: a whole row", {.min = 0});
 }
 

@@ -155,7 +155,8 @@ TEST(GgufOfFloatZeroPoints, GivesTheCodesScalesAndMinimaOfItsFolder) {
       if (!tensor.format) continue;
       ++compared;
       const auto& other = actual->tensor(tensor.desc.hf_name);
-      ASSERT_EQ(other.format, (quant::QuantFormat{quant::Grid::intn, 4, false, 64, false, true})) << tensor.desc.hf_name;
+      ASSERT_EQ(other.format, (quant::QuantFormat{quant::Grid::intn, 4, false, 64, false, true}))
+          << tensor.desc.hf_name;
       const auto theirs = expected->read_codes(tensor, 5, 9), ours = actual->read_codes(other, 5, 9);
       EXPECT_EQ(ours.codes, theirs.codes) << tensor.desc.hf_name;
       EXPECT_EQ(ours.scales, theirs.scales) << tensor.desc.hf_name;

@@ -233,7 +233,7 @@ TEST(Plan, PutsAGridFromOutsideWhereItsLevelsFit) {
   EXPECT_THAT(linear_types(plan(spec, toy, "hf-bf16")), ElementsAre(TensorType::bf16));
   EXPECT_THAT(error_of([&] { plan(spec, toy, "gguf-q2_k"); }),
               AllOf(HasSubstr("TOY, one scale per 32"), HasSubstr("q2_k holds the SEQ grid only"),
-                    HasSubstr("use gguf-q4_0, gguf-q8_0, gguf-bf16, hf-bf16")));
+                    HasSubstr("use gguf-q4_0, gguf-q4_1, gguf-q8_0, gguf-bf16, hf-bf16")));
 }
 
 TEST(Plan, PutsTernaryWhereItsLevelsFitAndFp8Nowhere) {

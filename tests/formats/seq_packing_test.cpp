@@ -235,14 +235,16 @@ TEST(IntegerPacking, FourBitsWithMinimaInQ4_1AreExact) {
 
   std::vector<uint8_t> back(128);
   std::vector<float> found(4), found_minima(4);
-  EXPECT_TRUE(RowCodes(TensorType::q4_1, levels).decode(row.data(), 128, back.data(), found.data(), found_minima.data()));
+  EXPECT_TRUE(
+      RowCodes(TensorType::q4_1, levels).decode(row.data(), 128, back.data(), found.data(), found_minima.data()));
   EXPECT_EQ(back, codes);
   EXPECT_THAT(found, ::testing::ElementsAre(scales[0], scales[0], scales[1], scales[1]));
   EXPECT_THAT(found_minima, ::testing::ElementsAre(minima[0], minima[0], minima[1], minima[1]));
   EXPECT_FALSE(RowCodes(TensorType::q4_1, levels).decode(row.data(), 128, back.data(), found.data()));
   const std::vector<float> rough = {1.0f / 3, 0};
   EXPECT_THAT(error_of([&] {
-                encode_codes_row(TensorType::q4_1, codes.data(), levels, scales.data(), 128, 64, row.data(), rough.data());
+                encode_codes_row(TensorType::q4_1, codes.data(), levels, scales.data(), 128, 64, row.data(),
+                                 rough.data());
               }),
               HasSubstr("q4_1 cannot hold the minimum 0.33333334 exactly"));
 }

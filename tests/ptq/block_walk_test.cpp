@@ -60,7 +60,7 @@ TEST_F(Calibrated, FeedbackLosesLessOfTheOutputThanRoundingToNearest) {
   CRUMB_NEED_DATA(text, "text/tinystories-valid-sample/tinystories_valid_1911.txt");
   for (const QuantFormat& format :
        {QuantFormat{}, QuantFormat{Grid::intn, 4, true, 4}, QuantFormat{Grid::intn, 3, false, 0},
-        QuantFormat{Grid::intn, 2, false, 16, false, true}}) {
+        QuantFormat{Grid::intn, 3, false, 0, false, true}}) {
     const std::string name = format.type_name();
     const double gptq = output_error(run(job("gptq-" + name, GptqMethod{}, format))),
                  weighted =
@@ -75,7 +75,7 @@ TEST_F(Calibrated, MastersRoundToTheCodes) {
   CRUMB_NEED_DATA(text, "text/tinystories-valid-sample/tinystories_valid_1911.txt");
   for (QuantizeJob job : {job("gptq", GptqMethod{}), job("int", GptqMethod{}, {Grid::intn, 3, true, 4}),
                           job("minima", GptqMethod{}, {Grid::intn, 3, false, 4, false, true}),
-                          job("trained-minima", BlockwiseMethod{.passes = 1}, {Grid::intn, 2, false, 8, false, true}),
+                          job("trained-minima", BlockwiseMethod{.passes = 1}, {Grid::intn, 2, false, 4, false, true}),
                           job("trained", BlockwiseMethod{.passes = 1}), job("rtn", RtnMethod{})}) {
     job.masters = true;
     run(job);
@@ -235,8 +235,8 @@ TEST_F(Calibrated, EveryMethodTakesFloatZeroPoints) {
   for (const QuantizeJob& job :
        {job("rtn", RtnMethod{}, format), job("weighted", RtnMethod{.importance = std::string("activations")}, format),
         job("hqq", hqq, format), job("gptq", GptqMethod{}, format), job("awq", awq, format),
-        job("awq-gptq", awq_gptq, format), job("smoothquant", SmoothQuantMethod{}, format),
-        job("autoround", autoround, format), job("blockwise", BlockwiseMethod{.passes = 1}, format)}) {
+        job("awq-gptq", awq_gptq, format), job("autoround", autoround, format),
+        job("blockwise", BlockwiseMethod{.passes = 1}, format)}) {
     auto job_of_up = job;  // whose rows alone are multiples of 32
     std::visit([](auto& method) { method.linears.overrides = {{"*down_proj", {.group_size = 4}}}; }, job_of_up.method);
     const QuantizeReport report = run(job_of_up);

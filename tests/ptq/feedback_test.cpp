@@ -131,7 +131,8 @@ Reference gptq_by_the_book(const Problem& p, const QuantFormat& format, const qu
       const quant::GroupScale scale = scales.group(place / static_cast<size_t>(group_cols));
       const auto target = out.mask[place] != 0 ? static_cast<float>(out.targets[place]) : 0.0f;
       format.grid->nearest_codes(&target, 1, format, scale, &out.codes[place]);
-      const double zero = format.has_zero_points() ? scale.zero_point : 0, minimum = format.has_minima ? scale.minimum : 0;
+      const double zero = format.has_zero_points() ? scale.zero_point : 0,
+                   minimum = format.has_minima ? scale.minimum : 0;
       const double error = out.targets[place] - ((levels[out.codes[place]] - zero) * scale.scale + minimum);
       if (out.mask[place] == 0) out.targets[place] = 0;
       for (int64_t k = done + 1; k < n; ++k)

@@ -58,8 +58,8 @@ TEST(QuantizeVerb, FlagsReachTheFormat) {
 TEST(QuantizeVerb, AFloatZeroPointIsWrittenShownAndExported) {
   CRUMB_NEED_DATA(folder, "models/stories260K-hf");
   const testing::TempDir dir;
-  const std::string job = "quantize " + quoted(folder) + " --grid int --bits 4 --group-size 4 method.zero_point=float -o " +
-                          quoted(dir / "out");
+  const std::string job = "quantize " + quoted(folder) +
+                          " --grid int --bits 4 --group-size 4 method.zero_point=float -o " + quoted(dir / "out");
   const auto refused = testing::run_crumb(job);
   EXPECT_EQ(refused.exit_code, 2);
   EXPECT_THAT(refused.err, HasSubstr("method.zero_point: float needs symmetric: false, and method.symmetric is true"));

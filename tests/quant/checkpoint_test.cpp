@@ -439,7 +439,8 @@ TEST(CodesCheckpoint, RefusesMinimaThatCannotBe) {
   Spoiled truncated(dir / "good");
   truncated.at(name).bytes.resize(truncated.at(name).bytes.size() - 4);
   --truncated.at(name).shape[0];
-  EXPECT_THAT(truncated.complaint(dir), HasSubstr("tensor " + name + " has shape [31, 1], the configuration asks for [32, 1]"));
+  EXPECT_THAT(truncated.complaint(dir),
+              HasSubstr("tensor " + name + " has shape [31, 1], the configuration asks for [32, 1]"));
   Spoiled integers(dir / "good");
   integers.at(name).dtype = formats::DType::i32;
   EXPECT_THAT(integers.complaint(dir), HasSubstr("tensor " + name + " is I32, not F32"));

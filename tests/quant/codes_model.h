@@ -47,7 +47,8 @@ struct CodesModel {
       result.scales.push_back(kernels::round_scale(static_cast<float>(0.01 + rng.uniform(static_cast<uint64_t>(i)))));
       if (result.format.has_zero_points()) result.zero_points.push_back(static_cast<int32_t>(i % 16));
       if (result.format.has_minima)
-        result.minima.push_back(round_minimum(static_cast<float>(-9 * rng.uniform(static_cast<uint64_t>(i) + 1000000))));
+        result.minima.push_back(
+            round_minimum(static_cast<float>(-9 * rng.uniform(static_cast<uint64_t>(i) + 1000000))));
     }
     return result;
   }

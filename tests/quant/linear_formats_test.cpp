@@ -60,8 +60,10 @@ TEST(LinearFormats, ZeroPointsGoWithSymmetry) {
   EXPECT_EQ(linears(true, "none").format(), none);
   EXPECT_EQ(linears(false, "integer").format(), integers);
   EXPECT_EQ(linears(false, "float").format(), floats);
-  EXPECT_EQ(error(linears(true, "float")), "method.zero_point: float needs symmetric: false, and method.symmetric is true");
-  EXPECT_EQ(error(linears(false, "none")), "method.zero_point: none needs symmetric: true, and method.symmetric is false");
+  EXPECT_EQ(error(linears(true, "float")),
+            "method.zero_point: float needs symmetric: false, and method.symmetric is true");
+  EXPECT_EQ(error(linears(false, "none")),
+            "method.zero_point: none needs symmetric: true, and method.symmetric is false");
   EXPECT_EQ(error({.grid = "seq", .symmetric = false, .zero_point = "float"}),
             "method.symmetric: grid seq is symmetric; false is for grid int");
   // In an override one follows the other.
