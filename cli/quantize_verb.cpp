@@ -178,6 +178,7 @@ nlohmann::json to_json(const quant::QuantFormat& format) {
   return {{"grid", format.grid.facts().name},
           {"bits", format.bits},
           {"symmetric", format.symmetric},
+          {"zero_point", quant::zero_point_name(format)},
           {"group_size", format.group_size}};
 }
 
@@ -344,7 +345,8 @@ Verb add_quantize(CLI::App& program, const Globals& globals) {
   app->add_option("--bits", options->bits, bits_words())->default_str(fmt::format("{}", linears.bits));
   app->add_option("--group-size", options->group_size, "weights that share a scale; 0: a whole row")
       ->default_str(fmt::format("{}", linears.group_size));
-  app->add_flag("--asymmetric", options->asymmetric, "grid int with zero points");
+  app->add_flag("--asymmetric", options->asymmetric,
+                "grid int with zero points: integers, or floats with method.zero_point=float");
   app->add_option("--init", options->init, "scales: mse, absmax or absmean; hqq begins with absmax")
       ->default_str(usual.init);
   app->add_option("--exclude", options->exclude,

@@ -12,7 +12,7 @@
 
 namespace crumb::exporting {  // `export` is a keyword
 
-/// "gguf-q2_0c", "gguf-q2_k", "gguf-q4_0", "gguf-q8_0", "gguf-bf16", "hf-bf16".
+/// "gguf-q2_0c", "gguf-q2_k", "gguf-q4_0", "gguf-q4_1", "gguf-q8_0", "gguf-bf16", "hf-bf16".
 const std::vector<std::string>& target_names();
 
 struct ExportOptions {
@@ -55,8 +55,8 @@ struct ExportPlan {
 };
 
 /// Needs the spec and the format of the quantized linears only (`formats` by hf_name), so a dry run can ask before
-/// there are weights. Without any format the model is plain: q4_0 and q8_0 then take their ordinary encoders; in a
-/// quantized model linears that were left in float stay bf16. UserError: an unknown target or type, a target or row
+/// there are weights. Without any format the model is plain: q4_0, q4_1 and q8_0 then take their ordinary encoders; in
+/// a quantized model linears that were left in float stay bf16. UserError: an unknown target or type, a target or row
 /// length that cannot hold an integer grid exactly, a 2-bit target for a plain model, a model that GGUF cannot hold.
 ExportPlan plan_export(const arch::DecoderSpec& spec, const std::map<std::string, quant::QuantFormat>& formats,
                        const ExportOptions& options);

@@ -24,6 +24,8 @@ uint32_t file_type(TensorType type) {
       return 1;
     case TensorType::q4_0:
       return 2;
+    case TensorType::q4_1:
+      return 3;
     case TensorType::q8_0:
       return 7;
     case TensorType::q2_k:

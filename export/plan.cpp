@@ -26,6 +26,9 @@ constexpr int kScaleBits = 6;  // significant bits of every scale
 constexpr int kBf16Bits = 8;   // significant bits of bfloat16
 constexpr std::string_view kKeptInFloat = "not quantized, kept in float";
 
+/// Zero points, integers or floats, are minima there.
+bool holds_zeros(TensorType type) { return type == TensorType::q4_1; }
+
 struct Target {
   std::string name;
   std::vector<TensorType> linear_types;  // of a quantized linear: the first that holds it exactly
@@ -33,7 +36,8 @@ struct Target {
   bool is_gguf() const { return name.starts_with("gguf-"); }
   bool is_two_bit() const { return type() == TensorType::q2_0c || type() == TensorType::q2_k; }
   bool holds_levels(const QuantFormat& format) const {
-    return formats::level_factor(type(), format.levels()).has_value();
+    const bool has_zeros = format.symmetric || holds_zeros(type());
+    return has_zeros && formats::level_factor(type(), format.levels()).has_value();
   }
   /// A 2-bit target does not quietly become a 4-bit one for levels it cannot hold. But linears that were given more
   /// bits than the others, which it does hold, take a type of theirs.
@@ -41,9 +45,13 @@ struct Target {
     if (holds_levels(format)) return linear_types;
     const bool is_mixed =
         std::ranges::any_of(formats, [this](const auto& entry) { return holds_levels(entry.second); });
-    if (is_mixed && is_two_bit()) return {type(), TensorType::q4_0, TensorType::q8_0, TensorType::bf16};
-    if (is_mixed) return {type(), TensorType::q8_0, TensorType::bf16};
-    return is_two_bit() ? std::vector{type()} : linear_types;
+    if (!is_mixed) return is_two_bit() ? std::vector{type()} : linear_types;
+    std::vector<TensorType> types = {type()};
+    for (const TensorType other : {TensorType::q4_0, TensorType::q4_1, TensorType::q8_0, TensorType::bf16}) {
+      const bool is_narrower = other == TensorType::q4_0 && !is_two_bit();
+      if (other != type() && !is_narrower) types.push_back(other);
+    }
+    return types;
   }
 };
 
@@ -52,6 +60,7 @@ const std::vector<Target>& targets() {
       {"gguf-q2_0c", {TensorType::q2_0c, TensorType::q2_k, TensorType::q4_0, TensorType::bf16}},
       {"gguf-q2_k", {TensorType::q2_k, TensorType::q4_0, TensorType::bf16}},
       {"gguf-q4_0", {TensorType::q4_0, TensorType::bf16}},
+      {"gguf-q4_1", {TensorType::q4_1, TensorType::bf16}},
       {"gguf-q8_0", {TensorType::q8_0, TensorType::bf16}},
       {"gguf-bf16", {TensorType::bf16}},
       {"hf-bf16", {TensorType::bf16}},
@@ -105,6 +114,7 @@ int significant_bits(float x) {
 // Level times scale in bf16: the significant bits of both must fit together. Zero points move integers within the range
 // of the levels.
 std::string bf16_obstacle(const QuantFormat& format) {
+  if (format.has_minima) return fmt::format("bf16 has {} significant bits, and its minima have more", kBf16Bits);
   int bits = 0;
   for (const float level : format.levels()) bits = std::max(bits, significant_bits(level));
   bits += kScaleBits;
@@ -116,10 +126,10 @@ std::string bf16_obstacle(const QuantFormat& format) {
 std::string level_obstacle(TensorType type, const QuantFormat& format) {
   if (type == TensorType::bf16) return bf16_obstacle(format);
   const bool holds = formats::level_factor(type, format.levels()).has_value();
-  if (!holds && type != TensorType::q4_0 && type != TensorType::q8_0)
+  if (!format.symmetric && !holds_zeros(type)) return fmt::format("{} has no zero points", formats::type_name(type));
+  if (!holds && (type == TensorType::q2_k || type == TensorType::q2_0c))
     return fmt::format("{} holds the SEQ grid only", formats::type_name(type));
-  if (format.has_zero_points()) return fmt::format("{} has no zero points", formats::type_name(type));
-  const int bits = type == TensorType::q4_0 ? 4 : 8;
+  const int bits = type == TensorType::q8_0 ? 8 : 4;
   return holds ? "" : fmt::format("{} has {} bits for evenly spaced levels", formats::type_name(type), bits);
 }
 

@@ -15,7 +15,8 @@ using formats::TensorType;
 constexpr int64_t kGrain = 1 << 16;  // weights a thread takes at least
 
 bool packs_codes(TensorType type) {
-  return type == TensorType::q2_0c || type == TensorType::q2_k || type == TensorType::q4_0 || type == TensorType::q8_0;
+  return type == TensorType::q2_0c || type == TensorType::q2_k || type == TensorType::q4_0 ||
+         type == TensorType::q4_1 || type == TensorType::q8_0;
 }
 
 /// Permutes the values of a bias, which is one row.
@@ -86,8 +87,15 @@ void TensorRows::encode_row(int64_t file_row, uint8_t* out) const {
 void TensorRows::encode_codes(int64_t source, uint8_t* out) const {
   const auto& format = codes_.format;
   const uint8_t* codes = codes_.codes.data() + source * cols_;
-  const float* scales = codes_.scales.data() + source * format.groups(cols_);
-  formats::encode_codes_row(planned_.type, codes, levels_, scales, cols_, format.group_cols(cols_), out);
+  const int64_t groups = format.groups(cols_);
+  const float* scales = codes_.scales.data() + source * groups;
+  std::vector<float> minima;  // what level 0 is: zero points are minima, too
+  if (!format.symmetric) {
+    for (int64_t i = 0; i < groups; ++i)
+      minima.push_back(codes_.group(static_cast<size_t>(source * groups + i)).value(0));
+  }
+  formats::encode_codes_row(planned_.type, codes, levels_, scales, cols_, format.group_cols(cols_), out,
+                            minima.empty() ? nullptr : minima.data());
 }
 
 void TensorRows::note_loss(const float* values, const uint8_t* encoded) {

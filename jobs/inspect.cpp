@@ -31,10 +31,10 @@ std::vector<int64_t> histogram(const formats::GgufReader& gguf, const formats::G
   if (!format) return {};
   const quant::RowsOfCodes rows(gguf, tensor, *format);
   std::vector<uint8_t> codes(static_cast<size_t>(tensor.cols()));
-  std::vector<float> scales(static_cast<size_t>(rows.blocks_a_row()));
+  std::vector<quant::GroupScale> groups(static_cast<size_t>(rows.blocks_a_row()));
   std::vector<int64_t> counts(size_t{1} << format->bits);
   for (int64_t row = 0; row < tensor.rows(); ++row) {
-    rows.take_apart(row, codes.data(), scales.data());
+    rows.take_apart(row, codes.data(), groups.data());
     for (const auto code : codes) ++counts[code];
   }
   gguf.release_rows(tensor, 0, tensor.rows());

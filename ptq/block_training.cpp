@@ -48,14 +48,14 @@ class TrainedLinear {
         cols_(start.codes.cols),
         weight_(start.masters),
         log_scale_(torch::tensor(start.codes.scales).view({rows_, -1}).log()),
+        zeros_(qat::zeros_of(start.codes)),
         first_weight_(start.masters),
         first_scale_(log_scale_.value.detach().exp()) {
     if (format_.has_mask) mask_ = masked(torch::ones({rows_, cols_}), start.codes.mask);
-    if (format_.has_zero_points()) zero_points_ = torch::tensor(start.codes.zero_points, torch::kInt).view({rows_, -1});
   }
 
   /// Puts the quantized weight, with its graph, into the block.
-  void place() { linear_.weight = qat::fake_quantize(weight_.value, log_scale_.value, zero_points_, format_); }
+  void place() { linear_.weight = qat::fake_quantize(weight_.value, log_scale_.value, zeros_, format_); }
 
   void step(const BlockTraining& training, int64_t number, double share) {
     const torch::NoGradGuard no_grad;
@@ -88,7 +88,7 @@ class TrainedLinear {
   quant::QuantFormat format_;
   int64_t rows_, cols_;
   Trained weight_, log_scale_;
-  Tensor zero_points_, mask_, first_weight_, first_scale_;
+  Tensor zeros_, mask_, first_weight_, first_scale_;
 };
 
 /// Relative to each token's output, or of all together relative to theirs: a quotient of two sums over tokens.

@@ -168,13 +168,12 @@ class BlockWalk {
     const QuantizedTensor& codes = result.codes;
     const torch::Tensor& w = result.weight;
     const torch::Tensor kept = masked(w, codes.mask);
-    const int64_t group_cols = codes.format.group_cols(codes.cols);
     TensorError error{.module = desc.module_name(),
                       .layer = desc.id.layer,
                       .error = weight_error(w.const_data_ptr<float>(), codes),
                       .scales = std::ssize(codes.scales),
                       .clamped_scales = quant::count_clamped(kept.const_data_ptr<float>(), codes.scales.data(),
-                                                             codes.rows, codes.cols, group_cols),
+                                                             codes.rows, codes.cols, codes.format),
                       .pruned = std::ranges::count(codes.mask, 0),
                       .output = output_error(w, dequantized(codes), result.gram),
                       .largest_input = result.largest_input};

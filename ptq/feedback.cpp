@@ -56,9 +56,7 @@ class Chunk {
     for (int64_t row = 0; row < rows_; ++row) {
       for (int64_t group = 0; group < cols_ / group_cols_; ++group) {
         const GroupScale& scale = scales_[static_cast<size_t>(group * rows_ + row)];
-        const auto at = static_cast<size_t>((begin + row) * (cols_ / group_cols_) + group);
-        out.codes.scales[at] = scale.scale;
-        if (format_.has_zero_points()) out.codes.zero_points[at] = scale.zero_point;
+        out.codes.set_group(static_cast<size_t>((begin + row) * (cols_ / group_cols_) + group), scale);
       }
     }
   }
@@ -154,8 +152,7 @@ class Chunk {
       format_.grid->nearest_codes_of_column(target.data(), rows_, format_, scales, codes.data());
       for (int64_t row = 0; row < rows_; ++row) {
         const uint8_t code = codes[static_cast<size_t>(row)];
-        const float zero = format_.has_zero_points() ? static_cast<float>(scales[row].zero_point) : 0.0f;
-        errors_(row, i) = w_[row * cols_ + col] - (levels_[code] - zero) * scales[row].scale;
+        errors_(row, i) = w_[row * cols_ + col] - scales[row].value(levels_[code]);
         codes_[row * cols_ + col] = code;
         targets_[row * cols_ + col] = target[row];
       }
@@ -255,8 +252,7 @@ FeedbackResult round_with_feedback(const float* w, int64_t rows, const FeedbackF
   out.codes = {.format = format, .rows = rows, .cols = cols, .codes = {}, .scales = {}, .zero_points = {}};
   out.codes.codes.resize(static_cast<size_t>(rows * cols));
   out.targets.resize(out.codes.codes.size());
-  out.codes.scales.resize(static_cast<size_t>(rows * format.groups(cols)));
-  if (format.has_zero_points()) out.codes.zero_points.resize(out.codes.scales.size());
+  out.codes.resize_groups();
   CRUMB_ASSERT(format.has_mask == (options.sparsity.prunes() || !mask.empty()));
   out.codes.mask = mask;
   if (format.has_mask) out.codes.mask.resize(out.codes.codes.size());

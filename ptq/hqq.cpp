@@ -43,8 +43,8 @@ class Splitting {
       const auto fitted = fit(w, group, beta);
       if (!fitted) break;
       group = *fitted;
-      const GroupScale rounded{kernels::round_scale(group.scale), group.zero_point};
-      if (rounded.scale == tried.scale && rounded.zero_point == tried.zero_point) continue;
+      const GroupScale rounded = this->rounded(group);
+      if (rounded == tried) continue;
       tried = rounded;
       const double of_rounded = norm(w, rounded);
       if (of_rounded < best_norm) best = rounded;
@@ -57,8 +57,16 @@ class Splitting {
   /// Puts every weight at the nearest level, less the zero point.
   void place(const float* w, const GroupScale& group) {
     format_.grid->nearest_codes(w, n_, format_, group, codes_.data());
-    const float zero = format_.has_zero_points() ? static_cast<float>(group.zero_point) : 0.0f;
+    const auto zero = static_cast<float>(group.zero_point);
     for (size_t i = 0; i < codes_.size(); ++i) positions_[i] = levels_[codes_[i]] - zero;
+  }
+
+  /// As it is stored. A minimum moves so that the middle of the positions stays where it is.
+  GroupScale rounded(const GroupScale& group) const {
+    GroupScale out{kernels::round_scale(group.scale), group.zero_point};
+    if (format_.has_minima)
+      out.minimum = quant::round_minimum(group.minimum + (group.scale - out.scale) * mean_position_);
+    return out;
   }
 
   double norm(const float* w, const GroupScale& group) {
@@ -66,8 +74,8 @@ class Splitting {
     const auto p = static_cast<float>(options_.p);
     Vec8 sum = kernels::broadcast(0);
     kernels::for_each8(n_, [&](int64_t i, int64_t count) {
-      const Vec8 error =
-          kernels::load(w + i, count, 0) - kernels::load(&positions_[static_cast<size_t>(i)], count, 0) * group.scale;
+      const Vec8 x = kernels::load(w + i, count, group.minimum) - group.minimum;
+      const Vec8 error = x - kernels::load(&positions_[static_cast<size_t>(i)], count, 0) * group.scale;
       sum += power_of(magnitude(error), p);
     });
     return kernels::sum(sum);
@@ -80,7 +88,8 @@ class Splitting {
     const auto power = static_cast<float>(options_.p - 1);
     Vec8 sum_t = kernels::broadcast(0), sum_l = sum_t, sum_tl = sum_t, sum_ll = sum_t;
     kernels::for_each8(n_, [&](int64_t i, int64_t count) {
-      const Vec8 x = kernels::load(w + i, count, 0), l = kernels::load(&positions_[static_cast<size_t>(i)], count, 0);
+      const Vec8 x = kernels::load(w + i, count, group.minimum) - group.minimum;
+      const Vec8 l = kernels::load(&positions_[static_cast<size_t>(i)], count, 0);
       const Vec8 error = x / group.scale - l, size = magnitude(error);
       const Vec8 left = kernels::max(size - power_of(size, power) / beta, kernels::broadcast(0));
       const Vec8 t = x - (error < 0.0f ? -left : left) * group.scale;
@@ -92,6 +101,14 @@ class Splitting {
     const double t = kernels::sum(sum_t), l = kernels::sum(sum_l), n = static_cast<double>(n_);
     double tl = kernels::sum(sum_tl), ll = kernels::sum(sum_ll);
     GroupScale out = group;
+    if (format_.has_minima) {  // t and l from the minimum: the line moves and turns
+      const double covariance = tl - t * l / n, variance = ll - l * l / n;
+      if (!(covariance > 0) || !(variance > 0)) return std::nullopt;
+      mean_position_ = static_cast<float>(l / n);
+      out.scale = clamped_scale(covariance / variance);
+      out.minimum = static_cast<float>(group.minimum + (t - out.scale * l) / n);
+      return out;
+    }
     if (format_.has_zero_points()) {
       const double covariance = tl - t * l / n, variance = ll - l * l / n;
       if (covariance > 0 && variance > 0) {
@@ -104,9 +121,13 @@ class Splitting {
       ll += moved * (n * moved - 2 * l);
     }
     if (!(tl > 0) || !(ll > 0)) return std::nullopt;
-    out.scale = static_cast<float>(
-        std::clamp(tl / ll, static_cast<double>(kernels::kMinScale), static_cast<double>(kernels::kMaxScale)));
+    out.scale = clamped_scale(tl / ll);
     return out;
+  }
+
+  static float clamped_scale(double scale) {
+    return static_cast<float>(
+        std::clamp(scale, static_cast<double>(kernels::kMinScale), static_cast<double>(kernels::kMaxScale)));
   }
 
   const QuantFormat& format_;
@@ -115,6 +136,7 @@ class Splitting {
   const int64_t n_;
   std::vector<uint8_t> codes_;
   std::vector<float> positions_;
+  float mean_position_ = 0;  // of the last fit
 };
 
 class Hqq : public RowMethod {
@@ -127,9 +149,7 @@ class Hqq : public RowMethod {
     quant::QuantizedTensor out = quant::find_scales(w, rows, cols, format, init_);
     Splitting splitting(format, group_cols, options_);
     for (size_t i = 0; i < out.scales.size(); ++i) {
-      const GroupScale found = splitting.run(w + static_cast<int64_t>(i) * group_cols, out.group(i));
-      out.scales[i] = found.scale;
-      if (format.has_zero_points()) out.zero_points[i] = found.zero_point;
+      out.set_group(i, splitting.run(w + static_cast<int64_t>(i) * group_cols, out.group(i)));
     }
     quant::set_nearest_codes(w, out);
     return out;

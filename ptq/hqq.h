@@ -1,15 +1,17 @@
 // HQQ, half-quadratic quantization (Badri and Shaji, Mobius Labs, 2023): needs no data and no training.
 //
-// Minimises sum |w - q|^p over the weights of a group, q = (level - zero point) * scale and p below 1: most weights
-// come close to a level, and a few are given up. With e the errors that are given up, it repeats, while beta grows:
+// Minimises sum |w - q|^p over the weights of a group, q = (level - zero point) * scale + minimum and p below 1: most
+// weights come close to a level, and a few are given up. With e the errors that are given up, it repeats, while beta
+// grows:
 //   codes                 the levels next to w
 //   e                     sign(x) max(0, |x| - |x|^(p-1) / beta), x = (w - q) / scale
-//   scale and zero point  least squares of w - scale e on the levels
+//   scale, zero point     least squares of w - scale e on the levels
+//   or minimum
 //
-// Departures. HQQ keeps the scale and moves a zero point that is a float; here zero points are integers, so that moving
-// them hardly changes the levels: the scale moves too, and it is all that moves where a format has no zero point. x is
-// in units of the scale, so that a matrix that is multiplied by a number gets the same codes. The best scale of those
-// passed is kept, of 6 significant bits as all are, instead of ending where the error rises.
+// Departures. HQQ keeps the scale and moves a zero point that is a float, which is what formats with minima have (the
+// minimum is -zero point * scale); integer zero points hardly move, and other formats have none. So the scale moves
+// too, everywhere. x is in units of the scale, so that a matrix that is multiplied by a number gets the same codes. The
+// best scale of those passed is kept, of 6 significant bits as all are, instead of ending where the error rises.
 #pragma once
 
 #include <cstdint>
@@ -37,8 +39,8 @@ struct HalfQuadratic {
   }
 };
 
-/// Scale and zero point of the n weights of a group, n > 0, found from `start`; sum |w - q|^p is never more than with
-/// `start`.
+/// Scale and zero point or minimum of the n weights of a group, n > 0, found from `start`; sum |w - q|^p is never more
+/// than with `start`.
 quant::GroupScale half_quadratic_scale(const float* w, int64_t n, const quant::QuantFormat& format,
                                        const quant::GroupScale& start, const HalfQuadratic& options);
 

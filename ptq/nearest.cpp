@@ -42,14 +42,13 @@ quant::QuantizedTensor weighted_nearest(const torch::Tensor& w, const torch::Ten
   quant::QuantizedTensor out{
       .format = format, .rows = rows, .cols = cols, .codes = {}, .scales = {}, .zero_points = {}};
   out.codes.resize(static_cast<size_t>(rows * cols));
-  out.scales.resize(static_cast<size_t>(rows * groups));
-  if (format.has_zero_points()) out.zero_points.resize(out.scales.size());
+  out.resize_groups();
   kernels::torch_executor().run(rows, 8, [&](int64_t begin, int64_t end, int) {
     const auto part = quant::round_to_nearest(w.const_data_ptr<float>() + begin * cols, end - begin, cols, format, init,
                                               importance.data());
     std::ranges::copy(part.codes, out.codes.begin() + begin * cols);
-    std::ranges::copy(part.scales, out.scales.begin() + begin * groups);
-    if (format.has_zero_points()) std::ranges::copy(part.zero_points, out.zero_points.begin() + begin * groups);
+    for (size_t i = 0; i < part.scales.size(); ++i)
+      out.set_group(static_cast<size_t>(begin * groups) + i, part.group(i));
   });
   return out;
 }

@@ -89,6 +89,7 @@ void PruningOptions::check(const quant::LinearFormats& linears, quant::ScaleInit
     user_error("{}: {} has no level 0, so it cannot hold pruned weights; pruning is for grid {}", key,
                grid.facts().name, fmt::join(others, ", "));
   }
+  linears.check_no_minima("a float zero point has no level 0, so it cannot hold pruned weights; use integer or none");
   // The other first scales do not see zeros: they are exact at every scale.
   CRUMB_CHECK(init != quant::ScaleInit::absmean,
               "method.init: absmean would count the pruned weights; use mse or absmax with pruning");

@@ -95,8 +95,7 @@ class RowWalk {
         piece.rows = method_.quantize(rounded, count, cols, format, desc);
         piece.rows.mask = std::move(mask);
         piece.error = weight_error(values, piece.rows);
-        piece.clamped =
-            quant::count_clamped(rounded, piece.rows.scales.data(), piece.rows.rows, cols, format.group_cols(cols));
+        piece.clamped = quant::count_clamped(rounded, piece.rows.scales.data(), piece.rows.rows, cols, format);
       }
     });
     for (int64_t i = 0; i < std::ssize(pieces); ++i) {

@@ -4,7 +4,7 @@
 
 #include <torch/torch.h>
 
-#include "quant/grid.h"
+#include "quant/quantized_tensor.h"
 
 namespace crumb::qat {
 
@@ -12,12 +12,16 @@ namespace crumb::qat {
 ///
 /// weight       [rows, cols]    float32
 /// log_scale    [rows, groups]  float32
-/// zero_points  [rows, groups]  int32 where the format has them, else undefined; they do not train
+/// zeros        [rows, groups]  zero points (int32) or minima (float32), which the format has, else undefined; they do
+///                              not train: zeros_of()
 ///
 /// The gradient by w is that by y where w lies at most half a level's distance beyond the outer levels
-/// (kernels/seq.h: 1.98 scales), else 0. By ln s it is the sum over the group of (y - w) grad there, and of y grad
-/// elsewhere.
-torch::Tensor fake_quantize(const torch::Tensor& weight, const torch::Tensor& log_scale,
-                            const torch::Tensor& zero_points, const quant::QuantFormat& format);
+/// (kernels/seq.h: 1.98 scales), else 0. By ln s it is the sum over the group of (y - w) grad there, and of
+/// (y - minimum) grad elsewhere.
+torch::Tensor fake_quantize(const torch::Tensor& weight, const torch::Tensor& log_scale, const torch::Tensor& zeros,
+                            const quant::QuantFormat& format);
+
+/// The zero points or minima of `codes`; undefined where their format has none.
+torch::Tensor zeros_of(const quant::QuantizedTensor& codes);
 
 }  // namespace crumb::qat

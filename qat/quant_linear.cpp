@@ -50,7 +50,7 @@ int64_t QuantLinear::clamped_scales() const {
   const torch::Tensor w = weight.to(torch::kCPU).contiguous();
   const torch::Tensor scale = kernels::round_scale(scales()).to(torch::kCPU).contiguous();
   return quant::count_clamped(w.const_data_ptr<float>(), scale.const_data_ptr<float>(), w.size(0), w.size(1),
-                              w.size(1) / scale.size(1));
+                              {.group_size = w.size(1) / scale.size(1)});
 }
 
 void QuantLinear::set_mask(const std::vector<uint8_t>&) { CRUMB_ASSERT(false); }

@@ -196,6 +196,10 @@ void CodesFolder::put(const TensorDesc& desc, int64_t begin, const QuantizedTens
   tensors_.write(desc.hf_name + kScaleSuffix, begin * row_bytes, rows.scales.data(), rows.rows * row_bytes);
   if (format->has_zero_points())
     tensors_.write(desc.hf_name + kZeroPointSuffix, begin * row_bytes, rows.zero_points.data(), rows.rows * row_bytes);
+  if (format->has_minima) {
+    check_finite(rows.minima.data(), std::ssize(rows.minima), base_.path(), desc.hf_name + kMinimumSuffix);
+    tensors_.write(desc.hf_name + kMinimumSuffix, begin * row_bytes, rows.minima.data(), rows.rows * row_bytes);
+  }
   if (format->has_mask) {
     CRUMB_ASSERT(rows.find_broken_mask() < 0);
     write_packed(desc, kMaskSuffix, begin, rows, rows.mask, 1);
@@ -248,12 +252,10 @@ void CodesFolder::read_rows(const TensorDesc& desc, int64_t begin, int64_t end, 
   for (int64_t row = 0; row < rows; ++row)
     unpack_row(bytes.data() + row * parts[0].row_bytes, codes.cols, format->bits,
                codes.codes.data() + row * codes.cols);
-  codes.scales.resize(static_cast<size_t>(rows * format->groups(codes.cols)));
+  codes.resize_groups();
   read(parts[1], codes.scales.data());
-  if (format->has_zero_points()) {
-    codes.zero_points.resize(codes.scales.size());
-    read(parts[2], codes.zero_points.data());
-  }
+  if (format->has_zero_points()) read(parts[2], codes.zero_points.data());
+  if (format->has_minima) read(parts[2], codes.minima.data());
   codes.dequantize(out);
 }
 

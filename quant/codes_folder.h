@@ -1,7 +1,7 @@
 // The codes-and-scales checkpoint (docs/formats.md) while it is made: an HF folder whose quantized linears are
 // NAME.weight_codes (uint8, packed rows), NAME.weight_scale (float32) and, for asymmetric integers,
-// NAME.weight_zero_point (int32). Untouched matrices keep the source's dtype; norms and biases are float32 holding bf16
-// values.
+// NAME.weight_zero_point (int32) or NAME.weight_minimum (float32). Untouched matrices keep the source's dtype; norms
+// and biases are float32 holding bf16 values.
 //
 // With `masters` the folder has a folder of its name beside: the weights that were rounded to the codes, float32 under
 // the linears' names, each between the midpoints around its code's level. Training goes on from them.
@@ -71,8 +71,8 @@ class CodesFolder {
   /// Null: stored in floats.
   const QuantFormat* format_of(const arch::TensorDesc& desc) const;
 
-  /// Rows [begin, begin + rows.rows) of a quantized linear. UserError naming it if a scale is not finite. Where the
-  /// format has a mask, the values of pruned weights are 0.
+  /// Rows [begin, begin + rows.rows) of a quantized linear. UserError naming it if a scale or minimum is not finite.
+  /// Where the format has a mask, the values of pruned weights are 0.
   void put(const arch::TensorDesc& desc, int64_t begin, const QuantizedTensor& rows);
   /// Rows [begin, end) of any other tensor, in float32; rounded to what is stored. UserError naming it if a value is
   /// not finite.

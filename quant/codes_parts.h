@@ -11,7 +11,7 @@
 namespace crumb::quant {
 
 inline constexpr const char *kCodesSuffix = "_codes", *kScaleSuffix = "_scale", *kZeroPointSuffix = "_zero_point",
-                            *kMaskSuffix = "_mask", *kShapeSuffix = "_shape";
+                            *kMinimumSuffix = "_minimum", *kMaskSuffix = "_mask", *kShapeSuffix = "_shape";
 
 struct CodesPart {
   const char* suffix;
@@ -20,8 +20,8 @@ struct CodesPart {
   int64_t row_bytes() const { return cols * formats::dtype_bytes(dtype); }
 };
 
-/// Codes, scales and, where the format has them, zero points and the mask, in this order. Beside them stands the shape,
-/// i64 [2].
+/// Codes, scales and, where the format has them, zero points or minima and the mask, in this order. Beside them stands
+/// the shape, i64 [2].
 std::vector<CodesPart> codes_parts(int64_t rows, int64_t cols, const QuantFormat& format);
 /// Of all of these parts.
 int64_t codes_bytes(int64_t rows, int64_t cols, const QuantFormat& format);

@@ -103,7 +103,8 @@ class FolderCheckpoint : public Checkpoint {
       const int64_t row_bytes = cols * formats::dtype_bytes(info.dtype);
       return {info.dtype, reader_.bytes(info).data() + slice.first_row * row_bytes, rows, cols, row_bytes, 0};
     }
-    PackedCodes codes{*tensor.format, tensor.format->groups(cols), reader_.bytes(scale_info(tensor)).data(), nullptr};
+    PackedCodes codes{*tensor.format, tensor.format->groups(cols), reader_.bytes(scale_info(tensor)).data()};
+    if (tensor.format->has_minima) codes.minima = reader_.bytes(minimum_info(tensor)).data();
     if (tensor.format->has_zero_points()) codes.zero_points = reader_.bytes(zero_point_info(tensor)).data();
     const int64_t row_bytes = packed_row_bytes(cols, tensor.format->bits);
     return {codes, reader_.bytes(codes_info(tensor)).data(), rows, cols, row_bytes, 0};
@@ -118,6 +119,7 @@ class FolderCheckpoint : public Checkpoint {
     }
     reader_.release_rows(codes_info(tensor), begin, end);
     reader_.release_rows(scale_info(tensor), begin, end);
+    if (tensor.format->has_minima) reader_.release_rows(minimum_info(tensor), begin, end);
     if (tensor.format->has_mask) reader_.release_rows(mask_info(tensor), begin, end);
   }
 
@@ -136,6 +138,9 @@ class FolderCheckpoint : public Checkpoint {
   }
   const TensorInfo& mask_info(const StoredTensor& tensor) const {
     return reader_.at(own_name(tensor.desc) + kMaskSuffix);
+  }
+  const TensorInfo& minimum_info(const StoredTensor& tensor) const {
+    return reader_.at(own_name(tensor.desc) + kMinimumSuffix);
   }
   const TensorInfo& zero_point_info(const StoredTensor& tensor) const {
     return reader_.at(own_name(tensor.desc) + kZeroPointSuffix);
@@ -270,15 +275,21 @@ class FolderCheckpoint : public Checkpoint {
   void read_scales(const StoredTensor& tensor, int64_t begin, QuantizedTensor& result) const {
     const int64_t groups = result.format.groups(result.cols);
     const auto& info = scale_info(tensor);
-    result.scales.resize(static_cast<size_t>(result.rows * groups));
+    result.resize_groups();
     reader_.read_rows(info, begin, begin + result.rows, result.scales.data());
     for (const float scale : result.scales) {
       CRUMB_CHECK(std::isfinite(scale) && scale > 0, "{}: tensor {} holds the scale {}", path_.string(), info.name,
                   scale);
     }
+    if (result.format.has_minima) {
+      reader_.read_rows(minimum_info(tensor), begin, begin + result.rows, result.minima.data());
+      for (const float minimum : result.minima) {
+        CRUMB_CHECK(std::isfinite(minimum), "{}: tensor {} holds the minimum {}", path_.string(),
+                    minimum_info(tensor).name, minimum);
+      }
+    }
     if (!result.format.has_zero_points()) return;
     const auto bytes = reader_.bytes(zero_point_info(tensor));
-    result.zero_points.resize(result.scales.size());
     const auto first = bytes.begin() + begin * groups * 4;
     std::copy(first, first + result.rows * groups * 4, reinterpret_cast<uint8_t*>(result.zero_points.data()));
   }

@@ -55,13 +55,16 @@ class GgufCheckpoint : public Checkpoint {
     QuantizedTensor out{*tensor.format, end - begin, cols, {}, {}, {}};
     out.codes.resize(static_cast<size_t>(out.rows * cols));
     const RowsOfCodes rows(reader_, source, *tensor.format);
-    std::vector<float> of_blocks(static_cast<size_t>(rows.blocks_a_row()));
+    out.resize_groups();
+    std::vector<GroupScale> of_blocks(static_cast<size_t>(rows.blocks_a_row()));
     for (int64_t row = begin; row < end; ++row) {
       const bool same =
           rows.take_apart(tensor.desc.gguf_row(row), out.codes.data() + (row - begin) * cols, of_blocks.data());
       if (!same) run_error("{}: tensor {} has changed while it was read", path().string(), tensor.desc.gguf.name);
-      for (int64_t group = 0; group < groups; ++group)
-        out.scales.push_back(of_blocks[static_cast<size_t>(group * rows.blocks_a_row() / groups)]);
+      for (int64_t group = 0; group < groups; ++group) {
+        out.set_group(static_cast<size_t>((row - begin) * groups + group),
+                      of_blocks[static_cast<size_t>(group * rows.blocks_a_row() / groups)]);
+      }
     }
     return out;
   }

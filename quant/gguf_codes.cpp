@@ -14,11 +14,20 @@ RowsOfCodes::RowsOfCodes(const formats::GgufReader& reader, const formats::GgufT
       cols_(tensor.shape.back()),
       row_bytes_(formats::row_bytes(tensor.type, cols_)),
       blocks_(cols_ / formats::block_size(tensor.type)),
+      has_minima_(format.has_minima),
       codes_(tensor.type, format.levels()) {}
 
-bool RowsOfCodes::take_apart(int64_t row, uint8_t* codes, float* scales) const {
-  if (!codes_.decode(data_ + row * row_bytes_, cols_, codes, scales)) return false;
-  return std::all_of(scales, scales + blocks_, [](float s) { return kernels::round_scale(s) == s; });
+bool RowsOfCodes::take_apart(int64_t row, uint8_t* codes, GroupScale* groups) const {
+  thread_local std::vector<float> scales, minima;
+  scales.resize(static_cast<size_t>(blocks_));
+  minima.resize(has_minima_ ? scales.size() : 0);
+  const auto* bytes = data_ + row * row_bytes_;
+  if (!codes_.decode(bytes, cols_, codes, scales.data(), has_minima_ ? minima.data() : nullptr)) return false;
+  for (size_t i = 0; i < scales.size(); ++i) {
+    groups[i] = {scales[i]};
+    if (has_minima_) groups[i].minimum = minima[i];
+  }
+  return std::ranges::all_of(scales, [](float s) { return kernels::round_scale(s) == s; });
 }
 
 namespace {
@@ -29,11 +38,16 @@ constexpr size_t kMostLevels = 255;
 /// as it is, and may be exported to what holds no codes of 8 bits exactly.
 std::vector<QuantFormat> candidates(formats::TensorType type) {
   std::vector<QuantFormat> formats;
+  const formats::BlockForm* form = formats::block_form(type);
+  const bool has_minima = form != nullptr && form->has_minima;
   for (const Grid grid : known_grids()) {
     for (int bits = grid.facts().least_bits; bits <= grid.facts().most_bits; ++bits) {
       const QuantFormat format{.grid = grid, .bits = bits};
       if (format.levels().size() > kMostLevels) continue;
       if (formats::level_factor(type, format.levels())) formats.push_back(format);
+      if (!has_minima || !grid.facts().may_be_asymmetric) continue;
+      const QuantFormat with_minima{.grid = grid, .bits = bits, .symmetric = false, .has_minima = true};
+      if (formats::level_factor(type, with_minima.levels())) formats.push_back(with_minima);
     }
   }
   std::ranges::stable_sort(formats, {}, [](const QuantFormat& format) { return format.levels().size(); });
@@ -45,14 +59,14 @@ std::optional<QuantFormat> matched(const formats::GgufReader& reader, const form
                                    int64_t end, QuantFormat format) {
   const RowsOfCodes rows(reader, tensor, format);
   const int64_t cols = tensor.cols(), step = rows_per_block(cols);
-  std::vector<float> scales(static_cast<size_t>(rows.blocks_a_row()));
-  int64_t shared = rows.blocks_a_row();  // blocks with one scale: divides every place where the scale changes
+  std::vector<GroupScale> groups(static_cast<size_t>(rows.blocks_a_row()));
+  int64_t shared = rows.blocks_a_row();  // blocks with one scale: divides every place where it or the minimum changes
   for (; begin < end; begin += step) {
     const int64_t last = std::min(begin + step, end);
     for (int64_t row = begin; row < last; ++row) {
-      if (!rows.take_apart(row, nullptr, scales.data())) return std::nullopt;
+      if (!rows.take_apart(row, nullptr, groups.data())) return std::nullopt;
       for (int64_t block = 1; block < rows.blocks_a_row(); ++block) {
-        if (scales[static_cast<size_t>(block)] != scales[static_cast<size_t>(block - 1)])
+        if (groups[static_cast<size_t>(block)] != groups[static_cast<size_t>(block - 1)])
           shared = std::gcd(shared, block);
       }
     }

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/common/error.h"
+#include "core/common/half.h"
 
 namespace crumb::quant {
 namespace {
@@ -52,6 +53,11 @@ std::string inits_of(Grid grid) {
 
 }  // namespace
 
+float round_minimum(float minimum) {
+  constexpr float kMost = 65504;  // of binary16
+  return from_f16(to_f16(std::clamp(minimum, -kMost, kMost)));
+}
+
 void GridDefinition::nearest_codes_of_column(const float* w, int64_t n, const QuantFormat& format,
                                              const GroupScale* groups, uint8_t* codes) const {
   for (int64_t i = 0; i < n; ++i) nearest_codes(w + i, 1, format, groups[i], codes + i);
@@ -60,7 +66,8 @@ void GridDefinition::nearest_codes_of_column(const float* w, int64_t n, const Qu
 std::string QuantFormat::type_name() const {
   std::string name(grid.facts().name);
   const std::string number = std::to_string(bits);
-  return name.ends_with(number) ? name : name + number;
+  if (!name.ends_with(number)) name += number;
+  return has_minima ? name + "+min" : name;
 }
 
 std::string QuantFormat::title() const {
@@ -68,9 +75,15 @@ std::string QuantFormat::title() const {
   std::string out(facts.name);
   std::transform(out.begin(), out.end(), out.begin(), [](unsigned char c) { return std::toupper(c); });
   if (facts.least_bits != facts.most_bits) out += std::to_string(bits);
-  if (facts.may_be_asymmetric) out += symmetric ? " symmetric" : " asymmetric";
+  if (facts.may_be_asymmetric) out += symmetric ? " symmetric" : has_minima ? " float zero point" : " asymmetric";
   if (has_mask) out += " pruned";
   return out;
+}
+
+std::vector<std::string> zero_point_names() { return {"none", "integer", "float"}; }
+
+std::string zero_point_name(const QuantFormat& format) {
+  return zero_point_names()[format.symmetric ? 0 : format.has_minima ? 2 : 1];
 }
 
 const std::vector<Grid>& known_grids() { return grids(); }
@@ -104,7 +117,7 @@ void check_method(const QuantFormat& format, ScaleInit init, const std::string& 
               names_of([init](Grid grid) { return knows(grid, init); }), name, inits_of(format.grid));
 }
 
-bool has_zero(const QuantFormat& format) { return std::ranges::count(format.levels(), 0.0f) > 0; }
+bool has_zero(const QuantFormat& format) { return !format.has_minima && std::ranges::count(format.levels(), 0.0f) > 0; }
 
 std::string format_obstacle(const QuantFormat& format) {
   const GridFacts& facts = format.grid.facts();
@@ -114,7 +127,8 @@ std::string format_obstacle(const QuantFormat& format) {
     return fmt::format("grid {} is symmetric, symmetric: false does not exist", facts.name);
   if (format.group_size < 0) return fmt::format("group_size is {}", format.group_size);
   if (format.has_mask && !has_zero(format))
-    return fmt::format("grid {} has no level 0 for pruned weights, mask: true does not exist", facts.name);
+    return fmt::format("grid {}{} has no level 0 for pruned weights, mask: true does not exist", facts.name,
+                       format.has_minima ? " with a float zero point" : "");
   return "";
 }
 

@@ -44,6 +44,14 @@ bool matches(const std::string& name, const std::string& pattern) {
   return matches_glob(name, pattern);
 }
 
+/// Whether zero_point is float. UserError unless it goes with symmetric. `key`: of the section.
+bool is_float_zero_point(const std::optional<std::string>& zero_point, bool symmetric, const std::string& key) {
+  if (!zero_point) return false;
+  CRUMB_CHECK((*zero_point == "none") == symmetric, "{}.zero_point: {} needs symmetric: {}, and {}.symmetric is {}",
+              key, *zero_point, !symmetric, key, symmetric);
+  return *zero_point == "float";
+}
+
 /// A format and the key that says it: "method", or "method.overrides.PATTERN".
 struct Chosen {
   QuantFormat format;
@@ -54,16 +62,22 @@ Chosen usual_format(const LinearFormats& formats) {
   return {{.grid = grid_from_name(formats.grid, "method.grid"),
            .bits = static_cast<int>(formats.bits),
            .symmetric = formats.symmetric,
-           .group_size = formats.group_size},
+           .group_size = formats.group_size,
+           .has_minima = is_float_zero_point(formats.zero_point, formats.symmetric, "method")},
           "method"};
 }
 
 Chosen changed(const Chosen& usual, const FormatOverride& changes, const std::string& key) {
   const QuantFormat& format = usual.format;
+  const bool follows = changes.zero_point ? *changes.zero_point == "none" : format.symmetric;
+  const bool symmetric = changes.symmetric.value_or(follows);
+  const bool has_minima =
+      changes.zero_point ? is_float_zero_point(changes.zero_point, symmetric, key) : format.has_minima && !symmetric;
   return {{.grid = changes.grid ? grid_from_name(*changes.grid, key + ".grid") : format.grid,
            .bits = static_cast<int>(changes.bits.value_or(format.bits)),
-           .symmetric = changes.symmetric.value_or(format.symmetric),
-           .group_size = changes.group_size.value_or(format.group_size)},
+           .symmetric = symmetric,
+           .group_size = changes.group_size.value_or(format.group_size),
+           .has_minima = has_minima},
           key};
 }
 
@@ -163,6 +177,10 @@ void LinearFormats::check(ScaleInit init) const {
 
 void LinearFormats::check_symmetric(const std::string& why) const {
   for (const auto& [format, key] : all_choices(*this)) CRUMB_CHECK(format.symmetric, "{}.symmetric: {}", key, why);
+}
+
+void LinearFormats::check_no_minima(const std::string& why) const {
+  for (const auto& [format, key] : all_choices(*this)) CRUMB_CHECK(!format.has_minima, "{}.zero_point: {}", key, why);
 }
 
 std::vector<std::pair<Grid, std::string>> LinearFormats::grids() const {

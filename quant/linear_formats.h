@@ -27,15 +27,22 @@ void visit_format(V& v, Formats& f) {
   v.field("grid", f.grid, format_help::grids(), {.choices = grid_names()});
   v.field("bits", f.bits, format_help::bits(), format_help::bits_limits());
   v.field("symmetric", f.symmetric, "integer grids: no zero point");
+  v.field(
+      "zero_point", f.zero_point,
+      "of integer grids: none (symmetric: true); with symmetric: false integer, a level that is 0, or float: weight "
+      "= code * scale + minimum, as GGUF's q4_1. Left out: none or integer, as symmetric says",
+      {.choices = zero_point_names()});
   v.field("group_size", f.group_size, "weights that share one scale; 0: a whole row", {.min = 0});
 }
 
-/// One entry of `overrides:`; what is absent is as for the other linears.
+/// One entry of `overrides:`; what is absent is as for the other linears, but that symmetric and zero_point follow each
+/// other where one of them is given.
 struct FormatOverride {
   std::optional<std::string> grid = std::nullopt;
   std::optional<int64_t> bits = std::nullopt;
   std::optional<bool> symmetric = std::nullopt;
   std::optional<int64_t> group_size = std::nullopt;
+  std::optional<std::string> zero_point = std::nullopt;
 
   template <class V>
   void visit(V& v) {
@@ -48,6 +55,7 @@ struct LinearFormats {
   int64_t bits = 2;
   bool symmetric = true;
   int64_t group_size = 0;
+  std::optional<std::string> zero_point = std::nullopt;
   std::string activations = "none";
   std::vector<std::string> exclude = {"lm_head", "embed_tokens"};
   NamedList<FormatOverride> overrides = {};
@@ -83,6 +91,8 @@ struct LinearFormats {
   void check(ScaleInit init) const;
   /// UserError naming the key, and why, for symmetric: false of the section or an override.
   void check_symmetric(const std::string& why) const;
+  /// The same for zero_point: float.
+  void check_no_minima(const std::string& why) const;
   /// Every grid that a linear may get, with the key that says so: "method.grid", "method.overrides.PATTERN.grid".
   std::vector<std::pair<Grid, std::string>> grids() const;
   /// Warns of patterns that match nothing: a mistyped one would leave a matrix quantized, or in a format, that it

@@ -21,6 +21,7 @@ json format_json(const QuantFormat& format) {
               {"bits", format.bits},
               {"symmetric", format.symmetric},
               {"group_size", format.group_size}};
+  if (format.has_minima) out["zero_point"] = zero_point_name(format);  // the others follow from symmetric
   if (format.has_mask) out["mask"] = true;
   return out;
 }
@@ -65,7 +66,9 @@ json make_quantization_config(const std::map<std::string, QuantFormat>& formats,
   for (const auto& [module, format] : formats) {
     if (format == common) continue;
     auto& own = result["modules"][module] = format_json(format);
-    if (common.has_mask) own["mask"] = format.has_mask;  // what is left out is as in all the others
+    // what is left out is as in all the others
+    if (common.has_minima) own["zero_point"] = zero_point_name(format);
+    if (common.has_mask) own["mask"] = format.has_mask;
   }
   return result;
 }
@@ -107,11 +110,16 @@ QuantFormat format_of_module(const json& config, const std::string& module, cons
   const JsonObject& common = *found;
   const JsonObject modules = common.inner("modules"), own = modules.inner(module.c_str());
   const std::string here = where + ": quantization_config";
+  const bool symmetric = value_of<bool>(own, common, "symmetric", true);
+  const auto zero_point = value_of<std::string>(own, common, "zero_point", symmetric ? "none" : "integer");
   const QuantFormat format{.grid = grid_from_name(value_of<std::string>(own, common, "grid"), here),
                            .bits = value_of<int>(own, common, "bits"),
-                           .symmetric = value_of<bool>(own, common, "symmetric", true),
+                           .symmetric = symmetric,
                            .group_size = value_of<int64_t>(own, common, "group_size"),
-                           .has_mask = value_of<bool>(own, common, "mask", false)};
+                           .has_mask = value_of<bool>(own, common, "mask", false),
+                           .has_minima = zero_point == "float"};
+  CRUMB_CHECK(zero_point == zero_point_name(format), "{}: zero_point: {} with symmetric: {} does not exist", here,
+              zero_point, symmetric);
   const std::string obstacle = format_obstacle(format);
   CRUMB_CHECK(obstacle.empty(), "{}: {}", here, obstacle);
   return format;

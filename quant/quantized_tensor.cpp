@@ -7,17 +7,35 @@
 
 namespace crumb::quant {
 
+GroupScale QuantizedTensor::group(size_t i) const {
+  GroupScale group{scales[i]};
+  if (format.has_zero_points()) group.zero_point = zero_points[i];
+  if (format.has_minima) group.minimum = minima[i];
+  return group;
+}
+
+void QuantizedTensor::set_group(size_t i, const GroupScale& group) {
+  scales[i] = group.scale;
+  if (format.has_zero_points()) zero_points[i] = group.zero_point;
+  if (format.has_minima) minima[i] = group.minimum;
+}
+
+void QuantizedTensor::resize_groups() {
+  scales.resize(static_cast<size_t>(rows * format.groups(cols)));
+  if (format.has_zero_points()) zero_points.resize(scales.size());
+  if (format.has_minima) minima.resize(scales.size());
+}
+
 void QuantizedTensor::dequantize(float* out) const {
   const int64_t groups = format.groups(cols), group_cols = format.group_cols(cols);
   CRUMB_ASSERT(static_cast<int64_t>(codes.size()) == rows * cols);
   CRUMB_ASSERT(static_cast<int64_t>(scales.size()) == rows * groups && groups * group_cols == cols);
   const std::vector<float> levels = format.levels();
-  for (int64_t group = 0; group < rows * groups; ++group) {
-    const auto at = static_cast<size_t>(group);
-    const float zero = format.has_zero_points() ? static_cast<float>(zero_points[at]) : 0.0f;
-    const uint8_t* code = codes.data() + group * group_cols;
-    float* values = out + group * group_cols;
-    for (int64_t i = 0; i < group_cols; ++i) values[i] = (levels[code[i]] - zero) * scales[at];
+  for (int64_t i = 0; i < rows * groups; ++i) {
+    const GroupScale of_group = group(static_cast<size_t>(i));
+    const uint8_t* code = codes.data() + i * group_cols;
+    float* values = out + i * group_cols;
+    for (int64_t k = 0; k < group_cols; ++k) values[k] = of_group.value(levels[code[k]]);
   }
 }
 
@@ -26,8 +44,7 @@ int64_t QuantizedTensor::find_broken_mask() const {
   const std::vector<float> levels = format.levels();
   const auto group_cols = static_cast<size_t>(format.group_cols(cols));
   for (size_t i = 0; i < mask.size(); ++i) {
-    const float zero = format.has_zero_points() ? static_cast<float>(zero_points[i / group_cols]) : 0.0f;
-    if (mask[i] == 0 && levels[codes[i]] != zero) return static_cast<int64_t>(i);
+    if (mask[i] == 0 && group(i / group_cols).value(levels[codes[i]]) != 0) return static_cast<int64_t>(i);
   }
   return -1;
 }

@@ -23,11 +23,16 @@ double mean_abs(const float* w, int64_t n) {
   return sum / static_cast<double>(n);
 }
 
-int64_t count_clamped(const float* w, const float* scales, int64_t rows, int64_t cols, int64_t group_cols) {
+int64_t count_clamped(const float* w, const float* scales, int64_t rows, int64_t cols, const QuantFormat& format) {
+  const int64_t group_cols = format.group_cols(cols);
+  const auto is_varied = [&](const float* of_group) {
+    if (!format.has_minima) return max_abs(of_group, group_cols) > 0;
+    return std::any_of(of_group, of_group + group_cols, [&](float x) { return x != *of_group; });
+  };
   int64_t count = 0;
   for (int64_t group = 0; group < rows * cols / group_cols; ++group) {
     const bool at_an_end = scales[group] <= kernels::kMinScale || scales[group] >= kernels::kMaxScale;
-    count += at_an_end && max_abs(w + group * group_cols, group_cols) > 0 ? 1 : 0;
+    count += at_an_end && is_varied(w + group * group_cols) ? 1 : 0;
   }
   return count;
 }
@@ -51,12 +56,11 @@ QuantizedTensor find_scales(const float* w, int64_t rows, int64_t cols, const Qu
   CRUMB_ASSERT(group_cols > 0 && cols % group_cols == 0);
   check_method(format, init);
   QuantizedTensor out{.format = format, .rows = rows, .cols = cols, .codes = {}, .scales = {}, .zero_points = {}};
-  out.scales.resize(static_cast<size_t>(rows * groups));
+  out.resize_groups();
   for (int64_t i = 0; i < rows * groups; ++i) {
     const float* of_group = importance == nullptr ? nullptr : importance + i % groups * group_cols;
-    const GroupScale found = format.grid->find_scale(w + i * group_cols, group_cols, format, init, of_group);
-    out.scales[static_cast<size_t>(i)] = found.scale;
-    if (format.has_zero_points()) out.zero_points.push_back(found.zero_point);
+    out.set_group(static_cast<size_t>(i),
+                  format.grid->find_scale(w + i * group_cols, group_cols, format, init, of_group));
   }
   return out;
 }

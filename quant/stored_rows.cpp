@@ -19,10 +19,12 @@ T number_at(const uint8_t* numbers, int64_t index) {
 
 }  // namespace
 
-float PackedCodes::scale(int64_t row, int64_t group) const { return number_at<float>(scales, row * groups + group); }
-
-int32_t PackedCodes::zero_point(int64_t row, int64_t group) const {
-  return zero_points == nullptr ? 0 : number_at<int32_t>(zero_points, row * groups + group);
+GroupScale PackedCodes::group(int64_t row, int64_t group) const {
+  const int64_t at = row * groups + group;
+  GroupScale out{number_at<float>(scales, at)};
+  if (zero_points != nullptr) out.zero_point = number_at<int32_t>(zero_points, at);
+  if (minima != nullptr) out.minimum = number_at<float>(minima, at);
+  return out;
 }
 
 StoredRows::StoredRows(RowEncoding encoding, const uint8_t* data, int64_t rows, int64_t cols, int64_t row_bytes,

@@ -17,9 +17,9 @@ struct PackedCodes {
   int64_t groups = 1;                    // a row
   const uint8_t* scales = nullptr;       // float32 [rows, groups], at any byte
   const uint8_t* zero_points = nullptr;  // int32, likewise; null where the format has none
+  const uint8_t* minima = nullptr;       // float32, likewise
 
-  float scale(int64_t row, int64_t group) const;
-  int32_t zero_point(int64_t row, int64_t group) const;
+  GroupScale group(int64_t row, int64_t group) const;
 };
 
 /// What the bytes of a row are: numbers (formats::to_float), whole blocks of ggml (formats::decode_row), or codes.

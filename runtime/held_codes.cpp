@@ -61,7 +61,7 @@ struct Parts {
 std::optional<Parts> parts_of(const quant::StoredTensor& tensor) {
   if (tensor.format)
     return Parts{tensor.format->levels(), tensor.format->group_cols(tensor.desc.cols()),
-                 tensor.format->has_zero_points(), false};
+                 tensor.format->has_zero_points(), tensor.format->has_minima};
   if (!tensor.block_type) return std::nullopt;
   const formats::BlockForm& form = *formats::block_form(*tensor.block_type);
   return Parts{{form.levels.begin(), form.levels.end()}, form.group_cols, false, form.has_minima};
@@ -93,8 +93,8 @@ bool take_codes(const quant::Checkpoint& checkpoint, const quant::StoredTensor& 
   held.set_codes(begin, rows.rows, rows.codes.data());
   const int64_t groups = rows.format.groups(rows.cols);
   for (int64_t i = 0; i < rows.rows * groups; ++i) {
-    const auto [scale, zero_point] = rows.group(static_cast<size_t>(i));
-    if (!held.set_group(begin + i / groups, i % groups, scale, zero_point, 0)) return false;
+    const auto [scale, zero_point, minimum] = rows.group(static_cast<size_t>(i));
+    if (!held.set_group(begin + i / groups, i % groups, scale, zero_point, minimum)) return false;
   }
   return true;
 }

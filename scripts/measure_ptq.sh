@@ -26,7 +26,7 @@ row() {
   names+=("$name")
 }
 group=${GROUP:-64}
-for grid in int4:g32:"--grid int --bits 4 --group-size 32" int4asym:g32:"--grid int --bits 4 --group-size 32 method.symmetric=false" "int4:g$group:--grid int --bits 4 --group-size $group" "int3:g$group:--grid int --bits 3 --group-size $group" \
+for grid in int4:g32:"--grid int --bits 4 --group-size 32" int4asym:g32:"--grid int --bits 4 --group-size 32 method.symmetric=false" int4min:g32:"--grid int --bits 4 --group-size 32 method.symmetric=false method.zero_point=float" "int4:g$group:--grid int --bits 4 --group-size $group" "int3:g$group:--grid int --bits 3 --group-size $group" \
   "int2:g$group:--grid int --bits 2 --group-size $group" "seq2:row:--grid seq"; do
   options=${grid#*:*:} label=$(echo "$grid" | cut -d: -f1,2 | tr : -)
   # shellcheck disable=SC2086

@@ -79,12 +79,15 @@ void levels_of_nvfp4(const uint8_t* data, int64_t blocks, int8_t* levels, LevelG
 
 /// Finite values. Throw UserError when a scale leaves the range of binary16.
 void encode_q4_0(const float* values, int64_t count, uint8_t* out);
+void encode_q4_1(const float* values, int64_t count, uint8_t* out);
 void encode_q8_0(const float* values, int64_t count, uint8_t* out);
 void encode_q6_k(const float* values, int64_t count, uint8_t* out);
 
 /// Blocks of integers q * d, d one scale for all: q in -8..7 and -128..127.
 void pack_q4_0(const int8_t* q, int64_t count, uint16_t d, uint8_t* out);
 void pack_q8_0(const int8_t* q, int64_t count, uint16_t d, uint8_t* out);
+/// Blocks q * d + m, q in 0..15.
+void pack_q4_1(const uint8_t* q, int64_t count, uint16_t d, uint16_t m, uint8_t* out);
 /// Scale and minimum of a Q2_K sub-block of SEQ codes: sc = 1, m = 3, value = s * q - 3 * (s / 2) = (q - 1.5) * s.
 inline constexpr uint8_t kSeqSubScale = 0x31;
 /// SEQ codes 0..3 with scale s: Q2_K holds s (halves s and s / 2), Q2_0C holds d = s / 2.

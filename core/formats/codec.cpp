@@ -28,9 +28,9 @@ void check_groups(TensorType type, int64_t cols, int64_t group_size, int64_t mul
               type_name(type), multiple, group_size);
 }
 
-uint16_t exact_f16(float value, TensorType type) {
+uint16_t exact_f16(float value, TensorType type, const char* what = "scale") {
   const uint16_t bits = to_f16(value);
-  CRUMB_CHECK(from_f16(bits) == value, "{} cannot hold the scale {} exactly", type_name(type), value);
+  CRUMB_CHECK(from_f16(bits) == value, "{} cannot hold the {} {} exactly", type_name(type), what, value);
   return bits;
 }
 
@@ -83,12 +83,23 @@ void pack_integers(TensorType type, const uint8_t* codes, int64_t count, std::sp
     pack_q8_0(q.data(), count, d, out);
 }
 
-/// What a block type multiplies its scale with.
+/// level * d + minimum, of which the block holds what the first level is.
+void pack_group_q4_1(const uint8_t* codes, int64_t count, std::span<const float> levels, float d, float minimum,
+                     uint8_t* out) {
+  std::vector<uint8_t> q(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i)
+    q[static_cast<size_t>(i)] = static_cast<uint8_t>(levels[codes[i]] - levels.front());
+  const float of_first = levels.front() * d + minimum;
+  pack_q4_1(q.data(), count, exact_f16(d, TensorType::q4_1), exact_f16(of_first, TensorType::q4_1, "minimum"), out);
+}
+
+/// What a block type multiplies its scale with, less its first level where it has minima.
 struct IntegerRange {
   float least, most;
 };
 std::optional<IntegerRange> integers_of(TensorType type) {
   if (type == TensorType::q4_0) return IntegerRange{-8, 7};
+  if (type == TensorType::q4_1) return IntegerRange{0, 15};
   if (type == TensorType::q8_0) return IntegerRange{-128, 127};
   return std::nullopt;
 }
@@ -169,6 +180,8 @@ void encode_row(TensorType type, const float* values, int64_t cols, void* out) {
       return encode_q8_0(values, cols, bytes);
     case TensorType::q4_0:
       return encode_q4_0(values, cols, bytes);
+    case TensorType::q4_1:
+      return encode_q4_1(values, cols, bytes);
     case TensorType::q6_k:
       return encode_q6_k(values, cols, bytes);
     case TensorType::q2_k:
@@ -184,9 +197,12 @@ std::optional<int> level_factor(TensorType type, std::span<const float> levels) 
     return are_seq_levels(levels) ? std::optional(2) : std::nullopt;
   const auto range = integers_of(type);
   if (!range) return std::nullopt;
+  const bool has_minima = block_form(type)->has_minima;
+  const float zero = has_minima ? levels.front() : 0.0f;
   for (const int factor : {1, 2}) {
+    if (factor > 1 && has_minima) break;
     const auto fits = [&](float level) {
-      const float q = level * static_cast<float>(factor);
+      const float q = (level - zero) * static_cast<float>(factor);
       return q == std::trunc(q) && q >= range->least && q <= range->most;
     };
     if (std::ranges::all_of(levels, fits)) return factor;
@@ -195,7 +211,8 @@ std::optional<int> level_factor(TensorType type, std::span<const float> levels) 
 }
 
 void encode_codes_row(TensorType type, const uint8_t* codes, std::span<const float> levels, const float* scales,
-                      int64_t cols, int64_t group_size, void* out) {
+                      int64_t cols, int64_t group_size, void* out, const float* minima) {
+  CRUMB_ASSERT(minima == nullptr || type == TensorType::q4_1);
   const auto factor = is_float(type) ? 1 : level_factor(type, levels);
   CRUMB_CHECK(factor.has_value(), "{} cannot hold {} levels from {} to {}", type_name(type), levels.size(),
               levels.front(), levels.back());
@@ -211,6 +228,8 @@ void encode_codes_row(TensorType type, const uint8_t* codes, std::span<const flo
       pack_q2_k(codes, group_size, exact_f16(s, type), exact_f16(d, type), to);
     else if (type == TensorType::q2_0c)
       pack_q2_0c(codes, group_size, exact_f16(d, type), to);
+    else if (type == TensorType::q4_1)
+      pack_group_q4_1(codes, group_size, levels, s, minima == nullptr ? -0.0f : minima[at / group_size], to);
     else
       pack_integers(type, codes, group_size, levels, *factor, exact_f16(d, type), to);
   }

@@ -28,14 +28,16 @@ int shift_of(std::span<const int> integers) {
   return step == 1 ? 0 : step == 2 ? 1 : -1;
 }
 
-/// The scale of the levels in a block, all of whose groups have to be those levels; nothing if they are not.
-std::optional<float> scale_of(std::span<const LevelGroup> groups, const BlockForm& form, float first_level,
-                              int factor) {
+/// The scale of the levels in a block, all of whose groups have to be those levels, but for a minimum that `is_free`;
+/// nothing if they are not.
+std::optional<float> scale_of(std::span<const LevelGroup> groups, const BlockForm& form, float first_level, int factor,
+                              bool is_free) {
   const float d = groups.front().scale, minimum = groups.front().minimum;
   const auto same = [&](const LevelGroup& group) { return group.scale == d && group.minimum == minimum; };
   const float scale = form.has_minima ? d : static_cast<float>(factor) * d;
   if (!(d > 0) || !std::isfinite(scale) || !std::ranges::all_of(groups, same)) return std::nullopt;
-  if (form.has_minima && minimum != first_level * scale) return std::nullopt;
+  if (is_free && !std::isfinite(minimum)) return std::nullopt;
+  if (form.has_minima && !is_free && minimum != first_level * scale) return std::nullopt;
   return scale;
 }
 
@@ -83,7 +85,8 @@ bool RowCodes::find_codes(const int8_t* integers, int64_t n, uint8_t* codes) con
   return worst < levels_.size() && (between & shift) == 0;
 }
 
-bool RowCodes::decode(const void* row, int64_t cols, uint8_t* codes, float* scales) const {
+bool RowCodes::decode(const void* row, int64_t cols, uint8_t* codes, float* scales, float* minima) const {
+  CRUMB_ASSERT(minima == nullptr || (form_.has_minima && levels_.front() == 0));
   const int64_t size = block_size(type_), groups_a_block = size / form_.group_cols;
   CRUMB_ASSERT(cols % size == 0 && kChunk % size == 0);
   const auto* bytes = static_cast<const uint8_t*>(row);
@@ -97,9 +100,10 @@ bool RowCodes::decode(const void* row, int64_t cols, uint8_t* codes, float* scal
                   groups.data());
     for (int64_t block = 0; block < count / size; ++block) {
       const auto scale = scale_of({groups.data() + block * groups_a_block, static_cast<size_t>(groups_a_block)}, form_,
-                                  levels_.front(), factor_);
+                                  levels_.front(), factor_, minima != nullptr);
       if (!scale) return false;
       *scales++ = *scale;
+      if (minima != nullptr) *minima++ = groups[static_cast<size_t>(block * groups_a_block)].minimum;
     }
     if (reads_levels && !find_codes(integers.data(), count, codes == nullptr ? unwanted.data() : codes + at))
       return false;

@@ -18,8 +18,9 @@ class RowCodes {
 
   /// Takes one row of `cols` weights apart: codes [cols] (null: not wanted, but checked) and one scale a block, scales
   /// [cols / block_size(type)]. False, with both left unspecified, if a block holds anything but the levels times a
-  /// positive finite scale.
-  bool decode(const void* row, int64_t cols, uint8_t* codes, float* scales) const;
+  /// positive finite scale. `minima`, one a block, for types that have them: they may be any finite numbers, which are
+  /// added to those products; the first level is 0 then.
+  bool decode(const void* row, int64_t cols, uint8_t* codes, float* scales, float* minima = nullptr) const;
 
  private:
   bool find_codes(const int8_t* integers, int64_t n, uint8_t* codes) const;

@@ -37,11 +37,6 @@ float half_of_ue4m3(uint8_t bits) {
                        : std::ldexp(static_cast<float>(8 + mantissa), exponent - 11);
 }
 
-void take_apart(const BlockQ4_1& block, int8_t* levels, LevelGroup* groups) {
-  take_nibbles<kHalf>(block.qs, 0, levels);
-  *groups = {from_f16(block.d), from_f16(block.m)};
-}
-
 void take_apart(const BlockQ5_0& block, int8_t* levels, LevelGroup* groups) {
   take_five_bits(block.qs, block.qh, 16, levels);
   *groups = {from_f16(block.d)};
@@ -71,9 +66,6 @@ void take_apart(const BlockNVFP4& block, int8_t* levels, LevelGroup* groups) {
 
 }  // namespace
 
-void levels_of_q4_1(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups) {
-  take_blocks_apart<BlockQ4_1, kWeights, kWeights, take_apart>(data, blocks, levels, groups);
-}
 void levels_of_q5_0(const uint8_t* data, int64_t blocks, int8_t* levels, LevelGroup* groups) {
   take_blocks_apart<BlockQ5_0, kWeights, kWeights, take_apart>(data, blocks, levels, groups);
 }

@@ -85,27 +85,35 @@ TEST_P(Exact, ExportsHoldCodesTimesScales) {
 
 INSTANTIATE_TEST_SUITE_P(
     Export, Exact,
-    ::testing::Values(ExactCase{"Q2_0C", "gguf-q2_0c", Architecture::hunyuan_v1_dense, 512, kSeqRow},
-                      ExactCase{"Q2_0CPermuted", "gguf-q2_0c", Architecture::llama, 512, kSeqRow},
-                      ExactCase{"Q2_K", "gguf-q2_k", Architecture::llama, 256, kSeqRow},
-                      ExactCase{"Q2_KGroups", "gguf-q2_k", Architecture::mistral, 256, {Grid::seq, 2, true, 256}},
-                      ExactCase{"Q2_KBiases", "gguf-q2_k", Architecture::qwen2, 256, kSeqRow},
-                      ExactCase{"Q4_0Groups", "gguf-q4_0", Architecture::llama, 64, {Grid::seq, 2, true, 32}},
-                      ExactCase{"Q8_0Groups", "gguf-q8_0", Architecture::qwen3, 64, {Grid::seq, 2, true, 32}},
-                      ExactCase{"Bf16Groups", "gguf-bf16", Architecture::llama, 64, {Grid::seq, 2, true, 16}},
-                      ExactCase{"HfBf16", "hf-bf16", Architecture::llama, 64, {Grid::seq, 2, true, 16}},
-                      ExactCase{"FallbackToQ4_0", "gguf-q2_0c", Architecture::llama, 64, kSeqRow},
-                      ExactCase{"FallbackToBf16", "gguf-q2_k", Architecture::llama, 72, kSeqRow},
-                      ExactCase{"Int4", "gguf-q4_0", Architecture::llama, 64, {Grid::intn, 4, true, 32}},
-                      ExactCase{"Int4InQ8_0", "gguf-q8_0", Architecture::llama, 64, {Grid::intn, 4, true, 0}},
-                      ExactCase{"Int3InQ4_0", "gguf-q4_0", Architecture::qwen2, 64, {Grid::intn, 3, true, 0}},
-                      ExactCase{"Int8", "gguf-q8_0", Architecture::qwen3, 64, {Grid::intn, 8, true, 64}},
-                      ExactCase{"Int2Asymmetric", "hf-bf16", Architecture::llama, 64, {Grid::intn, 2, false, 32}},
-                      ExactCase{"TernaryInQ4_0", "gguf-q4_0", Architecture::llama, 64, {Grid::ternary, 2, true, 32}},
-                      ExactCase{"TernaryInBf16", "hf-bf16", Architecture::qwen3, 64, {Grid::ternary, 2, true, 16}},
-                      ExactCase{"ToyInQ4_0", "gguf-q4_0", Architecture::llama, 64, {testing::kToyGrid, 3, true, 32}},
-                      ExactCase{"ToyInQ8_0", "gguf-q8_0", Architecture::qwen3, 64, {testing::kToyGrid, 3, true, 0}},
-                      ExactCase{"ToyInBf16", "hf-bf16", Architecture::llama, 64, {testing::kToyGrid, 3, true, 16}}),
+    ::testing::Values(
+        ExactCase{"Q2_0C", "gguf-q2_0c", Architecture::hunyuan_v1_dense, 512, kSeqRow},
+        ExactCase{"Q2_0CPermuted", "gguf-q2_0c", Architecture::llama, 512, kSeqRow},
+        ExactCase{"Q2_K", "gguf-q2_k", Architecture::llama, 256, kSeqRow},
+        ExactCase{"Q2_KGroups", "gguf-q2_k", Architecture::mistral, 256, {Grid::seq, 2, true, 256}},
+        ExactCase{"Q2_KBiases", "gguf-q2_k", Architecture::qwen2, 256, kSeqRow},
+        ExactCase{"Q4_0Groups", "gguf-q4_0", Architecture::llama, 64, {Grid::seq, 2, true, 32}},
+        ExactCase{"Q8_0Groups", "gguf-q8_0", Architecture::qwen3, 64, {Grid::seq, 2, true, 32}},
+        ExactCase{"Bf16Groups", "gguf-bf16", Architecture::llama, 64, {Grid::seq, 2, true, 16}},
+        ExactCase{"HfBf16", "hf-bf16", Architecture::llama, 64, {Grid::seq, 2, true, 16}},
+        ExactCase{"FallbackToQ4_0", "gguf-q2_0c", Architecture::llama, 64, kSeqRow},
+        ExactCase{"FallbackToBf16", "gguf-q2_k", Architecture::llama, 72, kSeqRow},
+        ExactCase{"Int4", "gguf-q4_0", Architecture::llama, 64, {Grid::intn, 4, true, 32}},
+        ExactCase{"Int4InQ8_0", "gguf-q8_0", Architecture::llama, 64, {Grid::intn, 4, true, 0}},
+        ExactCase{"Int3InQ4_0", "gguf-q4_0", Architecture::qwen2, 64, {Grid::intn, 3, true, 0}},
+        ExactCase{"Int8", "gguf-q8_0", Architecture::qwen3, 64, {Grid::intn, 8, true, 64}},
+        ExactCase{
+            "FloatZeroPointInQ4_1", "gguf-q4_1", Architecture::llama, 64, {Grid::intn, 4, false, 32, false, true}},
+        ExactCase{
+            "FloatZeroPointOfGroups", "gguf-q4_1", Architecture::qwen2, 128, {Grid::intn, 3, false, 64, false, true}},
+        ExactCase{"IntegerZeroPointInQ4_1", "gguf-q4_1", Architecture::llama, 64, {Grid::intn, 4, false, 0}},
+        ExactCase{"Int4InQ4_1", "gguf-q4_1", Architecture::qwen3, 64, {Grid::intn, 4, true, 32}},
+        ExactCase{"SeqInQ4_1", "gguf-q4_1", Architecture::llama, 64, {Grid::seq, 2, true, 32}},
+        ExactCase{"Int2Asymmetric", "hf-bf16", Architecture::llama, 64, {Grid::intn, 2, false, 32}},
+        ExactCase{"TernaryInQ4_0", "gguf-q4_0", Architecture::llama, 64, {Grid::ternary, 2, true, 32}},
+        ExactCase{"TernaryInBf16", "hf-bf16", Architecture::qwen3, 64, {Grid::ternary, 2, true, 16}},
+        ExactCase{"ToyInQ4_0", "gguf-q4_0", Architecture::llama, 64, {testing::kToyGrid, 3, true, 32}},
+        ExactCase{"ToyInQ8_0", "gguf-q8_0", Architecture::qwen3, 64, {testing::kToyGrid, 3, true, 0}},
+        ExactCase{"ToyInBf16", "hf-bf16", Architecture::llama, 64, {testing::kToyGrid, 3, true, 16}}),
     [](const auto& test) { return test.param.name; });
 
 /// One linear of layer 0 with int8 activations; asserts that its codes are taken as codes.
@@ -129,7 +137,9 @@ TEST(Export, CodesInAGgufRunPackedAsThoseOfTheFolderDo) {
     std::string target;
     int64_t hidden;
     QuantFormat format;
-  } cases[] = {{"gguf-q2_k", 256, kSeqRow}, {"gguf-q4_0", 64, {Grid::intn, 4, true, 32}}};
+  } cases[] = {{"gguf-q2_k", 256, kSeqRow},
+               {"gguf-q4_0", 64, {Grid::intn, 4, true, 32}},
+               {"gguf-q4_1", 64, {Grid::intn, 4, false, 32, false, true}}};
   for (const auto& c : cases) {  // llama: rows of q and k are permuted in the file
     const fs::path place = dir / c.target;
     const auto codes = quantized_model(place, small_spec(Architecture::llama, c.hidden), c.format);
@@ -312,7 +322,7 @@ TEST(GgufExport, WritesTheFileTypeAndVersionOfItsTarget) {
   const TempDir dir;
   const auto codes = quantized_model(dir.path(), small_spec(Architecture::llama, 512), kSeqRow);
   const std::vector<std::pair<std::string, int64_t>> file_types = {
-      {"gguf-q2_0c", 39}, {"gguf-q2_k", 10}, {"gguf-q4_0", 2}, {"gguf-q8_0", 7}, {"gguf-bf16", 32}};
+      {"gguf-q2_0c", 39}, {"gguf-q2_k", 10}, {"gguf-q4_0", 2}, {"gguf-q4_1", 3}, {"gguf-q8_0", 7}, {"gguf-bf16", 32}};
   for (const auto& [target, file_type] : file_types) {
     run(codes, dir / target, target);
     const formats::GgufReader file(dir / target);

@@ -142,6 +142,31 @@ INSTANTIATE_TEST_SUITE_P(Types, GgufOfCodes,
                                               test.param.grid.facts().name);
                          });
 
+// Integer zero points come back as minima, with the same codes and values.
+TEST(GgufOfFloatZeroPoints, GivesTheCodesScalesAndMinimaOfItsFolder) {
+  for (const bool has_minima : {true, false}) {
+    const TempDir dir;
+    const quant::QuantFormat format{quant::Grid::intn, 4, false, 64, false, has_minima};
+    const auto folder = testing::quantized_model(dir.path(), small_spec(Architecture::llama, 128), format);
+    run(folder, dir / "model.gguf", "gguf-q4_1");
+    const auto expected = quant::open_checkpoint(folder), actual = quant::open_checkpoint(dir / "model.gguf");
+    int compared = 0;
+    for (const auto& tensor : expected->tensors()) {
+      if (!tensor.format) continue;
+      ++compared;
+      const auto& other = actual->tensor(tensor.desc.hf_name);
+      ASSERT_EQ(other.format, (quant::QuantFormat{quant::Grid::intn, 4, false, 64, false, true}))
+          << tensor.desc.hf_name;
+      const auto theirs = expected->read_codes(tensor, 5, 9), ours = actual->read_codes(other, 5, 9);
+      EXPECT_EQ(ours.codes, theirs.codes) << tensor.desc.hf_name;
+      EXPECT_EQ(ours.scales, theirs.scales) << tensor.desc.hf_name;
+      for (size_t i = 0; i < ours.scales.size(); ++i) EXPECT_EQ(ours.group(i).value(0), theirs.group(i).value(0));
+      EXPECT_EQ(quant::read_all(*actual, other), quant::read_all(*expected, tensor));
+    }
+    EXPECT_EQ(compared, 14);
+  }
+}
+
 /// How many linears of the file are codes after `spoil` had the bytes of blk.0.ffn_up.weight.
 int64_t quantized_linears(const std::string& target, const std::function<void(uint8_t*)>& spoil) {
   const TempDir dir;

@@ -164,6 +164,9 @@ TEST(Plan, PutsIntegerGridsWhereTheyAreExact) {
   EXPECT_THAT(linear_types(plan(spec, kInt4, "gguf-q4_0")), ElementsAre(TensorType::q4_0));
   EXPECT_THAT(linear_types(plan(spec, kInt4, "gguf-q8_0")), ElementsAre(TensorType::q8_0));
   EXPECT_THAT(linear_types(plan(spec, kInt8, "gguf-q8_0")), ElementsAre(TensorType::q8_0));
+  for (const QuantFormat& format :
+       {kInt4, QuantFormat{Grid::intn, 4, false, 64}, QuantFormat{Grid::intn, 3, false, 32, false, true}})
+    EXPECT_THAT(linear_types(plan(spec, format, "gguf-q4_1")), ElementsAre(TensorType::q4_1)) << format.title();
   const QuantFormat int3{Grid::intn, 3, true, 0}, int2_asymmetric{Grid::intn, 2, false, 0};
   EXPECT_THAT(linear_types(plan(spec, int3, "hf-bf16")), ElementsAre(TensorType::bf16));  // 2 + 6 bits fit in 8
   EXPECT_THAT(linear_types(plan(spec, int2_asymmetric, "gguf-bf16")), ElementsAre(TensorType::bf16));
@@ -178,10 +181,18 @@ TEST(Plan, RefusesIntegerGridsItCannotHoldExactly) {
   EXPECT_THAT(refusal(kInt8, "gguf-q4_0"), AllOf(HasSubstr(name), HasSubstr("q4_0 has 4 bits"),
                                                  HasSubstr("INT8 symmetric"), HasSubstr("use gguf-q8_0")));
   EXPECT_THAT(refusal(kInt4, "hf-bf16"), AllOf(HasSubstr("bf16 has 8 significant bits, its values need up to 9"),
-                                               HasSubstr("use gguf-q4_0, gguf-q8_0")));
+                                               HasSubstr("use gguf-q4_0, gguf-q4_1, gguf-q8_0")));
   EXPECT_THAT(refusal(kInt4, "gguf-q2_k"), HasSubstr("q2_k holds the SEQ grid only"));
   EXPECT_THAT(refusal({Grid::intn, 4, false, 32}, "gguf-q4_0"),
-              AllOf(HasSubstr("INT4 asymmetric"), HasSubstr("q4_0 has no zero points"), HasSubstr("no target")));
+              AllOf(HasSubstr("INT4 asymmetric"), HasSubstr("q4_0 has no zero points"), HasSubstr("use gguf-q4_1")));
+  const QuantFormat floats{Grid::intn, 4, false, 32, false, true};
+  EXPECT_THAT(refusal(floats, "gguf-q4_0"),
+              AllOf(HasSubstr("INT4 float zero point"), HasSubstr("q4_0 has no zero points"),
+                    HasSubstr("bf16 has 8 significant bits, and its minima have more"), HasSubstr("use gguf-q4_1")));
+  EXPECT_THAT(refusal(floats, "hf-bf16"), HasSubstr("its minima have more; use gguf-q4_1"));
+  EXPECT_THAT(refusal({Grid::intn, 5, false, 32, false, true}, "gguf-q4_1"),
+              AllOf(HasSubstr("q4_1 has 4 bits"), HasSubstr("no target")));
+  EXPECT_THAT(refusal({Grid::intn, 2, false, 32, false, true}, "gguf-q2_k"), HasSubstr("q2_k has no zero points"));
   EXPECT_THAT(refusal({Grid::intn, 4, true, 16}, "gguf-q4_0"), HasSubstr("q4_0 has one scale per 32, not per 16"));
   auto odd = spec;
   for (auto& layer : odd.layers) std::get<arch::MlpSpec>(layer.feed_forward).intermediate = 172;
@@ -198,12 +209,14 @@ TEST(Plan, LinearsWithMoreBitsThanTheOthersTakeATypeOfTheirOwn) {
   for (auto& [name, format] : formats) {
     if (name.find("down_proj") != std::string::npos) format = kInt4;
     if (name.find("o_proj") != std::string::npos) format = kInt8;
+    if (name.find("gate_proj") != std::string::npos) format = {Grid::intn, 4, false, 32, false, true};
   }
   const auto type_of = [](const ExportPlan& plan, const std::string& name) { return find(plan, name).type; };
   const std::string layer = "model.layers.0.";
   const ExportPlan two = plan_export(spec, formats, {"gguf-q2_k", "", ""});
   EXPECT_EQ(type_of(two, layer + "mlp.up_proj.weight"), TensorType::q2_k);
   EXPECT_EQ(type_of(two, layer + "mlp.down_proj.weight"), TensorType::q4_0);
+  EXPECT_EQ(type_of(two, layer + "mlp.gate_proj.weight"), TensorType::q4_1);
   EXPECT_EQ(type_of(two, layer + "self_attn.o_proj.weight"), TensorType::q8_0);
   EXPECT_THAT(two.warnings,
               ::testing::Contains(AllOf(HasSubstr("become q4_0, not q2_k: q2_k holds the SEQ grid only"))));
@@ -220,7 +233,7 @@ TEST(Plan, PutsAGridFromOutsideWhereItsLevelsFit) {
   EXPECT_THAT(linear_types(plan(spec, toy, "hf-bf16")), ElementsAre(TensorType::bf16));
   EXPECT_THAT(error_of([&] { plan(spec, toy, "gguf-q2_k"); }),
               AllOf(HasSubstr("TOY, one scale per 32"), HasSubstr("q2_k holds the SEQ grid only"),
-                    HasSubstr("use gguf-q4_0, gguf-q8_0, gguf-bf16, hf-bf16")));
+                    HasSubstr("use gguf-q4_0, gguf-q4_1, gguf-q8_0, gguf-bf16, hf-bf16")));
 }
 
 TEST(Plan, PutsTernaryWhereItsLevelsFitAndFp8Nowhere) {

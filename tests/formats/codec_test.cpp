@@ -214,13 +214,14 @@ TEST_P(EncoderTest, EqualsTheGgufPackageBitForBit) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, EncoderTest,
-                         ::testing::Values(TensorType::bf16, TensorType::f16, TensorType::q8_0, TensorType::q4_0),
+                         ::testing::Values(TensorType::bf16, TensorType::f16, TensorType::q8_0, TensorType::q4_0,
+                                           TensorType::q4_1),
                          test_name);
 
 TEST(Encoders, RefuseWeightsThatAreNotFiniteOrTooLarge) {
   std::vector<float> row = random_normal(256, 1);
   std::vector<uint8_t> out(1024);
-  for (const TensorType type : {TensorType::q4_0, TensorType::q8_0, TensorType::q6_k}) {
+  for (const TensorType type : {TensorType::q4_0, TensorType::q4_1, TensorType::q8_0, TensorType::q6_k}) {
     for (const float bad : {NAN, INFINITY, -INFINITY}) {
       row[77] = bad;
       EXPECT_THAT(error_of([&] { encode_row(type, row.data(), 256, out.data()); }), HasSubstr("weight 77"))
@@ -233,7 +234,7 @@ TEST(Encoders, RefuseWeightsThatAreNotFiniteOrTooLarge) {
 }
 
 TEST(Encoders, WeightsFarBelowBinary16BecomeZero) {
-  for (const TensorType type : {TensorType::q4_0, TensorType::q8_0, TensorType::q6_k}) {
+  for (const TensorType type : {TensorType::q4_0, TensorType::q4_1, TensorType::q8_0, TensorType::q6_k}) {
     for (const float tiny :
          {1e-41f, -1e-41f, 1e-30f, -1e-20f}) {  // also where the reciprocal of the block scale overflows
       const auto back = decode(type, encode(type, std::vector<float>(256, tiny), 256));
@@ -247,7 +248,7 @@ TEST(Encoders, RefuseTypesThatAreOnlyRead) {
   const std::vector<uint8_t> codes(256, 0);
   std::vector<uint8_t> out(4096);
   for (const TensorType type : kAllTypes) {
-    if (type < TensorType::q4_1) continue;
+    if (type < TensorType::q5_0) continue;
     const std::string name(type_name(type));
     EXPECT_EQ(error_of([&] { encode_row(type, row.data(), 256, out.data()); }), name + " can be read, not written");
     for (const auto& levels : {std::vector{-1.5f, -0.5f, 0.5f, 1.5f}, std::vector{-1.0f, 0.0f, 1.0f}}) {

@@ -220,6 +220,50 @@ TEST(RowCodes, WithoutWantingThemAreCheckedAllTheSame) {
   EXPECT_FALSE(RowCodes(TensorType::q4_0, int_levels(3)).decode(row.data(), 64, nullptr, of_blocks.data()));
 }
 
+// Minima of their own, and those that stand for the first level of other grids.
+TEST(IntegerPacking, FourBitsWithMinimaInQ4_1AreExact) {
+  const auto codes = random_codes(128, 16, 21);
+  std::vector<float> levels;
+  for (int level = 0; level < 16; ++level) levels.push_back(static_cast<float>(level));
+  const std::vector<float> scales = {0.28125f, 0x1.f8p-17f}, minima = {-3.1875f, 0x1.ffcp3f};
+  std::vector<uint8_t> row(static_cast<size_t>(row_bytes(TensorType::q4_1, 128)));
+  encode_codes_row(TensorType::q4_1, codes.data(), levels, scales.data(), 128, 64, row.data(), minima.data());
+  std::vector<float> values(128);
+  decode_row(TensorType::q4_1, row.data(), 128, values.data());
+  for (size_t i = 0; i < values.size(); ++i)
+    EXPECT_EQ(values[i], static_cast<float>(codes[i]) * scales[i / 64] + minima[i / 64]) << i;
+
+  std::vector<uint8_t> back(128);
+  std::vector<float> found(4), found_minima(4);
+  EXPECT_TRUE(
+      RowCodes(TensorType::q4_1, levels).decode(row.data(), 128, back.data(), found.data(), found_minima.data()));
+  EXPECT_EQ(back, codes);
+  EXPECT_THAT(found, ::testing::ElementsAre(scales[0], scales[0], scales[1], scales[1]));
+  EXPECT_THAT(found_minima, ::testing::ElementsAre(minima[0], minima[0], minima[1], minima[1]));
+  EXPECT_FALSE(RowCodes(TensorType::q4_1, levels).decode(row.data(), 128, back.data(), found.data()));
+  const std::vector<float> rough = {1.0f / 3, 0};
+  EXPECT_THAT(error_of([&] {
+                encode_codes_row(TensorType::q4_1, codes.data(), levels, scales.data(), 128, 64, row.data(),
+                                 rough.data());
+              }),
+              HasSubstr("q4_1 cannot hold the minimum 0.33333334 exactly"));
+}
+
+TEST(IntegerPacking, OtherGridsLieInQ4_1WithTheirFirstLevelAsTheMinimum) {
+  for (const std::vector<float>& levels : {int_levels(4), int_levels(3), kSeqLevels, std::vector<float>{-1, 0, 1}}) {
+    const auto codes = random_codes(64, static_cast<int>(levels.size()), 22);
+    const std::vector<float> scales = {0.40625f, 3.0f};
+    std::vector<uint8_t> row(static_cast<size_t>(row_bytes(TensorType::q4_1, 64))), back(64);
+    encode_codes_row(TensorType::q4_1, codes.data(), levels, scales.data(), 64, 32, row.data());
+    std::vector<float> values(64), found(2);
+    decode_row(TensorType::q4_1, row.data(), 64, values.data());
+    for (size_t i = 0; i < values.size(); ++i) EXPECT_EQ(values[i], levels[codes[i]] * scales[i / 32]) << i;
+    EXPECT_TRUE(RowCodes(TensorType::q4_1, levels).decode(row.data(), 64, back.data(), found.data()));
+    EXPECT_EQ(back, codes);
+    EXPECT_EQ(found, scales);
+  }
+}
+
 TEST(LevelFactor, IsTheLeastThatMakesIntegersTheTypeHas) {
   const std::vector<float> ternary = {-1, 0, 1}, eighths = {-0.125f, 0, 0.125f};
   EXPECT_EQ(level_factor(TensorType::q4_0, ternary), 1);
@@ -230,6 +274,9 @@ TEST(LevelFactor, IsTheLeastThatMakesIntegersTheTypeHas) {
     EXPECT_EQ(level_factor(type, kSeqLevels), 2);
   EXPECT_EQ(level_factor(TensorType::q4_0, int_levels(4)), 1);
   EXPECT_EQ(level_factor(TensorType::q4_0, int_levels(5)), std::nullopt);
+  EXPECT_EQ(level_factor(TensorType::q4_1, int_levels(4)), 1);
+  EXPECT_EQ(level_factor(TensorType::q4_1, int_levels(5)), std::nullopt);
+  EXPECT_EQ(level_factor(TensorType::q4_1, kSeqLevels), 1);
   EXPECT_EQ(level_factor(TensorType::q8_0, int_levels(8)), 1);
   EXPECT_EQ(level_factor(TensorType::q6_k, kSeqLevels), std::nullopt);
 }

@@ -59,7 +59,8 @@ class Calibrated : public ::testing::Test {
 TEST_F(Calibrated, FeedbackLosesLessOfTheOutputThanRoundingToNearest) {
   CRUMB_NEED_DATA(text, "text/tinystories-valid-sample/tinystories_valid_1911.txt");
   for (const QuantFormat& format :
-       {QuantFormat{}, QuantFormat{Grid::intn, 4, true, 4}, QuantFormat{Grid::intn, 3, false, 0}}) {
+       {QuantFormat{}, QuantFormat{Grid::intn, 4, true, 4}, QuantFormat{Grid::intn, 3, false, 0},
+        QuantFormat{Grid::intn, 3, false, 0, false, true}}) {
     const std::string name = format.type_name();
     const double gptq = output_error(run(job("gptq-" + name, GptqMethod{}, format))),
                  weighted =
@@ -73,6 +74,8 @@ TEST_F(Calibrated, FeedbackLosesLessOfTheOutputThanRoundingToNearest) {
 TEST_F(Calibrated, MastersRoundToTheCodes) {
   CRUMB_NEED_DATA(text, "text/tinystories-valid-sample/tinystories_valid_1911.txt");
   for (QuantizeJob job : {job("gptq", GptqMethod{}), job("int", GptqMethod{}, {Grid::intn, 3, true, 4}),
+                          job("minima", GptqMethod{}, {Grid::intn, 3, false, 4, false, true}),
+                          job("trained-minima", BlockwiseMethod{.passes = 1}, {Grid::intn, 2, false, 4, false, true}),
                           job("trained", BlockwiseMethod{.passes = 1}), job("rtn", RtnMethod{})}) {
     job.masters = true;
     run(job);
@@ -220,6 +223,32 @@ TEST_F(Calibrated, ACapLetsAFewTokensWeighNoMoreThanTheirShare) {
   EXPECT_TRUE(torch::allclose(plain.gram, rows.t().mm(rows) / 64, 1e-4, 1e-3));
 }
 
+// Every method, from its section to the folder and to the file that holds it exactly.
+TEST_F(Calibrated, EveryMethodTakesFloatZeroPoints) {
+  CRUMB_NEED_DATA(text, "text/tinystories-valid-sample/tinystories_valid_1911.txt");
+  const QuantFormat format{Grid::intn, 4, false, 32, false, true};
+  HqqMethod hqq;
+  AwqMethod awq, awq_gptq;
+  awq_gptq.rounding = "gptq";
+  AutoRoundMethod autoround;
+  autoround.iterations = 4;
+  for (const QuantizeJob& job :
+       {job("rtn", RtnMethod{}, format), job("weighted", RtnMethod{.importance = std::string("activations")}, format),
+        job("hqq", hqq, format), job("gptq", GptqMethod{}, format), job("awq", awq, format),
+        job("awq-gptq", awq_gptq, format), job("autoround", autoround, format),
+        job("blockwise", BlockwiseMethod{.passes = 1}, format)}) {
+    auto job_of_up = job;  // whose rows alone are multiples of 32
+    std::visit([](auto& method) { method.linears.overrides = {{"*down_proj", {.group_size = 4}}}; }, job_of_up.method);
+    const QuantizeReport report = run(job_of_up);
+    EXPECT_LT(report.total().relative(), 0.02) << job.output;
+    const auto saved = quant::open_checkpoint(job.output);
+    const auto& up = saved->tensor("model.layers.0.mlp.up_proj.weight");
+    ASSERT_EQ(up.format, format) << job.output;
+    for (const float minimum : saved->read_codes(up, 0, up.desc.rows()).minima)
+      ASSERT_EQ(quant::round_minimum(minimum), minimum);
+  }
+}
+
 TEST_F(Calibrated, TrainingABlockBringsItsOutputNearer) {
   CRUMB_NEED_DATA(text, "text/tinystories-valid-sample/tinystories_valid_1911.txt");
   const double before = output_error(run(job("gptq", GptqMethod{})));
@@ -250,9 +279,7 @@ TEST_P(FakeQuantize, IsTheValueOfTheNearestCodeWithLsqsGradients) {
   torch::Tensor weight = w.clone().requires_grad_(true);
   // scales a third smaller, so that some weights lie beyond the outer levels
   torch::Tensor log_scale = (torch::tensor(codes.scales).view({6, -1}) / 1.5).log().requires_grad_(true);
-  const torch::Tensor zeros =
-      format.has_zero_points() ? torch::tensor(codes.zero_points, torch::kInt).view({6, -1}) : torch::Tensor();
-  const torch::Tensor y = qat::fake_quantize(weight, log_scale, zeros, format);
+  const torch::Tensor y = qat::fake_quantize(weight, log_scale, qat::zeros_of(codes), format);
   const torch::Tensor grad = torch::randn_like(y);
   y.backward(grad);
 
@@ -269,13 +296,13 @@ TEST_P(FakeQuantize, IsTheValueOfTheNearestCodeWithLsqsGradients) {
     const quant::GroupScale group = expected.group(static_cast<size_t>(g));
     double sum = 0;
     for (int64_t i = g * cols; i < (g + 1) * cols; ++i) {
-      const double x = w.flatten()[i].item<double>() / group.scale + (zeros.defined() ? group.zero_point : 0),
+      const double x = (w.flatten()[i].item<double>() - group.minimum) / group.scale + group.zero_point,
                    slope = grad.flatten()[i].item<double>(), value = y.flatten()[i].item<double>();
       const bool is_inside = x >= levels.front() - (levels[1] - levels[0]) / 2 &&
                              x <= levels.back() + (levels.back() - levels[levels.size() - 2]) / 2;
       outside += is_inside ? 0 : 1;
       EXPECT_EQ(weight.grad().flatten()[i].item<double>(), is_inside ? slope : 0.0);
-      sum += slope * (is_inside ? value - w.flatten()[i].item<double>() : value);
+      sum += slope * (is_inside ? value - w.flatten()[i].item<double>() : value - group.minimum);
     }
     EXPECT_NEAR(log_scale.grad().flatten()[g].item<double>(), sum, 1e-5);
   }
@@ -284,6 +311,7 @@ TEST_P(FakeQuantize, IsTheValueOfTheNearestCodeWithLsqsGradients) {
 
 INSTANTIATE_TEST_SUITE_P(Grids, FakeQuantize,
                          ::testing::Values(GridCase{{Grid::intn, 4, true, 32}}, GridCase{{Grid::intn, 3, false, 0}},
+                                           GridCase{{Grid::intn, 4, false, 16, false, true}},
                                            GridCase{{Grid::intn, 2, true, 16}}));
 
 }  // namespace

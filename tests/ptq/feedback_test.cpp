@@ -131,8 +131,9 @@ Reference gptq_by_the_book(const Problem& p, const QuantFormat& format, const qu
       const quant::GroupScale scale = scales.group(place / static_cast<size_t>(group_cols));
       const auto target = out.mask[place] != 0 ? static_cast<float>(out.targets[place]) : 0.0f;
       format.grid->nearest_codes(&target, 1, format, scale, &out.codes[place]);
-      const double zero = format.has_zero_points() ? scale.zero_point : 0;
-      const double error = out.targets[place] - (levels[out.codes[place]] - zero) * scale.scale;
+      const double zero = format.has_zero_points() ? scale.zero_point : 0,
+                   minimum = format.has_minima ? scale.minimum : 0;
+      const double error = out.targets[place] - ((levels[out.codes[place]] - zero) * scale.scale + minimum);
       if (out.mask[place] == 0) out.targets[place] = 0;
       for (int64_t k = done + 1; k < n; ++k)
         out.targets[static_cast<size_t>(row * n + order[static_cast<size_t>(k)])] -=
@@ -164,12 +165,15 @@ TEST_P(Feedback, IsGptqByTheBook) {
   const auto scales = quant::find_scales(p.w.data(), p.rows, p.cols, format, options.init, factor.importance().data());
   EXPECT_EQ(result.codes.scales, scales.scales);
   EXPECT_EQ(result.codes.zero_points, scales.zero_points);
+  EXPECT_EQ(result.codes.minima, scales.minima);
 }
 
 INSTANTIATE_TEST_SUITE_P(Formats, Feedback,
                          ::testing::Values(Case{{}, true}, Case{{}, false}, Case{{.group_size = 32}, true},
                                            Case{{Grid::intn, 4, true, 64}, true},
                                            Case{{Grid::intn, 3, false, 48}, true},
+                                           Case{{Grid::intn, 4, false, 32, false, true}, true},
+                                           Case{{Grid::intn, 2, false, 0, false, true}, false},
                                            Case{{Grid::intn, 2, true, 0}, false},
                                            Case{{Grid::intn, 8, true, 0}, true}));
 
@@ -240,7 +244,7 @@ TEST(FeedbackRounding, ScalesOfWhatStaysAreNeverThoseOfNothing) {
   const FeedbackFactor factor(p.gram.data(), p.cols, options);
   const auto result = round_with_feedback(p.w.data(), p.rows, factor, format, options, serial_executor());
   const auto kept = masked(result.targets.data(), result.codes.mask);
-  EXPECT_EQ(quant::count_clamped(kept.data(), result.codes.scales.data(), p.rows, p.cols, 2), 0);
+  EXPECT_EQ(quant::count_clamped(kept.data(), result.codes.scales.data(), p.rows, p.cols, result.codes.format), 0);
 }
 
 TEST(FeedbackRounding, PruningDoesNotDependOnThreads) {

@@ -35,7 +35,7 @@ std::vector<double> positions(const std::vector<float>& w, const QuantFormat& fo
 double norm(const std::vector<float>& w, const QuantFormat& format, const GroupScale& group, double p) {
   const auto l = positions(w, format, group);
   double sum = 0;
-  for (size_t i = 0; i < w.size(); ++i) sum += std::pow(std::fabs(w[i] - l[i] * group.scale), p);
+  for (size_t i = 0; i < w.size(); ++i) sum += std::pow(std::fabs(w[i] - (l[i] * group.scale + group.minimum)), p);
   return sum;
 }
 
@@ -46,23 +46,37 @@ GroupScale plain_loop(const std::vector<float>& w, const QuantFormat& format, co
   const auto n = static_cast<double>(w.size());
   GroupScale best = start;
   double scale = start.scale, beta = options.beta, best_norm = norm(w, format, start, options.p);
+  double minimum = start.minimum;
   int zero = start.zero_point;
   for (int step = 0; step < options.iterations; ++step, beta *= options.beta_growth) {
-    const auto l = positions(w, format, {static_cast<float>(scale), zero});
+    const auto l = positions(w, format, {static_cast<float>(scale), zero, static_cast<float>(minimum)});
     std::vector<double> t;
     for (size_t i = 0; i < w.size(); ++i) {
-      const double x = w[i] / scale - l[i], size = std::fabs(x);
+      const double x = (w[i] - minimum) / scale - l[i], size = std::fabs(x);
       const double given_up = x == 0 ? 0 : std::max(0.0, size - std::pow(size, options.p - 1) / beta);
       t.push_back(w[i] - std::copysign(given_up, x) * scale);
     }
+    double mean_t = 0, mean_l = 0, covariance = 0, variance = 0;
+    for (size_t i = 0; i < w.size(); ++i) mean_t += t[i] / n, mean_l += l[i] / n;
+    for (size_t i = 0; i < w.size(); ++i) {
+      covariance += (t[i] - mean_t) * (l[i] - mean_l);
+      variance += (l[i] - mean_l) * (l[i] - mean_l);
+    }
+    const auto take = [&](const GroupScale& rounded) {
+      const double of_rounded = norm(w, format, rounded, options.p);
+      if (of_rounded < best_norm) best = rounded;
+      best_norm = std::min(best_norm, of_rounded);
+    };
+    if (format.has_minima) {  // the line t = minimum + slope * l, with the minimum that is best for the rounded slope
+      if (!(covariance > 0 && variance > 0)) break;
+      scale = covariance / variance;
+      minimum = mean_t - scale * mean_l;
+      const float rounded = kernels::round_scale(static_cast<float>(scale));
+      take({rounded, 0, quant::round_minimum(static_cast<float>(mean_t - rounded * mean_l))});
+      continue;
+    }
     int moved = 0;
     if (format.has_zero_points()) {  // the line t = slope * (l - zero) of least squares
-      double mean_t = 0, mean_l = 0, covariance = 0, variance = 0;
-      for (size_t i = 0; i < w.size(); ++i) mean_t += t[i] / n, mean_l += l[i] / n;
-      for (size_t i = 0; i < w.size(); ++i) {
-        covariance += (t[i] - mean_t) * (l[i] - mean_l);
-        variance += (l[i] - mean_l) * (l[i] - mean_l);
-      }
       if (covariance > 0 && variance > 0) {
         const double real = zero + mean_l - mean_t * variance / covariance;
         moved = static_cast<int>(std::nearbyint(std::clamp<double>(real, levels.front(), levels.back()))) - zero;
@@ -73,10 +87,7 @@ GroupScale plain_loop(const std::vector<float>& w, const QuantFormat& format, co
     for (size_t i = 0; i < w.size(); ++i) tl += t[i] * (l[i] - moved), ll += (l[i] - moved) * (l[i] - moved);
     if (!(tl > 0 && ll > 0)) break;
     scale = std::clamp<double>(tl / ll, kernels::kMinScale, kernels::kMaxScale);
-    const GroupScale rounded{kernels::round_scale(static_cast<float>(scale)), zero};
-    const double of_rounded = norm(w, format, rounded, options.p);
-    if (of_rounded < best_norm) best = rounded;
-    best_norm = std::min(best_norm, of_rounded);
+    take({kernels::round_scale(static_cast<float>(scale)), zero});
   }
   return best;
 }
@@ -104,7 +115,12 @@ TEST_P(Hqq, EqualsAPlainLoopInDouble) {
         const auto w = draw(n, stream, law);
         const GroupScale ours = found_for(w), expected = plain_loop(w, format, start_of(w), {});
         EXPECT_EQ(kernels::round_scale(ours.scale), ours.scale);
-        same += ours.scale == expected.scale && ours.zero_point == expected.zero_point ? 1 : 0;
+        EXPECT_EQ(quant::round_minimum(ours.minimum), ours.minimum);
+        // minima may differ by their last bit
+        same += ours.scale == expected.scale && ours.zero_point == expected.zero_point &&
+                        std::fabs(ours.minimum - expected.minimum) <= std::fabs(expected.minimum) / 1024
+                    ? 1
+                    : 0;
         ++groups;
       }
     }
@@ -133,6 +149,7 @@ TEST_P(Hqq, GivesTheSameCodesToAMatrixThatIsMultiplied) {
     const GroupScale multiplied = found_for(w);
     EXPECT_EQ(multiplied.scale, 0x1p4f * plain.scale) << stream;
     EXPECT_EQ(multiplied.zero_point, plain.zero_point) << stream;
+    EXPECT_EQ(multiplied.minimum, 0x1p4f * plain.minimum) << stream;
   }
 }
 
@@ -147,6 +164,7 @@ TEST_P(Hqq, GivesFiniteScalesToWeightsOfEveryKind) {
         const GroupScale found = found_for(w, {.p = p, .beta = beta, .beta_growth = 10});
         EXPECT_GE(found.scale, kernels::kMinScale) << w[0];
         EXPECT_LE(found.scale, kernels::kMaxScale) << w[0];
+        EXPECT_TRUE(std::isfinite(found.minimum)) << w[0];
         if (!format.has_zero_points()) continue;
         EXPECT_GE(found.zero_point, format.levels().front());
         EXPECT_LE(found.zero_point, format.levels().back());
@@ -168,7 +186,7 @@ TEST_P(Hqq, QuantizesRowsByTheirGroups) {
                                       w.begin() + static_cast<int64_t>(group) * 32 + 32);
     const GroupScale found = found_for(of_group);
     EXPECT_EQ(q.scales[group], found.scale);
-    EXPECT_EQ(q.group(group).zero_point, format.has_zero_points() ? found.zero_point : 0);
+    EXPECT_EQ(q.group(group), found);
     std::vector<uint8_t> codes(32);
     format.grid->nearest_codes(of_group.data(), 32, format, found, codes.data());
     EXPECT_TRUE(
@@ -179,6 +197,8 @@ TEST_P(Hqq, QuantizesRowsByTheirGroups) {
 
 INSTANTIATE_TEST_SUITE_P(Formats, Hqq,
                          ::testing::Values(Case{"int4", {Grid::intn, 4, false, 0}},
+                                           Case{"int4_float", {Grid::intn, 4, false, 0, false, true}},
+                                           Case{"int2_float", {Grid::intn, 2, false, 0, false, true}},
                                            Case{"int4_symmetric", {Grid::intn, 4, true, 0}},
                                            Case{"int3", {Grid::intn, 3, false, 0}},
                                            Case{"int2_symmetric", {Grid::intn, 2, true, 0}},

@@ -292,6 +292,9 @@ TEST_F(Pruned, WhatCannotBePrunedIsSaidBeforeAnyWork) {
   mixed.linears.overrides = {{"down_proj", {.grid = "seq", .bits = 2}}};
   EXPECT_THAT(error_of(job("a", mixed, int8, kMagnitude)),
               ::testing::StartsWith("method.overrides.down_proj.grid: seq has no level 0"));
+  EXPECT_EQ(
+      error_of(job("a", RtnMethod{}, {Grid::intn, 4, false, 0, false, true}, kMagnitude)),
+      "method.zero_point: a float zero point has no level 0, so it cannot hold pruned weights; use integer or none");
   EXPECT_EQ(error_of(job("a", RtnMethod{.init = "absmean"}, ternary, kMagnitude)),
             "method.init: absmean would count the pruned weights; use mse or absmax with pruning");
   EXPECT_EQ(

@@ -55,6 +55,30 @@ TEST(QuantizeVerb, FlagsReachTheFormat) {
   EXPECT_FALSE(saved->tensor("model.layers.0.self_attn.o_proj.weight").format.has_value());
 }
 
+TEST(QuantizeVerb, AFloatZeroPointIsWrittenShownAndExported) {
+  CRUMB_NEED_DATA(folder, "models/stories260K-hf");
+  const testing::TempDir dir;
+  const std::string job = "quantize " + quoted(folder) +
+                          " --grid int --bits 4 --group-size 4 method.zero_point=float -o " + quoted(dir / "out");
+  const auto refused = testing::run_crumb(job);
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_THAT(refused.err, HasSubstr("method.zero_point: float needs symmetric: false, and method.symmetric is true"));
+  const auto result = testing::run_crumb(job + " --asymmetric");
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(quant::open_checkpoint(dir / "out")->tensor("model.layers.0.mlp.up_proj.weight").format,
+            (quant::QuantFormat{quant::Grid::intn, 4, false, 4, false, true}));
+  const auto dry = testing::run_crumb(job + " --asymmetric --force --dry-run");
+  EXPECT_THAT(dry.out, HasSubstr("INT4 float zero point g4"));
+  const auto shown = testing::run_crumb("inspect " + quoted(dir / "out"));
+  ASSERT_EQ(shown.exit_code, 0) << shown.err;
+  EXPECT_THAT(shown.out, HasSubstr("int4+min"));
+  const auto trained = testing::run_crumb("train model=" + quoted(folder) + " method.init=" + quoted(dir / "out") +
+                                          " method.grid=int method.bits=4 method.group_size=4 data.train=" +
+                                          quoted(folder / "config.json") + " output=" + quoted(dir / "run"));
+  EXPECT_EQ(trained.exit_code, 2);
+  EXPECT_THAT(trained.err, HasSubstr("INT4 float zero point"));
+}
+
 TEST(QuantizeVerb, ShippedJobsRunWithOverrides) {
   CRUMB_NEED_DATA(folder, "models/ref-llama-15m");
   CRUMB_NEED_DATA(corpus, "text/corpus/prose-test.txt");

@@ -31,6 +31,7 @@ ptq::QuantizeJob story_job(const Path& output, int64_t tokens, MethodOptions met
   method.linears.bits = format.bits;
   method.linears.symmetric = format.symmetric;
   method.linears.group_size = format.group_size;
+  if (format.has_minima) method.linears.zero_point = "float";
   job.method = std::move(method);
   return job;
 }

@@ -104,9 +104,11 @@ TEST(QatMethod, KnowsWhatLsqTrains) {
   EXPECT_NO_THROW((QatMethod{.linears = {.grid = "int", .bits = 4, .group_size = 32}}.check()));
   EXPECT_NO_THROW((QatMethod{.linears = {.grid = "ternary"}, .init = std::string("absmean")}.check()));
   const QatMethod zero_points{.linears = {.grid = "int", .bits = 4, .symmetric = false}},
+      floats{.linears = {.grid = "int", .bits = 4, .symmetric = false, .zero_point = "float"}},
       override_{.linears = {.grid = "int", .bits = 4, .overrides = {{"down_proj", {.symmetric = false}}}}},
       straight{.linears = {.grid = "int", .bits = 4}, .outside_gradient = "ste"};
   EXPECT_EQ(testing::error_of([&] { zero_points.check(); }), "method.symmetric: training knows no zero points");
+  EXPECT_EQ(testing::error_of([&] { floats.check(); }), "method.symmetric: training knows no zero points");
   EXPECT_EQ(testing::error_of([&] { override_.check(); }),
             "method.overrides.down_proj.symmetric: training knows no zero points");
   EXPECT_EQ(testing::error_of([&] { straight.check(); }),

@@ -9,6 +9,7 @@
 #include "core/formats/safetensors.h"
 #include "kernels/seq.h"
 #include "quant/codes_folder.h"
+#include "quant/quantization_config.h"
 #include "tests/quant/codes_model.h"
 #include "tests/quant/hand_gguf.h"
 #include "tests/testing/testing.h"
@@ -342,6 +343,7 @@ TEST(CodesCheckpoint, ReadsBackExactlyTheCodesAndScalesThatWereWritten) {
       EXPECT_EQ(actual.codes, expected.codes);
       EXPECT_EQ(actual.scales, expected.scales);
       EXPECT_EQ(actual.zero_points, expected.zero_points);
+      EXPECT_EQ(actual.minima, expected.minima);
       std::vector<float> values(static_cast<size_t>((end - begin) * whole.cols)), dequantized(values.size());
       checkpoint->read_rows(tensor, begin, end, values.data());
       expected.dequantize(dequantized.data());
@@ -399,9 +401,56 @@ TEST(CodesCheckpoint, ConfigurationNamesTheFormatsAndTheCompanionsTravelAlong) {
   EXPECT_EQ(quantization.at("grid"), "seq");  // the most frequent format
   EXPECT_EQ(quantization.at("group_size"), 0);
   EXPECT_EQ(quantization.at("ignore"), nlohmann::json({"lm_head", "embed_tokens"}));
-  EXPECT_EQ(quantization.at("modules").size(), 8u);
+  EXPECT_EQ(quantization.at("modules").size(), 9u);
   EXPECT_EQ(quantization.at("modules").at("model.layers.1.self_attn.q_proj").at("symmetric"), false);
+  EXPECT_FALSE(quantization.at("modules").at("model.layers.1.self_attn.q_proj").contains("zero_point"));
+  EXPECT_EQ(quantization.at("modules").at("model.layers.1.mlp.down_proj").at("zero_point"), "float");
   EXPECT_EQ(config.at("hidden_size"), 32);
+}
+
+// What a module leaves out is as in all the others, and a zero point is left out mostly.
+TEST(CodesCheckpoint, ModulesBesideFloatZeroPointsSayWhichTheyHave) {
+  const QuantFormat floats{Grid::intn, 4, false, 0, false, true}, integers{Grid::intn, 4, false, 0},
+      symmetric{Grid::intn, 4, true, 0};
+  const auto config = make_quantization_config(
+      {{"a", floats}, {"b", floats}, {"c", floats}, {"d", integers}, {"e", symmetric}, {"f", {}}}, {});
+  EXPECT_EQ(config.at("zero_point"), "float");
+  const nlohmann::json whole = {{"quantization_config", config}};
+  EXPECT_EQ(format_of_module(whole, "a", "here"), floats);
+  EXPECT_EQ(format_of_module(whole, "d", "here"), integers);
+  EXPECT_EQ(format_of_module(whole, "e", "here"), symmetric);
+  EXPECT_EQ(format_of_module(whole, "f", "here"), QuantFormat{});
+}
+
+TEST(CodesCheckpoint, RefusesMinimaThatCannotBe) {
+  const TempDir dir;
+  const CodesModel model;
+  std::filesystem::create_directories(dir / "good");
+  write_codes_folder(dir / "good", *model.base, model.source(), {});
+  const std::string name = "model.layers.1.mlp.down_proj.weight_minimum";
+  for (const auto& [value, word] : {std::pair{NAN, "nan"}, {INFINITY, "inf"}}) {
+    Spoiled spoiled(dir / "good");
+    std::memcpy(spoiled.at(name).bytes.data() + 4, &value, 4);
+    EXPECT_THAT(spoiled.complaint(dir), HasSubstr("tensor " + name + " holds the minimum " + word));
+  }
+  Spoiled without(dir / "good");
+  without.erase(name);
+  EXPECT_THAT(without.complaint(dir), HasSubstr("tensor " + name + " is missing"));
+  Spoiled truncated(dir / "good");
+  truncated.at(name).bytes.resize(truncated.at(name).bytes.size() - 4);
+  --truncated.at(name).shape[0];
+  EXPECT_THAT(truncated.complaint(dir),
+              HasSubstr("tensor " + name + " has shape [31, 1], the configuration asks for [32, 1]"));
+  Spoiled integers(dir / "good");
+  integers.at(name).dtype = formats::DType::i32;
+  EXPECT_THAT(integers.complaint(dir), HasSubstr("tensor " + name + " is I32, not F32"));
+  Spoiled contradiction(dir / "good");
+  auto& module = contradiction.config["quantization_config"]["modules"]["model.layers.1.mlp.down_proj"];
+  module["symmetric"] = true;
+  EXPECT_THAT(contradiction.complaint(dir), HasSubstr("zero_point: float with symmetric: true does not exist"));
+  module["symmetric"] = false;
+  module["zero_point"] = "half";
+  EXPECT_THAT(contradiction.complaint(dir), HasSubstr("zero_point: half with symmetric: false does not exist"));
 }
 
 TEST(CodesCheckpoint, RefusesScalesAndShapesThatCannotBe) {

@@ -27,6 +27,7 @@ struct CodesModel {
     if (name.find("k_proj") != std::string::npos) return {Grid::intn, 8, true, 0};
     if (name.find("v_proj") != std::string::npos) return {Grid::intn, 3, true, 32};
     if (name.find("o_proj") != std::string::npos) return {Grid::seq, 2, true, 8};
+    if (name.find("layers.1.mlp.down_proj") != std::string::npos) return {Grid::intn, 4, false, 0, false, true};
     return {};
   }
   CodesModel() {
@@ -44,7 +45,10 @@ struct CodesModel {
     const int64_t scales = desc.rows() * result.format.groups(desc.cols());
     for (int64_t i = 0; i < scales; ++i) {
       result.scales.push_back(kernels::round_scale(static_cast<float>(0.01 + rng.uniform(static_cast<uint64_t>(i)))));
-      if (!result.format.symmetric) result.zero_points.push_back(static_cast<int32_t>(i % 16));
+      if (result.format.has_zero_points()) result.zero_points.push_back(static_cast<int32_t>(i % 16));
+      if (result.format.has_minima)
+        result.minima.push_back(
+            round_minimum(static_cast<float>(-9 * rng.uniform(static_cast<uint64_t>(i) + 1000000))));
     }
     return result;
   }
@@ -57,6 +61,8 @@ struct CodesModel {
     if (!whole.zero_points.empty()) {
       part.zero_points.assign(whole.zero_points.begin() + begin * groups, whole.zero_points.begin() + end * groups);
     }
+    if (!whole.minima.empty())
+      part.minima.assign(whole.minima.begin() + begin * groups, whole.minima.begin() + end * groups);
     if (!whole.mask.empty())
       part.mask.assign(whole.mask.begin() + begin * whole.cols, whole.mask.begin() + end * whole.cols);
     return part;

@@ -79,10 +79,11 @@ TEST_P(EveryGrid, GivesTheNearestLevelOfEveryWeight) {
     q.dequantize(values.data());
     for (size_t i = 0; i < w.size(); ++i) {
       const size_t group = i / static_cast<size_t>(format.group_cols(48));
-      const double s = q.scales[group], zero = format.has_zero_points() ? q.zero_points[group] : 0;
+      const double s = q.scales[group], zero = format.has_zero_points() ? q.zero_points[group] : 0,
+                   minimum = format.has_minima ? q.minima[group] : 0;
       EXPECT_EQ(kernels::round_scale(q.scales[group]), q.scales[group]);
       double best = std::numeric_limits<double>::infinity();
-      for (const double level : format.levels()) best = std::min(best, std::fabs((level - zero) * s - w[i]));
+      for (const double level : format.levels()) best = std::min(best, std::fabs((level - zero) * s + minimum - w[i]));
       EXPECT_LE(std::fabs(static_cast<double>(values[i]) - w[i]), best + 1e-6 * s) << "weight " << i;
     }
   }
@@ -115,6 +116,7 @@ TEST_P(EveryGrid, TravelsThroughACodesFolder) {
     EXPECT_EQ(stored.codes, expected.codes);
     EXPECT_EQ(stored.scales, expected.scales);
     EXPECT_EQ(stored.zero_points, expected.zero_points);
+    EXPECT_EQ(stored.minima, expected.minima);
     std::vector<float> values(w.size());
     expected.dequantize(values.data());
     EXPECT_EQ(read_all(*model, tensor), values);
@@ -127,6 +129,8 @@ INSTANTIATE_TEST_SUITE_P(Grids, EveryGrid,
                                            GridCase{"int2", {Grid::intn, 2, true, 0}},
                                            GridCase{"int3", {Grid::intn, 3, true, 16}},
                                            GridCase{"int3_asymmetric", {Grid::intn, 3, false, 16}},
+                                           GridCase{"int4_float_zero_point", {Grid::intn, 4, false, 16, false, true}},
+                                           GridCase{"int2_float_zero_point", {Grid::intn, 2, false, 0, false, true}},
                                            GridCase{"int8", {Grid::intn, 8, true, 0}},
                                            GridCase{"ternary", {Grid::ternary, 2, true, 0}},
                                            GridCase{"ternary_groups", {Grid::ternary, 2, true, 16}},
@@ -140,6 +144,9 @@ TEST(Grid, NamesOfFormats) {
   const QuantFormat int4{Grid::intn, 4, false, 0};
   EXPECT_EQ(int4.type_name(), "int4");
   EXPECT_EQ(int4.title(), "INT4 asymmetric");
+  const QuantFormat with_minima{Grid::intn, 4, false, 0, false, true};
+  EXPECT_EQ(with_minima.type_name(), "int4+min");
+  EXPECT_EQ(with_minima.title(), "INT4 float zero point");
 }
 
 TEST(Grid, SymmetricIntegersHaveOneLevelMoreBelowZero) {
@@ -161,6 +168,10 @@ TEST(Grid, FormatsThatDoNotExistAreNamed) {
             "grid ternary is symmetric, symmetric: false does not exist");
   EXPECT_EQ(format_obstacle({Grid::fp8, 4, true, 0}), "grid fp8 with 4 bits does not exist");
   EXPECT_EQ(format_obstacle({Grid::intn, 4, false, -1}), "group_size is -1");
+  EXPECT_EQ(format_obstacle({Grid::seq, 2, false, 0, false, true}),
+            "grid seq is symmetric, symmetric: false does not exist");
+  EXPECT_EQ(format_obstacle({Grid::intn, 4, false, 0, true, true}),
+            "grid int with a float zero point has no level 0 for pruned weights, mask: true does not exist");
 }
 
 // --- A grid from outside ---------------------------------------------------------------------------------------------

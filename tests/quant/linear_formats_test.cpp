@@ -50,6 +50,38 @@ TEST(LinearFormats, CombinationsThatDoNotExistAreNamed) {
             "method.init: absmean is for grid seq, ternary; grid int knows absmax and mse");
 }
 
+TEST(LinearFormats, ZeroPointsGoWithSymmetry) {
+  const auto error = [](const LinearFormats& linears) { return error_of([&] { linears.check(ScaleInit::mse); }); };
+  const auto linears = [](bool symmetric, const char* zero_point) {
+    return LinearFormats{.grid = "int", .bits = 4, .symmetric = symmetric, .zero_point = zero_point};
+  };
+  const QuantFormat none{Grid::intn, 4, true, 0}, integers{Grid::intn, 4, false, 0},
+      floats{Grid::intn, 4, false, 0, false, true};
+  EXPECT_EQ(linears(true, "none").format(), none);
+  EXPECT_EQ(linears(false, "integer").format(), integers);
+  EXPECT_EQ(linears(false, "float").format(), floats);
+  EXPECT_EQ(error(linears(true, "float")),
+            "method.zero_point: float needs symmetric: false, and method.symmetric is true");
+  EXPECT_EQ(error(linears(false, "none")),
+            "method.zero_point: none needs symmetric: true, and method.symmetric is false");
+  EXPECT_EQ(error({.grid = "seq", .symmetric = false, .zero_point = "float"}),
+            "method.symmetric: grid seq is symmetric; false is for grid int");
+  // In an override one follows the other.
+  const auto changed = [&](const LinearFormats& usual, const FormatOverride& changes) {
+    return usual.format(changes, "method.overrides.x");
+  };
+  EXPECT_EQ(changed(linears(true, "none"), {.zero_point = "float"}), floats);
+  EXPECT_EQ(changed(linears(false, "float"), {.symmetric = true}), none);
+  EXPECT_EQ(changed(linears(false, "float"), {.symmetric = false}), floats);
+  EXPECT_EQ(changed(linears(false, "float"), {.zero_point = "none"}), none);
+  EXPECT_EQ(changed(linears(false, "float"), {.zero_point = "integer"}), integers);
+  EXPECT_EQ(changed(linears(false, "float"), {}), floats);
+  LinearFormats contradiction = linears(true, "none");
+  contradiction.overrides = {{"x", {.symmetric = true, .zero_point = "integer"}}};
+  EXPECT_EQ(error(contradiction),
+            "method.overrides.x.zero_point: integer needs symmetric: false, and method.overrides.x.symmetric is true");
+}
+
 TEST(LinearFormats, GroupSizeThatDoesNotDivideNamesTheLinear) {
   check_group_size(0, 172, "a");
   check_group_size(43, 172, "a");

@@ -8,6 +8,9 @@
 #include <limits>
 #include <vector>
 
+#include "core/common/half.h"
+#include "core/common/rng.h"
+#include "core/formats/dtype.h"
 #include "kernels/seq.h"
 #include "tests/quant/random_weights.h"
 #include "tests/testing/testing.h"
@@ -234,7 +237,7 @@ TEST(IntScale, AbsmaxIsTheLargestWeightOverTheLargestCode) {
   const std::vector<float> w = {-7.0f, 3.5f, 0.0f};
   const auto symmetric = int_scale(w.data(), 3, 4, true, ScaleInit::absmax);
   EXPECT_EQ(symmetric.scale, 1.0f);
-  EXPECT_EQ(symmetric.zero_point, 8);
+  EXPECT_EQ(symmetric.zero_point, 0) << "its levels are around 0";
   const auto asymmetric = int_scale(w.data(), 3, 4, false, ScaleInit::absmax);
   EXPECT_EQ(asymmetric.scale, round_scale(10.5f / 15));
   EXPECT_EQ(asymmetric.zero_point, 10);  // 7 / 0.703125 = 9.96
@@ -247,6 +250,133 @@ TEST(IntScale, AsymmetricRangeHoldsZeroForOneSidedRows) {
   EXPECT_EQ(q.zero_points[0], 0);
   const std::vector<float> negative = {-5.0f, -6.0f};
   EXPECT_EQ(int_scale(negative.data(), 2, 8, false, ScaleInit::absmax).zero_point, 255);
+}
+
+// --- integers with a float zero point
+
+const QuantFormat kFloatZero4{Grid::intn, 4, false, 0, false, true};
+
+double error_with(const std::vector<float>& w, const QuantFormat& format, double scale, double minimum,
+                  const std::vector<float>& importance) {
+  const double top = (1 << format.bits) - 1;
+  double sum = 0;
+  for (size_t i = 0; i < w.size(); ++i) {
+    const double code = std::clamp(std::nearbyint((w[i] - minimum) / scale), 0.0, top);
+    sum += importance[i] * std::pow(w[i] - (code * scale + minimum), 2);
+  }
+  return sum;
+}
+
+TEST(FloatZeroPoint, MseIsCloseToTheBestOfAllScalesAndMinima) {
+  for (const int bits : {2, 3, 4}) {
+    QuantFormat format = kFloatZero4;
+    format.bits = bits;
+    double ours_of_all = 0, best_of_all = 0;
+    for (uint64_t stream = 0; stream < 24; ++stream) {
+      auto w = draw(32, stream, stream % 2 == 0 ? heavy : gaussian);
+      for (float& x : w) x += stream % 3 == 0 ? 2.0f : 0.0f;  // far from 0
+      std::vector<float> importance(w.size(), 1.0f);
+      if (stream % 4 == 1) {
+        for (size_t i = 0; i < w.size(); ++i) importance[i] = 0.1f + static_cast<float>(i % 7);
+      }
+      const GroupScale found = format.grid->find_scale(w.data(), std::ssize(w), format, ScaleInit::mse,
+                                                       stream % 4 == 1 ? importance.data() : nullptr);
+      EXPECT_EQ(round_scale(found.scale), found.scale);
+      EXPECT_EQ(round_minimum(found.minimum), found.minimum);
+      const auto [low, high] = std::ranges::minmax(w);
+      const double range = high - low, top = (1 << bits) - 1;
+      double best = std::numeric_limits<double>::infinity();
+      for (double scale = 0.25 * range / top; scale < 1.2 * range / top; scale *= 1.01) {
+        for (double minimum = low - 0.1 * range; minimum < low + 0.6 * range; minimum += 0.01 * range)
+          best = std::min(best, error_with(w, format, round_scale(static_cast<float>(scale)), minimum, importance));
+      }
+      const double ours = error_with(w, format, found.scale, found.minimum, importance);
+      EXPECT_LE(ours, 1.6 * best) << bits << " bits, " << stream;
+      ours_of_all += ours;
+      best_of_all += best;
+    }
+    EXPECT_LE(ours_of_all, 1.08 * best_of_all) << bits;
+  }
+}
+
+// What a file of GGUF's q4_1 held, in bfloat16.
+TEST(FloatZeroPoint, FindsTheCodesThatWeightsWereMadeOf) {
+  const Rng rng(3, 77);
+  for (const auto init : {ScaleInit::absmax, ScaleInit::mse}) {
+    for (uint64_t group = 0; group < 200; ++group) {
+      const float d = from_f16(to_f16(static_cast<float>(0.002 + 0.02 * rng.uniform(2 * group))));
+      const float m = from_f16(to_f16(-d * static_cast<float>(15 * rng.uniform(2 * group + 1))));
+      std::vector<uint8_t> codes = {0, 15};  // as encoders use the whole range
+      for (uint64_t i = 2; i < 32; ++i) codes.push_back(static_cast<uint8_t>(rng.below(100 * group + i, 16)));
+      std::vector<float> w;
+      for (const uint8_t code : codes) w.push_back(formats::round_to_bf16(static_cast<float>(code) * d + m));
+      const auto q = round_to_nearest(w.data(), 1, 32, kFloatZero4, init);
+      EXPECT_EQ(q.codes, codes);
+      std::vector<float> values(w.size());
+      q.dequantize(values.data());
+      // The scale has 6 bits, so that the ends of the range move by up to 7.5 / 64 steps; bf16 has 8.
+      for (size_t i = 0; i < w.size(); ++i) EXPECT_NEAR(values[i], w[i], (7.5 / 64 + 0.05) * d) << group;
+    }
+  }
+}
+
+TEST(FloatZeroPoint, EqualWeightsStayWhatTheyAre) {
+  for (const float value : {0.0f, -0.5f, 0.6875f, 3.0f}) {
+    const std::vector<float> w(16, value);
+    for (const auto init : {ScaleInit::absmax, ScaleInit::mse}) {
+      const auto q = round_to_nearest(w.data(), 1, 16, kFloatZero4, init);
+      std::vector<float> values(16, 1.0f);
+      q.dequantize(values.data());
+      EXPECT_EQ(values, w);
+      EXPECT_EQ(count_clamped(w.data(), q.scales.data(), 1, 16, kFloatZero4), 0);
+    }
+  }
+  const std::vector<float> varied = {1e-7f, 2e-7f};
+  const float scale = kernels::kMinScale;
+  EXPECT_EQ(count_clamped(varied.data(), &scale, 1, 2, kFloatZero4), 1);
+}
+
+TEST(FloatZeroPoint, MseNeverLosesToAbsmaxOrToIntegers) {
+  double integers_sum = 0, ours_sum = 0;
+  for (uint64_t stream = 0; stream < 40; ++stream) {
+    const auto w = draw(32, stream, heavy);
+    const auto error = [&](const QuantFormat& format, ScaleInit init) {
+      const auto q = round_to_nearest(w.data(), 1, 32, format, init);
+      std::vector<float> values(w.size());
+      q.dequantize(values.data());
+      double sum = 0;
+      for (size_t i = 0; i < w.size(); ++i) sum += std::pow(static_cast<double>(w[i]) - values[i], 2);
+      return sum;
+    };
+    const double ours = error(kFloatZero4, ScaleInit::mse);
+    EXPECT_LE(ours, error(kFloatZero4, ScaleInit::absmax) * (1 + 1e-5)) << stream;
+    ours_sum += ours;
+    integers_sum += error({Grid::intn, 4, false, 0}, ScaleInit::mse);
+  }
+  EXPECT_LT(ours_sum, 0.97 * integers_sum);
+}
+
+TEST(FloatZeroPoint, GivesFiniteNumbersToWeightsOfEveryKind) {
+  for (const std::vector<float>& w : {std::vector{1e30f, -1e30f, 1.0f},
+                                      {3e38f, -3e38f},
+                                      {1e-40f, -1e-40f},
+                                      {-0.0f},
+                                      {1e30f, 1e30f},
+                                      {-70000.0f, -70001.0f}}) {
+    for (const auto init : {ScaleInit::absmax, ScaleInit::mse}) {
+      const GroupScale found = kFloatZero4.grid->find_scale(w.data(), std::ssize(w), kFloatZero4, init);
+      EXPECT_TRUE(found.scale >= kernels::kMinScale && found.scale <= kernels::kMaxScale) << w[0];
+      EXPECT_EQ(round_minimum(found.minimum), found.minimum) << w[0];
+    }
+  }
+}
+
+TEST(RoundMinimum, KeepsElevenBitsWithinTheRangeOfBinary16) {
+  EXPECT_EQ(round_minimum(-1.0f), -1.0f);
+  EXPECT_EQ(round_minimum(2047.0f), 2047.0f);
+  EXPECT_EQ(round_minimum(2049.0f), 2048.0f) << "half to even";
+  EXPECT_EQ(round_minimum(1e9f), 65504.0f);
+  EXPECT_EQ(round_minimum(-65535.0f), -65504.0f);
 }
 
 TEST(IntScale, RowsOfZerosStayZero) {
@@ -313,8 +443,8 @@ TEST(RoundToNearest, GroupsAreQuantizedAsRowsOfTheirOwn) {
 TEST(CountClamped, CountsGroupsAtAnEndOfTheRangeButNotZeros) {
   const std::vector<float> w = {1e-9f, 0, 0, 0, 1.0f, -1.0f, 1e9f, 0};  // two rows of two groups of two
   const std::vector<float> scales = {kMinScale, kMinScale, 0.5f, kMaxScale};
-  EXPECT_EQ(count_clamped(w.data(), scales.data(), 2, 4, 2), 2);
-  EXPECT_EQ(count_clamped(w.data(), scales.data(), 1, 4, 2), 1);
+  EXPECT_EQ(count_clamped(w.data(), scales.data(), 2, 4, {.group_size = 2}), 2);
+  EXPECT_EQ(count_clamped(w.data(), scales.data(), 1, 4, {.group_size = 2}), 1);
 }
 
 TEST(ClampedScales, AreNamedInOneWarningThatDoesNotGrow) {

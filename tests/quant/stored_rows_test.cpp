@@ -36,8 +36,7 @@ struct Decoder {
     const auto levels = packed.format.levels();
     for (int64_t i = 0; i < rows.cols(); ++i) {
       const int64_t group = i / packed.format.group_cols(rows.cols());
-      const auto zero_point = static_cast<float>(packed.zero_point(row, group));
-      out[i] = (levels[codes[static_cast<size_t>(i)]] - zero_point) * packed.scale(row, group);
+      out[i] = packed.group(row, group).value(levels[codes[static_cast<size_t>(i)]]);
     }
   }
 };
@@ -191,6 +190,7 @@ QuantizedTensor random_codes(const arch::TensorDesc& desc, const QuantFormat& fo
   for (auto i = static_cast<uint64_t>(begin * groups); i < static_cast<uint64_t>(end * groups); ++i) {
     block.scales.push_back(kernels::round_scale(static_cast<float>(0.01 + rng.uniform(i))));
     if (format.has_zero_points()) block.zero_points.push_back(static_cast<int32_t>(i % 16));
+    if (format.has_minima) block.minima.push_back(round_minimum(-0.01f * static_cast<float>(i % 16)));
   }
   return block;
 }
@@ -221,10 +221,11 @@ TEST(StoredRows, OfACodesFolderArePackedCodesWithTheirScales) {
     EXPECT_EQ(packed.format, format_of(slot));
     EXPECT_EQ(packed.groups, packed.format.groups(512));
     EXPECT_EQ(packed.zero_points != nullptr, packed.format.has_zero_points());
+    EXPECT_EQ(packed.minima != nullptr, packed.format.has_minima);
     EXPECT_EQ(rows.row_bytes(), packed_row_bytes(512, packed.format.bits));
     const auto expected = random_codes(tensor.desc, packed.format, 7, 8);
     for (int64_t group = 0; group < packed.groups; ++group)
-      EXPECT_EQ(packed.scale(7, group), expected.scales[static_cast<size_t>(group)]);
+      EXPECT_EQ(packed.group(7, group), expected.group(static_cast<size_t>(group)));
   }
   EXPECT_EQ(std::get<DType>(model->stored_rows(model->tensor({Slot::down, 0})).encoding()), DType::f16);
 }
