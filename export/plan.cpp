@@ -170,7 +170,8 @@ Choice choose_plain(const Target& target, const TensorDesc& desc, bool model_is_
   if (target.type() == TensorType::bf16) return {TensorType::bf16, ""};
   CRUMB_CHECK(model_is_quantized || !target.is_two_bit(),
               "{} needs a quantized model, this one has no codes and scales: quantize it first (crumb quantize, crumb "
-              "train), or export to gguf-q4_0, gguf-q8_0 or gguf-bf16",
+              "train), or export to gguf-q4_0, gguf-q4_1, gguf-q8_0 or "
+              "gguf-bf16",
               target.name);
   // Left in float by choice: what was evaluated stays what is shipped.
   if (model_is_quantized) return {TensorType::bf16, std::string(kKeptInFloat)};

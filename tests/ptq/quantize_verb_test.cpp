@@ -72,7 +72,8 @@ TEST(QuantizeVerb, AFloatZeroPointIsWrittenShownAndExported) {
   const auto shown = testing::run_crumb("inspect " + quoted(dir / "out"));
   ASSERT_EQ(shown.exit_code, 0) << shown.err;
   EXPECT_THAT(shown.out, HasSubstr("int4+min"));
-  const auto trained = testing::run_crumb("train model=" + quoted(folder) + " method.init=" + quoted(dir / "out") +
+  const auto trained = testing::run_crumb("train " + quoted(testing::source_dir() / "configs/qat/seq_w2.yaml") +
+                                          " model=" + quoted(folder) + " method.init=" + quoted(dir / "out") +
                                           " method.grid=int method.bits=4 method.group_size=4 data.train=" +
                                           quoted(folder / "config.json") + " output=" + quoted(dir / "run"));
   EXPECT_EQ(trained.exit_code, 2);

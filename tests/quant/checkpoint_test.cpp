@@ -401,10 +401,10 @@ TEST(CodesCheckpoint, ConfigurationNamesTheFormatsAndTheCompanionsTravelAlong) {
   EXPECT_EQ(quantization.at("grid"), "seq");  // the most frequent format
   EXPECT_EQ(quantization.at("group_size"), 0);
   EXPECT_EQ(quantization.at("ignore"), nlohmann::json({"lm_head", "embed_tokens"}));
-  EXPECT_EQ(quantization.at("modules").size(), 9u);
+  EXPECT_EQ(quantization.at("modules").size(), 8u);
   EXPECT_EQ(quantization.at("modules").at("model.layers.1.self_attn.q_proj").at("symmetric"), false);
   EXPECT_FALSE(quantization.at("modules").at("model.layers.1.self_attn.q_proj").contains("zero_point"));
-  EXPECT_EQ(quantization.at("modules").at("model.layers.1.mlp.down_proj").at("zero_point"), "float");
+  EXPECT_EQ(quantization.at("modules").at("model.layers.1.self_attn.v_proj").at("zero_point"), "float");
   EXPECT_EQ(config.at("hidden_size"), 32);
 }
 
@@ -427,7 +427,7 @@ TEST(CodesCheckpoint, RefusesMinimaThatCannotBe) {
   const CodesModel model;
   std::filesystem::create_directories(dir / "good");
   write_codes_folder(dir / "good", *model.base, model.source(), {});
-  const std::string name = "model.layers.1.mlp.down_proj.weight_minimum";
+  const std::string name = "model.layers.1.self_attn.v_proj.weight_minimum";
   for (const auto& [value, word] : {std::pair{NAN, "nan"}, {INFINITY, "inf"}}) {
     Spoiled spoiled(dir / "good");
     std::memcpy(spoiled.at(name).bytes.data() + 4, &value, 4);
@@ -440,12 +440,12 @@ TEST(CodesCheckpoint, RefusesMinimaThatCannotBe) {
   truncated.at(name).bytes.resize(truncated.at(name).bytes.size() - 4);
   --truncated.at(name).shape[0];
   EXPECT_THAT(truncated.complaint(dir),
-              HasSubstr("tensor " + name + " has shape [31, 1], the configuration asks for [32, 1]"));
+              HasSubstr("tensor " + name + " has shape [15, 1], the configuration asks for [16, 1]"));
   Spoiled integers(dir / "good");
   integers.at(name).dtype = formats::DType::i32;
   EXPECT_THAT(integers.complaint(dir), HasSubstr("tensor " + name + " is I32, not F32"));
   Spoiled contradiction(dir / "good");
-  auto& module = contradiction.config["quantization_config"]["modules"]["model.layers.1.mlp.down_proj"];
+  auto& module = contradiction.config["quantization_config"]["modules"]["model.layers.1.self_attn.v_proj"];
   module["symmetric"] = true;
   EXPECT_THAT(contradiction.complaint(dir), HasSubstr("zero_point: float with symmetric: true does not exist"));
   module["symmetric"] = false;

@@ -25,9 +25,9 @@ struct CodesModel {
   static QuantFormat format_of(const std::string& name) {
     if (name.find("q_proj") != std::string::npos) return {Grid::intn, 4, false, 16};
     if (name.find("k_proj") != std::string::npos) return {Grid::intn, 8, true, 0};
+    if (name.find("layers.1.self_attn.v_proj") != std::string::npos) return {Grid::intn, 3, false, 32, false, true};
     if (name.find("v_proj") != std::string::npos) return {Grid::intn, 3, true, 32};
     if (name.find("o_proj") != std::string::npos) return {Grid::seq, 2, true, 8};
-    if (name.find("layers.1.mlp.down_proj") != std::string::npos) return {Grid::intn, 4, false, 0, false, true};
     return {};
   }
   CodesModel() {
@@ -46,9 +46,10 @@ struct CodesModel {
     for (int64_t i = 0; i < scales; ++i) {
       result.scales.push_back(kernels::round_scale(static_cast<float>(0.01 + rng.uniform(static_cast<uint64_t>(i)))));
       if (result.format.has_zero_points()) result.zero_points.push_back(static_cast<int32_t>(i % 16));
-      if (result.format.has_minima)
-        result.minima.push_back(
-            round_minimum(static_cast<float>(-9 * rng.uniform(static_cast<uint64_t>(i) + 1000000))));
+      if (result.format.has_minima) {
+        const double zero_point = 3 + rng.uniform(static_cast<uint64_t>(i) + 1000000);
+        result.minima.push_back(round_minimum(static_cast<float>(-zero_point * result.scales.back())));
+      }
     }
     return result;
   }
