@@ -21,7 +21,7 @@ using testing::two_threads;
 const quant::ActivationFormat kInt8{quant::Grid::intn, 8}, kFp8{quant::Grid::fp8, 8};
 const std::vector<TokenId> kIds = {1, 7, 3, 30, 12, 5, 9};
 
-/// A folder of quant::CodesModel, which has SEQ, and integers of 3, 4 (with zero points) and 8 bits.
+/// A folder of quant::CodesModel, which has SEQ, and integers of 3 (with minima, too), 4 (with zero points) and 8 bits.
 std::unique_ptr<quant::Checkpoint> codes_model(const Path& path,
                                                std::optional<quant::ActivationFormat> activations = std::nullopt,
                                                const quant::CodesModel& model = {}) {
@@ -182,7 +182,7 @@ void expect_near_logits_however_cut(const quant::Checkpoint& model, Activations 
 TEST(PackedLinears, WithRoundedInputsGiveATokenTheSameLogitsHoweverTheTextIsCut) {
   const testing::TempDir dir;
   const auto model = codes_model(dir / "out");
-  expect_near_logits_however_cut(*model, Activations::int8, 0.02);
+  expect_near_logits_however_cut(*model, Activations::int8, 0.05);
   expect_near_logits_however_cut(*model, Activations::bf16, 0.01);
 }
 
@@ -235,8 +235,9 @@ TEST(PackedLinears, OfAModelThatRoundsActivationsItselfGoOnToDoSo) {
   const auto floats = packed_linears(Activations::floats, two_threads());
   EXPECT_EQ(testing::all_logits(*load_decoder(*model, two_threads(), floats), kIds), dense);
   const auto int8 = packed_linears(Activations::int8, two_threads());
+  // The same inputs, rounded alike, but where sums in another order end on the other side of a half.
   EXPECT_LT(testing::relative_difference(testing::all_logits(*load_decoder(*model, two_threads(), int8), kIds), dense),
-            1e-3);
+            3e-3);
 
   const auto fp8 = codes_model(dir / "fp8", kFp8);
   EXPECT_EQ(testing::all_logits(*load_decoder(*fp8, two_threads(), floats), kIds),
