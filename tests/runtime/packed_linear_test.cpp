@@ -31,11 +31,12 @@ std::unique_ptr<quant::Checkpoint> codes_model(const Path& path,
   return quant::open_checkpoint(path);
 }
 
-std::vector<LinearTensors> members_of(const quant::Checkpoint& model, std::initializer_list<Slot> slots) {
+std::vector<LinearTensors> members_of(const quant::Checkpoint& model, std::initializer_list<Slot> slots,
+                                      int layer = 0) {
   std::vector<LinearTensors> members;
   for (const Slot slot : slots) {
     const auto bias = arch::bias_slot(slot);
-    members.push_back({&model.tensor({slot, 0}), bias ? model.find({*bias, 0}) : nullptr});
+    members.push_back({&model.tensor({slot, layer}), bias ? model.find({*bias, layer}) : nullptr});
   }
   return members;
 }
@@ -95,10 +96,10 @@ TEST(PackedLinears, LeaveZeroPointsBeyondTheCodesToTheDenseFloats) {
             testing::all_logits(*load_decoder(*model, two_threads()), kIds));
 }
 
-/// One linear of layer 0 with int8 activations beside double precision, its input rounded with a scale for scale_cols.
-void expect_rounded_product(const quant::Checkpoint& model, Slot slot, int64_t scale_cols) {
+/// One linear with int8 activations beside double precision, its input rounded with a scale for scale_cols.
+void expect_rounded_product(const quant::Checkpoint& model, Slot slot, int64_t scale_cols, int layer = 0) {
   constexpr int64_t kTokens = 9;
-  const auto members = members_of(model, {slot});
+  const auto members = members_of(model, {slot}, layer);
   const auto& desc = members[0].weight->desc;
   const int64_t rows = desc.rows(), cols = desc.cols();
   ASSERT_EQ(cols % scale_cols, 0);
@@ -128,6 +129,9 @@ TEST(PackedLinears, WithInt8AreTheProductWithRoundedTokens) {
   const auto model = codes_model(dir / "out");
   for (const Slot slot : {Slot::q, Slot::k, Slot::v, Slot::gate, Slot::down})
     expect_rounded_product(*model, slot, model->tensor({slot, 0}).desc.cols());  // 32 and 48 columns
+  const auto& with_minima = model->tensor({Slot::v, 1});
+  ASSERT_TRUE(with_minima.format->has_minima);
+  expect_rounded_product(*model, Slot::v, with_minima.desc.cols(), 1);
 }
 
 TEST(PackedLinears, WithInt8HaveAScaleFor64ColumnsWhereTheyFit) {
