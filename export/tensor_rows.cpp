@@ -94,8 +94,12 @@ void TensorRows::encode_codes(int64_t source, uint8_t* out) const {
     for (int64_t i = 0; i < groups; ++i)
       minima.push_back(codes_.group(static_cast<size_t>(source * groups + i)).value(0));
   }
-  formats::encode_codes_row(planned_.type, codes, levels_, scales, cols_, format.group_cols(cols_), out,
-                            minima.empty() ? nullptr : minima.data());
+  try {
+    formats::encode_codes_row(planned_.type, codes, levels_, scales, cols_, format.group_cols(cols_), out,
+                              minima.empty() ? nullptr : minima.data());
+  } catch (const UserError& error) {
+    user_error("{}: {}; choose another target", planned_.desc.hf_name, error.what());
+  }
 }
 
 void TensorRows::note_loss(const float* values, const uint8_t* encoded) {

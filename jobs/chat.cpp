@@ -60,7 +60,7 @@ Chat::Speaker::Speaker(const NamedModel& named, RunningModel running, runtime::D
 Chat::Chat(const ChatJob& job) : job_(job), loading_(loading_with(job.threads)) {
   runtime::StopStrings{job.stops};  // refuses what is none before anything is asked
   if (job_.system) job_.system = text::checked_text(*job_.system, "--system");
-  check_prompt_cache(job_.prompt_cache);
+  check_caches(job_.prompt_cache, job_.weight_cache);
   CRUMB_CHECK(!job_.models.empty(), "chat: give a model");
   require_names_apart(job_.models);
   const auto listed = std::ranges::find(job_.models, job_.draft.model.string(), &NamedModel::name);
@@ -177,6 +177,7 @@ ChatAnswer Chat::say(const std::string& text, const std::function<void(const std
 }
 
 void Chat::save(const Path& path, bool force) const {
+  require_apart(path, {job_.weight_cache, job_.prompt_cache});
   require_new_file(path, force);
   nlohmann::ordered_json line = {{"messages", nlohmann::ordered_json::array()}};
   for (const auto& message : messages_) line["messages"].push_back(jinja::to_json(message));

@@ -127,7 +127,7 @@ double PromptResult::decode_rate() const {
 
 PromptResult continue_prompt(const PromptJob& job, const std::function<void(const std::string&)>& show) {
   runtime::StopStrings stops(job.stops);
-  check_prompt_cache(job.prompt_cache);
+  check_caches(job.prompt_cache, job.weight_cache);
   const Loading loading = loading_with(job.threads);
   const RunningModel model = load_model(job.model, job.precision, loading, job.weight_cache);
   const RunningDraft draft = load_draft(job.draft, job.precision, loading);

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "core/common/error.h"
+#include "core/common/log.h"
 #include "core/common/progress.h"
 #include "core/common/thread_pool.h"
 #include "kernels/cpu_features.h"
@@ -31,28 +32,46 @@ std::string weights_identity(const Path& path) {
                      quant::config_fingerprint(path));
 }
 
+/// As exactly as can be had without reading all of it.
+std::string exact_identity(const Path& path) {
+  return fmt::format("{} {}", weights_identity(path), quant::weights_change_times(path));
+}
+
 }  // namespace
 
 RunningModel load_model(const Path& path, const runtime::Precision& precision, const Loading& loading,
                         const Path& weight_cache) {
   const Stopwatch watch;
   runtime::WeightStores stores{loading.pool};
+  std::string identity;
   if (!weight_cache.empty()) {
     require_apart(weight_cache, {path});
     CRUMB_CHECK(is_there(path), "{}: no such file or folder", path.string());
-    stores.cache = std::make_shared<runtime::WeightCache>(weight_cache, weights_identity(path));
+    CRUMB_CHECK(!is_folder(path) ||
+                    canonical_path(path) !=
+                        std::filesystem::weakly_canonical(std::filesystem::absolute(weight_cache)).parent_path(),
+                "--weight-cache: {} lies in the model's folder, which would have another file of weights; name a place "
+                "beside it",
+                weight_cache.string());
+    identity = exact_identity(path);
+    stores.cache = std::make_shared<runtime::WeightCache>(weight_cache, identity);
   }
   RunningModel model;
   model.checkpoint =
       quant::open_checkpoint(path, *loading.executor, stores.cache == nullptr ? nullptr : stores.cache->formats());
-  auto tokenizer = std::async(std::launch::async, [&] { return model.checkpoint->load_tokenizer(); });
+  if (!model.checkpoint->has_tokenizer()) model.checkpoint->load_tokenizer();  // says what is missing
+  const auto policy = std::launch::async | std::launch::deferred;              // later, where no thread is to be had
+  auto tokenizer = std::async(policy, [&] { return model.checkpoint->load_tokenizer(); });
   model.precision = precision;
   model.precision.activations = runtime::resolved(precision.activations, *model.checkpoint);
   model.decoder = runtime::load_decoder(*model.checkpoint, loading.executor, model.precision, stores);
   model.tokenizer = tokenizer.get();
   quant::check_vocabulary(*model.checkpoint, *model.tokenizer);
   model.load_seconds = watch.seconds();
-  if (stores.cache != nullptr) stores.cache->save(*model.checkpoint, *loading.executor);
+  if (stores.cache != nullptr && exact_identity(path) != identity)
+    log_warning("{}: the model has changed while it was read; its weights are not kept", path.string());
+  else if (stores.cache != nullptr)
+    stores.cache->save(*model.checkpoint, *loading.executor);
   return model;
 }
 
@@ -76,8 +95,14 @@ std::string cache_identity(const RunningModel& model) {
                      kernels::isa_name(kernels::best_isa()));
 }
 
-void check_prompt_cache(const Path& file) {
-  if (!file.empty() && !is_there(file)) require_new_file(file, false);
+void check_caches(const Path& prompt_cache, const Path& weight_cache) {
+  if (prompt_cache.empty()) return;
+  const auto whole = [](const Path& path) {
+    return std::filesystem::weakly_canonical(std::filesystem::absolute(path));
+  };
+  CRUMB_CHECK(weight_cache.empty() || whole(prompt_cache) != whole(weight_cache),
+              "--prompt-cache and --weight-cache are one file, {}; name two", prompt_cache.string());
+  if (!is_there(prompt_cache)) require_new_file(prompt_cache, false);
 }
 
 runtime::SamplingOptions sampling_options(const SamplingChoice& choice, const RunningModel& model,

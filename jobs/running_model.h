@@ -63,8 +63,9 @@ std::vector<tokenizer::TokenId> document_ends(const RunningModel& model);
 /// and the instruction set, which decides the last bits of what is computed.
 std::string cache_identity(const RunningModel& model);
 
-/// Before anything is computed: UserError where the file is not there and cannot be made. "": none.
-void check_prompt_cache(const Path& file);
+/// Before anything is computed: UserError where the prompt cache is not there and cannot be made, or is to be the
+/// weight cache as well. "": none.
+void check_caches(const Path& prompt_cache, const Path& weight_cache);
 
 runtime::SamplingOptions sampling_options(const SamplingChoice& choice, const RunningModel& model,
                                           double default_temperature);

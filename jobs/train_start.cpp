@@ -54,6 +54,9 @@ void check_quantized_start(const TrainJob& job, const quant::Checkpoint& start, 
     const auto words = [](const std::optional<quant::QuantFormat>& format) {
       return format ? fmt::format("{}, group_size {}", format->title(), format->group_size) : std::string("float");
     };
+    CRUMB_CHECK(!stored.format || stored.format->symmetric,
+                "method.init: {} of {} is {}, and training knows no zero points; make the start with symmetric: true",
+                stored.desc.module_name(), folder.string(), stored.format->title());
     CRUMB_CHECK(stored.format == wanted,
                 "method.init: {} of {} is {}, the job has {}; give the job the keys of the one it was made by",
                 stored.desc.module_name(), folder.string(), words(stored.format), words(wanted));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 
 #include "core/common/error.h"
 
@@ -73,7 +74,8 @@ void pack_tiles(const PackedShape& shape, const uint8_t* codes, const float* sca
     for (int64_t group = 0; group < groups; ++group) {
       const float scale = scales[row * before + group * packed.group_cols / shape.group_cols];
       const auto bits = std::bit_cast<uint32_t>(scale);
-      if ((bits & 0xffff) != 0) run_error("row {}, group {}: the scale {} is not a bfloat16", row, group, scale);
+      if ((bits & 0xffff) != 0 || !std::isfinite(scale))
+        run_error("row {}, group {}: the scale {} is not a bfloat16", row, group, scale);
       const Place at = scale_place(packed, row, group);
       scale_words[at.word] |= bits >> 16 << at.bit;
     }

@@ -1,5 +1,8 @@
 #include "quant/fingerprint.h"
 
+#include <sys/stat.h>
+
+#include <cerrno>
 #include <vector>
 
 #include "core/common/error.h"
@@ -33,6 +36,16 @@ std::string weights_times(const Path& path) {
     std::error_code error;
     if (!times.empty()) times += ' ';
     times += fmt::format("{}", std::filesystem::last_write_time(file, error).time_since_epoch().count());
+  }
+  return times;
+}
+
+std::string weights_change_times(const Path& path) {
+  std::string times;
+  for (const Path& file : weight_files(path)) {
+    struct stat status {};
+    if (::stat(file.c_str(), &status) != 0) run_error("{}: {}", file.string(), system_error_text(errno));
+    times += fmt::format("{}{}.{:09}", times.empty() ? "" : " ", status.st_ctim.tv_sec, status.st_ctim.tv_nsec);
   }
   return times;
 }

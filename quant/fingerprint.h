@@ -18,6 +18,9 @@ std::string weights_fingerprint(const Path& path);
 /// When those files were last written: the fingerprint, of a sample, would miss an edit in place.
 std::string weights_times(const Path& path);
 
+/// When anything was last done to them, which no program sets: a copy or a renamed file differs, too.
+std::string weights_change_times(const Path& path);
+
 /// Of config.json in the folder, which decides how the weights are read; "" without one.
 std::string config_fingerprint(const Path& path);
 

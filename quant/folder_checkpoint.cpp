@@ -284,7 +284,8 @@ class FolderCheckpoint : public Checkpoint {
     if (result.format.has_minima) {
       reader_.read_rows(minimum_info(tensor), begin, begin + result.rows, result.minima.data());
       for (const float minimum : result.minima) {
-        CRUMB_CHECK(std::isfinite(minimum), "{}: tensor {} holds the minimum {}", path_.string(),
+        CRUMB_CHECK(std::isfinite(minimum) && round_minimum(minimum) == minimum,
+                    "{}: tensor {} holds the minimum {}, which float16 does not", path_.string(),
                     minimum_info(tensor).name, minimum);
       }
     }

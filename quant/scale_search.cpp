@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "core/common/error.h"
 #include "core/common/log.h"
@@ -29,10 +30,13 @@ int64_t count_clamped(const float* w, const float* scales, int64_t rows, int64_t
     if (!format.has_minima) return max_abs(of_group, group_cols) > 0;
     return std::any_of(of_group, of_group + group_cols, [&](float x) { return x != *of_group; });
   };
+  const float most_minimum = round_minimum(std::numeric_limits<float>::max());
   int64_t count = 0;
   for (int64_t group = 0; group < rows * cols / group_cols; ++group) {
     const bool at_an_end = scales[group] <= kernels::kMinScale || scales[group] >= kernels::kMaxScale;
-    count += at_an_end && is_varied(w + group * group_cols) ? 1 : 0;
+    const float* of_group = w + group * group_cols;
+    const bool is_cut = format.has_minima && max_abs(of_group, group_cols) > most_minimum;
+    count += is_cut || (at_an_end && is_varied(of_group)) ? 1 : 0;
   }
   return count;
 }
@@ -46,8 +50,10 @@ void warn_about_clamped_scales(const std::vector<ClampedScales>& linears) {
   if (names.empty()) return;
   const size_t more = names.size() - std::min(names.size(), kMostNames);
   names.resize(names.size() - more);
-  log_warning("scales were clamped to the range 2^-17 to 2^14, and the weights they stand for are badly rounded: {}{}",
-              fmt::join(names, ", "), more > 0 ? fmt::format(" and {} more", more) : "");
+  log_warning(
+      "scales were clamped to the range 2^-17 to 2^14 (minima to +-65504), and the weights they stand for are badly "
+      "rounded: {}{}",
+      fmt::join(names, ", "), more > 0 ? fmt::format(" and {} more", more) : "");
 }
 
 QuantizedTensor find_scales(const float* w, int64_t rows, int64_t cols, const QuantFormat& format, ScaleInit init,

@@ -14,8 +14,8 @@ float max_abs(const float* w, int64_t n);
 double mean_abs(const float* w, int64_t n);
 
 /// Groups of w [rows, cols] whose scale stands at an end of the range that kernels::round_scale clamps to, so that
-/// their values may be far from any level. Groups of zeros do not count, nor those of equal weights where the format
-/// has minima. scales [rows, groups], rounded.
+/// their values may be far from any level, or with weights that no minimum reaches. Groups of zeros do not count, nor
+/// those of equal weights where the format has minima. scales [rows, groups], rounded.
 int64_t count_clamped(const float* w, const float* scales, int64_t rows, int64_t cols, const QuantFormat& format);
 
 struct ClampedScales {

@@ -18,7 +18,7 @@ using formats::DType;
 
 /// The number is that of the order in which kernels read weights (kernels/code_matmul.h, kernels/matmul.h).
 constexpr const char *kFormat = "crumb weight cache 1", *kAnyFormat = "crumb weight cache";
-constexpr const char *kFormats = "formats", *kHash = "hash of ";
+constexpr const char *kFormats = "formats", *kHash = "hash of ", *kHeaderHash = "hash";
 constexpr size_t kPiece = size_t{1} << 20;  // bytes that a thread takes at once: hashed where they were copied
 
 template <class Byte>
@@ -84,9 +84,24 @@ std::string metadata(const formats::SafetensorsReader& reader, const std::string
   return found == reader.metadata().end() ? "" : found->second;
 }
 
+struct HeaderTensor {
+  std::string name;
+  DType type;
+  int64_t elements;
+};
+/// Of everything in the header but where the data lies, which readers check, and this hash. Tensors by name.
+std::string hash_header(const std::map<std::string, std::string>& metadata, const std::vector<HeaderTensor>& tensors) {
+  uint64_t h = 0;
+  for (const auto& [key, value] : metadata)
+    if (key != kHeaderHash) h = hash_bytes(hash_bytes(h, key), value);
+  for (const auto& [name, type, elements] : tensors)
+    h = hash_word(hash_word(hash_bytes(h, name), static_cast<uint64_t>(type)), static_cast<uint64_t>(elements));
+  return fmt::format("{:016x}", h);
+}
 /// Each as a codes-and-scales folder with that linear alone would say it.
 std::string formats_to_json(const quant::Checkpoint& checkpoint) {
   auto json = nlohmann::json::object();
+  if (checkpoint.kind() != quant::CheckpointKind::gguf) return json.dump();  // folders say it themselves
   for (const auto& tensor : checkpoint.tensors()) {
     const std::string& name = tensor.desc.hf_name;
     if (tensor.format)
@@ -96,10 +111,20 @@ std::string formats_to_json(const quant::Checkpoint& checkpoint) {
 }
 quant::KnownFormats formats_from_json(const std::string& text, const std::string& where) {
   const auto json = nlohmann::json::parse(text, nullptr, false);
-  CRUMB_CHECK(json.is_object(), "{}: the weight cache is damaged; remove it", where);
   quant::KnownFormats formats;
   for (const auto& [name, config] : json.items()) formats.emplace(name, quant::format_of_module(config, name, where));
   return formats;
+}
+
+/// UserError if it is no weight cache, of whatever version.
+formats::SafetensorsReader open_cache(const Path& file) {
+  try {
+    formats::SafetensorsReader reader(file);
+    if (metadata(reader, "format").starts_with(kAnyFormat)) return reader;
+  } catch (const UserError& error) {
+    user_error("{}; no weight cache, or a damaged one: remove it, or name another file", error.what());
+  }
+  user_error("{}: this is no weight cache; name another file", file.string());
 }
 
 }  // namespace
@@ -109,22 +134,32 @@ WeightCache::WeightCache(Path file, const std::string& model) : file_(std::move(
     require_new_file(file_, false);
     return;
   }
-  formats::SafetensorsReader reader(file_);
+  formats::SafetensorsReader reader = open_cache(file_);
   const std::string format = metadata(reader, "format");
-  CRUMB_CHECK(format.starts_with(kAnyFormat), "{}: this is no weight cache; name another file", file_.string());
   if (format != kFormat || metadata(reader, "model") != model) {
     log_warning("{}: weights of another model, of a file that has changed since, or of another version; written anew",
                 file_.string());
     return;
   }
+  std::vector<HeaderTensor> tensors;
+  for (const auto& tensor : reader.tensors()) tensors.push_back({tensor.name, tensor.dtype, tensor.elements()});
+  std::ranges::sort(tensors, {}, &HeaderTensor::name);
+  CRUMB_CHECK(metadata(reader, kHeaderHash) == hash_header(reader.metadata(), tensors),
+              "{}: its header is damaged; remove the weight cache", file_.string());
   formats_ = formats_from_json(metadata(reader, kFormats), file_.string());
   reader_.emplace(std::move(reader));
 }
 
-DType WeightCache::type_of(const std::string& name) const { return reader_.value().at(name).dtype; }
+const formats::TensorInfo& WeightCache::tensor(const std::string& name) const {
+  const auto* tensor = reader_.value().find(name);
+  CRUMB_CHECK(tensor != nullptr, "{}: {} is missing; remove the weight cache", file_.string(), name);
+  return *tensor;
+}
+
+DType WeightCache::type_of(const std::string& name) const { return tensor(name).dtype; }
 
 void WeightCache::read(const std::string& name, const WeightParts& parts, Executor& executor) const {
-  const auto& tensor = reader_.value().at(name);
+  const auto& tensor = this->tensor(name);
   CRUMB_CHECK(tensor.bytes == total_bytes(parts), "{}: {} has {} bytes, the model's has {}; remove the weight cache",
               file_.string(), name, tensor.bytes, total_bytes(parts));
   const uint8_t* from = reader_->bytes(tensor).data();
@@ -133,6 +168,7 @@ void WeightCache::read(const std::string& name, const WeightParts& parts, Execut
   });
   CRUMB_CHECK(hash == metadata(*reader_, kHash + name), "{}: {} is damaged; remove the weight cache", file_.string(),
               name);
+  reader_->release_rows(tensor, 0, tensor.rows());
 }
 
 void WeightCache::keep(const std::string& name, DType type, ConstWeightParts parts, std::shared_ptr<const void> owner) {
@@ -143,9 +179,12 @@ void WeightCache::write(const quant::Checkpoint& checkpoint, Executor& executor)
   std::map<std::string, std::string> facts = {
       {"format", kFormat}, {"model", model_}, {kFormats, formats_to_json(checkpoint)}};
   for (const auto& [name, kept] : kept_) facts[kHash + name] = hash_pieces(kept.parts, executor, [](const auto&) {});
-  formats::SafetensorsWriter writer(std::move(facts));
+  std::vector<HeaderTensor> tensors;
   for (const auto& [name, kept] : kept_)
-    writer.declare(name, kept.type, {total_bytes(kept.parts) / formats::dtype_bytes(kept.type)});
+    tensors.push_back({name, kept.type, total_bytes(kept.parts) / formats::dtype_bytes(kept.type)});
+  facts[kHeaderHash] = hash_header(facts, tensors);
+  formats::SafetensorsWriter writer(std::move(facts));
+  for (const auto& [name, type, elements] : tensors) writer.declare(name, type, {elements});
   writer.begin_file(file_);
   for (const auto& [name, kept] : kept_) {
     for (const auto& part : kept.parts) writer.write(part.data(), static_cast<int64_t>(part.size()));
@@ -157,6 +196,7 @@ void WeightCache::save(const quant::Checkpoint& checkpoint, Executor& executor) 
   if (is_read()) return;
   try {
     write(checkpoint, executor);
+    log_info("{}: weights written for the next start", file_.string());
   } catch (const Error& error) {
     log_warning("{}; the weights are not kept", error.what());
   }

@@ -23,7 +23,7 @@ using ConstWeightParts = std::vector<std::span<const uint8_t>>;
 
 /// A safetensors file with a tensor for each matrix: U8 for codes, with their scales behind them, else the type of the
 /// floats. Norms and biases are read from the model. What was checked of the weights when the file was written (that
-/// they are finite; which tensors of a GGUF are codes) is not checked again; every byte taken from the file is hashed.
+/// they are finite; which tensors of a GGUF are codes) is not checked again; header and data of the file are hashed.
 class WeightCache {
  public:
   /// `model`: what tells that its weights are those of before. UserError if the file is there and no weight cache; one
@@ -50,6 +50,7 @@ class WeightCache {
     ConstWeightParts parts;
     std::shared_ptr<const void> owner;
   };
+  const formats::TensorInfo& tensor(const std::string& name) const;
   void write(const quant::Checkpoint& checkpoint, Executor& executor) const;
 
   Path file_;

@@ -287,6 +287,14 @@ TEST_F(GenerateVerb, AWeightCacheIsOfTheModelAsItIs) {
   const auto own = run_crumb("generate " + (dir_ / "model").string() + " --prompt 'The' --weight-cache " +
                              (dir_ / "model").string());
   EXPECT_EQ(own.exit_code, 2) << "not the model itself";
+  const auto inside = run_crumb("generate " + (dir_ / "model").string() + " --prompt 'The' --weight-cache " +
+                                (dir_ / "model" / "cache").string());
+  EXPECT_THAT(inside.err, HasSubstr("lies in the model's folder"));
+  const std::string both = (dir_ / "both").string();
+  const auto one = generate("--prompt 'The' --weight-cache " + both + " --prompt-cache " + both);
+  EXPECT_EQ(one.exit_code, 2);
+  EXPECT_THAT(one.err, HasSubstr("are one file"));
+  EXPECT_FALSE(testing::fs::exists(both));
 }
 
 TEST_F(GenerateVerb, TellsWhatItTookWhenAsked) {
