@@ -64,7 +64,7 @@ MatmulPlan plan_tile(const PackedShape& shape, int64_t tokens, bool int8, const 
   plan.tokens_a_block = tokens <= 32 ? 32 : 64;
   const int group = group_of(shape);
   const size_t shared = matmul_shared_bytes(shape.bits, group, plan.tokens_a_block, int8);
-  const int a_multiprocessor = std::max(1, static_cast<int>(device.shared_bytes / shared));
+  const int a_multiprocessor = std::clamp(static_cast<int>(device.shared_bytes / shared), 1, matmul_blocks(group, plan.tokens_a_block));
   const int64_t tiles = static_cast<int64_t>(ceil_div(shape.rows, matmul_rows(shape.bits, group, plan.tokens_a_block))) *
                         ceil_div(tokens, plan.tokens_a_block);
   // As many splits as the multiprocessors take at once, of at least the blocks that the ring of stages holds.

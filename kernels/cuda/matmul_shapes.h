@@ -15,6 +15,10 @@ inline constexpr int kSkinnyMostTokens = 16;
 inline constexpr int kSkinnyTogether = 2;  // row tiles of a turn
 inline constexpr int kSkinnyStages = 4;    // tiles of each that are on their way
 
+/// Row tiles of a block whose row scales it has at hand from the start: loaded when a sum is there, they would wait
+/// behind all codes that are on their way. Of more row tiles the others are loaded then, which is right and slow.
+inline constexpr int kSkinnyHeld = 64;
+
 /// Blocks of kSkinnyMostWarps that share a multiprocessor's registers: with two, those of the next kernel wait there
 /// with their codes while this one ends.
 constexpr int skinny_blocks(int group, int tokens8) { return group == 0 && tokens8 == 1 ? 2 : 1; }
@@ -26,17 +30,19 @@ constexpr int skinny_stage_bytes(int bits, int group) {
   return kSkinnyTogether * (kTileBytes + skinny_tile_groups(bits, group) * 32 * 4);
 }
 
-/// Where things begin in the shared memory of a block, and how much there is: sums of two turns of row tiles; the ring
-/// of codes; the columns of the tokens; zero * sums of groups.
+/// Where things begin in the shared memory of a block, and how much there is: sums of two turns of row tiles; row
+/// scales; the ring of codes; the columns of the tokens; zero * sums of groups.
 struct SkinnyShared {
-  size_t ring, columns, offsets, bytes;
+  size_t scales, ring, columns, offsets, bytes;
 };
 constexpr SkinnyShared skinny_shared(int bits, int group, int tokens, bool int8, int warps, int tiles_a_warp) {
   const int tokens8 = (tokens + 7) / 8, groups = group == 0 ? 0 : kTileBlockCols / group;
-  const int ring = 2 * kSkinnyTogether * warps * tokens8 * kTileRows * 8 * 4;
+  const int scales = 2 * kSkinnyTogether * warps * tokens8 * kTileRows * 8 * 4;
+  const int ring = scales + (group == 0 ? kSkinnyHeld * 8 * 4 : 0);
   const int columns = ring + warps * kSkinnyStages * skinny_stage_bytes(bits, group);
   const int offsets = columns + warps * tiles_a_warp * tokens * kTileBlockCols * (int8 ? 1 : 2);
-  return {.ring = static_cast<size_t>(ring),
+  return {.scales = static_cast<size_t>(scales),
+          .ring = static_cast<size_t>(ring),
           .columns = static_cast<size_t>(columns),
           .offsets = static_cast<size_t>(offsets),
           .bytes = static_cast<size_t>(offsets + warps * tiles_a_warp * groups * tokens8 * 8 * 4)};
@@ -54,6 +60,8 @@ constexpr int matmul_row_tiles(int bits, int group, int tokens) {
 constexpr int matmul_rows(int bits, int group, int tokens) {
   return kMatmulWarps * kTileRows * matmul_row_tiles(bits, group, tokens);
 }
+/// Blocks that share a multiprocessor's registers.
+constexpr int matmul_blocks(int group, int tokens) { return group == 0 && tokens == 32 ? 3 : 2; }
 constexpr int matmul_stages(int bits) { return bits == 2 ? 4 : 3; }
 constexpr int matmul_tile_bytes(int bits, int group, int tokens) {
   return matmul_rows(bits, group, tokens) / kTileRows * tiles_per_block(bits) * kTileBytes;

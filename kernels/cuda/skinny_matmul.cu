@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(32 * kSkinnyMostWarps, skinny_blocks(kGroup, k
         const int row_tile = next_row_tile + u * grid;
         if (row_tile >= row_tiles) break;
         copy_async(ring + stage * kStageBytes + u * kTileBytes + lane * 16,
-                   codes + (static_cast<int64_t>(row_tile) * p.blocks * kUnits + next_tile) * kWarp);
+                   codes + static_cast<int64_t>(row_tile * p.blocks * kUnits + next_tile) * kWarp);
 #pragma unroll
         for (int i = 0; i < kTileGroups; ++i) {
           const int group = first_block * kGroups + next_tile * kGroups / kUnits + i;
@@ -129,6 +129,13 @@ __global__ void __launch_bounds__(32 * kSkinnyMostWarps, skinny_blocks(kGroup, k
     }
     copies_end_stage();
   };
+  // Row scales first, with the first stage: [row tile of the block][8].
+  auto* held = reinterpret_cast<uint32_t*>(shared + of_block.scales);
+  if constexpr (kGroup == 0) {
+    const int words = min((row_tiles - static_cast<int>(blockIdx.x) + grid - 1) / grid, kSkinnyHeld) * 8;
+    for (int i = static_cast<int>(threadIdx.x); i < words; i += static_cast<int>(blockDim.x))
+      copy_async_word(held + i, p.scales + (blockIdx.x + static_cast<int64_t>(i / 8) * grid) * 8 + i % 8);
+  }
 #pragma unroll 1
   for (int stage = 0; stage < kStages; ++stage) fetch(stage);
   let_next_kernel_start();
@@ -215,20 +222,14 @@ __global__ void __launch_bounds__(32 * kSkinnyMostWarps, skinny_blocks(kGroup, k
   }
   if constexpr (kGroup != 0) __syncwarp();
 
-  int stage = 0, parity = 0;  // the other half of `partial` may still be read by a slow warp
-  for (int first = static_cast<int>(blockIdx.x); first < row_tiles; first += kTogether * grid, parity ^= 1) {
-    // What a thread's first result needs from memory is on its way while the products are made.
-    auto place = [&](int o) {  // row tile, token and row of a result
-      const int u = o / kOutputs, at = o % kOutputs, of_lane = at % kWarp, i = at / kWarp % 4;
-      const int row_tile = first + u * grid;
-      const int token = at / (4 * kWarp) * 8 + of_lane % 4 * 2 + i % 2;
-      const int row = row_tile * kTileRows + of_lane / 4 + 8 * (i / 2);
-      return int2{token < p.tokens && row < p.rows && o < kTogether * kOutputs ? token : -1, row};
-    };
-    const int2 mine = place(static_cast<int>(threadIdx.x));
-    Factors factors{};
-    if (p.splits == 1 && mine.x >= 0) factors = row_factors(p, mine.y, kGroup == 0);
-
+  auto row_scale_of = [&](int number, int row) {  // of the row tile with that number in the block
+    if (kGroup != 0) return 1.0f;
+    const uint32_t pair = number < kSkinnyHeld ? held[number * 8 + row % 8] : p.scales[row / kTileRows * 8 + row % 8];
+    return scale_of(pair, row % kTileRows / 8);
+  };
+  int stage = 0, turn = 0;
+  for (int first = static_cast<int>(blockIdx.x); first < row_tiles; first += kTogether * grid, ++turn) {
+    const int parity = turn % 2;  // the other half of `partial` may still be read by a slow warp
     Acc acc[kTogether][kN][kChains][4] = {};
     float total[kTogether][kN][4] = {};
     const bool has_second = first + grid < row_tiles;
@@ -300,19 +301,22 @@ __global__ void __launch_bounds__(32 * kSkinnyMostWarps, skinny_blocks(kGroup, k
             out = fmaf(acc[u][n][0][i], alpha, -away[n][i % 2]);
         }
     }
+    if (count == 0) wait_for_copies<kStages - 1>();  // of row scales, with the first stage
     __syncthreads();
     for (int o = static_cast<int>(threadIdx.x); o < kTogether * kOutputs; o += static_cast<int>(blockDim.x)) {
-      const int2 of = place(o);
-      if (of.x < 0) continue;
-      const Sum* from = partial + (parity * kTogether + o / kOutputs) * warps * kOutputs + o % kOutputs;
+      const int u = o / kOutputs, of_lane = o % kWarp, i = o / kWarp % 4;
+      const int token = o % kOutputs / (4 * kWarp) * 8 + of_lane % 4 * 2 + i % 2;
+      const int row = (first + u * grid) * kTileRows + of_lane / 4 + 8 * (i / 2);
+      if (token >= p.tokens || row >= p.rows) continue;
+      const Sum* from = partial + (parity * kTogether + u) * warps * kOutputs + o % kOutputs;
       Sum sum = 0;
-#pragma unroll 8
+#pragma unroll 4
       for (int v = 0; v < warps; ++v) sum += from[v * kOutputs];
-      const int64_t at = static_cast<int64_t>(of.x) * p.rows + of.y;
+      const int64_t at = static_cast<int64_t>(token) * p.rows + row;
       if (p.splits > 1)
         static_cast<Sum*>(p.workspace)[static_cast<int64_t>(blockIdx.y) * p.tokens * p.rows + at] = sum;
       else
-        finish(p, of.x, at, sum, o == static_cast<int>(threadIdx.x) ? factors : row_factors(p, of.y, kGroup == 0));
+        finish(p, token, at, sum, {row_scale_of(kTogether * turn + u, row), bias_of(p, row)});
     }
   }
 }

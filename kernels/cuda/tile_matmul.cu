@@ -27,7 +27,7 @@ __device__ int place_of(int token, int chunk) {
 }
 
 template <int kBits, int kGroup, int kTokens, bool kInt8>
-__global__ void __launch_bounds__(kThreads, kTokens == 32 && kGroup == 0 ? 3 : 2)
+__global__ void __launch_bounds__(kThreads, matmul_blocks(kGroup, kTokens))
     tile_matmul_kernel(const __grid_constant__ MatmulArgs p) {
   using F = Fields<kBits>;
   using Acc = std::conditional_t<kInt8, int, float>;
@@ -215,18 +215,23 @@ __global__ void __launch_bounds__(kThreads, kTokens == 32 && kGroup == 0 ? 3 : 2
     }
 }
 
-/// A thread takes one result.
+/// A thread takes one row, and of the tokens every gridDim.y-th.
 template <class Sum, bool kHasRowScales>
 __global__ void __launch_bounds__(256) add_splits_kernel(const __grid_constant__ MatmulArgs p) {
   let_next_kernel_start();
+  const int row = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (row >= p.rows) return;
+  const Factors of_row = row_factors(p, row, kHasRowScales);
   wait_for_previous_kernel();
-  const int64_t at = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x,
-                n = static_cast<int64_t>(p.tokens) * p.rows;
-  if (at >= n) return;
-  Sum sum = 0;
-  for (int split = 0; split < p.splits; ++split) sum += static_cast<const Sum*>(p.workspace)[split * n + at];
-  const int token = static_cast<int>(at / p.rows), row = static_cast<int>(at % p.rows);
-  finish(p, token, at, sum, row_factors(p, row, kHasRowScales));
+  const int64_t of_split = static_cast<int64_t>(p.tokens) * p.rows;
+  for (int token = static_cast<int>(blockIdx.y); token < p.tokens; token += static_cast<int>(gridDim.y)) {
+    const int64_t at = static_cast<int64_t>(token) * p.rows + row;
+    const auto* from = static_cast<const Sum*>(p.workspace) + at;
+    Sum sum = 0;
+#pragma unroll 4
+    for (int split = 0; split < p.splits; ++split) sum += from[split * of_split];
+    finish(p, token, at, sum, of_row);
+  }
 }
 
 template <int kBits, int kGroup, int kTokens, bool kInt8>
@@ -255,7 +260,7 @@ bool launch_tile_matmul(int bits, int group, bool int8, const MatmulArgs& args, 
 }
 
 void launch_add_splits(bool int_sums, bool has_row_scales, const MatmulArgs& args, CudaStream stream) {
-  const dim3 grid{num_blocks(static_cast<int64_t>(args.tokens) * args.rows, 256), 1, 1};
+  const dim3 grid{num_blocks(args.rows, 256), static_cast<unsigned>(args.tokens < 1024 ? args.tokens : 1024), 1};
   auto* kernel = int_sums ? add_splits_kernel<int, true>
                           : (has_row_scales ? add_splits_kernel<float, true> : add_splits_kernel<float, false>);
   launch_kernel(kernel, args, grid, 256, 0, true, stream, "add_splits");

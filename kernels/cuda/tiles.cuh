@@ -154,8 +154,9 @@ __device__ inline float row_scale(const MatmulArgs& p, int row) {
 struct Factors {
   float scale, bias;
 };
+__device__ inline float bias_of(const MatmulArgs& p, int row) { return p.bias == nullptr ? 0.0f : p.bias[row]; }
 __device__ inline Factors row_factors(const MatmulArgs& p, int row, bool has_row_scales) {
-  return {has_row_scales ? row_scale(p, row) : 1.0f, p.bias == nullptr ? 0.0f : p.bias[row]};
+  return {has_row_scales ? row_scale(p, row) : 1.0f, bias_of(p, row)};
 }
 
 /// The result y[at] of a token from the sum over all columns: of floats, sums of (step code - zero) x, times the scales

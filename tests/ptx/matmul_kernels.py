@@ -110,7 +110,7 @@ class Product:
 
 def skinny_bytes(bits, group, tokens, int8, warps, tiles):
     n, of_tile = blocks(tokens, 8), 0 if group == 0 else max(1, 256 // bits // group)
-    return (4 * warps * n * 512 + warps * 4 * 2 * (512 + of_tile * 128) + warps * tiles * tokens * 128 * (1 if int8 else 2) +
+    return (4 * warps * n * 512 + (2048 if group == 0 else 0) + warps * 4 * 2 * (512 + of_tile * 128) + warps * tiles * tokens * 128 * (1 if int8 else 2) +
             warps * tiles * (128 // group if group else 0) * n * 32)
 
 
@@ -140,7 +140,7 @@ def run_tile(kernels, product, int8, tokens_a_block, int_sums):
 
 def add_splits(kernels, product, int_sums):
     if product.splits > 1:
-        kernels.launch([f"add_splits_kernelI{'i' if int_sums else 'f'}Lb{int(product.matrix.group == 0)}E"], blocks(product.y.size, 256), 256, product.arguments(),
+        kernels.launch([f"add_splits_kernelI{'i' if int_sums else 'f'}Lb{int(product.matrix.group == 0)}E"], (blocks(product.matrix.rows, 256), min(product.tokens, 3)), 256, product.arguments(),
                        reached=product.reached)
 
 
