@@ -30,14 +30,17 @@ constexpr int skinny_stage_bytes(int bits, int group) {
   return kSkinnyTogether * (kTileBytes + skinny_tile_groups(bits, group) * 32 * 4);
 }
 
-/// Where things begin in the shared memory of a block, and how much there is: sums of two turns of row tiles; row
+/// Turns whose sums have a place: with two a turn has one barrier, with one two.
+constexpr int skinny_turns(int tokens8) { return tokens8 == 1 ? 2 : 1; }
+
+/// Where things begin in the shared memory of a block, and how much there is: sums of skinny_turns(); row
 /// scales; the ring of codes; the columns of the tokens; zero * sums of groups.
 struct SkinnyShared {
   size_t scales, ring, columns, offsets, bytes;
 };
 constexpr SkinnyShared skinny_shared(int bits, int group, int tokens, bool int8, int warps, int tiles_a_warp) {
   const int tokens8 = (tokens + 7) / 8, groups = group == 0 ? 0 : kTileBlockCols / group;
-  const int scales = 2 * kSkinnyTogether * warps * tokens8 * kTileRows * 8 * 4;
+  const int scales = skinny_turns(tokens8) * kSkinnyTogether * warps * tokens8 * kTileRows * 8 * 4;
   const int ring = scales + (group == 0 ? kSkinnyHeld * 8 * 4 : 0);
   const int columns = ring + warps * kSkinnyStages * skinny_stage_bytes(bits, group);
   const int offsets = columns + warps * tiles_a_warp * tokens * kTileBlockCols * (int8 ? 1 : 2);

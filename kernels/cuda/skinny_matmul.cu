@@ -95,13 +95,13 @@ __global__ void __launch_bounds__(32 * kSkinnyMostWarps, skinny_blocks(kGroup, k
   constexpr int kTileGroups = skinny_tile_groups(kBits, kGroup);        // that have their scale in a tile's stage
   constexpr int kOutputs = kN * kTileRows * 8;
   constexpr int kChains = kInt8 && F::kSlices > 1 ? 2 : 1;  // of bytes: a sum for each height
-  constexpr int kStageBytes = skinny_stage_bytes(kBits, kGroup);
+  constexpr int kStageBytes = skinny_stage_bytes(kBits, kGroup), kTurns = skinny_turns(kN);
   extern __shared__ __align__(16) char shared[];
   const int warps = static_cast<int>(blockDim.x) / kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
   const int grid = static_cast<int>(gridDim.x);
   const SkinnyShared of_block = skinny_shared(kBits, kGroup, p.tokens, kInt8, warps, p.tiles_a_warp);
-  auto* partial = reinterpret_cast<Sum*>(shared);  // [2][kTogether][warps][kN][4][32]
+  auto* partial = reinterpret_cast<Sum*>(shared);  // [kTurns][kTogether][warps][kN][4][32]
   const int row_tiles = (p.rows + kTileRows - 1) / kTileRows;
   const int first_block = (static_cast<int>(blockIdx.y) * warps + warp) * p.tiles_a_warp;
   const int count = max(0, min(p.tiles_a_warp, p.blocks - first_block));
@@ -132,9 +132,10 @@ __global__ void __launch_bounds__(32 * kSkinnyMostWarps, skinny_blocks(kGroup, k
   // Row scales first, with the first stage: [row tile of the block][8].
   auto* held = reinterpret_cast<uint32_t*>(shared + of_block.scales);
   if constexpr (kGroup == 0) {
-    const int words = min((row_tiles - static_cast<int>(blockIdx.x) + grid - 1) / grid, kSkinnyHeld) * 8;
-    for (int i = static_cast<int>(threadIdx.x); i < words; i += static_cast<int>(blockDim.x))
-      copy_async_word(held + i, p.scales + (blockIdx.x + static_cast<int64_t>(i / 8) * grid) * 8 + i % 8);
+    for (int i = static_cast<int>(threadIdx.x); i < kSkinnyHeld * 8; i += static_cast<int>(blockDim.x)) {
+      const int row_tile = static_cast<int>(blockIdx.x) + i / 8 * grid;
+      if (row_tile < row_tiles) copy_async_word(held + i, p.scales + static_cast<int64_t>(row_tile) * 8 + i % 8);
+    }
   }
 #pragma unroll 1
   for (int stage = 0; stage < kStages; ++stage) fetch(stage);
@@ -187,31 +188,46 @@ __global__ void __launch_bounds__(32 * kSkinnyMostWarps, skinny_blocks(kGroup, k
   const float alpha = static_cast<float>(p.step) * back;
   if constexpr (!kInt8) {
     constexpr uint32_t kOnes = 0xffffffffu / F::kCode;
-    Acc acc[kN][1][4] = {};
+    const float zero = static_cast<float>(p.zero) * back;
+    constexpr int kSums = kGroup == 0 ? 2 : kSlicesPerBlock;  // one alone would wait for itself
+    Acc acc[kSums][kN][1][4] = {};
+    auto add_slices = [&](int first, int n, int i) {
+      float sum = 0;
+#pragma unroll
+      for (int s = first; s < first + (kGroup == 0 ? kSums : kOfGroup); ++s) sum += acc[s][n][0][i];
+      return zero * sum;
+    };
 #pragma unroll 1
-    for (int block = 0; block < count; ++block)
+    for (int block = 0; block < count; ++block) {
 #pragma unroll
       for (int s = 0; s < kSlicesPerBlock; ++s) {
         typename X::Words of[kN];
         operands(of, block, s);
-        multiply(acc, uint4{kOnes, kOnes, kOnes, kOnes}, of, s % F::kSlices);
-        if constexpr (kGroup != 0) {
-          if ((s + 1) % kOfGroup != 0) continue;
+        multiply(acc[s % kSums], uint4{kOnes, kOnes, kOnes, kOnes}, of, s % F::kSlices);
+      }
+      if constexpr (kGroup != 0) {
+#pragma unroll
+        for (int s = 0; s < kSlicesPerBlock; s += kOfGroup)
 #pragma unroll
           for (int n = 0; n < kN; ++n)
 #pragma unroll
-            for (int i = 0; i < 4; ++i) {
-              if (lane < 4 && i < 2)
-                offsets[((block * kGroups + s / kOfGroup) * kN + n) * 8 + 2 * t + i] =
-                    static_cast<float>(p.zero) * back * acc[n][0][i];
-              acc[n][0][i] = 0;
-            }
-        }
+            for (int i = 0; i < 2; ++i)
+              if (lane < 4)
+                offsets[((block * kGroups + s / kOfGroup) * kN + n) * 8 + 2 * t + i] = add_slices(s, n, i);
+#pragma unroll
+        for (int s = 0; s < kSlicesPerBlock; ++s)
+#pragma unroll
+          for (int n = 0; n < kN; ++n)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) acc[s][n][0][i] = 0;
       }
+    }
+    if constexpr (kGroup == 0) {
 #pragma unroll
-    for (int n = 0; n < kN; ++n)
+      for (int n = 0; n < kN; ++n)
 #pragma unroll
-      for (int i = 0; i < 2; ++i) away[n][i] = static_cast<float>(p.zero) * back * acc[n][0][i];
+        for (int i = 0; i < 2; ++i) away[n][i] = add_slices(0, n, i);
+    }
   } else if constexpr (kGroup != 0) {
     for (int block = 0; block < count; ++block)
       if (lane < 8 * kN) {
@@ -229,7 +245,7 @@ __global__ void __launch_bounds__(32 * kSkinnyMostWarps, skinny_blocks(kGroup, k
   };
   int stage = 0, turn = 0;
   for (int first = static_cast<int>(blockIdx.x); first < row_tiles; first += kTogether * grid, ++turn) {
-    const int parity = turn % 2;  // the other half of `partial` may still be read by a slow warp
+    const int parity = turn % kTurns;
     Acc acc[kTogether][kN][kChains][4] = {};
     float total[kTogether][kN][4] = {};
     const bool has_second = first + grid < row_tiles;
@@ -285,6 +301,7 @@ __global__ void __launch_bounds__(32 * kSkinnyMostWarps, skinny_blocks(kGroup, k
         }
       }
     }
+    if (kTurns == 1) __syncthreads();  // a slow warp may still read the sums of the turn before
 #pragma unroll
     for (int u = 0; u < kTogether; ++u) {
       Sum* to = partial + ((parity * kTogether + u) * warps + warp) * kOutputs + lane;

@@ -110,7 +110,7 @@ class Product:
 
 def skinny_bytes(bits, group, tokens, int8, warps, tiles):
     n, of_tile = blocks(tokens, 8), 0 if group == 0 else max(1, 256 // bits // group)
-    return (4 * warps * n * 512 + (2048 if group == 0 else 0) + warps * 4 * 2 * (512 + of_tile * 128) + warps * tiles * tokens * 128 * (1 if int8 else 2) +
+    return (4 * warps * 512 + (2048 if group == 0 else 0) + warps * 4 * 2 * (512 + of_tile * 128) + warps * tiles * tokens * 128 * (1 if int8 else 2) +
             warps * tiles * (128 // group if group else 0) * n * 32)
 
 
