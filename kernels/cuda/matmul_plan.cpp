@@ -32,8 +32,8 @@ size_t workspace_bytes(const PackedShape& shape, int64_t tokens, int splits) {
   return splits == 1 ? 0 : static_cast<size_t>(splits) * static_cast<size_t>(tokens * shape.rows) * 4;
 }
 
-/// 16 warps, at least two blocks of columns each, and as many blocks a multiprocessor as make up 16 warps: the winners of
-/// what was measured (docs/performance.md). More columns than fit are split over blocks.
+/// 16 warps, at least two blocks of columns each, and as many blocks a multiprocessor as make up 16 warps: the winners
+/// of what was measured (docs/performance.md). More columns than fit are split over blocks.
 MatmulPlan plan_skinny(const PackedShape& shape, int64_t tokens, bool int8, const MatmulDevice& device) {
   const int group = group_of(shape), blocks = static_cast<int>(shape.blocks());
   const auto bytes = [&](int warps, int tiles) {
@@ -64,9 +64,11 @@ MatmulPlan plan_tile(const PackedShape& shape, int64_t tokens, bool int8, const 
   plan.tokens_a_block = tokens <= 32 ? 32 : 64;
   const int group = group_of(shape);
   const size_t shared = matmul_shared_bytes(shape.bits, group, plan.tokens_a_block, int8);
-  const int a_multiprocessor = std::clamp(static_cast<int>(device.shared_bytes / shared), 1, matmul_blocks(group, plan.tokens_a_block));
-  const int64_t tiles = static_cast<int64_t>(ceil_div(shape.rows, matmul_rows(shape.bits, group, plan.tokens_a_block))) *
-                        ceil_div(tokens, plan.tokens_a_block);
+  const int a_multiprocessor = std::clamp(static_cast<int>(device.shared_bytes / shared), 1,
+                                          matmul_blocks(shape.bits, group, plan.tokens_a_block));
+  const int64_t tiles =
+      static_cast<int64_t>(ceil_div(shape.rows, matmul_rows(shape.bits, group, plan.tokens_a_block))) *
+      ceil_div(tokens, plan.tokens_a_block);
   // As many splits as the multiprocessors take at once, of at least the blocks that the ring of stages holds.
   const int64_t at_once = static_cast<int64_t>(device.multiprocessors) * a_multiprocessor;
   plan.splits = static_cast<int>(

@@ -13,7 +13,7 @@ namespace crumb::kernels {
 inline constexpr int kSkinnyMostWarps = 16;
 inline constexpr int kSkinnyMostTokens = 16;
 inline constexpr int kSkinnyTogether = 2;  // row tiles of a turn
-inline constexpr int kSkinnyStages = 4;    // tiles of each that are on their way
+inline constexpr int kSkinnyStages = 3;    // tiles of each that are on their way: 4, 6 and 8 were slower
 
 /// Row tiles of a block whose row scales it has at hand from the start: loaded when a sum is there, they would wait
 /// behind all codes that are on their way. Of more row tiles the others are loaded then, which is right and slow.
@@ -55,17 +55,18 @@ constexpr SkinnyShared skinny_shared(int bits, int group, int tokens, bool int8,
 
 inline constexpr int kMatmulWarps = 4;
 
-/// Row tiles of a warp: the more, the fewer operands are read from shared memory for a product. Sums of groups take
-/// registers of their own.
+/// Row tiles of a warp: four were faster with 2 bits, groups and 32 tokens, and no faster or slower elsewhere.
 constexpr int matmul_row_tiles(int bits, int group, int tokens) {
-  return bits != 8 && (group == 0 || tokens == 32) ? 4 : 2;
+  return bits == 2 && group != 0 && tokens == 32 ? 4 : 2;
 }
 constexpr int matmul_rows(int bits, int group, int tokens) {
   return kMatmulWarps * kTileRows * matmul_row_tiles(bits, group, tokens);
 }
 /// Blocks that share a multiprocessor's registers.
-constexpr int matmul_blocks(int group, int tokens) { return group == 0 && tokens == 32 ? 3 : 2; }
-constexpr int matmul_stages(int bits) { return bits == 2 ? 4 : 3; }
+constexpr int matmul_blocks(int bits, int group, int tokens) {
+  return tokens != 32 || matmul_row_tiles(bits, group, tokens) == 4 ? 2 : group == 0 ? 4 : 3;
+}
+constexpr int matmul_stages(int bits) { return bits == 8 ? 3 : 4; }
 constexpr int matmul_tile_bytes(int bits, int group, int tokens) {
   return matmul_rows(bits, group, tokens) / kTileRows * tiles_per_block(bits) * kTileBytes;
 }

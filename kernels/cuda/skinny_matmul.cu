@@ -17,8 +17,8 @@ using namespace device;
 constexpr int kSlicesPerBlock = kTileBlockCols / kTileSliceCols, kChunksPerBlock = kTileBlockCols / 8;
 constexpr int kTogether = kSkinnyTogether, kStages = kSkinnyStages;
 
-/// bfloat16 activations times 2^kScalePower: a code that AND leaves in its word is a subnormal of bfloat16, 2^-133 times
-/// as large, and the products of both are normal numbers of float32 from |x| = 2^-57 on, exact from 2^-80.
+/// bfloat16 activations times 2^kScalePower: a code that AND leaves in its word is a subnormal of bfloat16, 2^-133
+/// times as large, and the products of both are normal numbers of float32 from |x| = 2^-57 on, exact from 2^-80.
 constexpr int kScalePower = 64;
 
 /// The columns that a warp has: [block][slice][token][t], each 8 neighbours, what a lane multiplies with. Floats are
@@ -91,8 +91,8 @@ __global__ void __launch_bounds__(32 * kSkinnyMostWarps, skinny_blocks(kGroup, k
   using Acc = std::conditional_t<kInt8, int, float>;
   using Sum = std::conditional_t<kInt8 && kGroup == 0, int, float>;
   constexpr int kUnits = tiles_per_block(kBits), kGroups = kGroup == 0 ? 1 : kTileBlockCols / kGroup;
-  constexpr int kOfGroup = kSlicesPerBlock / kGroups;                   // slices
-  constexpr int kTileGroups = skinny_tile_groups(kBits, kGroup);        // that have their scale in a tile's stage
+  constexpr int kOfGroup = kSlicesPerBlock / kGroups;             // slices
+  constexpr int kTileGroups = skinny_tile_groups(kBits, kGroup);  // that have their scale in a tile's stage
   constexpr int kOutputs = kN * kTileRows * 8;
   constexpr int kChains = kInt8 && F::kSlices > 1 ? 2 : 1;  // of bytes: a sum for each height
   constexpr int kStageBytes = skinny_stage_bytes(kBits, kGroup), kTurns = skinny_turns(kN);
@@ -121,8 +121,9 @@ __global__ void __launch_bounds__(32 * kSkinnyMostWarps, skinny_blocks(kGroup, k
 #pragma unroll
         for (int i = 0; i < kTileGroups; ++i) {
           const int group = first_block * kGroups + next_tile * kGroups / kUnits + i;
-          copy_async_word(ring + stage * kStageBytes + kTogether * kTileBytes + ((u * kTileGroups + i) * kWarp + lane) * 4,
-                          p.scales + (static_cast<int64_t>(row_tile) * p.groups + group) * 8 + g);
+          copy_async_word(
+              ring + stage * kStageBytes + kTogether * kTileBytes + ((u * kTileGroups + i) * kWarp + lane) * 4,
+              p.scales + (static_cast<int64_t>(row_tile) * p.groups + group) * 8 + g);
         }
       }
       if (++next_tile == count * kUnits) next_tile = 0, next_row_tile += kTogether * grid;
@@ -142,7 +143,8 @@ __global__ void __launch_bounds__(32 * kSkinnyMostWarps, skinny_blocks(kGroup, k
   let_next_kernel_start();
   wait_for_previous_kernel();  // the codes depend on no earlier kernel, the activations do
 
-  X x{reinterpret_cast<typename X::Words*>(shared + of_block.columns) + warp * p.tiles_a_warp * kChunksPerBlock * p.tokens,
+  X x{reinterpret_cast<typename X::Words*>(shared + of_block.columns) +
+          warp * p.tiles_a_warp * kChunksPerBlock * p.tokens,
       p.tokens};
   auto* offsets = reinterpret_cast<float*>(shared + of_block.offsets) + warp * p.tiles_a_warp * kGroups * 8 * kN;
   x.load(p, first_block, count, lane);
@@ -177,8 +179,7 @@ __global__ void __launch_bounds__(32 * kSkinnyMostWarps, skinny_blocks(kGroup, k
     Acc sum = acc[0][i];
 #pragma unroll
     for (int c = 1; c < kChains; ++c)
-      if constexpr (kInt8)
-        sum += acc[c][i] >> (kBits * c);
+      if constexpr (kInt8) sum += acc[c][i] >> (kBits * c);
     return sum;
   };
 
@@ -212,8 +213,7 @@ __global__ void __launch_bounds__(32 * kSkinnyMostWarps, skinny_blocks(kGroup, k
           for (int n = 0; n < kN; ++n)
 #pragma unroll
             for (int i = 0; i < 2; ++i)
-              if (lane < 4)
-                offsets[((block * kGroups + s / kOfGroup) * kN + n) * 8 + 2 * t + i] = add_slices(s, n, i);
+              if (lane < 4) offsets[((block * kGroups + s / kOfGroup) * kN + n) * 8 + 2 * t + i] = add_slices(s, n, i);
 #pragma unroll
         for (int s = 0; s < kSlicesPerBlock; ++s)
 #pragma unroll

@@ -1,8 +1,8 @@
 // y = x W^T for more tokens than the skinny kernel takes, W as packed tiles. A block has 128 or 256 rows and 32 or 64
-// tokens; a warp has a quarter of the rows, so that a code is decoded once for all tokens of the block. Codes and activations come by
-// cp.async through a ring of stages of 128 columns each. Float activations stay bfloat16, codes become bfloat16 without
-// rounding; int8 activations meet the codes as bytes. Scales of groups are applied to sums, in float32, so that
-// products are exact and nothing is rounded before a sum.
+// tokens; a warp has a quarter of the rows, so that a code is decoded once for all tokens of the block. Codes and
+// activations come by cp.async through a ring of stages of 128 columns each. Float activations stay bfloat16, codes
+// become bfloat16 without rounding; int8 activations meet the codes as bytes. Scales of groups are applied to sums, in
+// float32, so that products are exact and nothing is rounded before a sum.
 #include <type_traits>
 
 #include "kernels/cuda/matmul_kernels.h"
@@ -27,7 +27,7 @@ __device__ int place_of(int token, int chunk) {
 }
 
 template <int kBits, int kGroup, int kTokens, bool kInt8>
-__global__ void __launch_bounds__(kThreads, matmul_blocks(kGroup, kTokens))
+__global__ void __launch_bounds__(kThreads, matmul_blocks(kBits, kGroup, kTokens))
     tile_matmul_kernel(const __grid_constant__ MatmulArgs p) {
   using F = Fields<kBits>;
   using Acc = std::conditional_t<kInt8, int, float>;
@@ -71,12 +71,10 @@ __global__ void __launch_bounds__(kThreads, matmul_blocks(kGroup, kTokens))
     const int of_block = block * kRowBytes;
     const bool is_whole = kInt8 || (p.x_is_aligned && (block + 1) * kTileBlockCols <= p.cols);
     if (is_whole) {
-      int stride = x_stride;
-      asm volatile("" : "+r"(stride));  // or the compiler keeps the offsets of all tokens, and runs out of registers
 #pragma unroll
       for (int i = 0; i < kTokens; i += kStride) {
         // Where there is no such token, the last one once more: results that nobody stores.
-        copy_async(to + i * kRowBytes, my_x + (min(my_token + i, last_token) * stride + of_block));
+        copy_async(to + i * kRowBytes, my_x + (min(my_token + i, last_token) * x_stride + of_block));
       }
     } else {
 #pragma unroll 1
@@ -236,10 +234,10 @@ __global__ void __launch_bounds__(256) add_splits_kernel(const __grid_constant__
 
 template <int kBits, int kGroup, int kTokens, bool kInt8>
 void launch(const MatmulArgs& args, const TileGrid& grid, CudaStream stream) {
-  launch_kernel(
-      tile_matmul_kernel<kBits, kGroup, kTokens, kInt8>, args,
-      {num_blocks(args.rows, matmul_rows(kBits, kGroup, kTokens)), num_blocks(args.tokens, kTokens), static_cast<unsigned>(args.splits)},
-      kThreads, matmul_shared_bytes(kBits, kGroup, kTokens, kInt8), grid.overlaps, stream, "tile_matmul");
+  launch_kernel(tile_matmul_kernel<kBits, kGroup, kTokens, kInt8>, args,
+                {num_blocks(args.rows, matmul_rows(kBits, kGroup, kTokens)), num_blocks(args.tokens, kTokens),
+                 static_cast<unsigned>(args.splits)},
+                kThreads, matmul_shared_bytes(kBits, kGroup, kTokens, kInt8), grid.overlaps, stream, "tile_matmul");
 }
 
 }  // namespace

@@ -110,16 +110,16 @@ class Product:
 
 def skinny_bytes(bits, group, tokens, int8, warps, tiles):
     n, of_tile = blocks(tokens, 8), 0 if group == 0 else max(1, 256 // bits // group)
-    return (4 * warps * 512 + (2048 if group == 0 else 0) + warps * 4 * 2 * (512 + of_tile * 128) + warps * tiles * tokens * 128 * (1 if int8 else 2) +
+    return (4 * warps * 512 + (2048 if group == 0 else 0) + warps * 3 * 2 * (512 + of_tile * 128) + warps * tiles * tokens * 128 * (1 if int8 else 2) +
             warps * tiles * (128 // group if group else 0) * n * 32)
 
 
 def tile_rows(bits, group, tokens):
-    return 256 if bits != 8 and (group == 0 or tokens == 32) else 128
+    return 256 if bits == 2 and group and tokens == 32 else 128
 
 
 def tile_bytes(bits, group, tokens, int8):
-    return (4 if bits == 2 else 3) * (tile_rows(bits, group, tokens) // 16 * (bits // 2) * 512 + tokens * 128 * (1 if int8 else 2))
+    return (3 if bits == 8 else 4) * (tile_rows(bits, group, tokens) // 16 * (bits // 2) * 512 + tokens * 128 * (1 if int8 else 2))
 
 
 def run_skinny(kernels, adder, product, int8, warps, tiles_a_warp, grid, int_sums):
