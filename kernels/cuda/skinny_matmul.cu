@@ -18,7 +18,7 @@ constexpr int kSlicesPerBlock = kTileBlockCols / kTileSliceCols, kChunksPerBlock
 constexpr int kTogether = kSkinnyTogether, kStages = kSkinnyStages;
 
 /// bfloat16 activations times 2^kScalePower: a code that AND leaves in its word is a subnormal of bfloat16, 2^-133
-/// times as large, and the products of both are normal numbers of float32 from |x| = 2^-57 on, exact from 2^-80.
+/// times as large, and their product 2^-69 times code * x: in float32 exact where x is a multiple of 2^-80.
 constexpr int kScalePower = 64;
 
 /// The columns that a warp has: [block][slice][token][t], each 8 neighbours, what a lane multiplies with. Floats are
