@@ -5,10 +5,9 @@
     bench/cuda_instructions.py --update   writes the baseline
     bench/cuda_instructions.py --table    prints it as a table
 
-Of each kernel the loop with all products of tensor cores (mma), without the loops inside it (in the skinny kernel the sum over warps, in the other the
-copies of activations): instructions of a warp over the weights that a lane decodes in a turn. "alu": those of the pipe for integers and logic (LOP3,
-SHF, PRMT, IADD3, VIADD, ISETP, LEA, SEL, IMNMX, SHL, SHR), which decoding fills first; "mma": products of tensor cores. All blocks of columns of a warp are counted,
-as with rows long enough for them. The counts depend on the compiler: another version than the baseline's is said, and nothing is compared.
+Of each kernel the loop with all products of tensor cores (mma), without the loops inside it (in tile_matmul the copies of activations): instructions of a warp over the weights that a lane decodes in a turn. "alu": those of the pipe for integers and logic (LOP3,
+SHF, PRMT, IADD3, VIADD, ISETP, LEA, SEL, IMNMX, SHL, SHR), which decoding fills first; "mma": products of tensor cores. In the skinny kernel that is the
+loop over a warp's blocks of columns, not what follows for each two row tiles. The counts depend on the compiler: another version than the baseline's is said, and nothing is compared.
 
 nvdisasm: on the PATH, or that of the package triton of the Python that runs this.
 """
@@ -78,11 +77,11 @@ def hot_loop(body, labels):
 
 
 def weights_a_lane(name):
-    """Of a turn of the loop: of skinny_kernel<bits, group, n, int8> as kernels/cuda/matmul_shapes.h has it, of the other two row tiles of a block, with groups of 32 of a tile."""
-    bits, group = map(int, re.search(r"<(\d+), (\d+)", name).groups())
-    if name.startswith("tile_matmul"):
-        return 2 * (64 if group != 32 else 128 // bits)
-    return (2 if bits == 2 else 1) * (2 if bits == 8 else 4) * 64
+    """Of a turn of the loop: of skinny_kernel<bits, group, n, int8> two row tiles of a block; of tile_matmul_kernel<bits, group, tokens, int8> the row tiles
+    of a warp of a block, with groups of 32 of a tile (kernels/cuda/matmul_shapes.h)."""
+    bits, group, tokens = map(int, re.search(r"<(\d+), (\d+), (\d+)", name).groups())
+    row_tiles = 4 if name.startswith("tile_matmul") and bits == 2 and group != 0 and tokens == 32 else 2
+    return row_tiles * (128 // bits if name.startswith("tile_matmul") and group == 32 else 64)
 
 
 def counted(source, architecture, folder, tool):

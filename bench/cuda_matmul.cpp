@@ -2,7 +2,7 @@
 // twice for equal bits; then they are timed with cold weights, each kernel that takes the number of tokens beside the
 // others, which is what kernels/cuda/matmul_table.inc should follow.
 //
-//   cuda_matmul [check | time]      both without an argument; exit code 1 where a result is wrong
+//   cuda_matmul [check | time [BITS]]      both without an argument, of all forms; exit code 1 where a result is wrong
 //
 // Times: 16 products as one graph with dependent launches, over copies of the weights that together are twice the
 // cache, the median of 11 runs.
@@ -213,13 +213,14 @@ float median_us(const PackedProduct& product, const MatmulPlan& plan, const std:
   return times[kRuns / 2];
 }
 
-void time_all(const MatmulDevice& device, size_t cache_bytes) {
+void time_all(const MatmulDevice& device, size_t cache_bytes, int bits) {
   struct Shape {
     int64_t rows, cols;
   };
   constexpr int64_t kMostTokens = 1024;
   std::printf("bits\tgroup\tint8\trows\tcols\ttokens\tkernel\tus\tGB/s\tsplits\n");
-  for (const Form& form : kForms)
+  for (const Form& form : kForms) {
+    if (bits != 0 && form.bits != bits) continue;
     for (const Shape& at : {Shape{2048, 2048}, Shape{12288, 2048}, Shape{2048, 6144}, Shape{4096, 4096},
                             Shape{28672, 4096}, Shape{4096, 14336}, Shape{8192, 8192}}) {
       const PackedShape shape = shape_of(form, at.rows, at.cols);
@@ -269,6 +270,7 @@ void time_all(const MatmulDevice& device, size_t cache_bytes) {
           std::fflush(stdout);
         }
     }
+  }
 }
 
 }  // namespace
@@ -276,15 +278,16 @@ void time_all(const MatmulDevice& device, size_t cache_bytes) {
 
 int main(int count, char** arguments) {
   const std::string what = count > 1 ? arguments[1] : "";
-  if (count > 2 || (!what.empty() && what != "check" && what != "time")) {
-    std::fprintf(stderr, "cuda_matmul [check | time]\n");
+  const int bits = count > 2 ? std::atoi(arguments[2]) : 0;
+  if (count > 3 || (!what.empty() && what != "check" && what != "time")) {
+    std::fprintf(stderr, "cuda_matmul [check | time [BITS]]\n");
     return crumb::kExitUser;
   }
   try {
     size_t cache_bytes = 0;
     const auto device = crumb::kernels::this_device(&cache_bytes);
     if (what != "time" && !crumb::kernels::check_all(device)) return crumb::kExitRun;
-    if (what != "check") crumb::kernels::time_all(device, cache_bytes);
+    if (what != "check") crumb::kernels::time_all(device, cache_bytes, bits);
   } catch (const crumb::Error& error) {
     std::fprintf(stderr, "cuda_matmul: %s\n", error.what());
     return error.exit_code();

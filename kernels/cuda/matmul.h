@@ -61,7 +61,8 @@ struct PackedProduct {
 ///
 /// Floats: the sum over the columns of (step * code - zero) * x in float32, exact products, times the scale of the row,
 /// or with the scale of each group applied to the sum of the group. A token with a value that is not finite gives
-/// values that are not finite. int8: with a scale a row, y = float(step * sum(code * x) - zero * sum(x)) * (scale of
+/// values that are not finite. The kernel for few tokens takes |x| < 2^64 (above: values that are not finite) and loses
+/// products below 2^-80. int8: with a scale a row, y = float(step * sum(code * x) - zero * sum(x)) * (scale of
 /// the row * scale of the token) + bias as one fused multiply-add, with exact integer sums: the bits of code_matmul()
 /// of kernels/code_matmul.h. With groups, float32 sums of such terms.
 void packed_matmul(const PackedProduct& product, const MatmulPlan& plan, CudaStream stream);

@@ -32,24 +32,23 @@ size_t workspace_bytes(const PackedShape& shape, int64_t tokens, int splits) {
   return splits == 1 ? 0 : static_cast<size_t>(splits) * static_cast<size_t>(tokens * shape.rows) * 4;
 }
 
-/// 16 warps of up to four blocks of columns, and as many blocks a multiprocessor as make up 16 warps: the winners of
-/// what was measured (docs/performance.md). More columns than fit are split over blocks.
+/// 16 warps, at least two blocks of columns each, and as many blocks a multiprocessor as make up 16 warps: the winners
+/// of what was measured (docs/performance.md). More columns than fit are split over blocks.
 MatmulPlan plan_skinny(const PackedShape& shape, int64_t tokens, bool int8, const MatmulDevice& device) {
-  const int tokens8 = tokens <= 8 ? 1 : 2, group = group_of(shape), blocks = static_cast<int>(shape.blocks());
+  const int group = group_of(shape), blocks = static_cast<int>(shape.blocks());
   const auto bytes = [&](int warps, int tiles) {
-    return skinny_shared(shape.bits, group, tokens8, int8, warps, tiles).bytes;
+    return skinny_shared(shape.bits, group, static_cast<int>(tokens), int8, warps, tiles).bytes;
   };
   // Fewer warps of at least two blocks rather than more of one, where a block may have little shared memory.
-  const int most_tiles = skinny_tiles(shape.bits);
-  int most_warps = kSkinnyMostWarps, most = most_tiles;
+  int most_warps = kSkinnyMostWarps, most = std::max(2, ceil_div(blocks, most_warps));
   while (most_warps > 1 && bytes(most_warps, most) > device.shared_bytes) {
-    if (--most >= std::min(2, most_tiles)) continue;
-    most_warps /= 2, most = most_tiles;
+    if (--most >= 2) continue;
+    most_warps /= 2, most = std::max(2, ceil_div(blocks, most_warps));
   }
   MatmulPlan plan{.kernel = MatmulKernel::skinny};
   plan.splits = ceil_div(blocks, static_cast<int64_t>(most_warps) * most);
   const int of_split = ceil_div(blocks, plan.splits);
-  plan.tiles_a_warp = std::clamp(ceil_div(of_split, most_warps), std::min(2, most), most);
+  plan.tiles_a_warp = std::max(2, ceil_div(of_split, most_warps));
   plan.warps = ceil_div(of_split, plan.tiles_a_warp);
   plan.splits = ceil_div(blocks, static_cast<int64_t>(plan.warps) * plan.tiles_a_warp);
   const int a_multiprocessor = std::clamp(static_cast<int>(device.shared_bytes / bytes(plan.warps, plan.tiles_a_warp)),
@@ -63,9 +62,13 @@ MatmulPlan plan_skinny(const PackedShape& shape, int64_t tokens, bool int8, cons
 MatmulPlan plan_tile(const PackedShape& shape, int64_t tokens, bool int8, const MatmulDevice& device) {
   MatmulPlan plan{.kernel = MatmulKernel::tile};
   plan.tokens_a_block = tokens <= 32 ? 32 : 64;
-  const size_t shared = matmul_shared_bytes(shape.bits, plan.tokens_a_block, int8);
-  const int a_multiprocessor = std::max(1, static_cast<int>(device.shared_bytes / shared));
-  const int64_t tiles = static_cast<int64_t>(ceil_div(shape.rows, kMatmulRows)) * ceil_div(tokens, plan.tokens_a_block);
+  const int group = group_of(shape);
+  const size_t shared = matmul_shared_bytes(shape.bits, group, plan.tokens_a_block, int8);
+  const int a_multiprocessor = std::clamp(static_cast<int>(device.shared_bytes / shared), 1,
+                                          matmul_blocks(shape.bits, group, plan.tokens_a_block));
+  const int64_t tiles =
+      static_cast<int64_t>(ceil_div(shape.rows, matmul_rows(shape.bits, group, plan.tokens_a_block))) *
+      ceil_div(tokens, plan.tokens_a_block);
   // As many splits as the multiprocessors take at once, of at least the blocks that the ring of stages holds.
   const int64_t at_once = static_cast<int64_t>(device.multiprocessors) * a_multiprocessor;
   plan.splits = static_cast<int>(
@@ -84,7 +87,7 @@ MatmulPlan plan_matmul(const PackedShape& shape, int64_t tokens, bool int8, cons
   if (obstacle == nullptr && kernel == MatmulKernel::skinny && tokens > kSkinnyMostTokens)
     obstacle = "the kernel for few tokens takes 16";
   if (obstacle == nullptr && kernel == MatmulKernel::tile &&
-      matmul_shared_bytes(shape.bits, tokens <= 32 ? 32 : 64, int8) > device.shared_bytes)
+      matmul_shared_bytes(shape.bits, group_of(shape), tokens <= 32 ? 32 : 64, int8) > device.shared_bytes)
     obstacle = "a block may have too little shared memory on this device";
   if (obstacle != nullptr || kernel == MatmulKernel::none) return {.obstacle = obstacle};
   if (kernel == MatmulKernel::skinny) return plan_skinny(shape, tokens, int8, device);

@@ -1,8 +1,8 @@
-// y = x W^T for more tokens than the skinny kernel takes, W as packed tiles. A block has 128 rows and 32 or 64 tokens;
-// a warp has 32 of the rows, so that a code is decoded once for all tokens of the block. Codes and activations come by
-// cp.async through a ring of stages of 128 columns each. Float activations stay bfloat16, codes become bfloat16 without
-// rounding; int8 activations meet the codes as bytes. Scales of groups are applied to sums, in float32, so that
-// products are exact and nothing is rounded before a sum.
+// y = x W^T for more tokens than the skinny kernel takes, W as packed tiles. A block has 128 or 256 rows and 32 or 64
+// tokens; a warp has a quarter of the rows, so that a code is decoded once for all tokens of the block. Codes and
+// activations come by cp.async through a ring of stages of 128 columns each. Float activations stay bfloat16, codes
+// become bfloat16 without rounding; int8 activations meet the codes as bytes. Scales of groups are applied to sums, in
+// float32, so that products are exact and nothing is rounded before a sum.
 #include <type_traits>
 
 #include "kernels/cuda/matmul_kernels.h"
@@ -27,33 +27,36 @@ __device__ int place_of(int token, int chunk) {
 }
 
 template <int kBits, int kGroup, int kTokens, bool kInt8>
-__global__ void __launch_bounds__(kThreads, kTokens == 32 ? 3 : 2)
+__global__ void __launch_bounds__(kThreads, matmul_blocks(kBits, kGroup, kTokens))
     tile_matmul_kernel(const __grid_constant__ MatmulArgs p) {
   using F = Fields<kBits>;
   using Acc = std::conditional_t<kInt8, int, float>;
   using Sum = std::conditional_t<kInt8 && kGroup == 0, int, float>;
   constexpr int kN = kTokens / 8, kStages = matmul_stages(kBits), kUnits = tiles_per_block(kBits);
   constexpr int kGroups = kGroup == 0 ? 1 : kTileBlockCols / kGroup, kOfGroup = kSlicesPerBlock / kGroups;
-  constexpr int kStageBytes = matmul_stage_bytes(kBits, kTokens, kInt8), kTileStage = matmul_tile_bytes(kBits);
+  constexpr int kStageBytes = matmul_stage_bytes(kBits, kGroup, kTokens, kInt8);
+  constexpr int kTileStage = matmul_tile_bytes(kBits, kGroup, kTokens), kR = matmul_row_tiles(kBits, kGroup, kTokens);
   extern __shared__ __align__(128) char shared[];
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
   const int g = lane / 4, t = lane % 4;
   const int row_tiles = (p.rows + kTileRows - 1) / kTileRows;
-  const int first_tile = (static_cast<int>(blockIdx.x) * kMatmulWarps + warp) * 2;
+  const int first_tile = (static_cast<int>(blockIdx.x) * kMatmulWarps + warp) * kR;
   const int first_token = static_cast<int>(blockIdx.y) * kTokens, split = static_cast<int>(blockIdx.z);
   const int first = static_cast<int>(static_cast<int64_t>(p.blocks) * split / p.splits),
             last = static_cast<int>(static_cast<int64_t>(p.blocks) * (split + 1) / p.splits);
-  const int row_tile[2] = {min(first_tile, row_tiles - 1), min(first_tile + 1, row_tiles - 1)};  // beyond: unused
-  char* my_codes = shared + warp * 2 * kUnits * kTileBytes + lane * 16;
+  const int beyond = row_tiles - 1 - first_tile;  // tiles after it are unused: once more the last one
+  const auto row_tile = [&](int r) { return first_tile + min(r, beyond); };
+  char* my_codes = shared + warp * kR * kUnits * kTileBytes + lane * 16;
 
+  const uint4* first_codes =
+      static_cast<const uint4*>(p.tiles) + static_cast<int64_t>(first_tile) * p.blocks * kUnits * kWarp + lane;
   auto load_codes = [&](int stage, int block) {
 #pragma unroll
-    for (int r = 0; r < 2; ++r)
+    for (int r = 0; r < kR; ++r)
 #pragma unroll
       for (int u = 0; u < kUnits; ++u) {
-        const int64_t tile = (static_cast<int64_t>(row_tile[r]) * p.blocks + block) * kUnits + u;
-        copy_async(my_codes + stage * kStageBytes + (r * kUnits + u) * kTileBytes,
-                   static_cast<const uint4*>(p.tiles) + tile * kWarp + lane);
+        const int tile = min(r, beyond) * p.blocks * kUnits + block * kUnits + u;
+        copy_async(my_codes + stage * kStageBytes + (r * kUnits + u) * kTileBytes, first_codes + tile * kWarp);
       }
   };
   // A thread copies the same 16 bytes of every kStride-th token, to places kStride rows apart.
@@ -61,8 +64,8 @@ __global__ void __launch_bounds__(kThreads, kTokens == 32 ? 3 : 2)
   constexpr int kChunks = kRowBytes / 16, kStride = kThreads / kChunks;
   const int chunk = static_cast<int>(threadIdx.x) % kChunks, my_token = static_cast<int>(threadIdx.x) / kChunks;
   const int my_place = kTileStage + place_of<kInt8>(my_token, chunk);
-  const auto* my_x = static_cast<const char*>(p.x) + chunk * 16;
-  const int x_stride = static_cast<int>(p.x_stride) * kElement;
+  const int x_stride = static_cast<int>(p.x_stride) * kElement, last_token = p.tokens - 1 - first_token;
+  const auto* my_x = static_cast<const char*>(p.x) + static_cast<int64_t>(first_token) * x_stride + chunk * 16;
   auto load_tokens = [&](int stage, int block) {
     char* to = shared + stage * kStageBytes + my_place;
     const int of_block = block * kRowBytes;
@@ -71,8 +74,7 @@ __global__ void __launch_bounds__(kThreads, kTokens == 32 ? 3 : 2)
 #pragma unroll
       for (int i = 0; i < kTokens; i += kStride) {
         // Where there is no such token, the last one once more: results that nobody stores.
-        const int64_t token = min(first_token + my_token + i, p.tokens - 1);
-        copy_async(to + i * kRowBytes, my_x + token * x_stride + of_block);
+        copy_async(to + i * kRowBytes, my_x + (min(my_token + i, last_token) * x_stride + of_block));
       }
     } else {
 #pragma unroll 1
@@ -94,8 +96,8 @@ __global__ void __launch_bounds__(kThreads, kTokens == 32 ? 3 : 2)
     copies_end_stage();
   }
 
-  Acc acc[2][kN][4] = {};
-  float total[kGroup == 0 ? 1 : 2][kGroup == 0 ? 1 : kN][4] = {};
+  Acc acc[kR][kN][4] = {};
+  float total[kGroup == 0 ? 1 : kR][kGroup == 0 ? 1 : kN][4] = {};
   const LevelsBf16<kBits> levels(p.step, p.zero);
   int stage = 0;
   for (int block = first; block < last; ++block) {
@@ -107,7 +109,7 @@ __global__ void __launch_bounds__(kThreads, kTokens == 32 ? 3 : 2)
       copies_end_stage();
     }
     const char* tokens = shared + stage * kStageBytes + kTileStage;
-    uint32_t scale[2] = {};
+    uint32_t scale[kR] = {};
     auto end_group = [&](int r) {  // of a row tile: the scale is applied to the group's sums
 #pragma unroll
       for (int n = 0; n < kN; ++n)
@@ -124,12 +126,12 @@ __global__ void __launch_bounds__(kThreads, kTokens == 32 ? 3 : 2)
           acc[r][n][i] = 0;
         }
     };
-    uint4 w[2];
+    uint4 w[kR];
     // Groups of 32 one tile after the other: overlapped, their sums would need more registers than there are.
 #pragma unroll kGroup == kTileSliceCols ? 1 : kUnits
     for (int unit = 0; unit < kUnits; ++unit) {
 #pragma unroll
-      for (int r = 0; r < 2; ++r)
+      for (int r = 0; r < kR; ++r)
         w[r] = *reinterpret_cast<const uint4*>(my_codes + stage * kStageBytes + (r * kUnits + unit) * kTileBytes);
 #pragma unroll
       for (int slice = 0; slice < F::kSlices; ++slice) {
@@ -137,9 +139,9 @@ __global__ void __launch_bounds__(kThreads, kTokens == 32 ? 3 : 2)
         if constexpr (kGroup != 0) {
           if (s % kOfGroup == 0) {
 #pragma unroll
-            for (int r = 0; r < 2; ++r)
+            for (int r = 0; r < kR; ++r)
               scale[r] = __ldg(p.scales +
-                               (static_cast<int64_t>(row_tile[r]) * p.groups + block * kGroups + s / kOfGroup) * 8 + g);
+                               (static_cast<int64_t>(row_tile(r)) * p.groups + block * kGroups + s / kOfGroup) * 8 + g);
           }
         }
         if constexpr (kInt8) {
@@ -148,7 +150,7 @@ __global__ void __launch_bounds__(kThreads, kTokens == 32 ? 3 : 2)
           for (int n = 0; n < kN; ++n)
             x[n] = *reinterpret_cast<const uint2*>(tokens + place_of<true>(8 * n + g, 2 * s + t / 2) + t % 2 * 8);
 #pragma unroll
-          for (int r = 0; r < 2; ++r) {
+          for (int r = 0; r < kR; ++r) {
             uint32_t a[4];
 #pragma unroll
             for (int i = 0; i < 4; ++i) a[i] = F::bytes(word_of(w[r], i), slice);
@@ -161,62 +163,81 @@ __global__ void __launch_bounds__(kThreads, kTokens == 32 ? 3 : 2)
           for (int n = 0; n < kN; ++n)
             x[n] = *reinterpret_cast<const uint4*>(tokens + place_of<false>(8 * n + g, 4 * s + t));
 #pragma unroll
-          for (int r = 0; r < 2; ++r) {
+          for (int e = 0; e < 2; ++e)
 #pragma unroll
-            for (int e = 0; e < 2; ++e) {
+            for (int r = 0; r < kR; ++r) {
               uint32_t a[4];
 #pragma unroll
               for (int i = 0; i < 4; ++i) a[i] = levels(word_of(w[r], i), 8 * e + kBits * slice);
 #pragma unroll
               for (int n = 0; n < kN; ++n) multiply_bf16(acc[r][n], a, word_of(x[n], 2 * e), word_of(x[n], 2 * e + 1));
+              if (kGroup == kTileSliceCols && e == 1) end_group(r);
             }
-            if constexpr (kGroup == kTileSliceCols) end_group(r);
-          }
         }
         if constexpr (kGroup == kTileBlockCols) {
-          if (s + 1 == kSlicesPerBlock) end_group(0), end_group(1);
+          if (s + 1 == kSlicesPerBlock)
+#pragma unroll
+            for (int r = 0; r < kR; ++r) end_group(r);
         }
       }
     }
     if (++stage == kStages) stage = 0;
   }
 #pragma unroll
-  for (int n = 0; n < kN; ++n) {
-    asm volatile("" ::: "memory");  // or the compiler loads the factors of all tokens first, and runs out of registers
+  for (int r = 0; r < kR; ++r)
 #pragma unroll
-    for (int r = 0; r < 2; ++r)
+    for (int high = 0; high < 2; ++high) {
+      asm volatile("" ::: "memory");  // or the compiler loads all factors first, and runs out of registers
+      const int row = (first_tile + r) * kTileRows + g + 8 * high, token = first_token + 2 * t;
+      if (row >= p.rows) continue;
+      Factors of_row{};
+      if (p.splits == 1) of_row = row_factors(p, row, kGroup == 0);
+      // Of token 8 n + 2 t + i: an offset that is the same for all lanes.
+      const int64_t at = (static_cast<int64_t>(p.splits == 1 ? 0 : split) * p.tokens + token) * p.rows + row;
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        Sum sum;
-        if constexpr (kGroup == 0)
-          sum = acc[r][n][i];
-        else
-          sum = total[r][n][i];
-        finish_or_leave(p, split, first_token + 8 * n + 2 * t + i % 2, (first_tile + r) * kTileRows + g + 8 * (i / 2),
-                        sum, kGroup == 0);
-      }
-  }
+      for (int n = 0; n < kN; ++n)
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          if (token + 8 * n + i >= p.tokens) continue;
+          Sum sum;
+          if constexpr (kGroup == 0)
+            sum = acc[r][n][2 * high + i];
+          else
+            sum = total[r][n][2 * high + i];
+          const int64_t to = at + static_cast<int64_t>(8 * n + i) * p.rows;
+          if (p.splits == 1)
+            finish(p, token + 8 * n + i, to, sum, of_row);
+          else
+            static_cast<Sum*>(p.workspace)[to] = sum;
+        }
+    }
 }
 
-/// A thread takes one result.
+/// A thread takes one row, and of the tokens every gridDim.y-th.
 template <class Sum, bool kHasRowScales>
 __global__ void __launch_bounds__(256) add_splits_kernel(const __grid_constant__ MatmulArgs p) {
   let_next_kernel_start();
+  const int row = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (row >= p.rows) return;
+  const Factors of_row = row_factors(p, row, kHasRowScales);
   wait_for_previous_kernel();
-  const int64_t at = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x,
-                n = static_cast<int64_t>(p.tokens) * p.rows;
-  if (at >= n) return;
-  Sum sum = 0;
-  for (int split = 0; split < p.splits; ++split) sum += static_cast<const Sum*>(p.workspace)[split * n + at];
-  finish(p, static_cast<int>(at / p.rows), static_cast<int>(at % p.rows), sum, kHasRowScales);
+  const int64_t of_split = static_cast<int64_t>(p.tokens) * p.rows;
+  for (int token = static_cast<int>(blockIdx.y); token < p.tokens; token += static_cast<int>(gridDim.y)) {
+    const int64_t at = static_cast<int64_t>(token) * p.rows + row;
+    const auto* from = static_cast<const Sum*>(p.workspace) + at;
+    Sum sum = 0;
+#pragma unroll 4
+    for (int split = 0; split < p.splits; ++split) sum += from[split * of_split];
+    finish(p, token, at, sum, of_row);
+  }
 }
 
 template <int kBits, int kGroup, int kTokens, bool kInt8>
 void launch(const MatmulArgs& args, const TileGrid& grid, CudaStream stream) {
-  launch_kernel(
-      tile_matmul_kernel<kBits, kGroup, kTokens, kInt8>, args,
-      {num_blocks(args.rows, kMatmulRows), num_blocks(args.tokens, kTokens), static_cast<unsigned>(args.splits)},
-      kThreads, matmul_shared_bytes(kBits, kTokens, kInt8), grid.overlaps, stream, "tile_matmul");
+  launch_kernel(tile_matmul_kernel<kBits, kGroup, kTokens, kInt8>, args,
+                {num_blocks(args.rows, matmul_rows(kBits, kGroup, kTokens)), num_blocks(args.tokens, kTokens),
+                 static_cast<unsigned>(args.splits)},
+                kThreads, matmul_shared_bytes(kBits, kGroup, kTokens, kInt8), grid.overlaps, stream, "tile_matmul");
 }
 
 }  // namespace
@@ -237,7 +258,7 @@ bool launch_tile_matmul(int bits, int group, bool int8, const MatmulArgs& args, 
 }
 
 void launch_add_splits(bool int_sums, bool has_row_scales, const MatmulArgs& args, CudaStream stream) {
-  const dim3 grid{num_blocks(static_cast<int64_t>(args.tokens) * args.rows, 256), 1, 1};
+  const dim3 grid{num_blocks(args.rows, 256), static_cast<unsigned>(args.tokens < 1024 ? args.tokens : 1024), 1};
   auto* kernel = int_sums ? add_splits_kernel<int, true>
                           : (has_row_scales ? add_splits_kernel<float, true> : add_splits_kernel<float, false>);
   launch_kernel(kernel, args, grid, 256, 0, true, stream, "add_splits");

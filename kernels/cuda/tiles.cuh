@@ -15,26 +15,13 @@ namespace crumb::kernels::device {
 
 // ---- memory ----
 
-/// 16 bytes that are read once: no place in L1, first to leave L2. Volatile keeps the order of issue, which is the
-/// point.
-__device__ inline uint4 load_once(const uint4* p, uint64_t policy) {
-  uint4 v;
-  asm volatile("ld.global.nc.L1::no_allocate.L2::cache_hint.v4.u32 {%0, %1, %2, %3}, [%4], %5;"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "l"(p), "l"(policy));
-  return v;
-}
-
-__device__ inline uint64_t evict_first_policy() {
-  uint64_t policy;
-  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-  return policy;
-}
-
 __device__ inline uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
 
 __device__ inline void copy_async(void* to, const void* from) {  // 16 bytes
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
+}
+__device__ inline void copy_async_word(void* to, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(to)), "l"(from) : "memory");
 }
 __device__ inline void copies_end_stage() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int kPending>
@@ -56,27 +43,22 @@ __device__ inline void let_next_kernel_start() {
 
 // ---- codes as operands ----
 
-/// Of one 32-bit word with fields of kBits in its halves.
+/// Of one 32-bit word with fields of kBits in its halves: in each half a byte for the columns e = 0 and one for e = 1.
 template <int kBits>
 struct Fields {
-  static constexpr int kSlices = tile_slices(kBits), kOfHalf = 16 / kBits;
-  /// Fields of a half within the 10 bits of a float16's mantissa; the others are there after a shift by kShift.
-  static constexpr int kDirect = 10 / kBits, kShift = kDirect * kBits;
+  static constexpr int kSlices = tile_slices(kBits);
   static constexpr uint32_t kCode = (1u << kBits) - 1;
 
-  /// The field of slice j that is multiplied with the columns e.
-  static constexpr int field(int slice, int e) { return kOfHalf / 2 * e + slice; }
-  /// Bits by which AND leaves it above bit 0.
-  static constexpr int height(int field) { return field % kDirect * kBits; }
-
-  /// Both halves as subnormal float16: code * 2^(height - 24), exactly.
-  static __device__ uint32_t subnormal(uint32_t word, int field) {
-    return (field < kDirect ? word : word >> kShift) & (kCode * 0x00010001u) << height(field);
+  /// Both halves as bfloat16: code * 2^(bits slice - 133), exactly. The low 8 bits of a bfloat16 count in 2^-133, also
+  /// where the eighth, the lowest bit of the exponent, makes a normal number of it.
+  static __device__ uint32_t subnormal(uint32_t word, int slice, int e) {
+    return word >> (8 * e) & (kCode * 0x00010001u) << (kBits * slice);
   }
-  /// Four bytes code * 2^(bits slice).
+  /// Four bytes code * 2^(bits (slice % 2)): every other slice needs no shift, or needs one for two.
   static __device__ uint32_t high_bytes(uint32_t word, int slice) {
-    return word & (kCode * 0x01010101u) << (kBits * slice);
+    return word >> bits_below(slice) & (kCode * 0x01010101u) << (kBits * (slice % 2));
   }
+  static constexpr int bits_below(int slice) { return kBits * (slice / 2 * 2); }
   /// Four bytes code.
   static __device__ uint32_t bytes(uint32_t word, int slice) { return word >> (kBits * slice) & kCode * 0x01010101u; }
 };
@@ -98,6 +80,9 @@ __device__ inline uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
   asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
   return r;
 }
+
+/// Of a power of two, exactly where the product is no subnormal.
+__device__ inline uint32_t scale_bf16x2(uint32_t x, uint32_t factor) { return fma_bf16x2(x, factor, 0x80008000u); }
 
 __device__ inline uint32_t both_halves(float x) {
   return static_cast<uint32_t>(__bfloat16_as_ushort(__float2bfloat16_rn(x))) * 0x00010001u;
@@ -140,11 +125,6 @@ struct LevelsBf16 {
 // ---- products: c [16 rows, 8 tokens] += a [16, k] b [k, 8]; of lane 4 g + t: c[0], c[1] row g, tokens 2 t and 2 t +
 // 1; c[2], c[3] row g + 8 ----
 
-__device__ inline void multiply_half(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
 __device__ inline void multiply_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
@@ -170,34 +150,27 @@ __device__ inline float row_scale(const MatmulArgs& p, int row) {
   return scale_of(p.scales[row / kTileRows * 8 + row % 8], row % kTileRows / 8);
 }
 
-__device__ inline void store_result(const MatmulArgs& p, int token, int row, float value) {
-  const int64_t at = static_cast<int64_t>(token) * p.rows + row;
+/// What a sum of the row becomes a result with, but for the scale of the token.
+struct Factors {
+  float scale, bias;
+};
+__device__ inline float bias_of(const MatmulArgs& p, int row) { return p.bias == nullptr ? 0.0f : p.bias[row]; }
+__device__ inline Factors row_factors(const MatmulArgs& p, int row, bool has_row_scales) {
+  return {has_row_scales ? row_scale(p, row) : 1.0f, bias_of(p, row)};
+}
+
+/// The result y[at] of a token from the sum over all columns: of floats, sums of (step code - zero) x, times the scales
+/// of groups where there are such; of integers, sums of code x.
+__device__ inline void finish(const MatmulArgs& p, int token, int64_t at, float sum, const Factors& of_row) {
+  const float factor = p.token_scales == nullptr ? of_row.scale : of_row.scale * p.token_scales[token];
+  const float value = fmaf(sum, factor, of_row.bias);
   if (p.y_is_bf16)
     static_cast<Bf16*>(p.y)[at] = from_float<Bf16>(value);
   else
     static_cast<float*>(p.y)[at] = value;
 }
-
-/// The result of a row and a token from the sum over all columns: of floats, sums of (step code - zero) x, times the
-/// scales of groups where there are such; of integers, sums of code x.
-__device__ inline void finish(const MatmulArgs& p, int token, int row, float sum, bool has_row_scales) {
-  const float bias = p.bias == nullptr ? 0.0f : p.bias[row];
-  float factor = has_row_scales ? row_scale(p, row) : 1.0f;
-  if (p.token_scales != nullptr) factor *= p.token_scales[token];
-  store_result(p, token, row, fmaf(sum, factor, bias));
-}
-__device__ inline void finish(const MatmulArgs& p, int token, int row, int sum, bool) {
-  finish(p, token, row, static_cast<float>(p.step * sum - p.zero * p.token_sums[token]), true);
-}
-
-/// The same, or into the workspace [split][token][row] where other blocks have the other columns.
-template <class Sum>
-__device__ void finish_or_leave(const MatmulArgs& p, int split, int token, int row, Sum sum, bool has_row_scales) {
-  if (token >= p.tokens || row >= p.rows) return;
-  if (p.splits == 1)
-    finish(p, token, row, sum, has_row_scales);
-  else
-    static_cast<Sum*>(p.workspace)[(static_cast<int64_t>(split) * p.tokens + token) * p.rows + row] = sum;
+__device__ inline void finish(const MatmulArgs& p, int token, int64_t at, int sum, const Factors& of_row) {
+  finish(p, token, at, static_cast<float>(p.step * sum - p.zero * p.token_sums[token]), of_row);
 }
 
 /// 8 neighbouring columns of a token, 0 beyond the matrix.

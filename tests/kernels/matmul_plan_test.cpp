@@ -26,21 +26,19 @@ void check(const PackedShape& shape, int64_t tokens, bool int8, const MatmulDevi
   ASSERT_NE(plan.kernel, MatmulKernel::none);
   const int group = shape.has_row_scales() ? 0 : static_cast<int>(shape.group_cols);
   if (plan.kernel == MatmulKernel::skinny) {
-    const int tokens8 = tokens <= 8 ? 1 : 2;
-    EXPECT_LE(plan.tiles_a_warp, skinny_tiles(shape.bits));
     EXPECT_LE(plan.warps, kSkinnyMostWarps);
     EXPECT_GE(plan.blocks, 1);
     EXPECT_LE(plan.blocks, shape.row_tiles());
     const int64_t a_split = static_cast<int64_t>(plan.warps) * plan.tiles_a_warp;
     EXPECT_GE(a_split * plan.splits, shape.blocks());
     EXPECT_LT(a_split * (plan.splits - 1), shape.blocks()) << "a split without columns";
-    EXPECT_LE(skinny_shared(shape.bits, group, tokens8, int8, plan.warps, plan.tiles_a_warp).bytes,
+    EXPECT_LE(skinny_shared(shape.bits, group, static_cast<int>(tokens), int8, plan.warps, plan.tiles_a_warp).bytes,
               device.shared_bytes);
   } else if (plan.kernel == MatmulKernel::tile) {
     EXPECT_TRUE(plan.tokens_a_block == 32 || plan.tokens_a_block == 64);
     EXPECT_GE(plan.splits, 1);
     EXPECT_LE(plan.splits, shape.blocks());
-    EXPECT_LE(matmul_shared_bytes(shape.bits, plan.tokens_a_block, int8), device.shared_bytes);
+    EXPECT_LE(matmul_shared_bytes(shape.bits, group, plan.tokens_a_block, int8), device.shared_bytes);
   }
   const auto sums = static_cast<size_t>(plan.splits) * static_cast<size_t>(tokens * shape.rows) * 4;
   EXPECT_EQ(plan.workspace_bytes, plan.splits > 1 ? sums : 0);
@@ -51,7 +49,7 @@ TEST(MatmulPlan, EveryShapeOnEveryDevice) {
     for (const int bits : {2, 4, 8})
       for (const int64_t rows : {1, 16, 576, 3072, 28672})
         for (const int64_t cols : {1, 128, 172, 576, 2048, 6144, 8192, 14336, 28672, 65536})
-          for (const int64_t tokens : {1, 8, 9, 16, 17, 33, 512, 513, 4096})
+          for (const int64_t tokens : {1, 8, 9, 16, 17, 33, 256, 257, 4096})
             for (const bool int8 : {false, true}) check(shape_of(bits, rows, cols, cols), tokens, int8, device);
 }
 
@@ -71,23 +69,25 @@ TEST(MatmulPlan, TheTableChooses) {
   const MatmulDevice& h100 = kDevices[3];
   EXPECT_EQ(plan_matmul(shape, 16, false, h100).kernel, MatmulKernel::skinny);
   EXPECT_EQ(plan_matmul(shape, 17, false, h100).kernel, MatmulKernel::tile);
-  EXPECT_EQ(plan_matmul(shape, 512, false, h100).kernel, MatmulKernel::tile);
-  EXPECT_EQ(plan_matmul(shape, 513, false, h100).kernel, MatmulKernel::dequantize);
+  EXPECT_EQ(plan_matmul(shape, 256, false, h100).kernel, MatmulKernel::tile);
+  EXPECT_EQ(plan_matmul(shape, 257, false, h100).kernel, MatmulKernel::dequantize);
   EXPECT_EQ(plan_matmul(shape, 513, true, h100).kernel, MatmulKernel::tile);
 }
 
 // What was fastest where it was measured: 28672 x 4096, 2048 x 6144, 8192 x 8192, 12288 x 2048, 4096 x 14336.
 TEST(MatmulPlan, MeasuredWinners) {
   const MatmulDevice& h100 = kDevices[3];
-  const auto facts = [&](int64_t rows, int64_t cols) {
-    const MatmulPlan plan = plan_matmul(shape_of(2, rows, cols, cols), 1, false, h100);
+  const auto facts = [&](int64_t rows, int64_t cols, int64_t tokens = 1) {
+    const MatmulPlan plan = plan_matmul(shape_of(2, rows, cols, cols), tokens, false, h100);
     return std::array{plan.warps, plan.tiles_a_warp, plan.blocks, plan.splits};
   };
   EXPECT_EQ(facts(28672, 4096), (std::array{16, 2, 132, 1}));
   EXPECT_EQ(facts(2048, 6144), (std::array{16, 3, 128, 1}));
   EXPECT_EQ(facts(8192, 8192), (std::array{16, 4, 132, 1}));
   EXPECT_EQ(facts(12288, 2048), (std::array{8, 2, 264, 1}));
-  EXPECT_EQ(facts(4096, 14336), (std::array{14, 4, 66, 2}));
+  EXPECT_EQ(facts(4096, 14336), (std::array{16, 7, 132, 1}));
+  EXPECT_EQ(facts(4096, 14336, 8), (std::array{14, 4, 66, 2}));
+  EXPECT_EQ(facts(28672, 4096, 16), (std::array{16, 2, 132, 1}));
 }
 
 TEST(MatmulPlan, SaysWhyNot) {
