@@ -21,11 +21,14 @@ inline std::string script(const std::string& name) {
   return (testing::source_dir() / "tests" / "export" / name).string();
 }
 
-/// Runs llama.cpp on a list of jobs.
+/// Runs llama.cpp on a list of jobs. Seldom its server waits for itself as it starts: then it is started again.
 inline nlohmann::json llama_cpp(const fs::path& python, const testing::TempDir& dir, const nlohmann::json& jobs) {
   testing::write_file(dir / "jobs.json", jobs.dump());
-  const auto result = testing::run_command(python.string() + " " + script("llama_cpp_peer.py") + " " +
-                                           (dir / "jobs.json").string() + " " + (dir / "results.json").string());
+  constexpr int kLate = 124;  // of timeout
+  const std::string command = "timeout --kill-after=5 300 " + python.string() + " " + script("llama_cpp_peer.py") +
+                              " " + (dir / "jobs.json").string() + " " + (dir / "results.json").string();
+  auto result = testing::run_command(command);
+  if (result.exit_code == kLate) result = testing::run_command(command);
   EXPECT_EQ(result.exit_code, 0) << result.err;
   const nlohmann::json results = nlohmann::json::parse(testing::read_file(dir / "results.json"));
   for (size_t i = 0; i < results.size(); ++i)
