@@ -27,15 +27,19 @@ void require_names_apart(const std::vector<NamedModel>& models) {
 namespace {
 
 /// Tells the weights of a model, and how they are read, from those of another.
-std::string weights_identity(const Path& path) {
-  return fmt::format("{} {} {}", quant::weights_fingerprint(path), quant::weights_times(path),
+std::string weights_identity(const Path& path, const std::vector<Path>& files) {
+  return fmt::format("{} {} {}", quant::weights_fingerprint(files), quant::weights_times(files),
                      quant::config_fingerprint(path));
 }
 
 /// As exactly as can be had without reading all of it.
 std::string exact_identity(const Path& path) {
-  return fmt::format("{} {}", weights_identity(path), quant::weights_change_times(path));
+  const auto files = quant::weight_files(path);
+  return fmt::format("{} {}", weights_identity(path, files), quant::weights_change_times(files));
 }
+
+/// The one name of what is there or may come there.
+Path whole_path(const Path& path) { return std::filesystem::weakly_canonical(std::filesystem::absolute(path)); }
 
 }  // namespace
 
@@ -47,9 +51,7 @@ RunningModel load_model(const Path& path, const runtime::Precision& precision, c
   if (!weight_cache.empty()) {
     require_apart(weight_cache, {path});
     CRUMB_CHECK(is_there(path), "{}: no such file or folder", path.string());
-    CRUMB_CHECK(!is_folder(path) ||
-                    canonical_path(path) !=
-                        std::filesystem::weakly_canonical(std::filesystem::absolute(weight_cache)).parent_path(),
+    CRUMB_CHECK(!is_folder(path) || whole_path(path) != whole_path(weight_cache).parent_path(),
                 "--weight-cache: {} lies in the model's folder, which would have another file of weights; name a place "
                 "beside it",
                 weight_cache.string());
@@ -68,10 +70,11 @@ RunningModel load_model(const Path& path, const runtime::Precision& precision, c
   model.tokenizer = tokenizer.get();
   quant::check_vocabulary(*model.checkpoint, *model.tokenizer);
   model.load_seconds = watch.seconds();
-  if (stores.cache != nullptr && exact_identity(path) != identity)
-    log_warning("{}: the model has changed while it was read; its weights are not kept", path.string());
-  else if (stores.cache != nullptr)
+  if (stores.cache == nullptr || stores.cache->is_read()) return model;
+  if (exact_identity(path) == identity)
     stores.cache->save(*model.checkpoint, *loading.executor);
+  else
+    log_warning("{}: the model has changed while it was read; its weights are not kept", path.string());
   return model;
 }
 
@@ -91,16 +94,13 @@ std::vector<tokenizer::TokenId> document_ends(const RunningModel& model) {
 
 std::string cache_identity(const RunningModel& model) {
   const Path& path = model.checkpoint->path();
-  return fmt::format("{} {} {}", weights_identity(path), runtime::to_text(model.precision),
+  return fmt::format("{} {} {}", weights_identity(path, quant::weight_files(path)), runtime::to_text(model.precision),
                      kernels::isa_name(kernels::best_isa()));
 }
 
 void check_caches(const Path& prompt_cache, const Path& weight_cache) {
   if (prompt_cache.empty()) return;
-  const auto whole = [](const Path& path) {
-    return std::filesystem::weakly_canonical(std::filesystem::absolute(path));
-  };
-  CRUMB_CHECK(weight_cache.empty() || whole(prompt_cache) != whole(weight_cache),
+  CRUMB_CHECK(weight_cache.empty() || whole_path(prompt_cache) != whole_path(weight_cache),
               "--prompt-cache and --weight-cache are one file, {}; name two", prompt_cache.string());
   if (!is_there(prompt_cache)) require_new_file(prompt_cache, false);
 }

@@ -58,9 +58,10 @@ std::string fingerprint_of(const QuantizeJob& job, const Method& method, const C
                                                {reinterpret_cast<const char*>(calibration->ids.data()),
                                                 calibration->ids.size() * sizeof(calibration->ids[0])}));
   const auto* rows = std::get_if<std::unique_ptr<RowMethod>>(&method);
+  const auto files = quant::weight_files(job.model);
   return fmt::format("crumb {}\n{}model: {} {} {}\ntokens: {}\n{}\n", CRUMB_VERSION, to_yaml(write_config(copy)),
-                     quant::weights_fingerprint(job.model), quant::config_fingerprint(job.model),
-                     quant::weights_times(job.model), tokens, rows != nullptr ? (*rows)->fingerprint() : "");
+                     quant::weights_fingerprint(files), quant::config_fingerprint(job.model),
+                     quant::weights_times(files), tokens, rows != nullptr ? (*rows)->fingerprint() : "");
 }
 
 void warn_about_clamped_scales(const QuantizeReport& report) {

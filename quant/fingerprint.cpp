@@ -22,17 +22,19 @@ std::vector<Path> weight_files(const Path& path) {
   return files;
 }
 
-std::string weights_fingerprint(const Path& path) {
+std::string weights_fingerprint(const Path& path) { return weights_fingerprint(weight_files(path)); }
+
+std::string weights_fingerprint(const std::vector<Path>& files) {
   uint64_t h = hash_name("model");
-  for (const auto& file : weight_files(path)) {
+  for (const auto& file : files) {
     if (is_file(file)) h = hash_file_sample(hash_word(h, hash_name(file.filename().string())), file);
   }
   return fmt::format("{:016x}", h);
 }
 
-std::string weights_times(const Path& path) {
+std::string weights_times(const std::vector<Path>& files) {
   std::string times;
-  for (const Path& file : weight_files(path)) {
+  for (const Path& file : files) {
     std::error_code error;
     if (!times.empty()) times += ' ';
     times += fmt::format("{}", std::filesystem::last_write_time(file, error).time_since_epoch().count());
@@ -40,9 +42,9 @@ std::string weights_times(const Path& path) {
   return times;
 }
 
-std::string weights_change_times(const Path& path) {
+std::string weights_change_times(const std::vector<Path>& files) {
   std::string times;
-  for (const Path& file : weight_files(path)) {
+  for (const Path& file : files) {
     struct stat status {};
     if (::stat(file.c_str(), &status) != 0) run_error("{}: {}", file.string(), system_error_text(errno));
     times += fmt::format("{}{}.{:09}", times.empty() ? "" : " ", status.st_ctim.tv_sec, status.st_ctim.tv_nsec);

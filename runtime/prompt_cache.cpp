@@ -68,12 +68,6 @@ Cache& as_cache(State& state) {
   return *cache;
 }
 
-const std::string& metadata(const formats::SafetensorsReader& reader, const char* key) {
-  static const std::string none;
-  const auto found = reader.metadata().find(key);
-  return found == reader.metadata().end() ? none : found->second;
-}
-
 std::vector<TokenId> read_tokens(const formats::SafetensorsReader& reader, const std::string& name,
                                  const arch::DecoderSpec& spec) {
   const auto& tensor = reader.at("tokens");
@@ -131,15 +125,15 @@ std::vector<TokenId> load_prompt_cache(const Path& path, const Decoder& decoder,
                                        const std::string& model) {
   const std::string name = path.string();
   const formats::SafetensorsReader reader(path);
-  CRUMB_CHECK(metadata(reader, "format") == kFormat, "{}: this is no prompt cache that crumb has written", name);
-  CRUMB_CHECK(metadata(reader, "model") == model,
+  CRUMB_CHECK(reader.metadata("format") == kFormat, "{}: this is no prompt cache that crumb has written", name);
+  CRUMB_CHECK(reader.metadata("model") == model,
               "{}: a prompt cache of another model, or computed in another way; remove it, or name another file", name);
   auto& cache = as_cache<KvCache>(state);
   auto tokens = read_tokens(reader, name, decoder.spec());
   cache.clear();
   cache.reserve(static_cast<int64_t>(tokens.size()));
   read_layers(reader, name, static_cast<int64_t>(tokens.size()), cache);
-  CRUMB_CHECK(metadata(reader, "hash") == hash_of_file(reader, cache, tokens),
+  CRUMB_CHECK(reader.metadata("hash") == hash_of_file(reader, cache, tokens),
               "{}: the prompt cache is damaged; remove it", name);
   cache.set_length(static_cast<int64_t>(tokens.size()));
   return tokens;

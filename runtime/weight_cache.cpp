@@ -79,11 +79,6 @@ std::string hash_pieces(const std::vector<std::span<Byte>>& parts, Executor& exe
   return fmt::format("{:016x}", h);
 }
 
-std::string metadata(const formats::SafetensorsReader& reader, const std::string& key) {
-  const auto found = reader.metadata().find(key);
-  return found == reader.metadata().end() ? "" : found->second;
-}
-
 struct HeaderTensor {
   std::string name;
   DType type;
@@ -120,7 +115,7 @@ quant::KnownFormats formats_from_json(const std::string& text, const std::string
 formats::SafetensorsReader open_cache(const Path& file) {
   try {
     formats::SafetensorsReader reader(file);
-    if (metadata(reader, "format").starts_with(kAnyFormat)) return reader;
+    if (reader.metadata("format").starts_with(kAnyFormat)) return reader;
   } catch (const UserError& error) {
     user_error("{}; no weight cache, or a damaged one: remove it, or name another file", error.what());
   }
@@ -135,8 +130,8 @@ WeightCache::WeightCache(Path file, const std::string& model) : file_(std::move(
     return;
   }
   formats::SafetensorsReader reader = open_cache(file_);
-  const std::string format = metadata(reader, "format");
-  if (format != kFormat || metadata(reader, "model") != model) {
+  const std::string format = reader.metadata("format");
+  if (format != kFormat || reader.metadata("model") != model) {
     log_warning("{}: weights of another model, of a file that has changed since, or of another version; written anew",
                 file_.string());
     return;
@@ -144,9 +139,9 @@ WeightCache::WeightCache(Path file, const std::string& model) : file_(std::move(
   std::vector<HeaderTensor> tensors;
   for (const auto& tensor : reader.tensors()) tensors.push_back({tensor.name, tensor.dtype, tensor.elements()});
   std::ranges::sort(tensors, {}, &HeaderTensor::name);
-  CRUMB_CHECK(metadata(reader, kHeaderHash) == hash_header(reader.metadata(), tensors),
+  CRUMB_CHECK(reader.metadata(kHeaderHash) == hash_header(reader.metadata(), tensors),
               "{}: its header is damaged; remove the weight cache", file_.string());
-  formats_ = formats_from_json(metadata(reader, kFormats), file_.string());
+  formats_ = formats_from_json(reader.metadata(kFormats), file_.string());
   reader_.emplace(std::move(reader));
 }
 
@@ -166,7 +161,7 @@ void WeightCache::read(const std::string& name, const WeightParts& parts, Execut
   const std::string hash = hash_pieces(parts, executor, [from](const auto& piece) {
     std::memcpy(piece.bytes.data(), from + piece.offset, piece.bytes.size());
   });
-  CRUMB_CHECK(hash == metadata(*reader_, kHash + name), "{}: {} is damaged; remove the weight cache", file_.string(),
+  CRUMB_CHECK(hash == reader_->metadata(kHash + name), "{}: {} is damaged; remove the weight cache", file_.string(),
               name);
   reader_->release_rows(tensor, 0, tensor.rows());
 }

@@ -183,6 +183,11 @@ void SafetensorsReader::add_file(const Path& path) {
   shards_.push_back({std::move(file), header.data_begin});
 }
 
+std::string SafetensorsReader::metadata(const std::string& key) const {
+  const auto found = metadata_.find(key);
+  return found == metadata_.end() ? "" : found->second;
+}
+
 const TensorInfo* SafetensorsReader::find(const std::string& name) const {
   const auto found = index_.find(name);
   return found == index_.end() ? nullptr : &tensors_[found->second];

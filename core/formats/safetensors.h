@@ -43,6 +43,8 @@ class SafetensorsReader {
   /// Throws UserError if absent.
   const TensorInfo& at(const std::string& name) const;
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  /// Of a key; "" where there is none.
+  std::string metadata(const std::string& key) const;
 
   /// The mapped bytes of a tensor.
   std::span<const uint8_t> bytes(const TensorInfo& tensor) const;

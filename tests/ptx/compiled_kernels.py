@@ -50,3 +50,7 @@ def by_value(*parts):
     """A struct: bytes as they are, numbers as float32."""
     data = b"".join(part if isinstance(part, bytes) else np.asarray(part, np.float32).tobytes() for part in parts)
     return np.frombuffer(data, dtype=f"V{len(data)}")[0]
+
+
+def blocks(n, of_each):
+    return -(-n // of_each)

@@ -13,17 +13,9 @@ import tempfile
 import numpy as np
 
 import ptx
+from bf16 import from_bf16, to_bf16
 
 random = np.random.default_rng(7)
-
-
-def to_bf16(x):
-    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-
-
-def from_bf16(bits):
-    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def nibbles(x):

@@ -25,6 +25,12 @@ struct Register {
   Type type;
 };
 
+/// Whether an operand of the type may be the register; relaxed: one that is wider.
+bool fits(const Register& found, Type type, bool relaxed) {
+  if (type == Type::pred || found.type == Type::pred) return found.type == type;
+  return relaxed ? bytes_of(found.type) >= bytes_of(type) : bytes_of(found.type) == bytes_of(type);
+}
+
 /// What a name that is no register stands for.
 struct Symbol {
   uint64_t value = 0;
@@ -432,10 +438,8 @@ uint32_t Decoder::source(const Operand& operand, Type type, bool relaxed) {
       break;
     case Operand::Kind::name: {
       if (const Register* found = owner_->find_register(*statement_, operand.name)) {
-        const bool fits = type == Type::pred || found->type == Type::pred ? found->type == type
-                          : relaxed                                       ? bytes_of(found->type) >= bytes_of(type)
-                                                                          : bytes_of(found->type) == bytes_of(type);
-        if (!fits) refuse("the register " + operand.name + " has another size than the instruction");
+        if (!fits(*found, type, relaxed))
+          refuse("the register " + operand.name + " has another size than the instruction");
         i.reads.push_back(found->row);
         return found->row;
       }
@@ -461,10 +465,7 @@ uint32_t Decoder::destination(const Operand& operand, Type type, bool relaxed) {
   const Register* found =
       operand.kind == Operand::Kind::name ? owner_->find_register(*statement_, operand.name) : nullptr;
   if (found == nullptr) refuse("a register was expected as the destination");
-  const bool fits = type == Type::pred || found->type == Type::pred ? found->type == type
-                    : relaxed                                       ? bytes_of(found->type) >= bytes_of(type)
-                                                                    : bytes_of(found->type) == bytes_of(type);
-  if (!fits) refuse("the register " + operand.name + " has another size than the instruction");
+  if (!fits(*found, type, relaxed)) refuse("the register " + operand.name + " has another size than the instruction");
   i.writes.push_back(found->row);
   return found->row;
 }

@@ -14,7 +14,8 @@ import tempfile
 
 import numpy as np
 
-from compiled_kernels import CompiledKernels, by_value
+from bf16 import from_bf16, to_bf16
+from compiled_kernels import CompiledKernels, blocks, by_value
 
 F, I, W, U = np.float32, np.int64, np.int32, np.uint32
 NULL = np.uint64(0)
@@ -22,20 +23,6 @@ NULL = np.uint64(0)
 LEVELS = {2: (2, 3), 4: (1, 8), 8: (1, 128)}
 FLOAT_FORMS = [(2, 0), (2, 128), (4, 0), (4, 128), (4, 32), (8, 0)]
 INT8_FORMS = [(2, 0), (2, 128), (4, 0), (8, 0)]
-
-
-def to_bf16(x):
-    bits = np.ascontiguousarray(x, F).view(U)
-    nan = np.isnan(np.asarray(x, F))
-    return np.where(nan, 0x7FFF, (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-
-
-def from_bf16(bits):
-    return (bits.astype(U) << 16).view(F)
-
-
-def blocks(n, of_each):
-    return -(-n // of_each)
 
 
 def exact_bf16(x):

@@ -12,19 +12,11 @@ import tempfile
 
 import numpy as np
 
-from compiled_kernels import ROOT, CompiledKernels, by_value
+from bf16 import from_bf16, to_bf16
+from compiled_kernels import ROOT, CompiledKernels, blocks, by_value
 
 F, I, W = np.float32, np.int64, np.int32
 NULL = np.uint64(0)
-
-
-def to_bf16(x):
-    bits = np.ascontiguousarray(x, F).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-
-
-def from_bf16(bits):
-    return (bits.astype(np.uint32) << 16).view(F)
 
 
 class Type:
@@ -50,10 +42,6 @@ def block_threads(n, values, most):
     while threads < most and threads * values < n:
         threads *= 2
     return threads
-
-
-def blocks(n, of_each):
-    return -(-n // of_each)
 
 
 def round_scale(scale):
