@@ -6,6 +6,7 @@
 
 #include "core/common/error.h"
 #include "kernels/matmul.h"
+#include "kernels/rms_norm.h"
 #include "quant/activations.h"
 #include "runtime/packed_floats.h"
 
@@ -135,6 +136,15 @@ std::unique_ptr<LinearGroup> make_products(const quant::Checkpoint& checkpoint, 
 }
 
 }  // namespace
+
+void LinearGroup::forward_normed(const float* x, const RmsNorm& norm, int64_t tokens, std::span<float* const> outputs,
+                                 Executor& executor) const {
+  thread_local std::vector<float> normed;  // kept: decoding allocates nothing
+  const auto cols = static_cast<int64_t>(norm.weight.size());
+  normed.resize(static_cast<size_t>(tokens * cols));
+  kernels::rms_norm_forward(x, norm.weight.data(), norm.epsilon, tokens, cols, normed.data(), executor);
+  forward(normed.data(), tokens, outputs, executor);
+}
 
 std::unique_ptr<LinearGroup> make_dense_linear(DenseWeights weights) {
   const auto& [weight, rows, cols, bias] = weights;
