@@ -37,6 +37,7 @@ Precision precision_from_names(const std::string& activations, const std::string
   using enum Activations;
   CRUMB_CHECK(precision.activations == automatic || precision.activations == bf16,
               "--activations {}: --device cuda has kernels for bf16 alone", activations);
+  precision.activations = bf16;
   CRUMB_CHECK(precision.cache_type != CacheType::q8, "--cache-type q8: --device cuda has kernels for f32 and f16");
   return precision;
 }
