@@ -5,6 +5,7 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <cmath>
 #include <type_traits>
 
@@ -148,11 +149,17 @@ struct AttendArgs {
   int32_t group, dim, window;  // group: heads that share a key/value head
   float scale;
   void* out;
+  float* workspace;  // [tokens, heads, splits, dim + 2]: of gridDim.z splits, sums of values, of weights, and the most
   CacheView cache;
 };
 
+/// head: of all tokens.
+__device__ int64_t split_place(const AttendArgs& p, int64_t head, unsigned split) {
+  return (head * gridDim.z + split) * (p.dim + 2);
+}
+
 /// Turns of 256 keys: each thread has the scores of one key, then each has a column of the values for every so many
-/// keys.
+/// keys. Where gridDim.z > 1, a block takes every so many turns.
 template <class C, class Out>
 __global__ void __launch_bounds__(kThreads, 2) attend_kernel(const __grid_constant__ AttendArgs p) {
   constexpr int kWarps = kThreads / kWarp;
@@ -176,7 +183,8 @@ __global__ void __launch_bounds__(kThreads, 2) attend_kernel(const __grid_consta
     float most[kAtOnce], sum[kAtOnce], out[kAtOnce];
 #pragma unroll
     for (int g = 0; g < kAtOnce; ++g) most[g] = -INFINITY, sum[g] = 0, out[g] = 0;
-    for (int turn = first / kThreads * kThreads; turn <= position; turn += kThreads) {
+    const int begin = (first / kThreads + static_cast<int>(blockIdx.z)) * kThreads;
+    for (int turn = begin; turn <= position; turn += kThreads * static_cast<int>(gridDim.z)) {
       const int key = turn + t;
       const bool is_seen = key >= first && key <= position;
       float score[kAtOnce] = {};
@@ -234,17 +242,45 @@ __global__ void __launch_bounds__(kThreads, 2) attend_kernel(const __grid_consta
       if (g >= count) break;
       weights[g][t] = out[g];
       const float total = block_sum(sum[g], parts[g]);
-      if (t == 0) sums[g] = total;
+      if (t != 0) continue;
+      sums[g] = total;
+      if (gridDim.z == 1) continue;
+      float* to = p.workspace + split_place(p, token * row / dim + at / dim + g, blockIdx.z) + dim;
+      to[0] = total;
+      to[1] = most[g];
     }
     __syncthreads();
     for (int i = t; i < count * dim; i += kThreads) {
       const int g = i / dim;
       float value = 0;
       for (int s = 0; s < slices; ++s) value += weights[g][s * dim + i % dim];
-      static_cast<Out*>(p.out)[token * row + at + i] = from_float<Out>(value / sums[g]);
+      if (gridDim.z == 1)
+        static_cast<Out*>(p.out)[token * row + at + i] = from_float<Out>(value / sums[g]);
+      else
+        p.workspace[split_place(p, token * row / dim + at / dim + g, blockIdx.z) + i % dim] = value;
     }
     __syncthreads();
   }
+}
+
+/// A block takes a head of a token, and adds its splits in their order.
+template <class Out>
+__global__ void __launch_bounds__(kMostCacheDim)
+    add_attention_kernel(const float* splits, int count, int dim, Out* out) {
+  const int64_t head = blockIdx.x;
+  const int i = static_cast<int>(threadIdx.x), step = dim + 2;
+  const float* of_head = splits + head * count * step;
+  float best = -INFINITY;
+  for (int s = 0; s < count; ++s) best = fmaxf(best, of_head[s * step + dim + 1]);
+  float value = 0, sum = 0;
+  for (int s = 0; s < count; ++s) {
+    const float most = of_head[s * step + dim + 1];
+    if (most == -INFINITY) continue;  // no keys
+    const float weight = expf(most - best);
+    sum += weight * of_head[s * step + dim];
+    if (i < dim) value += weight * of_head[s * step + i];
+  }
+  if (i < dim) out[head * dim + i] = from_float<Out>(value / sum);
 }
 
 // --- gate -----------------------------------------------------------------------------------------------------------
@@ -338,9 +374,14 @@ void prepare_heads(const PreparedHeads& args, const CacheView& cache, CudaStream
   check_launch("prepare_heads");
 }
 
+int64_t attention_splits(int64_t tokens, int64_t kv_heads, int64_t multiprocessors) {
+  constexpr int64_t kMost = 16;
+  return std::clamp<int64_t>(2 * multiprocessors / std::max<int64_t>(1, tokens * kv_heads), 1, kMost);
+}
+
 template <class C, class Out>
 void attend(const HeadRows& q, int64_t tokens, int64_t heads, int64_t kv_heads, int64_t dim, int64_t window,
-            const CacheView& cache, Out* out, CudaStream stream) {
+            const CacheView& cache, int64_t splits, float* workspace, Out* out, CudaStream stream) {
   if (tokens == 0) return;
   const AttendArgs args{.q = q.at,
                         .q_stride = q.stride,
@@ -349,10 +390,15 @@ void attend(const HeadRows& q, int64_t tokens, int64_t heads, int64_t kv_heads, 
                         .window = static_cast<int32_t>(window),
                         .scale = 1.0f / std::sqrt(static_cast<float>(dim)),
                         .out = out,
+                        .workspace = workspace,
                         .cache = cache};
-  const dim3 grid(static_cast<unsigned>(kv_heads), static_cast<unsigned>(tokens));
+  const dim3 grid(static_cast<unsigned>(kv_heads), static_cast<unsigned>(tokens), static_cast<unsigned>(splits));
   attend_kernel<C, Out><<<grid, kThreads, 0, stream>>>(args);
   check_launch("attend");
+  if (splits == 1) return;
+  add_attention_kernel<<<static_cast<unsigned>(tokens * heads), block_threads(dim, 1, kMostCacheDim), 0, stream>>>(
+      workspace, static_cast<int>(splits), static_cast<int>(dim), out);
+  check_launch("add_attention");
 }
 
 template <class Out>
@@ -381,12 +427,12 @@ template void embed(const Bf16*, const int32_t*, int64_t, int64_t, float*, CudaS
 template void embed(const Half*, const int32_t*, int64_t, int64_t, float*, CudaStream);
 template void prepare_heads<float>(const PreparedHeads&, const CacheView&, CudaStream);
 template void prepare_heads<Half>(const PreparedHeads&, const CacheView&, CudaStream);
-#define CRUMB_OUT(Out)                                                                                              \
-  template void add_rms_norm(float*, const float*, const float*, float, int64_t, int64_t, Out*, CudaStream);        \
-  template void attend<float>(const HeadRows&, int64_t, int64_t, int64_t, int64_t, int64_t, const CacheView&, Out*, \
-                              CudaStream);                                                                          \
-  template void attend<Half>(const HeadRows&, int64_t, int64_t, int64_t, int64_t, int64_t, const CacheView&, Out*,  \
-                             CudaStream);                                                                           \
+#define CRUMB_OUT(Out)                                                                                                 \
+  template void add_rms_norm(float*, const float*, const float*, float, int64_t, int64_t, Out*, CudaStream);           \
+  template void attend<float>(const HeadRows&, int64_t, int64_t, int64_t, int64_t, int64_t, const CacheView&, int64_t, \
+                              float*, Out*, CudaStream);                                                               \
+  template void attend<Half>(const HeadRows&, int64_t, int64_t, int64_t, int64_t, int64_t, const CacheView&, int64_t,  \
+                             float*, Out*, CudaStream);                                                                \
   template void swiglu_rows(const HeadRows&, const HeadRows&, int64_t, int64_t, Out*, CudaStream);
 CRUMB_OUT(float)
 CRUMB_OUT(Bf16)

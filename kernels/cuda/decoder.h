@@ -62,9 +62,16 @@ void prepare_heads(const PreparedHeads& args, const CacheView& cache, CudaStream
 /// out [tokens, heads * dim] = softmax(q k^T / sqrt(dim)) v, of the keys max(0, position - window + 1) .. position
 /// (window 0: 0 .. position) of each token's sequence; kernels/attention.h on the CPU. C: float, Half; Out: float,
 /// Bf16.
+/// The keys are cut into `splits` parts, whose sums are added in their order. workspace: attention_workspace() floats,
+/// may be null with one split.
 template <class C, class Out>
 void attend(const HeadRows& q, int64_t tokens, int64_t heads, int64_t kv_heads, int64_t dim, int64_t window,
-            const CacheView& cache, Out* out, CudaStream stream);
+            const CacheView& cache, int64_t splits, float* workspace, Out* out, CudaStream stream);
+/// As many as make two blocks a multiprocessor, at most 16.
+int64_t attention_splits(int64_t tokens, int64_t kv_heads, int64_t multiprocessors);
+constexpr int64_t attention_workspace(int64_t tokens, int64_t heads, int64_t dim, int64_t splits) {
+  return splits == 1 ? 0 : tokens * heads * splits * (dim + 2);
+}
 
 /// y [tokens, cols] = silu(gate) * up.
 template <class Out>

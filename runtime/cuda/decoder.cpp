@@ -324,6 +324,12 @@ class CudaDecoder : public Decoder {
       for (const auto* linears : {&layer.query_key_value, &layer.output, &layer.gate_up, &layer.down}) need(**linears);
     }
     if (head_) need(*head_);
+    for (const auto& layer : spec_.layers) {
+      const auto& gqa = layer.gqa();
+      for (int64_t tokens = 1; tokens <= kTokensPerPass; ++tokens)
+        workspace = std::max(
+            workspace, kFloat * kernels::attention_workspace(tokens, gqa.heads, gqa.head_dim, splits_of(gqa, tokens)));
+    }
     if (workspace > 0) workspace_ = device_->allocate(workspace, "sums of products");
     grow_ropes(1);
   }
@@ -448,6 +454,10 @@ class CudaDecoder : public Decoder {
     normalize(final_norm_, addend, tokens, head_reads_bf16());
   }
 
+  int64_t splits_of(const arch::GqaSpec& gqa, int64_t tokens) const {
+    return kernels::attention_splits(tokens, gqa.kv_heads, device_->matmul().multiprocessors);
+  }
+
   template <class C>
   void run_attention(size_t index, int64_t tokens) {
     const Layer& layer = layers_[index];
@@ -475,8 +485,8 @@ class CudaDecoder : public Decoder {
                                .half = rope.half()},
                               cache, device_->stream());
     as_input_of(*layer.output, attended_, [&](auto* out) {
-      kernels::attend<C>(rows(0), tokens, gqa.heads, gqa.kv_heads, gqa.head_dim, spec.window, cache, out,
-                         device_->stream());
+      kernels::attend<C>(rows(0), tokens, gqa.heads, gqa.kv_heads, gqa.head_dim, spec.window, cache,
+                         splits_of(gqa, tokens), workspace_.as<float>(), out, device_->stream());
     });
   }
 

@@ -132,6 +132,17 @@ def check_prepare_heads(kernels, random):
                 assert np.isnan(kind.load(data)[~places]).all()
 
 
+def check_attention(y, q, keys, values, positions, of_token, window, group, out):
+    heads, dim = group * keys.shape[2], keys.shape[3]
+    for t, p in enumerate(positions):
+        first = max(0, p - window + 1) if window else 0
+        k, v = (np.repeat(x[of_token[t], first:p + 1].astype(float), group, 1) for x in (keys, values))
+        scores = np.einsum("hd,khd->hk", q[t, :heads * dim].reshape(heads, dim).astype(float), k) / np.sqrt(dim)
+        weights = np.exp(scores - scores.max(1, keepdims=True))
+        expected = np.einsum("hk,khd->hd", weights / weights.sum(1, keepdims=True), v)
+        out.close(y[t].reshape(heads, dim), expected, 1e-4 if out is FLOAT else 1e-2)
+
+
 def check_attend(kernels, random):
     for kind in (FLOAT, HALF):
         for out in (FLOAT, BF16):
@@ -147,17 +158,15 @@ def check_attend(kernels, random):
                             cache.data[s][cache.value_places(p, head)] = kind.store(values[s, p, head])
                 heads = group * kv_heads
                 q = (random.normal(size=(tokens, heads * dim + 5)) * 2).astype(F)
-                y = np.zeros((tokens, heads * dim), out.storage)
                 view, reached = cache.view(positions, of_token)
-                args = struct.pack("Qq3ifQ", q.ctypes.data, q.shape[1], group, dim, window, F(1 / np.sqrt(F(dim))), y.ctypes.data) + view
-                kernels.launch(["attend_kernel" + mangled(kind, out)], (kv_heads, tokens, 1), 256, by_value(args), reached=[q, y, *reached])
-                for t, p in enumerate(positions):
-                    first = max(0, p - window + 1) if window else 0
-                    k, v = (np.repeat(x[of_token[t], first:p + 1].astype(float), group, 1) for x in (keys, values))
-                    scores = np.einsum("hd,khd->hk", q[t, :heads * dim].reshape(heads, dim).astype(float), k) / np.sqrt(dim)
-                    weights = np.exp(scores - scores.max(1, keepdims=True))
-                    expected = np.einsum("hk,khd->hd", weights / weights.sum(1, keepdims=True), v)
-                    out.close(y[t].reshape(heads, dim), expected, 1e-4 if out is FLOAT else 1e-2)
+                for splits in (1, 3):
+                    y = np.zeros((tokens, heads * dim), out.storage)
+                    workspace = np.full((tokens, heads, splits, dim + 2), np.nan, F)
+                    args = struct.pack("Qq3ifQQ", q.ctypes.data, q.shape[1], group, dim, window, F(1 / np.sqrt(F(dim))), y.ctypes.data, workspace.ctypes.data) + view
+                    kernels.launch(["attend_kernel" + mangled(kind, out)], (kv_heads, tokens, splits), 256, by_value(args), reached=[q, y, workspace, *reached])
+                    if splits > 1:
+                        kernels.launch(["add_attention_kernelI" + out.mangled], tokens * heads, block_threads(dim, 1, 256), workspace, W(splits), W(dim), y)
+                    check_attention(y, q, keys, values, positions, of_token, window, group, out)
 
 
 def check_swiglu_rows(kernels, random):
