@@ -231,9 +231,12 @@ generate() {
     for where in "cpu --activations bf16" "$device --activations bf16"; do
       local name=$model-${where%% *}
       # shellcheck disable=SC2086
-      "$crumb" generate "$runs/$model" --prompt "Once upon a time" --max-tokens 64 --device $where --json > "$runs/$name.text.json" 2>> "$results/generate.log" &&
-        "$crumb" eval "$runs/$model" --text "$unpacked/data/text/wiki.valid.raw" --context 128 --max-windows 32 --device $where --cache-type f16 --json > "$runs/$name.eval.json" 2>> "$results/generate.log" ||
-        { say "$name failed: $(tail -n 1 "$results/generate.log")"; failed=1; continue 2; }
+      if ! { "$crumb" generate "$runs/$model" --prompt "Once upon a time" --max-tokens 64 --device $where --json > "$runs/$name.text.json" 2>> "$results/generate.log" &&
+        "$crumb" eval "$runs/$model" --text "$unpacked/data/text/wiki.valid.raw" --context 128 --max-windows 32 --device $where --cache-type f16 --json > "$runs/$name.eval.json" 2>> "$results/generate.log"; }; then
+        say "$name failed: $(tail -n 1 "$results/generate.log")"
+        failed=1
+        continue 2
+      fi
     done
     "$python" - "$runs/$model" "$device" "$results/generate.json" << 'PYTHON' | tee -a "$results/summary.txt" || failed=1
 import json, os, sys

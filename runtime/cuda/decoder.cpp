@@ -28,7 +28,8 @@ using cuda::DeviceLinears;
 using cuda::DeviceMemory;
 using kernels::Bf16;
 
-constexpr int64_t kTokensPerPass = 256;        // more are multiplied with dequantized weights, which no pass does
+constexpr int64_t kTokensPerPass =
+    cuda::kMostTokens;                         // more are multiplied with dequantized weights, which no pass does
 constexpr int64_t kMostTokensOfGraph = 16;     // that the kernels for few tokens take
 constexpr int64_t kFirstRopePositions = 4096;  // tables grow by doubling from here
 constexpr int64_t kFloat = sizeof(float);
@@ -161,11 +162,11 @@ void refuse_what_has_no_kernels(const quant::Checkpoint& checkpoint, CacheType c
 }
 
 /// Quantized linears that are floats on the device, once, with the first one's reason.
-void tell_of_floats(const quant::Checkpoint& checkpoint) {
+void tell_of_floats(const quant::Checkpoint& checkpoint, const kernels::MatmulDevice& device) {
   std::string first, obstacle, why;
   int64_t count = 0;
   for (const auto& tensor : checkpoint.tensors()) {
-    if (tensor.desc.role != arch::TensorRole::linear || cuda::tile_form(tensor, &why) || why.empty()) continue;
+    if (tensor.desc.role != arch::TensorRole::linear || cuda::tile_form(tensor, device, &why) || why.empty()) continue;
     if (count++ == 0) first = tensor.desc.module_name(), obstacle = why;
   }
   if (count > 0)
@@ -179,7 +180,7 @@ class CudaDecoder : public Decoder {
       : spec_(checkpoint.spec()), cache_type_(cache), layout_(cache_layout(spec_, cache)) {
     refuse_what_has_no_kernels(checkpoint, cache);
     device_ = std::make_shared<const Device>();
-    tell_of_floats(checkpoint);
+    tell_of_floats(checkpoint, device_->matmul());
     say_what_is_needed(checkpoint);
     for (int i = 0; i < static_cast<int>(spec_.num_layers()); ++i) load_layer(checkpoint, executor, i);
     final_norm_ = upload(checkpoint, checkpoint.tensor({Slot::final_norm}));
@@ -267,7 +268,7 @@ class CudaDecoder : public Decoder {
   /// Before anything is taken.
   void say_what_is_needed(const quant::Checkpoint& checkpoint) const {
     int64_t weights = 0;
-    for (const auto& tensor : checkpoint.tensors()) weights += cuda::least_bytes(tensor);
+    for (const auto& tensor : checkpoint.tensors()) weights += cuda::least_bytes(tensor, device_->matmul());
     const auto sizes = buffer_sizes();
     const int64_t buffers = sizes.table + sizes.floats * kFloat + sizes.logits * kFloat;
     const int64_t cache = panels_of(std::min<int64_t>(spec_.context_length, 256)) * layout_.panel_bytes();
@@ -317,9 +318,7 @@ class CudaDecoder : public Decoder {
     logits_ = device_->allocate(logit_rows() * spec_.vocab_size * kFloat, "logits");
     host_logits_ = std::make_unique<cuda::PinnedMemory>(logit_rows() * spec_.vocab_size * kFloat);
     int64_t workspace = 0;
-    const auto need = [&](const DeviceLinears& linears) {
-      workspace = std::max(workspace, linears.workspace_bytes(kTokensPerPass));
-    };
+    const auto need = [&](const DeviceLinears& linears) { workspace = std::max(workspace, linears.workspace_bytes()); };
     for (const auto& layer : layers_) {
       for (const auto* linears : {&layer.query_key_value, &layer.output, &layer.gate_up, &layer.down}) need(**linears);
     }

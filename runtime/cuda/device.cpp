@@ -40,8 +40,10 @@ Device::Device() {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess) cudaGetLastError();
-  CRUMB_CHECK(error == cudaSuccess && count > 0, "--device cuda: there is no GPU to use: {}; use --device cpu",
-              error == cudaSuccess ? "no CUDA-capable device is detected" : cudaGetErrorString(error));
+  const char* const why = error == cudaSuccess                   ? "no CUDA-capable device is detected"
+                          : error == cudaErrorInsufficientDriver ? "there is no driver, or one older than this program"
+                                                                 : cudaGetErrorString(error);
+  CRUMB_CHECK(error == cudaSuccess && count > 0, "--device cuda: there is no GPU to use: {}; use --device cpu", why);
   check(cudaSetDevice(0), "choosing the first GPU");
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, 0), "reading its properties");

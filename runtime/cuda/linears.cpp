@@ -42,7 +42,8 @@ bool is_one_form(const TileForm& a, const TileForm& b) {
 
 }  // namespace
 
-std::optional<TileForm> tile_form(const quant::StoredTensor& tensor, std::string* obstacle) {
+std::optional<TileForm> tile_form(const quant::StoredTensor& tensor, const kernels::MatmulDevice& device,
+                                  std::string* obstacle) {
   const auto refuse = [&](const std::string& why) {
     if (obstacle != nullptr) *obstacle = why;
     return std::nullopt;
@@ -66,11 +67,15 @@ std::optional<TileForm> tile_form(const quant::StoredTensor& tensor, std::string
     form.shape.zero = kZero;
   }
   if (const char* why = kernels::packing_obstacle(form.shape)) return refuse(why);
+  for (int64_t tokens = 1; tokens <= kMostTokens; ++tokens) {
+    const auto plan = kernels::plan_matmul(kernels::packed_shape(form.shape), tokens, false, device);
+    if (plan.obstacle != nullptr) return refuse(plan.obstacle);
+  }
   return form;
 }
 
-int64_t least_bytes(const quant::StoredTensor& tensor) {
-  if (const auto form = tile_form(tensor)) {
+int64_t least_bytes(const quant::StoredTensor& tensor, const kernels::MatmulDevice& device) {
+  if (const auto form = tile_form(tensor, device)) {
     const auto shape = kernels::packed_shape(form->shape);
     return 4 * (shape.code_words() + shape.scale_words());
   }
@@ -134,7 +139,7 @@ DeviceLinears::DeviceLinears(const Device& device, const quant::Checkpoint& chec
                              std::span<const LinearTensors> members, Executor& executor)
     : device_(device), cols_(members.front().weight->desc.cols()) {
   std::vector<std::optional<TileForm>> forms;
-  for (const auto& member : members) forms.push_back(tile_form(*member.weight));
+  for (const auto& member : members) forms.push_back(tile_form(*member.weight, device.matmul()));
   const bool is_one = std::ranges::all_of(forms, [&](const auto& form) {
     return form.has_value() == forms.front().has_value() && (!form || is_one_form(*form, *forms.front()));
   });
@@ -160,7 +165,8 @@ void DeviceLinears::add_part(const quant::Checkpoint& checkpoint, std::span<cons
     has_bias = has_bias || member.bias != nullptr;
     weights.push_back(member.weight);
   }
-  auto tiles = tile_form(*members.front().weight) ? read_tiles(checkpoint, members, executor) : std::nullopt;
+  auto tiles =
+      tile_form(*members.front().weight, device_.matmul()) ? read_tiles(checkpoint, members, executor) : std::nullopt;
   if (tiles)
     parts_.push_back({std::move(*tiles), {}, rows_, rows});
   else
@@ -183,7 +189,7 @@ void DeviceLinears::add_part(const quant::Checkpoint& checkpoint, std::span<cons
 std::optional<DeviceLinears::Tiles> DeviceLinears::read_tiles(const quant::Checkpoint& checkpoint,
                                                               std::span<const LinearTensors> members,
                                                               Executor& executor) const {
-  TileForm form = *tile_form(*members.front().weight);
+  TileForm form = *tile_form(*members.front().weight, device_.matmul());
   auto& shape = form.shape;
   shape.rows = 0;
   for (const auto& member : members) shape.rows += member.weight->desc.rows();
@@ -244,11 +250,11 @@ int64_t DeviceLinears::weight_bytes() const {
   return bytes;
 }
 
-int64_t DeviceLinears::workspace_bytes(int64_t most_tokens) const {
+int64_t DeviceLinears::workspace_bytes() const {
   size_t most = 0;
   for (const auto& part : parts_) {
     const auto* tiles = std::get_if<Tiles>(&part.weights);
-    for (int64_t tokens = 1; tiles != nullptr && tokens <= most_tokens; ++tokens)
+    for (int64_t tokens = 1; tiles != nullptr && tokens <= kMostTokens; ++tokens)
       most = std::max(most, kernels::plan_matmul(tiles->shape, tokens, false, device_.matmul()).workspace_bytes);
   }
   return static_cast<int64_t>(most);

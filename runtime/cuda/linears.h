@@ -25,10 +25,14 @@ struct TileForm {
   int shift = 0;   // added to codes
 };
 /// Nothing for matrices that are held as floats; `obstacle`, where it is given, says why a quantized one is.
-std::optional<TileForm> tile_form(const quant::StoredTensor& tensor, std::string* obstacle = nullptr);
+std::optional<TileForm> tile_form(const quant::StoredTensor& tensor, const kernels::MatmulDevice& device,
+                                  std::string* obstacle = nullptr);
+
+/// Tokens of a pass at most: there are products with tiles for them.
+inline constexpr int64_t kMostTokens = 256;
 
 /// Bytes of device memory that a matrix takes at least, known before it is read.
-int64_t least_bytes(const quant::StoredTensor& tensor);
+int64_t least_bytes(const quant::StoredTensor& tensor, const kernels::MatmulDevice& device);
 
 /// Floats [rows, cols], of a type that holds them all.
 class DeviceFloats {
@@ -63,8 +67,8 @@ class DeviceLinears {
   bool reads_bf16() const { return reads_bf16_; }
   int64_t rows() const { return rows_; }  // of all members
   int64_t weight_bytes() const;
-  /// For products of up to so many tokens.
-  int64_t workspace_bytes(int64_t most_tokens) const;
+  /// For products of up to kMostTokens.
+  int64_t workspace_bytes() const;
   /// y: room for tokens * rows() floats.
   void multiply(const void* x, int64_t tokens, float* y, void* workspace) const;
   /// Where the output of a member lies then.

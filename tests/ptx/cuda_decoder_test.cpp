@@ -126,6 +126,21 @@ TEST_F(CudaDecoderOverPtx, SaysOnceWhatItHoldsAsFloats) {
   }
 }
 
+TEST_F(CudaDecoderOverPtx, HoldsFloatsWhereADeviceHasTooLittleForTheKernels) {
+  const testing::TempDir dir;
+  ptx::stand_in_device().shared_bytes = 48 << 10;
+  const auto checkpoint = quant::open_checkpoint(small_model(dir, kSeq2));
+  ::testing::internal::CaptureStderr();
+  const auto device = on_device(*checkpoint);
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(),
+              HasSubstr("14 quantized linears are held as floats on the GPU, model.layers.0.self_attn.q_proj for "
+                        "example: a block may have too little shared memory on this device"));
+  const auto ids = some_ids(*device, 3);
+  EXPECT_LT(
+      testing::relative_difference(testing::all_logits(*device, ids), testing::all_logits(*on_cpu(*checkpoint), ids)),
+      5e-3);
+}
+
 // More than 16 tokens at once go through other products, few at a time through graphs: the same within rounding.
 TEST_F(CudaDecoderOverPtx, AgreesWithItselfHoweverATextIsCut) {
   const testing::TempDir dir;
