@@ -219,7 +219,7 @@ PYTHON
 }
 
 # Text, perplexity and speed of packed models on the device, beside the CPU with the same roundings. A text may part from the CPU's where two tokens
-# are as likely to the last bits, so how far the texts agree is said; perplexities must agree within a thousandth.
+# are as likely to the last bits, so how far the texts agree is said; perplexities must agree within half a per cent.
 generate() {
   local runs=$bundle/runs/generate failed=0 crumb=$unpacked/bin/crumb model form output
   rm -rf "$runs"
@@ -249,7 +249,7 @@ name = os.path.basename(start)
 found = json.load(open(out)) if os.path.exists(out) else {}
 found[name] = {"tokens": len(texts[0]), "same_tokens": same, "perplexity": dict(zip(("cpu", device), values))}
 json.dump(found, open(out, "w"), indent=1)
-agrees = abs(values[1] / values[0] - 1) < 1e-3 and same > 0
+agrees = abs(values[1] / values[0] - 1) < 5e-3 and same > 0
 print(f"gpu_check: {name}: {same} of {len(texts[0])} tokens are the CPU's, perplexity {values[0]:.4f} on the CPU, {values[1]:.4f} on {device}" + ("" if agrees else ": DIFFERENT"))
 sys.exit(not agrees)
 PYTHON

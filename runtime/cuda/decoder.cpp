@@ -29,9 +29,9 @@ using cuda::DeviceMemory;
 using kernels::Bf16;
 
 constexpr int64_t kTokensPerPass =
-    cuda::kMostTokens;                         // more are multiplied with dequantized weights, which no pass does
-constexpr int64_t kMostTokensOfGraph = 16;     // that the kernels for few tokens take
-constexpr int64_t kFirstRopePositions = 4096;  // tables grow by doubling from here
+    cuda::kMostTokens;                        // more are multiplied with dequantized weights, which no pass does
+constexpr int64_t kMostTokensOfGraph = 16;    // that the kernels for few tokens take
+constexpr int64_t kFirstRopePositions = 256;  // tables grow by doubling from here
 constexpr int64_t kFloat = sizeof(float);
 
 /// Of each panel of positions: the keys and values of all layers (kernels/cuda/decoder.h).
