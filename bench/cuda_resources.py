@@ -17,7 +17,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BASELINE = pathlib.Path(__file__).with_name("cuda_resources.json")
-ARCHITECTURES = re.findall(r"\d+", re.search(r'CUDA_ARCHITECTURES "([^"]*)"', (ROOT / "kernels/cuda/CMakeLists.txt").read_text())[1])
+ARCHITECTURES = re.findall(r"\d+", re.search(r'crumb_cuda_kernels "([^"]*)"', (ROOT / "kernels/cuda/CMakeLists.txt").read_text())[1])
 
 
 def compiled(source, architecture):

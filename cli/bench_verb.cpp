@@ -8,6 +8,7 @@
 #include "cli/named_model.h"
 #include "cli/numbers.h"
 #include "cli/print_now.h"
+#include "cli/sampling_options.h"
 #include "cli/verbs.h"
 #include "core/common/error.h"
 #include "core/common/file.h"
@@ -21,7 +22,7 @@ struct Arguments {
   std::vector<std::string> models, activations = {"auto"};
   std::vector<int64_t> prompts, contexts, threads;
   int64_t new_tokens = jobs::BenchJob().new_tokens, rounds = jobs::BenchJob().rounds;
-  std::string cache_type = "f16", format, out, plot;
+  std::string cache_type = "f16", device = "cpu", format, out, plot;
 };
 
 /// The format that the name of a report says.
@@ -37,9 +38,10 @@ jobs::BenchJob make_job(const Arguments& arguments, const Globals& globals) {
   for (const auto& model : arguments.models) job.models.push_back(named_model(model));
   job.activations.clear();
   for (const auto& name : arguments.activations) {
-    const auto precision = runtime::precision_from_names(name, arguments.cache_type);
+    const auto precision = runtime::precision_from_names(name, arguments.cache_type, arguments.device);
     const auto activations = precision.activations;
     job.cache_type = precision.cache_type;
+    job.device = precision.device;
     CRUMB_CHECK(std::ranges::count(job.activations, activations) == 0, "--activations: {} is given twice", name);
     job.activations.push_back(activations);
   }
@@ -94,6 +96,7 @@ Verb add_bench(CLI::App& program, const Globals& globals) {
       ->capture_default_str();
   app->add_option("--cache-type", a->cache_type, "what keys and values are held in: f32, f16 or q8")
       ->capture_default_str();
+  add_device(*app, a->device);
   add_wholes(*app, "--prompt", a->prompts,
              "tokens of prompts whose first new token is waited for; default: 64,128,256,512,1024 as far as the "
              "models hold them",

@@ -139,6 +139,7 @@ Verb add_eval(CLI::App& program, const Globals& globals) {
   app->add_option("--max-windows", a->max_windows,
                   "score only so many windows, spread evenly over the texts; default: all");
   add_precision(*app, a->precision, " (of the models, not of the baseline)");
+  add_device(*app, a->precision.device);
   app->add_flag("--bos", a->bos, "put BOS before each document");
   app->add_option("--max-drop", a->max_drop,
                   "exit with 3 when exceeded: perplexity=5%, kl=0.05, top1=20%; several: comma or repeat; default: no "

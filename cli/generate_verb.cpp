@@ -141,6 +141,7 @@ Verb add_generate(CLI::App& program, const Globals& globals) {
   add_whole(*app, "--skip-documents", a->skip_documents, "leave out the first documents of this seed")->needs(corpus);
   add_whole(*app, "--batch", a->batch, "documents decoded at once", {.least = 1})->needs(corpus);
   add_precision(*app, a->precision);
+  add_device(*app, a->precision.device);
   return {app, [=, &globals] {
             CRUMB_CHECK(prompt->count() + corpus->count() > 0, "generate: give --prompt TEXT or --corpus TOKENS");
             return corpus->count() > 0 ? run_corpus(*a, globals) : run_prompt(*a, globals);

@@ -41,18 +41,28 @@ inline CLI::Option* add_stops(CLI::App& app, std::vector<std::string>& stops) {
 /// For runtime::precision_from_names. As they are: for those who want the text, not its probabilities to the last
 /// digit.
 struct PrecisionNames {
-  std::string activations = "auto", cache_type = "f16";
-  runtime::Precision precision() const { return runtime::precision_from_names(activations, cache_type); }
+  std::string activations = "auto", cache_type = "f16", device = "cpu";
+  CLI::Option* given_activations = nullptr;
+  /// A GPU has one kind of activations, whatever the verb's own default is.
+  runtime::Precision precision() const {
+    const bool is_default = given_activations == nullptr || given_activations->count() == 0;
+    return runtime::precision_from_names(device == "cuda" && is_default ? "auto" : activations, cache_type, device);
+  }
 };
-inline void add_precision(CLI::App& app, PrecisionNames& names, const std::string& whose = "") {
-  app.add_option(
-         "--activations", names.activations,
-         std::string(
-             "what linears read: float; faster and less exact are bf16 (on processors with AVX-512 BF16) and int8 "
-             "(quantized linears, bf16 of bfloat16 ones beside them); auto: int8 where the model has "
-             "quantized linears and rounds no activations in another way itself") +
-             whose)
+inline void add_device(CLI::App& app, std::string& device) {
+  app.add_option("--device", device, "where models run: cpu, or cuda, the first NVIDIA GPU: bf16 activations")
       ->capture_default_str();
+}
+inline void add_precision(CLI::App& app, PrecisionNames& names, const std::string& whose = "") {
+  names.given_activations =
+      app.add_option(
+             "--activations", names.activations,
+             std::string(
+                 "what linears read: float; faster and less exact are bf16 (on processors with AVX-512 BF16) and int8 "
+                 "(quantized linears, bf16 of bfloat16 ones beside them); auto: int8 where the model has "
+                 "quantized linears and rounds no activations in another way itself") +
+                 whose)
+          ->capture_default_str();
   app.add_option("--cache-type", names.cache_type,
                  std::string("what keys and values are held in: f32, or f16 or q8, which are a half or a quarter of "
                              "the memory and less exact") +

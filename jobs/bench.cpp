@@ -18,6 +18,7 @@
 #include "jobs/running_model.h"
 #include "kernels/cpu_features.h"
 #include "kernels/read_probe.h"
+#include "runtime/cuda/decoder.h"
 #include "runtime/held_codes.h"
 #include "runtime/session.h"
 
@@ -158,10 +159,10 @@ struct Known {
   Activations automatic = Activations::floats;  // what that is for it
 };
 
-Known know(const NamedModel& model) {
+Known know(const NamedModel& model, runtime::Device device) {
   const auto checkpoint = quant::open_checkpoint(model.path);
   return {checkpoint->spec().context_length, runtime::has_quantized_linears(*checkpoint),
-          runtime::resolved(Activations::automatic, *checkpoint)};
+          runtime::resolved(runtime::Precision{Activations::automatic, {}, device}, *checkpoint).activations};
 }
 
 void check_lengths(const BenchJob& job, const NamedModel& model, const Known& known) {
@@ -210,7 +211,7 @@ class Bench {
     check_job(job);
     std::vector<Known> known;
     for (const auto& model : job.models) {
-      known.push_back(know(model));
+      known.push_back(know(model, job.device));
       check_lengths(job, model, known.back());
     }
     const auto shortest = std::ranges::min_element(known, {}, &Known::context_length);
@@ -237,7 +238,8 @@ class Bench {
     result_.cache_type = job_.cache_type;
     result_.rounds = job_.rounds;
     result_.new_tokens = job_.new_tokens;
-    result_.peak_resident_bytes = std::max<int64_t>(0, peak_resident_bytes() - probe_->bytes());
+    result_.peak_resident_bytes =
+        std::max<int64_t>(0, peak_resident_bytes() - (probe_ == nullptr ? 0 : probe_->bytes()));
     return std::move(result_);
   }
 
@@ -249,12 +251,15 @@ class Bench {
     for (size_t i = 0; i < job_.models.size(); ++i) {
       const auto& model = job_.models[i];
       for (const Activations activations : activations_of(model, known[i]))
-        candidates_.push_back(std::make_unique<Candidate>(model, runtime::Precision{activations, job_.cache_type},
-                                                          threads_, most_tokens));
+        candidates_.push_back(std::make_unique<Candidate>(
+            model, runtime::Precision{activations, job_.cache_type, job_.device}, threads_, most_tokens));
     }
-    probe_ = std::make_unique<kernels::ReadProbe>(kernels::bytes_beyond_caches());
+    if (job_.device == runtime::Device::cpu)
+      probe_ = std::make_unique<kernels::ReadProbe>(kernels::bytes_beyond_caches());
+    else
+      result_.gpu = runtime::cuda_device_name();
     for (const int64_t threads : job_.threads) {
-      result_.probes.push_back({threads});
+      if (probe_ != nullptr) result_.probes.push_back({threads});
       for (const auto& candidate : candidates_) result_.rows.push_back(candidate->new_row(threads));
     }
   }
@@ -287,8 +292,8 @@ class Bench {
       for_all([&](auto& model, auto& row) { row.add(measure::kFirstToken, prompt, model.first_token(prompt)); });
     for_all([](auto& model, auto&) { model.start_round(); });
     for (const int64_t context : result_.contexts) {
-      const double read = probe_->measure(*threads_);
-      result_.probes[threads_index].bytes_per_second.push_back(read);
+      const double read = probe_ == nullptr ? 0 : probe_->measure(*threads_);
+      if (probe_ != nullptr) result_.probes[threads_index].bytes_per_second.push_back(read);
       for_all([&](auto& model, auto& row) { add_decoding(model, row, context, read); });
     }
     for_all([](auto& model, auto&) { model.end_round(); });
@@ -300,17 +305,18 @@ class Bench {
     const double weight_rate = rate * static_cast<double>(model.weights_read());
     row.add(measure::kTokenRate, context, rate);
     row.add(measure::kWeightRate, context, weight_rate);
+    row.add(measure::kStateBytes, context, static_cast<double>(model.state_bytes()));
+    if (probe_ == nullptr) return;
     row.add(measure::kReadShare, context, weight_rate / read);
     const double seconds = std::max(decoding.seconds, 1e-9), attention = decoding.within.attention / seconds;
     row.add(measure::kInAttention, context, attention);
     row.add(measure::kElsewhere, context, 1 - decoding.within.linears / seconds - attention);
-    row.add(measure::kStateBytes, context, static_cast<double>(model.state_bytes()));
   }
 
   const BenchJob job_;
   std::shared_ptr<ChangingThreads> threads_ = std::make_shared<ChangingThreads>();
   std::vector<std::unique_ptr<Candidate>> candidates_;
-  std::unique_ptr<kernels::ReadProbe> probe_;
+  std::unique_ptr<kernels::ReadProbe> probe_;  // none where a GPU computes
   BenchResult result_;
 };
 

@@ -19,6 +19,7 @@ struct BenchJob {
   std::vector<NamedModel> models;
   std::vector<runtime::Activations> activations = {runtime::Activations::automatic};
   runtime::CacheType cache_type = runtime::CacheType::f16;
+  runtime::Device device = runtime::Device::cpu;
   /// Tokens of prompts whose first new token is waited for; none: those of kBenchPrompts that every model holds.
   std::optional<std::vector<int64_t>> prompts;
   /// Tokens that stand before those whose speed is measured; none: those of kBenchContexts, likewise.
@@ -64,6 +65,7 @@ struct BenchRow {
 
 struct BenchResult {
   std::string processor, isa;
+  std::string gpu;  // where models ran on one; then nothing is said of reading and of parts of a pass
   runtime::CacheType cache_type = runtime::CacheType::f32;
   int64_t processors = 0, rounds = 0, new_tokens = 0;
   int64_t peak_resident_bytes = 0;  // of the process, without the buffer of the read probe

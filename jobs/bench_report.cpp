@@ -160,17 +160,18 @@ Writer writer_of(std::string_view format, std::string_view where) {
 std::string bench_markdown(const BenchResult& result) {
   const auto& first = result.rows.front();
   std::string out = fmt::format(
-      "{}, {} processors, {}; {} rounds in turns: median (least-most), ratio to {} with {} activations on as many "
+      "{}{}, {} processors, {}; {} rounds in turns: median (least-most), ratio to {} with {} activations on as many "
       "threads; keys and values in {}\n",
-      result.processor, result.processors, result.isa, result.rounds, first.model.name,
-      runtime::name_of(first.activations), runtime::name_of(result.cache_type));
+      result.gpu.empty() ? "" : result.gpu + "; ", result.processor, result.processors, result.isa, result.rounds,
+      first.model.name, runtime::name_of(first.activations), runtime::name_of(result.cache_type));
   if (!result.prompts.empty())
     out += "\nTime to first token, seconds, after a prompt of so many tokens:\n\n" +
            table_by_tokens(result, result.prompts, measure::kFirstToken, kSeconds);
   out += fmt::format("\nGeneration, tokens/s, {} tokens behind a context of so many:\n\n", result.new_tokens) +
          table_by_tokens(result, result.contexts, measure::kTokenRate, kRate);
-  out += fmt::format("\nWhat that uses; reading alone, measured beside it: {}:\n\n", probes_text(result)) +
-         use_table(result);
+  const std::string reading =
+      result.gpu.empty() ? fmt::format("; reading alone, measured beside it: {}", probes_text(result)) : "";
+  out += fmt::format("\nWhat that uses{}:\n\n", reading) + use_table(result);
   return out + "\nMemory; at most resident, with all models loaded: " + format_bytes(result.peak_resident_bytes) +
          ":\n\n" + memory_table(result);
 }
@@ -179,6 +180,7 @@ Json bench_json(const BenchResult& result) {
   Json json{{"processor", result.processor},
             {"processors", result.processors},
             {"isa", result.isa},
+            {"gpu", result.gpu.empty() ? Json() : Json(result.gpu)},
             {"cache_type", runtime::name_of(result.cache_type)},
             {"rounds", result.rounds},
             {"new_tokens", result.new_tokens},

@@ -7,7 +7,7 @@ namespace crumb::jobs {
 
 RunningDraft load_draft(const DraftChoice& choice, const runtime::Precision& precision, const Loading& loading) {
   if (choice.model.empty()) return {};
-  const runtime::Precision own{runtime::Activations::automatic, precision.cache_type};
+  const runtime::Precision own{runtime::Activations::automatic, precision.cache_type, precision.device};
   RunningDraft out{load_model(choice.model, own, loading), nullptr};
   out.draft = std::make_unique<runtime::Draft>(*out.model.decoder, choice.most);
   return out;

@@ -128,6 +128,8 @@ double PromptResult::decode_rate() const {
 PromptResult continue_prompt(const PromptJob& job, const std::function<void(const std::string&)>& show) {
   runtime::StopStrings stops(job.stops);
   check_caches(job.prompt_cache, job.weight_cache);
+  CRUMB_CHECK(job.prompt_cache.empty() || job.precision.device == runtime::Device::cpu,
+              "--prompt-cache: what a GPU computes of a prompt is not kept; leave it out with --device cuda");
   const Loading loading = loading_with(job.threads);
   const RunningModel model = load_model(job.model, job.precision, loading, job.weight_cache);
   const RunningDraft draft = load_draft(job.draft, job.precision, loading);

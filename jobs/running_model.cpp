@@ -49,6 +49,8 @@ RunningModel load_model(const Path& path, const runtime::Precision& precision, c
   runtime::WeightStores stores{loading.pool};
   std::string identity;
   if (!weight_cache.empty()) {
+    CRUMB_CHECK(precision.device == runtime::Device::cpu,
+                "--weight-cache: weights in the order that a GPU reads are not kept; leave it out with --device cuda");
     require_apart(weight_cache, {path});
     CRUMB_CHECK(is_there(path), "{}: no such file or folder", path.string());
     CRUMB_CHECK(!is_folder(path) || whole_path(path) != whole_path(weight_cache).parent_path(),
@@ -64,8 +66,7 @@ RunningModel load_model(const Path& path, const runtime::Precision& precision, c
   if (!model.checkpoint->has_tokenizer()) model.checkpoint->load_tokenizer();  // says what is missing
   const auto policy = std::launch::async | std::launch::deferred;              // later, where no thread is to be had
   auto tokenizer = std::async(policy, [&] { return model.checkpoint->load_tokenizer(); });
-  model.precision = precision;
-  model.precision.activations = runtime::resolved(precision.activations, *model.checkpoint);
+  model.precision = runtime::resolved(precision, *model.checkpoint);
   model.decoder = runtime::load_decoder(*model.checkpoint, loading.executor, model.precision, stores);
   model.tokenizer = tokenizer.get();
   quant::check_vocabulary(*model.checkpoint, *model.tokenizer);
@@ -79,7 +80,8 @@ RunningModel load_model(const Path& path, const runtime::Precision& precision, c
 }
 
 std::vector<std::string> RunningModel::held() const {
-  auto lines = runtime::describe_held(*checkpoint);
+  std::vector<std::string> lines;
+  if (precision.device == runtime::Device::cpu) lines = runtime::describe_held(*checkpoint);
   if (!precision.is_exact()) lines.push_back("computed with " + runtime::to_text(precision));
   return lines;
 }

@@ -11,6 +11,7 @@
 #include "kernels/swiglu.h"
 #include "runtime/attention.h"
 #include "runtime/kv_cache.h"
+#include "runtime/passes.h"
 #include "runtime/rope_table.h"
 
 namespace crumb::runtime {
@@ -18,9 +19,8 @@ namespace {
 
 using arch::Slot;
 
-constexpr int64_t kTokensPerPass = 512;             // bounds the activations; more tokens at once are not faster
-constexpr int64_t kLogitFloats = int64_t{8} << 20;  // bounds the logits that exist at once
-constexpr int64_t kTokenGrain = 4;                  // tokens a thread takes of elementwise work
+constexpr int64_t kTokensPerPass = 512;  // bounds the activations; more tokens at once are not faster
+constexpr int64_t kTokenGrain = 4;       // tokens a thread takes of elementwise work
 
 using Floats = std::shared_ptr<const std::vector<float>>;
 
@@ -29,31 +29,6 @@ struct Layer {
   std::unique_ptr<LinearGroup> query_key_value, output, gate_up, down;
   std::shared_ptr<RopeTable> rope;
 };
-
-/// Tokens [begin, begin + count) of inputs[sequence].
-struct Slice {
-  int64_t sequence, begin, count;
-};
-
-/// Cuts the inputs into passes of at most kTokensPerPass tokens, in order.
-std::vector<std::vector<Slice>> cut_into_passes(std::span<const SequenceInput> inputs) {
-  std::vector<std::vector<Slice>> passes;
-  int64_t room = 0;
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    const auto size = static_cast<int64_t>(inputs[i].tokens.size());
-    for (int64_t begin = 0; begin < size;) {
-      if (room == 0) {
-        passes.emplace_back();
-        room = kTokensPerPass;
-      }
-      const int64_t count = std::min(room, size - begin);
-      passes.back().push_back({static_cast<int64_t>(i), begin, count});
-      begin += count;
-      room -= count;
-    }
-  }
-  return passes;
-}
 
 class FloatDecoder : public Decoder {
  public:
@@ -90,7 +65,7 @@ class FloatDecoder : public Decoder {
 
   void forward(std::span<const SequenceInput> inputs, LogitsFor which, const LogitsSink& logits) override {
     for (const auto& input : inputs) check_input(input);
-    for (const auto& pass : cut_into_passes(inputs)) run_pass(inputs, pass, which, logits);
+    for (const auto& pass : cut_into_passes(inputs, kTokensPerPass)) run_pass(inputs, pass, which, logits);
   }
 
  private:
@@ -143,13 +118,7 @@ class FloatDecoder : public Decoder {
 
   void check_input(const SequenceInput& input) const {
     CRUMB_ASSERT(dynamic_cast<const KvCache*>(input.state) != nullptr);
-    const int64_t length = input.state->length() + static_cast<int64_t>(input.tokens.size());
-    CRUMB_CHECK(length <= spec_.context_length, "a text of {} tokens is longer than the model's context of {}", length,
-                spec_.context_length);
-    for (const auto id : input.tokens) {
-      CRUMB_CHECK(id >= 0 && id < spec_.vocab_size, "token id {} is outside the model's vocabulary of {}", id,
-                  spec_.vocab_size);
-    }
+    check_text(input, spec_);
   }
 
   void run_pass(std::span<const SequenceInput> inputs, const std::vector<Slice>& slices, LogitsFor which,
@@ -253,9 +222,7 @@ class FloatDecoder : public Decoder {
     wanted_.clear();
     for (size_t i = 0; i < slices.size(); ++i) {
       const auto& segment = segments_[i];
-      const auto total = static_cast<int64_t>(inputs[static_cast<size_t>(slices[i].sequence)].tokens.size());
-      const bool ends = slices[i].begin + slices[i].count == total;
-      const int64_t from = which == LogitsFor::all ? 0 : ends ? segment.count - 1 : segment.count;
+      const int64_t from = first_wanted(inputs[static_cast<size_t>(slices[i].sequence)], slices[i], which);
       for (int64_t t = from; t < segment.count; ++t) {
         wanted_.push_back({slices[i].sequence, segment.position + t, segment.first + t});
       }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/common/error.h"
+#include "runtime/cuda/decoder.h"
 
 namespace crumb::runtime {
 
@@ -21,13 +22,31 @@ std::string_view name_of(CacheType type) {
   return std::ranges::find(kCacheTypes, type, [](const auto& entry) { return entry.first; })->second;
 }
 
-Precision precision_from_names(const std::string& activations, const std::string& cache_type) {
+Precision precision_from_names(const std::string& activations, const std::string& cache_type,
+                               const std::string& device) {
+  Precision precision{.activations = activations_from_name(activations, "--activations")};
   std::vector<std::string_view> known;
-  for (const auto& [type, name] : kCacheTypes) {
-    if (cache_type == name) return {activations_from_name(activations, "--activations"), type};
-    known.push_back(name);
-  }
-  user_error("--cache-type: unknown \"{}\"; known: {}", cache_type, fmt::join(known, ", "));
+  const auto* found = std::ranges::find(kCacheTypes, cache_type, [](const auto& entry) { return entry.second; });
+  for (const auto& [type, name] : kCacheTypes) known.push_back(name);
+  CRUMB_CHECK(found != std::end(kCacheTypes), "--cache-type: unknown \"{}\"; known: {}", cache_type,
+              fmt::join(known, ", "));
+  precision.cache_type = found->first;
+  CRUMB_CHECK(device == "cpu" || device == "cuda", "--device: unknown \"{}\"; known: cpu, cuda", device);
+  if (device == "cpu") return precision;
+  precision.device = Device::cuda;
+  using enum Activations;
+  CRUMB_CHECK(precision.activations == automatic || precision.activations == bf16,
+              "--activations {}: --device cuda has kernels for bf16 alone", activations);
+  precision.activations = bf16;
+  CRUMB_CHECK(precision.cache_type != CacheType::q8, "--cache-type q8: --device cuda has kernels for f32 and f16");
+  return precision;
+}
+
+Precision resolved(const Precision& precision, const quant::Checkpoint& checkpoint) {
+  Precision result = precision;
+  result.activations =
+      precision.device == Device::cuda ? Activations::bf16 : resolved(precision.activations, checkpoint);
+  return result;
 }
 
 std::string to_text(const Precision& precision) {
@@ -41,11 +60,16 @@ std::string to_text(const Precision& precision) {
     parts.emplace_back("bfloat16 activations of codes and of bfloat16 linears");
   if (precision.cache_type != CacheType::f32)
     parts.push_back(fmt::format("keys and values in {}", name_of(precision.cache_type)));
+  if (precision.device == Device::cuda) parts.emplace_back("on a GPU");
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 
 std::unique_ptr<Decoder> load_decoder(const quant::Checkpoint& checkpoint, const std::shared_ptr<Executor>& executor,
                                       const Precision& precision, const WeightStores& stores) {
+  if (precision.device == Device::cuda) {
+    CRUMB_ASSERT(stores.cache == nullptr);
+    return load_cuda_decoder(checkpoint, *executor, precision.cache_type);
+  }
   const auto activations = resolved(precision.activations, checkpoint);
   return load_decoder(checkpoint, executor, packed_linears(activations, executor, stores), precision.cache_type,
                       stores);

@@ -4,6 +4,7 @@
 #   gpu_check.sh receive                  join the parts of gpu-bundle/ that have arrived; check and unpack what is whole
 #   gpu_check.sh info                     the machine, its torch, and whether everything loads
 #   gpu_check.sh tests [TEST ...]         the tests that touch Torch; those that need a GPU fail without one
+#   gpu_check.sh generate                 `crumb generate`, `eval` and `bench --device cuda` of two small models quantized here, beside the CPU's
 #   gpu_check.sh train [MINUTES] [OPTION ...] [KEY=VALUE ...]
 #       trains to 2 bits for that long (default 5, evaluation not counted), a checkpoint a minute, then evaluates the best model so far.
 #       --model PATH   default the GGUF of the bundle          --text A,B   default the bundle's prose and technical text
@@ -11,7 +12,7 @@
 #   gpu_check.sh run COMMAND ...          any command, with CRUMB the program and UNPACKED the folder of texts, models, configs and scripts, such as
 #       gpu_check.sh run bash -c '$UNPACKED/scripts/measure_starts.sh $UNPACKED/models/*.gguf out $UNPACKED/data/text/tech-train.txt ...'
 #
-# --device cpu (tests, train) rehearses without a GPU. Logs and numbers go to $OUT, default ./gpu-results, as a few flat files; what was
+# --device cpu (tests, generate, train) rehearses without a GPU. Logs and numbers go to $OUT, default ./gpu-results, as a few flat files; what was
 # trained stays in gpu-bundle/runs. The exit code is not 0 when anything failed.
 #
 # How long to train is measured: a first run of some steps gives tokens a second, from which follow schedule.tokens (so that the learning rate
@@ -217,6 +218,47 @@ PYTHON
   return $code
 }
 
+# Text, perplexity and speed of packed models on the device, beside the CPU with the same roundings. A text may part from the CPU's where two tokens
+# are as likely to the last bits, so how far the texts agree is said; perplexities must agree within half a per cent.
+generate() {
+  local runs=$bundle/runs/generate failed=0 crumb=$unpacked/bin/crumb model form output
+  rm -rf "$runs"
+  mkdir -p "$runs"
+  for form in "stories260K-hf --grid seq --bits 2 --init mse" "tiny1m-hf --grid int --bits 4 --group-size 32" "ref-llama-15m --grid seq --bits 2 --init mse"; do
+    model=${form%% *}
+    read -ra output <<< "${form#* }"
+    "$crumb" quantize "$unpacked/data/models/$model" --method rtn "${output[@]}" -o "$runs/$model" >> "$results/generate.log" 2>&1 || die "crumb quantize failed: generate.log"
+    for where in "cpu --activations bf16" "$device --activations bf16"; do
+      local name=$model-${where%% *}
+      # shellcheck disable=SC2086
+      if ! { "$crumb" generate "$runs/$model" --prompt "Once upon a time" --max-tokens 64 --device $where --json > "$runs/$name.text.json" 2>> "$results/generate.log" &&
+        "$crumb" eval "$runs/$model" --text "$unpacked/data/text/wiki.valid.raw" --context 128 --max-windows 32 --device $where --cache-type f16 --json > "$runs/$name.eval.json" 2>> "$results/generate.log"; }; then
+        say "$name failed: $(tail -n 1 "$results/generate.log")"
+        failed=1
+        continue 2
+      fi
+    done
+    "$python" - "$runs/$model" "$device" "$results/generate.json" << 'PYTHON' | tee -a "$results/summary.txt" || failed=1
+import json, os, sys
+start, device, out = sys.argv[1:]
+load = lambda where, what: json.load(open(f"{start}-{where}.{what}.json"))
+texts = [load(where, "text")["tokens"] for where in ("cpu", device)]
+values = [load(where, "eval")["pooled"]["perplexity"]["value"] for where in ("cpu", device)]
+same = next((i for i, (a, b) in enumerate(zip(*texts)) if a != b), min(map(len, texts)))
+name = os.path.basename(start)
+found = json.load(open(out)) if os.path.exists(out) else {}
+found[name] = {"tokens": len(texts[0]), "same_tokens": same, "perplexity": dict(zip(("cpu", device), values))}
+json.dump(found, open(out, "w"), indent=1)
+agrees = abs(values[1] / values[0] - 1) < 5e-3 and same > 0
+print(f"gpu_check: {name}: {same} of {len(texts[0])} tokens are the CPU's, perplexity {values[0]:.4f} on the CPU, {values[1]:.4f} on {device}" + ("" if agrees else ": DIFFERENT"))
+sys.exit(not agrees)
+PYTHON
+  done
+  "$crumb" bench "full=$unpacked/data/models/ref-llama-15m" "two_bits=$runs/ref-llama-15m" --device "$device" --activations bf16 --prompt 64,256 --context 0,256 -o "$results/generate-bench.md" --force >> "$results/generate.log" 2>&1 ||
+    { say "crumb bench failed: $(tail -n 1 "$results/generate.log")"; failed=1; }
+  return $failed
+}
+
 # Tokens of eight steps of the job with these settings.
 probe_tokens() {
   local batch=32768
@@ -246,7 +288,8 @@ case "$verb" in
   receive) receive ;;
   info) prepare; info ;;
   tests) prepare; info; checked run_tests "${rest[@]}" ;;
+  generate) prepare; info; checked generate ;;
   train) prepare; info; checked train "${rest[@]}" ;;
   run) prepare; export CRUMB=$unpacked/bin/crumb UNPACKED=$unpacked; exec "${rest[@]}" ;;
-  *) sed -n '2,22p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+  *) sed -n '2,23p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac

@@ -11,4 +11,6 @@ void check_launch(const char* what) {
   run_error("the CUDA kernel {} was not launched: {}", what, cudaGetErrorString(error));
 }
 
+const char* code_architectures() { return CRUMB_CUDA_CODE; }
+
 }  // namespace crumb::kernels

@@ -12,4 +12,7 @@ using CudaStream = CUstream_st*;  // cudaStream_t, so that who calls needs no he
 /// RunError if the launch just made was refused. `what`: the kernel.
 void check_launch(const char* what);
 
+/// For people: the architectures this program has code for.
+const char* code_architectures();
+
 }  // namespace crumb::kernels

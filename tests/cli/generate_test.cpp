@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -363,6 +364,19 @@ TEST_F(GenerateVerb, RefusesBadInputInOneLine) {
                          "give a shorter prompt\n"));
   EXPECT_EQ(generate("--prompt a --corpus 4k").exit_code, 2);
   EXPECT_EQ(run_crumb("generate " + (dir_ / "none").string() + " --prompt a").exit_code, 2);
+}
+
+TEST_F(GenerateVerb, SaysInOneLineThatThereIsNoGpu) {
+  const auto r = generate("--prompt Once --max-tokens 1 --device cuda");
+  if (r.exit_code == 0) GTEST_SKIP() << "there is one";
+  EXPECT_EQ(r.exit_code, 2);
+  EXPECT_THAT(r.err, AllOf(StartsWith("crumb: --device cuda: "),
+                           ::testing::AnyOf(HasSubstr("was built without CUDA"), HasSubstr("there is no GPU to use")),
+                           ::testing::EndsWith("use --device cpu\n")));
+  EXPECT_EQ(std::ranges::count(r.err, '\n'), 1);
+  expect_error(generate("--prompt Once --device tpu"), "--device: unknown \"tpu\"; known: cpu, cuda");
+  expect_error(generate("--prompt Once --device cuda --activations int8"),
+               "--activations int8: --device cuda has kernels for bf16 alone");
 }
 
 TEST(Help, ShowsWhatOptionsAreWithoutBeingGiven) {

@@ -425,7 +425,8 @@ uint32_t Decoder::source(const Operand& operand, Type type, bool relaxed) {
   if (operand.negated && type != Type::pred) refuse("only predicates can be negated");
   switch (operand.kind) {
     case Operand::Kind::integer:
-      if ((is_real(type) && !is_half && type != Type::f16x2 && type != Type::bf16x2) || type == Type::pred) break;
+      if (type == Type::pred) return owner_->constant_row(operand.bits != 0 ? ~uint32_t{0} : 0, false);
+      if ((is_real(type) && !is_half && type != Type::f16x2 && type != Type::bf16x2)) break;
       return owner_->constant_row(wide ? operand.bits : operand.bits & ((uint64_t{1} << 8 * bytes_of(type)) - 1), wide);
     case Operand::Kind::real32:
       if (bytes_of(type) == 4 && !is_signed(type)) return owner_->constant_row(operand.bits, false);

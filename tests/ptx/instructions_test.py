@@ -158,6 +158,7 @@ def test_bits():
             check(f"dp2a.{half}", over_arrays(f"dp2a.{half}.{s}32.{t}32 %d, %a, %b, %c;", [a, b, c]),
                   [sum(element(x, i, 16, s) * element(y, i + 2 * (half == "hi"), 8, t) for i in range(2)) + z & M32 for x, y, z in rows])
     # Predicates are lanes of one word.
+    check("mov.pred", over_arrays("mov.pred %p1, -1; mov.pred %p2, 0; selp.u32 %r1, 4, 1, %p1; selp.u32 %r2, 2, 5, %p2; add.u32 %d, %r1, %r2;", [np.zeros(40, np.uint32)]), [9] * 40)
     test = "setp.ne.u32 %p1, %a, 0; setp.ne.u32 %p2, %b, 0; {} selp.u32 %d, 7, 9, %p3;"
     x, y = cross(np.array([0, 1], np.uint32), np.array([0, 1], np.uint32))
     for name, f in (("and", lambda x, y: x & y), ("or", lambda x, y: x | y), ("xor", lambda x, y: x ^ y), ("not", lambda x, y: 1 - x)):

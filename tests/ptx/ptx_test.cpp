@@ -119,7 +119,8 @@ TEST(PtxExecutor, MultipliesAsCutlassDoes) {
 }
 
 class CudaKernels : public ::testing::TestWithParam<const char*> {};
-INSTANTIATE_TEST_SUITE_P(Checks, CudaKernels, ::testing::Values("training_kernels", "matmul_kernels"),
+INSTANTIATE_TEST_SUITE_P(Checks, CudaKernels,
+                         ::testing::Values("training_kernels", "matmul_kernels", "decoder_kernels"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST_P(CudaKernels, GiveWhatTheFormulasSay) {

@@ -181,7 +181,7 @@ def check_logit_loss(kernels, random):
         np.testing.assert_allclose(gradient, expected * row_weights[:, None], rtol=1e-3, atol=2e-6)
 
 
-ELSEWHERE = {"packed_tiles", "skinny_matmul", "tile_matmul"}  # matmul_kernels.py
+ELSEWHERE = {"decoder", "packed_tiles", "skinny_matmul", "tile_matmul"}  # decoder_kernels.py, matmul_kernels.py
 CHECKS = {"seq": [check_seq], "elementwise": [check_rms_norm, check_rope, check_swiglu, check_adamw], "logit_loss": [check_logit_loss]}
 
 
