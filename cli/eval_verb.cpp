@@ -10,6 +10,7 @@
 #include "core/common/error.h"
 #include "core/common/json.h"
 #include "core/common/log.h"
+#include "core/common/quantity.h"
 #include "eval/report.h"
 
 namespace crumb::cli {
@@ -17,9 +18,11 @@ namespace {
 
 // As typed; read_config checks them with the same rules and messages as the section `evaluate:` of a job.
 struct Arguments {
-  std::string baseline, separator, context, stride, max_windows, out;
+  std::string baseline, separator, context, stride, max_windows, out, tasks_dir, items, judge_by = "estimate";
   PrecisionNames precision{"float", "f32"};
-  std::vector<std::string> models, texts, max_drop;
+  std::vector<std::string> models, texts, max_drop, tasks;
+  int64_t limit = 0;
+  std::optional<int64_t> num_fewshot;
   bool bos = false;
 };
 
@@ -69,6 +72,25 @@ ConfigValue max_drop_tree(const std::vector<std::string>& limits) {
   return tree;
 }
 
+/// Takes the limits that are not of texts out of the tree.
+std::map<std::string, double> take_task_limits(ConfigValue& tree) {
+  std::map<std::string, double> limits;
+  const auto is_of_text = [](const auto& entry) {
+    return entry.first == "perplexity" || entry.first == "kl" || entry.first == "top1";
+  };
+  for (const auto& entry : tree.entries) {
+    if (is_of_text(entry)) continue;
+    const auto limit = parse_number(entry.second.text);
+    CRUMB_CHECK(limit && *limit >= 0, "--max-drop: {}: expected a number that is not negative, got \"{}\"", entry.first,
+                entry.second.text);
+    CRUMB_CHECK(*limit <= 1, "--max-drop: {}={} is more than everything; write {}% for per cent", entry.first,
+                entry.second.text, entry.second.text);
+    limits.emplace(entry.first, *limit);
+  }
+  std::erase_if(tree.entries, [&](const auto& entry) { return !is_of_text(entry); });
+  return limits;
+}
+
 eval::EvalOptions make_options(const Arguments& arguments, const Globals& globals) {
   ConfigValue tree = ConfigValue::map({});
   const auto add = [&](const char* key, ConfigValue value) {
@@ -83,8 +105,19 @@ eval::EvalOptions make_options(const Arguments& arguments, const Globals& global
   if (!arguments.stride.empty()) add("stride", ConfigValue::scalar(arguments.stride));
   if (!arguments.max_windows.empty()) add("max_windows", ConfigValue::scalar(arguments.max_windows));
   add("bos", ConfigValue::scalar(arguments.bos ? "true" : "false"));
-  add("max_drop", max_drop_tree(arguments.max_drop));
+  ConfigValue limits = max_drop_tree(arguments.max_drop);
+  eval::TaskRunOptions tasks;
+  tasks.tasks = arguments.tasks;
+  tasks.folder = arguments.tasks_dir;
+  tasks.limit = arguments.limit;
+  if (!tasks.tasks.empty()) tasks.max_drop = take_task_limits(limits);
+  add("max_drop", std::move(limits));
   auto options = read_config<eval::EvalOptions>(tree);
+  tasks.num_fewshot = arguments.num_fewshot;
+  tasks.items = arguments.items;
+  tasks.overwrite_items = globals.force;
+  tasks.judge_bound = arguments.judge_by == "bound";
+  options.tasks = std::move(tasks);
   options.baseline = arguments.baseline;
   options.precision = arguments.precision.precision();
   options.threads = globals.threads;
@@ -99,12 +132,26 @@ std::string json_text(const std::vector<eval::EvalResult>& results) {
   return dump_json(list, 2) + "\n";
 }
 
+void check_arguments(const Arguments& arguments) {
+  const bool has_tasks = !arguments.tasks.empty();
+  CRUMB_CHECK(has_tasks || !arguments.texts.empty(), "--text or --tasks must be given: there is nothing to judge by");
+  CRUMB_CHECK(!has_tasks || !arguments.tasks_dir.empty(), "--tasks needs --tasks-dir, the folder of their data");
+  CRUMB_CHECK(has_tasks || (arguments.items.empty() && arguments.limit == 0 && !arguments.num_fewshot),
+              "--items, --limit and --num-fewshot need --tasks");
+  CRUMB_CHECK(arguments.limit >= 0, "--limit: {} is less than 0", arguments.limit);
+  CRUMB_CHECK(arguments.num_fewshot.value_or(0) >= 0, "--num-fewshot: {} is less than 0", *arguments.num_fewshot);
+  CRUMB_CHECK(arguments.judge_by == "estimate" || arguments.judge_by == "bound",
+              "--judge-by: unknown \"{}\"; known: estimate, bound", arguments.judge_by);
+}
+
 int run(const Arguments& arguments, const Globals& globals) {
+  check_arguments(arguments);
   const auto options = make_options(arguments, globals);
   const Path out = arguments.out;
   CRUMB_CHECK(out.empty() || out.extension() == ".md" || out.extension() == ".json",
               "--out: {}: the name must end in .md or .json", out.string());
   if (!out.empty()) require_new_file(out, globals.force);
+  if (!arguments.items.empty()) require_new_file(arguments.items, globals.force);
   const auto results = eval::evaluate_all(options, {arguments.models.begin(), arguments.models.end()});
   std::fputs((globals.json ? json_text(results) : eval::to_table(results)).c_str(), stdout);
   if (!out.empty())  // after the numbers are on the screen: a full disk must not lose them
@@ -125,13 +172,13 @@ int run(const Arguments& arguments, const Globals& globals) {
 
 Verb add_eval(CLI::App& program, const Globals& globals) {
   auto* app = program.add_subcommand(
-      "eval", "Perplexity of a model; KL divergence and top-1 agreement against a baseline; size");
+      "eval", "Perplexity of a model; KL divergence and top-1 agreement against a baseline; tasks; size");
   const auto a = std::make_shared<Arguments>();
   app->add_option("MODEL", a->models, "HF folder, codes-and-scales folder or GGUF; several are judged side by side")
       ->required();
   app->add_option("--baseline", a->baseline,
                   "the model it is compared with, usually the one it was made from; default: none");
-  app->add_option("--text", a->texts, "texts to judge by: plain, or JSON lines {\"text\": ...}")->required();
+  app->add_option("--text", a->texts, "texts to judge by: plain, or JSON lines {\"text\": ...}");
   app->add_option("--separator", a->separator,
                   "what stands between documents; \\n, \\t and \\xHH are understood; default: a file is one document");
   app->add_option("--context", a->context, "tokens a window; default: 2048, or what the models declare if less");
@@ -142,9 +189,18 @@ Verb add_eval(CLI::App& program, const Globals& globals) {
   add_device(*app, a->precision.device);
   app->add_flag("--bos", a->bos, "put BOS before each document");
   app->add_option("--max-drop", a->max_drop,
-                  "exit with 3 when exceeded: perplexity=5%, kl=0.05, top1=20%; several: comma or repeat; default: no "
-                  "limit")
+                  "exit with 3 when exceeded: perplexity=5%, kl=0.05, top1=20%; of accuracies: tasks=2% (each), "
+                  "average=1%, TASK=3%; several: comma or repeat; default: no limit")
       ->delimiter(',');
+  app->add_option("--judge-by", a->judge_by,
+                  "what --max-drop compares of tasks: estimate, or bound, the upper 95 % bound of the drop; default: "
+                  "estimate");
+  app->add_option("--tasks", a->tasks, "tasks by their names, or YAML files of your own; comma or repeat")
+      ->delimiter(',');
+  app->add_option("--tasks-dir", a->tasks_dir, "the folder of the tasks' data; NAME.yaml there is a task, too");
+  app->add_option("--limit", a->limit, "only the first items of each task; default: all");
+  app->add_option("--num-fewshot", a->num_fewshot, "solved examples before each item; default: what a task says");
+  app->add_option("--items", a->items, "write what was found of each item as JSON lines; default: none");
   app->add_option("-o,--out", a->out, "write a report: NAME.md or NAME.json; default: none");
   return {app, [a, &globals] { return run(*a, globals); }};
 }

@@ -2,11 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
 
 #include "core/common/progress.h"
-#include "eval/runtime_scorer.h"
-#include "quant/checkpoint.h"
 
 namespace crumb::eval {
 namespace {
@@ -18,70 +15,6 @@ using text::Window;
 /// Windows are scored together up to this many tokens: short ones alone would leave the matrix products small.
 constexpr int64_t kBatchTokens = 2048;
 
-struct Judged {
-  ModelFacts facts;
-  std::unique_ptr<tokenizer::Tokenizer> tokenizer;
-  std::unique_ptr<Scorer> scorer;
-};
-
-std::string kind_name(quant::CheckpointKind kind) {
-  switch (kind) {
-    case quant::CheckpointKind::codes:
-      return "codes and scales";
-    case quant::CheckpointKind::gguf:
-      return "GGUF";
-    default:
-      return "HF folder";
-  }
-}
-
-bool is_embedding(const quant::StoredTensor& t) {
-  return t.desc.role == arch::TensorRole::embedding || t.desc.role == arch::TensorRole::head;
-}
-
-// Bits per weight of the tensors that `pick` takes.
-template <class Pick>
-double bits_per_weight(const quant::Checkpoint& checkpoint, const Pick& pick) {
-  int64_t bytes = 0, weights = 0;
-  for (const auto& t : checkpoint.tensors()) {
-    if (!pick(t)) continue;
-    bytes += t.stored_bytes;
-    weights += t.desc.elements();
-  }
-  return weights > 0 ? 8.0 * static_cast<double>(bytes) / static_cast<double>(weights) : 0.0;
-}
-
-std::string dtypes_of(const quant::Checkpoint& checkpoint, arch::TensorRole role) {
-  std::set<std::string> names;
-  for (const auto& t : checkpoint.tensors()) {
-    if (t.desc.role == role) names.insert(t.dtype);
-  }
-  return fmt::format("{}", fmt::join(names, "+"));
-}
-
-ModelFacts facts_of(const quant::Checkpoint& checkpoint) {
-  ModelFacts facts;
-  facts.path = checkpoint.path();
-  facts.kind = kind_name(checkpoint.kind());
-  for (const auto& t : checkpoint.tensors()) facts.parameters += t.desc.elements();
-  facts.file_bytes = checkpoint.file_bytes();
-  facts.bits_per_weight = bits_per_weight(checkpoint, [](const auto&) { return true; });
-  facts.bits_per_weight_without_embeddings =
-      bits_per_weight(checkpoint, [](const auto& t) { return !is_embedding(t); });
-  facts.linear_dtypes = dtypes_of(checkpoint, arch::TensorRole::linear);
-  facts.embedding_dtypes = dtypes_of(checkpoint, arch::TensorRole::embedding);
-  facts.head_dtypes = dtypes_of(checkpoint, arch::TensorRole::head);
-  return facts;
-}
-
-Judged load(const Path& path, const runtime::Precision& precision, const std::shared_ptr<ThreadPool>& pool) {
-  const auto checkpoint = quant::open_checkpoint(path, *pool);
-  Judged judged{facts_of(*checkpoint), checkpoint->load_tokenizer(), nullptr};
-  quant::check_vocabulary(*checkpoint, *judged.tokenizer);
-  judged.scorer = std::make_unique<RuntimeScorer>(runtime::load_decoder(*checkpoint, pool, precision));
-  return judged;
-}
-
 void require_window(const TokenStream& stream, int64_t context, const EvalOptions& options) {
   if (stream.size() > context) return;
   const std::string which = options.texts.size() == 1 ? options.texts[0].string()
@@ -92,7 +25,7 @@ void require_window(const TokenStream& stream, int64_t context, const EvalOption
 }
 
 void check_options(const EvalOptions& options) {
-  CRUMB_CHECK(!options.texts.empty(), "text: no text to judge by was given");
+  CRUMB_CHECK(!options.texts.empty() || !options.tasks.tasks.empty(), "text: no text to judge by was given");
   CRUMB_CHECK(options.max_drop.empty() || !options.baseline.empty(),
               "max_drop: a drop needs a baseline to compare with");
 }
@@ -152,7 +85,8 @@ class ModelSums {
 }  // namespace
 
 bool EvalResult::exceeded() const {
-  return std::any_of(checks.begin(), checks.end(), [](const DropCheck& c) { return c.exceeded(); });
+  return std::any_of(checks.begin(), checks.end(), [](const DropCheck& c) { return c.exceeded(); }) ||
+         (tasks && tasks->exceeded());
 }
 
 std::vector<DropCheck> check_drops(const std::map<std::string, double>& max_drop, const Scores& scores) {
@@ -208,20 +142,13 @@ std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* 
   return out;
 }
 
-std::vector<EvalResult> evaluate_all(const EvalOptions& options, const std::vector<Path>& models) {
-  const Stopwatch watch;
-  check_options(options);
-  CRUMB_ASSERT(!models.empty());
-  std::vector<TextDocuments> texts;
-  for (const auto& path : options.texts) texts.push_back(text::read_documents(path, options.separator));
-  const auto pool = std::make_shared<ThreadPool>(static_cast<int>(options.threads));
-  const auto parallel_for = pool->as_parallel_for();
-  const bool has_baseline = !options.baseline.empty();
-  std::vector<Judged> all;  // the models, then the baseline
-  for (const auto& path : models) all.push_back(load(path, options.precision, pool));
-  if (has_baseline) all.push_back(load(options.baseline, {}, pool));
-  for (const auto& judged : all) check_comparable(judged, all.back(), has_baseline);
+namespace {
 
+/// Texts: protocol, texts, pooled and checks of one result a model.
+void judge_texts(const EvalOptions& options, const std::vector<TextDocuments>& texts, const std::vector<Judged>& all,
+                 std::vector<EvalResult>& results, const ParallelFor& parallel_for) {
+  const bool has_baseline = all.size() > results.size();
+  for (const auto& judged : all) check_comparable(judged, all.back(), has_baseline);
   Protocol protocol{.separator = options.separator};
   if (!options.precision.is_exact()) protocol.compute += ", " + runtime::to_text(options.precision);
   std::vector<std::pair<std::string, int64_t>> declared;
@@ -236,7 +163,7 @@ std::vector<EvalResult> evaluate_all(const EvalOptions& options, const std::vect
   require_window(stream, protocol.context, options);
   const auto windows = text::plan_windows(stream.size(), protocol.context, protocol.stride, options.max_windows);
   std::vector<Scorer*> scorers;
-  for (size_t i = 0; i < models.size(); ++i) scorers.push_back(all[i].scorer.get());
+  for (size_t i = 0; i < results.size(); ++i) scorers.push_back(all[i].scorer.get());
   auto scores = score_stream(scorers, has_baseline ? all.back().scorer.get() : nullptr, stream, windows,
                              protocol.context, parallel_for);
 
@@ -246,17 +173,47 @@ std::vector<EvalResult> evaluate_all(const EvalOptions& options, const std::vect
   protocol.text_tokens = stream.size();
   protocol.bos = stream.has_bos;
   protocol.eos = stream.has_eos;
-  std::vector<EvalResult> results;
-  for (size_t i = 0; i < models.size(); ++i) {
-    EvalResult& result = results.emplace_back();
-    result.model = all[i].facts;
-    if (has_baseline) result.baseline = all.back().facts;
+  for (size_t i = 0; i < results.size(); ++i) {
+    EvalResult& result = results[i];
     result.protocol = protocol;
     result.texts = describe_texts(texts, stream, std::move(scores[i].texts));
     result.pooled = std::move(scores[i].pooled);
     result.checks = check_drops(options.max_drop, result.pooled);
-    result.seconds = watch.seconds();
   }
+}
+
+void judge_tasks(const EvalOptions& options, const std::vector<Judged>& all, std::vector<EvalResult>& results,
+                 const ParallelFor& parallel_for) {
+  std::vector<const Judged*> models;
+  for (size_t i = 0; i < results.size(); ++i) models.push_back(&all[i]);
+  const Judged* baseline = all.size() > results.size() ? &all.back() : nullptr;
+  auto scores = run_tasks(options.tasks, models, baseline, parallel_for);
+  for (size_t i = 0; i < results.size(); ++i) results[i].tasks = std::move(scores[i]);
+}
+
+}  // namespace
+
+std::vector<EvalResult> evaluate_all(const EvalOptions& options, const std::vector<Path>& models) {
+  const Stopwatch watch;
+  check_options(options);
+  CRUMB_ASSERT(!models.empty());
+  std::vector<TextDocuments> texts;
+  for (const auto& path : options.texts) texts.push_back(text::read_documents(path, options.separator));
+  check_tasks(options.tasks, !options.baseline.empty());
+  const auto pool = std::make_shared<ThreadPool>(static_cast<int>(options.threads));
+  std::vector<Judged> all;  // the models, then the baseline
+  for (const auto& path : models) all.push_back(load_judged(path, options.precision, pool));
+  if (!options.baseline.empty()) all.push_back(load_judged(options.baseline, {}, pool));
+
+  std::vector<EvalResult> results;
+  for (size_t i = 0; i < models.size(); ++i) {
+    EvalResult& result = results.emplace_back();
+    result.model = all[i].facts;
+    if (!options.baseline.empty()) result.baseline = all.back().facts;
+  }
+  if (!texts.empty()) judge_texts(options, texts, all, results, pool->as_parallel_for());
+  if (!options.tasks.tasks.empty()) judge_tasks(options, all, results, pool->as_parallel_for());
+  for (auto& result : results) result.seconds = watch.seconds();
   return results;
 }
 

@@ -10,7 +10,9 @@
 #include "core/common/config.h"
 #include "core/text/token_stream.h"
 #include "core/text/windows.h"
+#include "eval/judged.h"
 #include "eval/perplexity.h"
+#include "eval/tasks.h"
 #include "runtime/precision.h"
 
 namespace crumb::eval {
@@ -27,6 +29,8 @@ struct EvalOptions {
   int64_t max_windows = 0;
   bool bos = false;
   std::map<std::string, double> max_drop;
+
+  TaskRunOptions tasks;  // beside the texts, or without any
 
   /// The section `evaluate:` of a job.
   template <class V>
@@ -46,17 +50,6 @@ struct EvalOptions {
             "another first choice)",
             {.min = 0, .choices = {"perplexity", "kl", "top1"}});
   }
-};
-
-/// The file that was judged.
-struct ModelFacts {
-  Path path;
-  std::string kind;  // "HF folder", "codes and scales", "GGUF"
-  int64_t parameters = 0;
-  int64_t file_bytes = 0;  // of the GGUF, or of the folder's safetensors
-  double bits_per_weight = 0,
-         bits_per_weight_without_embeddings = 0;             // embeddings: the embedding and, unless tied, the head
-  std::string linear_dtypes, embedding_dtypes, head_dtypes;  // "Q2_K", "BF16+Q2_K"; head: empty when tied
 };
 
 struct Protocol {
@@ -86,7 +79,8 @@ struct EvalResult {
   std::optional<ModelFacts> baseline;
   Protocol protocol;
   Scores pooled;
-  std::vector<TextScores> texts;
+  std::vector<TextScores> texts;  // empty: no text was given, and neither protocol nor pooled says anything
+  std::optional<TaskResults> tasks;
   std::vector<DropCheck> checks;
   double seconds = 0;
   bool exceeded() const;
@@ -101,8 +95,8 @@ WindowSize resolve_window_size(const EvalOptions& options, const std::vector<std
                                const std::string& key = "");
 
 /// Loads, scores, compares. Progress on stderr.
-/// UserError: files, texts shorter than one window, a baseline with another vocabulary or tokenizer, limits without a
-/// baseline. RunError: a model that computes values that are not finite.
+/// UserError: files, neither text nor task, texts shorter than one window, a baseline with another vocabulary or
+/// tokenizer, limits without a baseline. RunError: a model that computes values that are not finite.
 EvalResult evaluate(const EvalOptions& options);
 
 /// Judges each of `models` (options.model is not used) by one protocol, one result a model. The baseline is loaded and

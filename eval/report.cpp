@@ -4,6 +4,7 @@
 
 #include "core/common/markdown.h"
 #include "core/common/quantity.h"
+#include "eval/task_report.h"
 
 namespace crumb::eval {
 namespace {
@@ -135,25 +136,53 @@ std::string check_text(const DropCheck& c) {
 Cells check_lines(const std::vector<EvalResult>& results) {
   Cells lines;
   for (const auto& result : results) {
-    for (const auto& check : result.checks) lines.push_back(result.model.path.string() + ": " + check_text(check));
+    const std::string whose = results.size() > 1 ? result.model.path.string() + ": " : "";
+    for (const auto& check : result.checks) lines.push_back(whose + check_text(check));
   }
   return lines;
 }
 
-/// Above the table: what several models have in common.
-std::string protocol_rows(const EvalResult& result) {
+/// Above the tables: what several models have in common.
+std::string common_rows(const EvalResult& result) {
   std::string out;
   if (result.baseline) out += "baseline   " + facts_text(*result.baseline) + "\n";
+  if (result.texts.empty()) return out;
   out += "documents  " + documents_text(result.protocol) + "\n";
-  return out + "windows    " + windows_text(result.protocol) + "\n\n";
+  return out + "windows    " + windows_text(result.protocol) + "\n";
 }
 
 /// The same as the list of a Markdown report.
-std::string protocol_lines(const EvalResult& result) {
+std::string common_lines(const EvalResult& result) {
   std::string out;
   if (result.baseline) out += "- baseline: " + facts_text(*result.baseline) + "\n";
+  if (result.texts.empty()) return out;
   return out + "- documents: " + documents_text(result.protocol) + "\n- windows: " + windows_text(result.protocol) +
-         "\n\n";
+         "\n";
+}
+
+/// Rows of the texts of one model, or a row a model of several.
+std::vector<Cells> text_table(const std::vector<EvalResult>& results) {
+  return results.size() == 1 ? table(results.front()) : model_table(results);
+}
+
+Cells names_of(const std::vector<EvalResult>& results) {
+  Cells names;
+  for (const auto& result : results) names.push_back(result.model.path.string());
+  return names;
+}
+
+std::vector<TaskResults> tasks_of(const std::vector<EvalResult>& results) {
+  std::vector<TaskResults> tasks;
+  for (const auto& result : results) tasks.push_back(*result.tasks);
+  return tasks;
+}
+
+std::vector<Cells> task_table(const std::vector<EvalResult>& results) {
+  return task_rows(names_of(results), tasks_of(results));
+}
+
+Cells notes_of_tasks(const std::vector<EvalResult>& results) {
+  return task_notes(names_of(results), tasks_of(results));
 }
 
 constexpr const char* kErrors = "± one standard error, windows as clusters; that of the change is paired";
@@ -199,44 +228,52 @@ std::string exceeded_text(const EvalResult& result) {
   for (const auto& check : result.checks) {
     if (check.exceeded()) lines.push_back(check_text(check));
   }
+  if (result.tasks && result.tasks->exceeded()) lines.push_back(exceeded_text(*result.tasks));
   return fmt::format("{}", fmt::join(lines, "; "));
 }
 
-std::string to_table(const EvalResult& result) {
-  std::string out = "model      " + facts_text(result.model) + "\n";
-  out += protocol_rows(result);
-  out += align(table(result)) + kErrors + "\n";
-  for (const auto& check : result.checks) out += check_text(check) + "\n";
-  return out;
-}
-
-std::string to_markdown(const EvalResult& result) {
-  std::string out = "# Evaluation\n\n- model: " + facts_text(result.model) + "\n" + protocol_lines(result);
-  out += markdown_table(table(result)) + fmt::format("\n{}.\n", kErrors);
-  for (const auto& check : result.checks) out += "\n" + check_text(check) + "\n";
-  return out;
-}
-
 std::string to_table(const std::vector<EvalResult>& results) {
-  if (results.size() == 1) return to_table(results.front());
-  std::string out = protocol_rows(results.front()) + align(model_table(results)) + kErrors + "\n";
-  for (const auto& line : check_lines(results)) out += line + "\n";
+  const EvalResult& first = results.front();
+  std::string out;
+  if (results.size() == 1) out += "model      " + facts_text(first.model) + "\n";
+  out += common_rows(first) + "\n";
+  if (!first.texts.empty()) {
+    out += align(text_table(results)) + kErrors + "\n";
+    for (const auto& line : check_lines(results)) out += line + "\n";
+  }
+  if (!first.tasks) return out;
+  if (!first.texts.empty()) out += "\n";
+  out += align(task_table(results));
+  for (const auto& note : notes_of_tasks(results)) out += note + "\n";
   return out;
 }
 
 std::string to_markdown(const std::vector<EvalResult>& results) {
-  if (results.size() == 1) return to_markdown(results.front());
-  std::string out = "# Evaluation\n\n" + protocol_lines(results.front());
-  out += markdown_table(model_table(results)) + fmt::format("\n{}.\n", kErrors);
-  for (const auto& line : check_lines(results)) out += "\n" + line + "\n";
+  const EvalResult& first = results.front();
+  std::string out = "# Evaluation\n\n";
+  if (results.size() == 1) out += "- model: " + facts_text(first.model) + "\n";
+  out += common_lines(first) + "\n";
+  if (!first.texts.empty()) {
+    out += markdown_table(text_table(results)) + fmt::format("\n{}.\n", kErrors);
+    for (const auto& line : check_lines(results)) out += "\n" + line + "\n";
+  }
+  if (!first.tasks) return out;
+  if (!first.texts.empty()) out += "\n";
+  out += markdown_table(task_table(results));
+  for (const auto& note : notes_of_tasks(results)) out += "\n" + note + "\n";
   return out;
 }
+
+std::string to_table(const EvalResult& result) { return to_table(std::vector{result}); }
+std::string to_markdown(const EvalResult& result) { return to_markdown(std::vector{result}); }
 
 Json to_json(const EvalResult& result) {
   Json json{{"model", facts_json(result.model)}};
   if (result.baseline) json["baseline"] = facts_json(*result.baseline);
-  json["protocol"] = protocol_json(result.protocol);
-  json["pooled"] = scores_json(result.pooled);
+  if (!result.texts.empty()) {
+    json["protocol"] = protocol_json(result.protocol);
+    json["pooled"] = scores_json(result.pooled);
+  }
   for (const auto& text : result.texts) {
     Json entry{{"path", text.path.string()}, {"documents", text.documents}, {"text_tokens", text.text_tokens}};
     entry.update(scores_json(text.scores));
@@ -245,6 +282,7 @@ Json to_json(const EvalResult& result) {
   for (const auto& c : result.checks) {
     json["max_drop"][c.measure] = {{"drop", c.drop}, {"limit", c.limit}, {"exceeded", c.exceeded()}};
   }
+  if (result.tasks) json.update(to_json(*result.tasks), true);
   json["seconds"] = result.seconds;
   return json;
 }

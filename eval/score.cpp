@@ -69,8 +69,10 @@ TokenScore score_row(std::span<const float> model, std::span<const float> baseli
   kernels::LogitScoreRow row;
   kernels::logit_scores(model.data(), baseline.empty() ? nullptr : baseline.data(), targets, 1,
                         static_cast<int64_t>(model.size()), &row, serial_executor());
-  if (baseline.empty()) return {.nll = row.cross_entropy};
+  const bool is_top = row.student_top == target;
+  if (baseline.empty()) return {.nll = row.cross_entropy, .is_top = is_top};
   return {.nll = row.cross_entropy,
+          .is_top = is_top,
           .baseline_nll = row.teacher_cross_entropy,
           .kl = row.kl,
           .same_top = row.student_top == row.teacher_top};

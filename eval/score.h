@@ -9,9 +9,10 @@
 
 namespace crumb::eval {
 
-/// One predicted token. Without a baseline only `nll` is set.
+/// One predicted token. Without a baseline only `nll` and `is_top` are set.
 struct TokenScore {
-  double nll = 0;  // -log P(token), nats
+  double nll = 0;       // -log P(token), nats
+  bool is_top = false;  // the model puts it first (the lowest id among equals)
   double baseline_nll = 0;
   double kl = 0;          // KL(baseline || model) of the whole distribution, nats
   bool same_top = false;  // both put the same token first (the lowest id among equals)

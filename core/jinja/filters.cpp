@@ -8,6 +8,7 @@
 #include "core/common/error.h"
 #include "core/jinja/runtime.h"
 #include "core/jinja/text.h"
+#include "core/tokenizer/regex.h"
 #include "core/tokenizer/unicode.h"
 
 namespace crumb::jinja {
@@ -60,6 +61,25 @@ Value replace(Runtime& r, const Value& v, const Arguments& a) {
   Arguments rest{{Value(to_text(p.required(0))), Value(to_text(p.required(1)))}, {}};
   if (p[2] != nullptr && !p[2]->is_none()) rest.positional.push_back(*p[2]);
   return r.call(*find_method(text, "replace"), rest);
+}
+
+/// Of lm-evaluation-harness, for templates of tasks: Python's re.sub with a replacement that stands for itself.
+Value regex_replace(Runtime& r, const Value& v, const Arguments& a) {
+  const Parameters p("regex_replace", a, {"pattern", "repl"});
+  const std::string text = counted_text(r, v), replacement = to_text(p.required(1));
+  CRUMB_CHECK(replacement.find('\\') == std::string::npos,
+              "regex_replace: groups in the replacement are not supported");
+  std::vector<tokenizer::Span> matches;
+  tokenizer::Regex(text_of(p.required(0), "a pattern")).find_all(text, matches);
+  std::string out;
+  size_t done = 0;
+  for (const auto& match : matches) {
+    append(out, std::string_view(text).substr(done, match.begin - done));
+    append(out, replacement);
+    done = match.end;
+  }
+  append(out, std::string_view(text).substr(done));
+  return r.made(std::move(out));
 }
 
 Value center(Runtime& r, const Value& v, const Arguments& a) {
@@ -462,6 +482,7 @@ constexpr Filter kFilters[] = {
     {"map", map},
     {"max", maximum},
     {"min", minimum},
+    {"regex_replace", regex_replace},
     {"reject", reject},
     {"rejectattr", rejectattr},
     {"replace", replace},

@@ -26,7 +26,8 @@ using ScopePtr = std::shared_ptr<Scope>;
 
 class Interpreter {
  public:
-  Interpreter(std::time_t now, const nlohmann::ordered_json& variables) : runtime_(now) {
+  Interpreter(std::time_t now, const nlohmann::ordered_json& variables, MissingNames missing)
+      : runtime_(now), missing_(missing) {
     const auto functions = std::make_shared<Scope>();
     functions->names = global_functions();
     root_ = std::make_shared<Scope>(Scope{functions});
@@ -75,12 +76,12 @@ class Interpreter {
         write(s.name, out);
         return Flow::on;
       case Tag::print:
-        for (const auto& value : s.values) write(to_text(eval(*value, scope)), out);
+        for (const auto& value : s.values) write(to_text(known(eval(*value, scope))), out);
         return Flow::on;
       case Tag::if_chain:
         return run_if(s, scope, out);
       case Tag::for_loop:
-        run_for(s, runtime_.items_of(eval(*s.values[0], scope)), 0, scope, out);
+        run_for(s, runtime_.items_of(known(eval(*s.values[0], scope))), 0, scope, out);
         return Flow::on;
       case Tag::set:
         assign(*s.target, eval(*s.values[0], scope), scope);
@@ -118,6 +119,12 @@ class Interpreter {
     } else {
       run_body(s.body, inside(scope), out);  // generation
     }
+  }
+
+  /// A value that is used as one.
+  Value known(Value value) const {
+    if (missing_ == MissingNames::are_errors) require_defined(value);
+    return value;
   }
 
   void write(std::string_view text, std::string& out) {
@@ -417,6 +424,7 @@ class Interpreter {
     Arguments arguments;
     eval_arguments(e, scope, arguments);
     line_ = e.line;
+    if (e.kind == Kind::filter && e.text != "default" && e.text != "d") known(subject);
     return e.kind == Kind::filter ? runtime_.filter(e.text, subject, arguments)
                                   : Value(runtime_.test(e.text, subject, arguments));
   }
@@ -458,6 +466,7 @@ class Interpreter {
   }
 
   Runtime runtime_;
+  MissingNames missing_;
   ScopePtr root_;
   std::vector<ScopePtr> captured_;
   Value captured_text_;
@@ -467,11 +476,11 @@ class Interpreter {
 
 }  // namespace
 
-Template::Template(std::string_view source, std::string name)
-    : name_(std::move(name)), body_(std::make_shared<const Body>(parse(source, name_))) {}
+Template::Template(std::string_view source, std::string name, MissingNames missing)
+    : name_(std::move(name)), body_(std::make_shared<const Body>(parse(source, name_))), missing_(missing) {}
 
 std::string Template::render(const nlohmann::ordered_json& variables, std::time_t now) const {
-  Interpreter interpreter(now == 0 ? std::time(nullptr) : now, variables);
+  Interpreter interpreter(now == 0 ? std::time(nullptr) : now, variables, missing_);
   try {
     return interpreter.run(*body_);
   } catch (const Refusal& refusal) {

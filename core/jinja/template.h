@@ -23,10 +23,15 @@ class Refusal : public UserError {
   explicit Refusal(const std::string& text) : UserError(text) {}
 };
 
+/// What becomes of a name or an attribute that is not there where it is printed, filtered or iterated over: nothing, as
+/// chat templates rely on, or an error, as with jinja2's StrictUndefined. Tests and the filter `default` may ask for it
+/// in both.
+enum class MissingNames { are_empty, are_errors };
+
 class Template {
  public:
   /// `name` is for messages. UserError "NAME:LINE: ..." for a text that is no template.
-  Template(std::string_view source, std::string name);
+  Template(std::string_view source, std::string name, MissingNames missing = MissingNames::are_empty);
 
   /// `variables`: an object. `now`: the time of strftime_now; 0: the clock's. UserError "NAME:LINE: ..." for what is
   /// undefined, unsupported or beyond the bounds.
@@ -35,6 +40,7 @@ class Template {
  private:
   std::string name_;
   std::shared_ptr<const Body> body_;
+  MissingNames missing_;
 };
 
 }  // namespace crumb::jinja

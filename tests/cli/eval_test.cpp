@@ -159,5 +159,43 @@ TEST_F(EvalVerb, RefusesBadInputInOneLine) {
   EXPECT_EQ(std::count(absent.err.begin(), absent.err.end(), '\n'), 1);
 }
 
+TEST_F(EvalVerb, RunsTasks) {
+  write_file(dir_ / "pets.yaml",
+             "task: pets\ndata: [pets.jsonl]\nget: write it\ndoc_to_text: \"{{start}}\"\ndoc_to_choice: \"{{ends}}\"\n"
+             "doc_to_target: right\n");
+  std::string items;
+  for (int i = 0; i < 6; ++i)
+    items += R"({"start": "Once upon a", "ends": ["time", "stone"], "right": )" + std::to_string(i % 2) + "}\n";
+  write_file(dir_ / "pets.jsonl", items);
+  const std::string tasks = " --tasks pets --tasks-dir " + dir_.path().string();
+  const std::string model = model_.string(), worse = worse_model().string(), out = (dir_ / "items.jsonl").string();
+
+  const auto alone = run_crumb("eval -q --json " + model + tasks + " --items " + out);
+  ASSERT_EQ(alone.exit_code, 0) << alone.err;
+  const auto acc = nlohmann::json::parse(alone.out)["tasks"]["pets"]["measures"]["acc"];
+  EXPECT_EQ(acc["value"], 0.5);
+  EXPECT_NEAR(acc["standard_error"].get<double>(), std::sqrt(0.25 / 5), 1e-12);
+  const std::string rows = crumb::testing::read_file(out);
+  EXPECT_EQ(std::count(rows.begin(), rows.end(), '\n'), 6);
+
+  const auto both = eval(worse + tasks + " --baseline " + model + " --max-drop tasks=60%,kl=100");
+  EXPECT_EQ(both.exit_code, 0) << both.err;
+  EXPECT_THAT(both.out, HasSubstr("KL, nats/token"));
+  EXPECT_THAT(both.out, HasSubstr("no significant change"));
+  EXPECT_THAT(both.out, HasSubstr("\npets drop "));
+  const auto limited = run_crumb("eval -q " + model + tasks + " --limit 3");
+  EXPECT_THAT(limited.out, HasSubstr("pets: the first 3 items only\n"));
+
+  expect_error(run_crumb("eval " + model), "--text or --tasks must be given: there is nothing to judge by");
+  expect_error(run_crumb("eval " + model + " --tasks pets"), "--tasks needs --tasks-dir, the folder of their data");
+  expect_error(eval(model + " --limit 3"), "--items, --limit and --num-fewshot need --tasks");
+  expect_error(run_crumb("eval -q " + model + tasks + " --judge-by luck"),
+               "--judge-by: unknown \"luck\"; known: estimate, bound");
+  expect_error(run_crumb("eval -q " + model + tasks + " --baseline " + model + " --max-drop pets=3"),
+               "--max-drop: pets=3 is more than everything; write 3% for per cent");
+  expect_error(run_crumb("eval -q " + model + tasks + " --baseline " + model + " --max-drop dogs=3%"),
+               "--max-drop: dogs is none of the tasks that are run");
+}
+
 }  // namespace
 }  // namespace crumb

@@ -1,4 +1,6 @@
 // Each part of the language, against Python's jinja2.
+#include <gmock/gmock.h>
+
 #include "tests/jinja/peer.h"
 
 namespace crumb::jinja {
@@ -397,6 +399,34 @@ TEST(JinjaLanguage, ARefusalCarriesTheTextOfTheTemplate) {
     EXPECT_STREQ(refusal.what(), "chat.jinja:2: the template refuses: Roles must alternate");
     EXPECT_EQ(refusal.exit_code(), kExitUser);
   }
+}
+
+// As jinja2's StrictUndefined, with the texts of ours.
+TEST(JinjaLanguage, MissingNamesAreErrorsWhereAsked) {
+  const auto strict = [](const std::string& source) {
+    return crumb::testing::error_of([&] {
+      Template(source, "t", MissingNames::are_errors).render({{"a", {{"b", 1}}}});
+    });
+  };
+  EXPECT_EQ(strict("{{ a.b }}{{ x is defined }}{{ x | default(3) }}{{ a.c if a.c is defined else 1 }}"), "");
+  EXPECT_EQ(strict("{{ x }}"), "t:1: 'x' is undefined");
+  EXPECT_EQ(strict("\n{{ a.c }}"), "t:2: 'dict object' has no attribute 'c'");
+  EXPECT_EQ(strict("{{ x | list }}"), "t:1: 'x' is undefined");
+  EXPECT_EQ(strict("{% for y in x %}{% endfor %}"), "t:1: 'x' is undefined");
+  EXPECT_EQ(Template("{{ x }}", "t").render({{"a", 1}}), "");
+}
+
+// Results of Python's re.sub.
+TEST(JinjaLanguage, RegexReplace) {
+  const auto replaced = [](const std::string& text, const std::string& pattern, const std::string& by) {
+    return Template("{{ text | regex_replace(pattern, by) }}", "t")
+        .render({{"text", text}, {"pattern", pattern}, {"by", by}});
+  };
+  EXPECT_EQ(replaced("a [b [c] d] e []f", R"(\[.*?\])", ""), "a  d] e f");
+  EXPECT_EQ(replaced("abc", "x*", "-"), "-a-b-c-");
+  EXPECT_EQ(replaced("1\xC2\xB0 22", "[0-9]+", "n"), "n\xC2\xB0 n");
+  EXPECT_THAT(crumb::testing::error_of([&] { replaced("a", "(a)", R"(\1)"); }),
+              ::testing::HasSubstr("groups in the replacement"));
 }
 
 }  // namespace

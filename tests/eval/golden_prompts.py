@@ -1,0 +1,87 @@
+#!/usr/bin/env python3
+"""Writes lm_eval_prompts.json: items made up for the purpose, and the pairs of prompt and answer that lm-evaluation-harness makes of
+them by its own task files. No model is run.
+
+  python tests/eval/golden_prompts.py > tests/eval/lm_eval_prompts.json      (in an environment with lm-eval 0.4.13)
+"""
+import json
+import os
+import sys
+import tempfile
+
+os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+
+import lm_eval
+import yaml
+from lm_eval.tasks import TaskManager
+
+ROOT = os.path.join(os.path.dirname(lm_eval.__file__), "tasks")
+
+
+def arc(i, n=4):
+    return {"id": f"arc{i}", "question": f"Which number is {i}? ", "answerKey": "ABCDE"[i % n],
+            "choices": {"text": [f"number {j} of {i}" for j in range(n)], "label": list("ABCDE"[:n])}}
+
+
+def mmlu(i, subject):
+    return {"question": f" What is {i} plus {i}?\n", "choices": [str(i), str(2 * i), "none", f"{i}{i}"], "answer": i % 4, "subject": subject}
+
+
+# ours -> the harness's file, items, solved examples, how many of them
+TASKS = {
+    "arc_easy": ("arc/arc_easy.yaml", [arc(0), arc(1, 3), {**arc(2), "answerKey": "2", "choices": {"text": ["a", "b"], "label": ["1", "2"]}}], None, 0),
+    "arc_challenge": ("arc/arc_challenge.yaml", [arc(i) for i in range(6)], [arc(i) for i in range(100, 130)], 3),
+    "piqa": ("piqa/piqa.yaml", [{"goal": "Open a jar.", "sol1": "Turn the lid ", "sol2": "Hit the \"lid\".", "label": 1}], None, 0),
+    "hellaswag": ("hellaswag/hellaswag.yaml", [
+        {"ind": 4, "activity_label": "Removing ice", "ctx_a": "A man  sits.", "ctx_b": "then He", "endings": ["goes [on] up.", " [title] stays", "x", "y  z"],
+         "label": "2"},
+        {"ind": 5, "activity_label": "Food", "ctx_a": "[header] How to cook [title] Heat it. [step] Wait [substeps] long.", "ctx_b": "",
+         "endings": ["[title] Eat. [step] Now", "b", "c", "d"], "label": "0"}], None, 0),
+    "winogrande": ("winogrande/default.yaml", [{"sentence": "Ann thanked Sue because _ had helped.", "option1": "Ann", "option2": "Sue", "answer": "2"}],
+                   [{"sentence": f"The cup {i} hit the plate, so _ broke.", "option1": "the cup", "option2": "the plate", "answer": str(1 + i % 2)}
+                    for i in range(25)], 2),
+    "boolq": ("super_glue/boolq/default.yaml", [{"passage": "Snow is cold.", "question": "is snow cold", "label": 1}, {"passage": "P", "question": "q", "label": 0}],
+              None, 0),
+    "openbookqa": ("openbookqa/openbookqa.yaml", [{"id": "7", "question_stem": "The sun is", "answerKey": " B",
+                                                    "choices": {"text": ["cold", "a star", "far", "new"], "label": ["A", "B", "C", "D"]}}], None, 0),
+    "social_iqa": ("siqa/siqa.yaml", [{"context": "Al fell.", "question": "How does Al feel?", "answerA": "hurt", "answerB": "glad", "answerC": "tall",
+                                       "label": "1"}], None, 0),
+    "lambada_openai": ("lambada/lambada_openai.yaml", [{"text": "She looked at the  moon and then at the sea"}, {"text": "One\n\n\"two\" three"}], None, 0),
+    "mmlu": ("mmlu/default/mmlu_high_school_physics.yaml", [mmlu(i, "high_school_physics") for i in (3, 4)],
+             [mmlu(i, "high_school_physics") for i in range(20, 26)], 5),
+}
+
+
+def write(path, docs):
+    with open(path, "w", encoding="utf-8") as out:
+        for doc in docs:
+            out.write(json.dumps(doc) + "\n")
+
+
+def main():
+    golden = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (file, items, examples, shots) in TASKS.items():
+            write(f"{folder}/{name}.jsonl", items)
+            config = {"include": os.path.join(ROOT, file), "task": "local_" + name, "tag": "local", "dataset_path": "json", "dataset_name": None,
+                      "training_split": None, "validation_split": None, "test_split": "test", "num_fewshot": shots, "fewshot_split": None,
+                      "dataset_kwargs": {"data_files": {"test": f"{folder}/{name}.jsonl"}}}
+            if examples:
+                write(f"{folder}/{name}_examples.jsonl", examples)
+                config["dataset_kwargs"]["data_files"]["train"] = f"{folder}/{name}_examples.jsonl"
+                config["training_split"] = config["fewshot_split"] = "train"
+            with open(f"{folder}/local_{name}.yaml", "w", encoding="utf-8") as out:
+                yaml.safe_dump(config, out)
+        manager = TaskManager(include_path=folder)
+        for name, (_, items, examples, shots) in TASKS.items():
+            found = lm_eval.simple_evaluate("dummy", tasks=["local_" + name], task_manager=manager, log_samples=True, bootstrap_iters=0)
+            samples = sorted(found["samples"]["local_" + name], key=lambda s: s["doc_id"])
+            pairs = [[[a["arg_0"], a["arg_1"]] for a in s["arguments"].values()] if isinstance(s["arguments"], dict) else [list(a) for a in s["arguments"]]
+                     for s in samples]
+            golden[name] = {"shots": shots, "items": items, "examples": examples or [], "pairs": pairs}
+    json.dump(golden, sys.stdout, indent=1)
+    print()
+
+
+if __name__ == "__main__":
+    main()

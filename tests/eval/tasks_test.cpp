@@ -1,0 +1,401 @@
+#include "eval/tasks.h"
+
+#include <fmt/ranges.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "core/common/json.h"
+#include "eval/questions.h"
+#include "eval/runtime_scorer.h"
+#include "eval/task_report.h"
+#include "quant/checkpoint.h"
+#include "tests/eval/fake_scorer.h"
+#include "tests/testing/fake_tokenizer.h"
+#include "tests/testing/testing.h"
+
+namespace crumb::eval {
+namespace {
+
+using crumb::testing::error_of;
+using crumb::testing::FakeTokenizer;
+using crumb::testing::TempDir;
+using crumb::testing::write_file;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using tokenizer::TokenId;
+using Json = nlohmann::ordered_json;
+
+void write_lines(const Path& path, const Json& items) {
+  std::filesystem::create_directories(path.parent_path());
+  std::string text;
+  for (const auto& item : items) text += item.dump() + "\n";
+  write_file(path, text);
+}
+
+Json golden(const std::string& name) {
+  return Json::parse(crumb::testing::read_file(crumb::testing::source_dir() / "tests" / "eval" / name));
+}
+
+// lm_eval_prompts.json: pairs of prompt and answer as lm-evaluation-harness makes them (golden_prompts.py).
+TEST(Tasks, AskWhatLmEvaluationHarnessAsks) {
+  const auto prompts = golden("lm_eval_prompts.json");
+  EXPECT_EQ(prompts.size(), builtin_task_names().size());
+  for (const auto& [name, expected] : prompts.items()) {
+    SCOPED_TRACE(name);
+    const TempDir dir;
+    const Task task = find_task(name, dir.path());
+    write_lines(dir / task.options().data.back(), expected["items"]);
+    if (!expected["examples"].empty()) write_lines(dir / task.options().fewshot_data.back(), expected["examples"]);
+    Questions questions(task, dir.path(), expected["shots"].get<int64_t>());
+    for (const auto& pairs : expected["pairs"]) {
+      const auto asked = questions.next();
+      ASSERT_TRUE(asked.has_value());
+      Json got = Json::array();
+      for (const auto& pair : asked->question.pairs) got.push_back({pair.context, pair.continuation});
+      EXPECT_EQ(got, pairs);
+    }
+    EXPECT_FALSE(questions.next().has_value());
+  }
+}
+
+TEST(Tasks, FindTheRightAnswer) {
+  const auto prompts = golden("lm_eval_prompts.json");
+  const auto targets = [&](const std::string& name) {
+    const TempDir dir;
+    const Task task = find_task(name, dir.path());
+    write_lines(dir / task.options().data.back(), prompts[name]["items"]);
+    Questions questions(task, dir.path(), 0);
+    std::vector<int64_t> out;
+    while (const auto asked = questions.next()) out.push_back(asked->question.target);
+    return out;
+  };
+  EXPECT_THAT(targets("arc_easy"), ElementsAre(0, 1, 1));
+  EXPECT_THAT(targets("piqa"), ElementsAre(1));
+  EXPECT_THAT(targets("hellaswag"), ElementsAre(2, 0));
+  EXPECT_THAT(targets("winogrande"), ElementsAre(1));
+  EXPECT_THAT(targets("boolq"), ElementsAre(1, 0));
+  EXPECT_THAT(targets("openbookqa"), ElementsAre(1));
+  EXPECT_THAT(targets("social_iqa"), ElementsAre(0));
+}
+
+class OwnTask : public ::testing::Test {
+ protected:
+  /// A task of numbers: "n=3:" and four answers.
+  void SetUp() override {
+    write_file(dir_ / "own.yaml",
+               "task: own\ndata: [own.jsonl, own.csv]\nget: make it\ndoc_to_text: \"n={{n}}:\"\n"
+               "doc_to_choice: \"{{choices.split('|')}}\"\ndoc_to_target: \"{{right}}\"\nmetrics: [acc, acc_norm]\n");
+  }
+  std::string error_of_items(const std::string& items) {
+    write_file(dir_ / "own.jsonl", items);
+    return error_of([&] {
+      const Task task = find_task("own", dir_.path());
+      Questions questions(task, dir_.path(), 0);
+      while (questions.next()) {
+      }
+    });
+  }
+  std::string at(const std::string& rest) const { return (dir_ / "own.jsonl").string() + ":" + rest; }
+  TempDir dir_;
+};
+
+TEST_F(OwnTask, BadItemsAreToldByTheirLine) {
+  const std::string good = R"({"n": 1, "choices": "a|b", "right": 0})", where = (dir_ / "own.yaml").string();
+  EXPECT_EQ(error_of_items(good + "\n\n"), "");
+  EXPECT_THAT(error_of_items(good + "\n\n{\"n\": 1,\n"), HasSubstr(at("3:")));
+  EXPECT_EQ(error_of_items(good + "\n[1]\n"), at("2: not a JSON object but a list"));
+  EXPECT_EQ(error_of_items("[" + good + "]"), at("1: a JSON list; write its items as JSON lines, an object each"));
+  EXPECT_EQ(error_of_items(R"({"n": 1, "right": 0})"), at("1: " + where + ": doc_to_choice:1: 'choices' is undefined"));
+  EXPECT_EQ(error_of_items(R"({"choices": "a|b", "right": 0})"),
+            at("1: " + where + ": doc_to_text:1: 'n' is undefined"));
+  EXPECT_EQ(error_of_items(R"({"n": 1, "choices": "a|b", "right": 2})"),
+            at("1: the right answer is number 2 of 2 choices"));
+  EXPECT_EQ(error_of_items(R"({"n": 1, "choices": "a|b", "right": "c"})"),
+            at("1: the right answer \"c\" is none of the choices"));
+  EXPECT_EQ(error_of_items(R"({"n": 1, "choices": "a", "right": 0})"), at("1: doc_to_choice gives 1 choice"));
+  EXPECT_EQ(error_of_items(R"({"id": 7, "n": 1, "choices": "a|b", "right": "b"})"
+                           "\n"
+                           R"({"id": 8, "n": 1, "choices": "a|b", "right": "b"})"
+                           "\n"
+                           R"({"id": 7, "n": 2, "choices": "a|b", "right": "b"})"),
+            at("3: the id 7 is that of line 1, too"));
+}
+
+TEST_F(OwnTask, MissingDataSaysHowToGetIt) {
+  const Task task = find_task("own", dir_.path());
+  EXPECT_EQ(error_of([&] { Questions(task, dir_.path(), 0); }),
+            "the task own needs own.jsonl or own.csv in " + dir_.path().string() + "; make it");
+  EXPECT_THAT(error_of([&] { find_task("arc_eazy", dir_.path()); }),
+              HasSubstr("there is no task \"arc_eazy\"; did you mean \"arc_easy\"?; known: arc_challenge, arc_easy, "));
+}
+
+TEST_F(OwnTask, ReadsCsv) {
+  write_file(dir_ / "own.csv", "n,choices,right\r\n1,\"a|b\",1\n\"2, \"\"two\"\"\n\",x|y,0\n");
+  const Task task = find_task("own", dir_.path());
+  Questions questions(task, dir_.path(), 0);
+  const auto first = questions.next(), second = questions.next();
+  EXPECT_EQ(first->question.pairs[1].context + first->question.pairs[1].continuation, "n=1: b");
+  EXPECT_EQ(first->question.target, 1);
+  EXPECT_EQ(second->question.pairs[0].context, "n=2, \"two\"\n:");
+  EXPECT_EQ(second->item.line, 3);
+  EXPECT_FALSE(questions.next().has_value());
+  write_file(dir_ / "own.csv", "n,choices,right\n1,a|b,1\n2,a|b\n");
+  Questions broken(task, dir_.path(), 0);
+  broken.next();
+  EXPECT_EQ(error_of([&] { broken.next(); }), (dir_ / "own.csv").string() + ":3: 2 cells in a table of 3 columns");
+}
+
+TEST_F(OwnTask, AnItemIsNoExampleForItself) {
+  std::string items;
+  for (int i = 0; i < 4; ++i) items += Json{{"n", i}, {"choices", "a|b"}, {"right", i % 2}}.dump() + "\n";
+  write_file(dir_ / "own.jsonl", items);
+  const Task task = find_task("own", dir_.path());
+  Questions questions(task, dir_.path(), 3);
+  for (int i = 0; i < 4; ++i) {
+    const std::string context = questions.next()->question.pairs[0].context;
+    for (int j = 0; j < 4; ++j) {
+      const std::string solved = fmt::format("n={}: {}\n\n", j, j % 2 == 0 ? "a" : "b");
+      EXPECT_EQ(context.find(solved) != std::string::npos, i != j) << context;
+    }
+    EXPECT_TRUE(context.ends_with(fmt::format("n={}:", i)));
+  }
+  Questions few(task, dir_.path(), 4);
+  EXPECT_EQ(error_of([&] { few.next(); }),
+            at("").substr(0, at("").size() - 1) + ": 4 solved examples were asked for, 4 items are there");
+}
+
+TEST(EncodePair, GivesTheContinuationWhatItHasAlone) {
+  FakeTokenizer tokenizer;
+  const auto text = [](const std::vector<tokenizer::TokenId>& ids) { return std::string(ids.begin(), ids.end()); };
+  auto pair = encode_pair(tokenizer, "Q: x\nA:", " yes", 100);
+  EXPECT_EQ(text(pair.context), "Q: x\nA:");
+  EXPECT_EQ(text(pair.continuation), " yes");
+  // White space at the end goes to the answer.
+  pair = encode_pair(tokenizer, "Once \n", "there", 100);
+  EXPECT_EQ(text(pair.context), "Once");
+  EXPECT_EQ(text(pair.continuation), " \nthere");
+  pair = encode_pair(tokenizer, "", "ab", 100);
+  EXPECT_THAT(pair.context, ElementsAre(FakeTokenizer::kBos));
+  EXPECT_EQ(text(pair.continuation), "ab");
+  // Cut from the left: the last token is not put in, so one more than the context fits.
+  pair = encode_pair(tokenizer, "abcdefgh", "xyz", 6);
+  EXPECT_EQ(text(pair.context), "efgh");
+  EXPECT_TRUE(pair.is_truncated);
+  EXPECT_FALSE(encode_pair(tokenizer, "efgh", "xyz", 6).is_truncated);
+  EXPECT_EQ(error_of([&] { encode_pair(tokenizer, "a", "1234567", 6); }),
+            "the answer has 7 tokens, more than the context of 6");
+  EXPECT_EQ(error_of([&] { encode_pair(tokenizer, "a", "", 6); }),
+            "the answer \"\" has no tokens of its own behind its prompt");
+}
+
+Judged fake_model(const std::string& name, uint64_t seed) {
+  Judged model;
+  model.facts.path = name;
+  model.tokenizer = std::make_unique<FakeTokenizer>();
+  model.scorer = std::make_unique<testing::FakeScorer>(258, seed, 2.0);
+  return model;
+}
+
+/// Three answers of letters that differ from item to item.
+std::vector<std::string> letters(int64_t i) {
+  std::vector<std::string> out;
+  for (int64_t c = 0; c < 3; ++c) {
+    auto& choice = out.emplace_back();
+    for (const auto id : testing::random_ids(4 + c % 2, 26, static_cast<uint64_t>(3 * i + c)))
+      choice += static_cast<char>('a' + id);
+  }
+  return out;
+}
+
+double plain_log_likelihood(const std::string& context, const std::string& answer, uint64_t seed) {
+  std::vector<TokenId> seen(context.begin(), context.end());
+  double sum = 0;
+  for (const char c : answer) {
+    sum += std::log(testing::plain_softmax(testing::fake_logits(seen, 258, seed, 2.0))[static_cast<size_t>(c)]);
+    seen.push_back(c);
+  }
+  return sum;
+}
+
+TEST_F(OwnTask, CountsWhatEachModelGetsRightAndWhatWasLost) {
+  const int64_t items = 60;
+  std::string lines;
+  for (int64_t i = 0; i < items; ++i)
+    lines += Json{{"n", i}, {"choices", fmt::format("{}", fmt::join(letters(i), "|"))}, {"right", i % 3}}.dump() + "\n";
+  write_file(dir_ / "own.jsonl", lines);
+  const Judged model = fake_model("q", 1), base = fake_model("p", 2);
+  const Judged* models[] = {&model};
+  TaskRunOptions options;
+  options.tasks = {"own"};
+  options.folder = dir_.path();
+  options.items = dir_ / "items.jsonl";
+  const auto results = run_tasks(options, models, &base, serial_for);
+  ASSERT_EQ(results.size(), 1u);
+
+  const auto right = [&](int64_t i, uint64_t seed, bool by_length) {
+    std::vector<double> scores;
+    for (const auto& choice : letters(i))
+      scores.push_back(plain_log_likelihood(fmt::format("n={}:", i), " " + choice, seed) /
+                       (by_length ? static_cast<double>(choice.size()) : 1));
+    return std::max_element(scores.begin(), scores.end()) - scores.begin() == i % 3;
+  };
+  const auto& measures = results[0].tasks[0].measures;
+  for (const bool by_length : {false, true}) {
+    int64_t hits = 0, lost = 0, gained = 0;
+    for (int64_t i = 0; i < items; ++i) {
+      const bool q = right(i, 1, by_length), p = right(i, 2, by_length);
+      hits += q;
+      lost += p && !q;
+      gained += q && !p;
+    }
+    const auto& measure = measures[by_length ? 1 : 0];
+    EXPECT_NEAR(measure.estimate.value, static_cast<double>(hits) / items, 1e-12);
+    ASSERT_TRUE(measure.paired.has_value());
+    EXPECT_EQ(measure.paired->lost, lost);
+    EXPECT_EQ(measure.paired->gained, gained);
+    EXPECT_GT(lost + gained, 5);
+    EXPECT_NEAR(measure.paired->change.value, static_cast<double>(gained - lost) / items, 1e-12);
+    // The variance of values -1, 0 and 1.
+    const double n = items, d = static_cast<double>(gained - lost) / n;
+    EXPECT_NEAR(*measure.paired->change.standard_error,
+                std::sqrt((static_cast<double>(lost + gained) / n - d * d) / (n - 1)), 1e-12);
+    EXPECT_EQ(measure.paired->p, mcnemar_exact(lost, gained));
+    EXPECT_NEAR(measure.paired->loss_bound, -d + 1.6448536269514722 * *measure.paired->change.standard_error, 1e-12);
+  }
+
+  std::vector<Json> rows;
+  std::istringstream file(crumb::testing::read_file(dir_ / "items.jsonl"));
+  for (std::string line; std::getline(file, line);) rows.push_back(Json::parse(line));
+  ASSERT_EQ(std::ssize(rows), 2 * items);
+  EXPECT_EQ(rows[0]["line"], 1);
+  EXPECT_NEAR(rows[0]["log_likelihoods"][1].get<double>(), plain_log_likelihood("n=0:", " " + letters(0)[1], 1), 1e-9);
+}
+
+TEST_F(OwnTask, LimitsHoldForTheEstimateOrForItsBound) {
+  std::string lines;
+  for (int64_t i = 0; i < 30; ++i)
+    lines += Json{{"n", i}, {"choices", fmt::format("{}", fmt::join(letters(i), "|"))}, {"right", i % 3}}.dump() + "\n";
+  write_file(dir_ / "own.jsonl", lines);
+  const Judged model = fake_model("q", 1), base = fake_model("p", 2);
+  const Judged* models[] = {&model};
+  TaskRunOptions options;
+  options.tasks = {"own"};
+  options.folder = dir_.path();
+  const auto paired = *run_tasks(options, models, &base, serial_for)[0].tasks[0].measures[0].paired;
+  ASSERT_GT(paired.loss_bound, std::max(0.0, paired.loss));
+  options.max_drop = {{"tasks", (paired.loss_bound + std::max(0.0, paired.loss)) / 2}};
+  EXPECT_FALSE(run_tasks(options, models, &base, serial_for)[0].exceeded());
+  options.judge_bound = true;
+  const auto judged = run_tasks(options, models, &base, serial_for)[0];
+  EXPECT_TRUE(judged.exceeded());
+  EXPECT_THAT(exceeded_text(judged), HasSubstr("own drop at most "));
+  options.max_drop = {{"other", 0.1}};
+  EXPECT_EQ(error_of([&] { check_tasks(options, true); }), "--max-drop: other is none of the tasks that are run");
+  options.max_drop = {{"average", 0.1}};
+  EXPECT_EQ(error_of([&] { check_tasks(options, true); }), "--max-drop: average needs two tasks at least");
+  EXPECT_EQ(error_of([&] { check_tasks(options, false); }), "max_drop: a drop needs a baseline to compare with");
+}
+
+// Requests with the same context, and contexts that begin alike, are computed once: fewer tokens, the same bits.
+TEST(RuntimeScorer, SharesContextsBitForBit) {
+  CRUMB_NEED_DATA(path, "models/stories260K-hf");
+  const auto checkpoint = quant::open_checkpoint(path);
+  const auto pool = std::make_shared<ThreadPool>();
+  RuntimeScorer together(runtime::load_decoder(*checkpoint, pool)), alone(runtime::load_decoder(*checkpoint, pool));
+  const auto beginning = testing::random_ids(70, 500, 1);
+  std::vector<std::vector<TokenId>> contexts, answers;
+  for (uint64_t i = 0; i < 9; ++i) {
+    auto& context = contexts.emplace_back(beginning);
+    const auto rest = testing::random_ids(1 + static_cast<int64_t>(i / 3) * 5, 500, 10 + i / 3);  // three of each
+    context.insert(context.end(), rest.begin(), rest.end());
+    answers.push_back(testing::random_ids(1 + static_cast<int64_t>(i % 3), 500, 100 + i));
+  }
+  std::vector<ScoreRequest> requests;
+  for (size_t i = 0; i < contexts.size(); ++i) requests.push_back({contexts[i], answers[i]});
+  Scorer* const first[] = {&together};
+  Scorer* const second[] = {&alone};
+  for (int round = 0; round < 2; ++round) {
+    const auto got = score_requests(first, nullptr, requests, serial_for).at(0);
+    for (size_t i = 0; i < requests.size(); ++i) {
+      const auto expected = score_requests(second, nullptr, {&requests[i], 1}, serial_for).at(0).at(0);
+      ASSERT_EQ(got[i].size(), expected.size());
+      for (size_t t = 0; t < expected.size(); ++t) EXPECT_EQ(got[i][t].nll, expected[t].nll) << i << " " << t;
+    }
+  }
+  EXPECT_LT(together.computed_tokens(), alone.computed_tokens() / 5);
+}
+
+// lm_eval_golden.json: what lm-evaluation-harness found of local files with this model (golden_tasks.py).
+class LmEvalParity : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(LmEvalParity, OfSmolLM2ItemByItem) {
+  CRUMB_NEED_MODEL(path, "SmolLM2-135M-Instruct");
+  CRUMB_NEED_DATA(bench, "bench");
+  const std::string name = GetParam();
+  const auto expected = golden("lm_eval_golden.json")["tasks"][name];
+  const bool is_long = std::getenv("CRUMB_LONG_TESTS") != nullptr;
+  const auto all = static_cast<int64_t>(expected["items"].size());
+  const TempDir dir;
+  TaskRunOptions options;
+  options.folder = bench;
+  options.limit = is_long ? all : 2;
+  options.items = dir / "items.jsonl";
+  options.tasks = {name};
+  if (name == "arc_easy_5_shot") {  // with examples from a file that is there
+    write_file(
+        dir / "five.yaml",
+        crumb::testing::read_file(crumb::testing::source_dir() / "configs/tasks/arc_easy.yaml") + "num_fewshot: 5\n");
+    std::string yaml = crumb::testing::read_file(dir / "five.yaml");
+    const std::string from = "arc/ARC-Easy-Train.jsonl";
+    yaml.replace(yaml.find(from), from.size(), "arc/ARC-Easy-Dev.jsonl");
+    write_file(dir / "five.yaml", yaml);
+    options.tasks = {(dir / "five.yaml").string()};
+  }
+  if (name == "hellaswag") {
+    CRUMB_NEED_PEERS(python);
+    std::filesystem::create_directories(dir / "hellaswag");
+    options.folder = dir.path();
+    const auto script = crumb::testing::source_dir() / "tests/eval/hellaswag_jsonl.py";
+    const auto unpacked = crumb::testing::run_command(python.string() + " " + script.string() + " " +
+                                                      (bench / "hellaswag/hellaswag_val_full.txt.bz2").string() +
+                                                      " > " + (dir / "hellaswag/hellaswag_val.jsonl").string());
+    ASSERT_EQ(unpacked.exit_code, 0) << unpacked.err;
+  }
+  const auto pool = std::make_shared<ThreadPool>();
+  const Judged model = load_judged(path, {}, pool);
+  const Judged* models[] = {&model};
+  const auto results = run_tasks(options, models, nullptr, pool->as_parallel_for());
+  std::istringstream file(crumb::testing::read_file(options.items));
+  int64_t i = 0;
+  for (std::string line; std::getline(file, line); ++i) {
+    const auto got = Json::parse(line), wanted = expected["items"][static_cast<size_t>(i)];
+    for (size_t c = 0; c < wanted["log_likelihoods"].size(); ++c) {
+      const double ll = wanted["log_likelihoods"][c].get<double>();
+      EXPECT_NEAR(got["log_likelihoods"][c].get<double>(), ll, kRounding * std::max(1.0, -ll)) << name << " " << i;
+    }
+    if (got["close"].get<bool>()) continue;  // told as such; either choice is right
+    EXPECT_EQ(got["acc"].get<double>(), wanted["acc"].get<double>()) << name << " " << i;
+    if (wanted.contains("acc_norm")) {
+      EXPECT_EQ(got["acc_norm"].get<double>(), wanted["acc_norm"].get<double>()) << name << " " << i;
+    }
+  }
+  EXPECT_EQ(i, options.limit);
+  if (!is_long || results[0].tasks[0].close > 0) return;
+  for (const auto& measure : results[0].tasks[0].measures) {
+    const auto& wanted = expected["results"];
+    EXPECT_NEAR(measure.estimate.value, wanted[measure.name].get<double>(), 1e-5 * measure.estimate.value);
+    if (measure.name == "acc") {
+      EXPECT_NEAR(*measure.estimate.standard_error, wanted["acc_stderr"].get<double>(), 1e-12);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Tasks, LmEvalParity,
+                         ::testing::Values("arc_easy", "arc_challenge", "piqa", "lambada_openai", "arc_easy_5_shot",
+                                           "boolq", "hellaswag"),
+                         [](const auto& info) { return info.param; });
+
+}  // namespace
+}  // namespace crumb::eval
