@@ -108,7 +108,8 @@ ptq::QuantizeJob start_job(const TrainJob& job) {
   out.output = job.output / kStartFolder;
   out.rotation = job.rotation;
   if (std::get<std::string>(job.qat()->init) == ptq::GptqMethod::kName) {
-    out.method = ptq::GptqMethod{.linears = job.qat()->linears};
+    // as configs/ptq/gptq_seq_w2.yaml (measured in docs/ptq.md)
+    out.method = ptq::GptqMethod{.linears = job.qat()->linears, .gptq = {.error_propagation = 0.5}};
   } else {
     out.method = ptq::BlockwiseMethod{.linears = job.qat()->linears, .seed = job.seed};
   }

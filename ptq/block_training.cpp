@@ -197,6 +197,7 @@ class TrainedMethod : public BlockMethod {
     log_info("block {}: error of its output {:.4g} -> {:.4g}{}", work.layer, trained.loss_before, trained.loss_after,
              trained.is_kept ? "" : "; training is left out");
   }
+  bool reads_float_prefix() const override { return first_->reads_float_prefix(); }
   bool changes(Slot slot) const override { return first_->changes(slot); }
 
  private:

@@ -67,6 +67,10 @@ class BlockWalk {
     put_kept_tensors(model_, folder_, report_, [&](const TensorDesc& desc) { return may_change(desc); });
     const int64_t layers = model_.spec().num_layers();
     embed(calibration);
+    if (method_.reads_float_prefix()) {
+      float_residual_ = memory_.make(residual_.sizes());
+      float_residual_.copy_(residual_);
+    }
     Progress progress("quantize", layers, "blocks");
     int64_t finished = 0;
     while (finished < layers && is_finished(finished)) ++finished;
@@ -132,6 +136,7 @@ class BlockWalk {
 
   BlockWork work_of(int layer, model::Block& block) {
     BlockWork work = make_work(layer, block, residual_, memory_);
+    work.float_residual = float_residual_;
     work.rounder = rounder();
     work.pruning = pruning_;
     for_each_linear(layer, [&](const TensorDesc& desc) { work.formats[desc.id.slot] = *folder_.format_of(desc); });
@@ -142,6 +147,11 @@ class BlockWalk {
     const auto block = make_block(layer, true);
     BlockWork work = work_of(layer, *block);
     for (GroupedPass pass(work); !pass.is_done();) pass.advance();
+    if (float_residual_.defined()) {
+      const auto float_block = make_block(layer, false);
+      const BlockWork float_work = work_of(layer, *float_block);
+      for (GroupedPass pass(float_work, float_residual_); !pass.is_done();) pass.advance();
+    }
     for_each_linear(layer, [&](const TensorDesc& desc) {
       report_.tensors.push_back(from_note(folder_.note(desc)));
       report_.quantized_bytes += quant::codes_bytes(desc.rows(), desc.cols(), *folder_.format_of(desc));
@@ -199,7 +209,7 @@ class BlockWalk {
   InputSquares squares_;
   std::vector<TensorDesc> table_;
   std::optional<quant::ActivationRounder> rounder_;
-  torch::Tensor residual_;
+  torch::Tensor residual_, float_residual_;  // the second is undefined where the method does not ask for it
   QuantizeReport report_;
 };
 
@@ -254,16 +264,16 @@ template <class Step>
 void GroupedPass::step_all(const Step& step) {
   const torch::NoGradGuard no_grad;
   torch::Tensor next;
-  const int64_t windows = work_.residual.size(0);
+  const int64_t windows = residual_.size(0);
   for_each_batch(windows, work_.windows_at_once, [&](int64_t begin, int64_t end) {
     const model::BlockState state = step(begin, end);
-    work_.residual.slice(0, begin, end).copy_(state.residual);
+    residual_.slice(0, begin, end).copy_(state.residual);
     if (!state.input.defined()) return;
     if (!next.defined()) {
       const int64_t cols = state.input.size(2);
       torch::Tensor& memory = memory_[cols];
       // Where input and output are equally wide, a batch is read before it is overwritten.
-      if (!memory.defined()) memory = work_.memory.make({windows, work_.residual.size(1), cols});
+      if (!memory.defined()) memory = work_.memory.make({windows, residual_.size(1), cols});
       next = memory;
     }
     next.slice(0, begin, end).copy_(state.input);
@@ -271,16 +281,15 @@ void GroupedPass::step_all(const Step& step) {
   input_ = next;
 }
 
-GroupedPass::GroupedPass(BlockWork& work) : work_(work) {
-  step_all([&](int64_t begin, int64_t end) {
-    return work_.block.begin(work_.residual.slice(0, begin, end), work_.context);
-  });
+GroupedPass::GroupedPass(const BlockWork& work, const torch::Tensor& residual) : work_(work), residual_(residual) {
+  step_all(
+      [&](int64_t begin, int64_t end) { return work_.block.begin(residual_.slice(0, begin, end), work_.context); });
 }
 
 void GroupedPass::advance() {
   CRUMB_ASSERT(!is_done());
   step_all([&](int64_t begin, int64_t end) {
-    model::BlockState state{work_.residual.slice(0, begin, end), input_.slice(0, begin, end)};
+    model::BlockState state{residual_.slice(0, begin, end), input_.slice(0, begin, end)};
     work_.block.advance(state, group_, work_.context);
     return state;
   });
@@ -313,11 +322,13 @@ torch::Tensor rounded(const torch::Tensor& x, const quant::ActivationRounder& ro
 }
 
 InputStatistics measure_inputs(const torch::Tensor& input, int64_t windows_at_once, double token_cap,
-                               const std::string& where, const quant::ActivationRounder* rounder) {
+                               const std::string& where, const quant::ActivationRounder* rounder,
+                               const torch::Tensor& float_input) {
   const torch::NoGradGuard no_grad;
   const int64_t cols = input.size(2), tokens = input.size(0) * input.size(1);
   InputStatistics out{.gram = {}, .mean_abs = torch::zeros({cols}), .max_abs = torch::zeros({cols})};
   GramSum gram(cols);
+  if (float_input.defined()) out.drift = torch::zeros({cols, cols});
   for_each_batch(input.size(0), windows_at_once, [&](int64_t begin, int64_t end) {
     torch::Tensor x = input.slice(0, begin, end).reshape({-1, cols});
     const torch::Tensor size = x.abs(), largest = size.amax(0);
@@ -326,18 +337,24 @@ InputStatistics measure_inputs(const torch::Tensor& input, int64_t windows_at_on
     out.max_abs = torch::maximum(out.max_abs, largest);
     out.mean_abs.add_(size.sum(0));
     if (rounder != nullptr) x = rounded(x, *rounder);
+    torch::Tensor drift;
+    if (float_input.defined()) drift = float_input.slice(0, begin, end).reshape({-1, cols}) - x;
     if (token_cap > 0) {
       const torch::Tensor energy = x.square().mean(1, true);
       const torch::Tensor share = (energy.median() * token_cap / energy.clamp_min(1e-30)).clamp_max(1);
       out.capped_tokens += (share < 1).sum().item<int64_t>();
       x = x * share.sqrt();
+      if (drift.defined()) drift.mul_(share.sqrt());
     }
     gram.add(x);
+    if (drift.defined()) out.drift.addmm_(drift.t(), x);
   });
   out.gram = gram.mean(tokens);
+  if (out.drift.defined()) out.drift.div_(static_cast<double>(tokens));
   out.mean_abs.div_(static_cast<double>(tokens));
   out.largest = out.max_abs.max().item<double>();
-  const bool is_finite = out.gram.diagonal().isfinite().all().item<bool>();
+  const bool is_finite = out.gram.diagonal().isfinite().all().item<bool>() &&
+                         (!out.drift.defined() || out.drift.isfinite().all().item<bool>());
   if (!is_finite) user_error("{}: its inputs are too large on the calibration text", where);
   return out;
 }
@@ -356,14 +373,21 @@ void choose_masks(BlockWork& work, const std::map<Slot, torch::Tensor>& weights,
 }  // namespace
 
 void LinearMethod::quantize(BlockWork& work) const {
-  for (GroupedPass pass(work); !pass.is_done(); pass.advance()) {
+  GroupedPass pass(work);
+  std::optional<GroupedPass> float_pass;
+  if (reads_float_prefix()) float_pass.emplace(work, work.float_residual);
+  for (; !pass.is_done(); pass.advance()) {
     std::map<Slot, torch::Tensor> weights;
     for (const Slot slot : pass.group()) {
       if (work.formats.contains(slot)) weights[slot] = work.linear(slot)->weight.detach().clone();
     }
-    if (weights.empty()) continue;
-    const InputStatistics inputs =
-        measure_inputs(pass.input(), work.windows_at_once, token_cap_, work.name(weights.begin()->first), work.rounder);
+    std::optional<InputStatistics> measured;
+    if (!weights.empty())
+      measured = measure_inputs(pass.input(), work.windows_at_once, token_cap_, work.name(weights.begin()->first),
+                                work.rounder, float_pass ? float_pass->input() : torch::Tensor());
+    if (float_pass) float_pass->advance();  // before the weights change
+    if (!measured) continue;
+    const InputStatistics& inputs = *measured;
     if (inputs.capped_tokens > 0)
       log_info("{}: {} of {} tokens weigh no more than token_cap lets them", work.name(weights.begin()->first),
                inputs.capped_tokens, pass.input().size(0) * pass.input().size(1));

@@ -33,10 +33,11 @@ struct LinearResult {
 /// One block, while it is quantized.
 struct BlockWork {
   int layer = 0;
-  model::Block& block;          // float weights; a method replaces those it has quantized
-  model::BlockContext context;  // as the shipped model computes: small tensors rounded
-  torch::Tensor residual;       // [windows, tokens, hidden]: the block's input; afterwards its output
-  int64_t windows_at_once = 1;  // batches of this size, in order, whoever computes: sums come out the same
+  model::Block& block;                // float weights; a method replaces those it has quantized
+  model::BlockContext context;        // as the shipped model computes: small tensors rounded
+  torch::Tensor residual;             // [windows, tokens, hidden]: the block's input; afterwards its output
+  torch::Tensor float_residual = {};  // the same where nothing is quantized; undefined: the method does not ask for it
+  int64_t windows_at_once = 1;        // batches of this size, in order, whoever computes: sums come out the same
   std::map<arch::Slot, quant::QuantFormat> formats;  // of the linears that are quantized
   ActivationMemory& memory;
   const quant::ActivationRounder* rounder = nullptr;  // of what quantized linears read; null: nothing is rounded
@@ -77,6 +78,8 @@ class BlockMethod {
   virtual void quantize(BlockWork& work) const = 0;
   /// Whether it chooses masks itself where PruningOptions::is_joint().
   virtual bool prunes_jointly() const { return false; }
+  /// Whether it looks at BlockWork::float_residual.
+  virtual bool reads_float_prefix() const { return false; }
   /// Whether it may change norms or biases in this place of work.block; they are written as it leaves them.
   virtual bool changes(arch::Slot /*slot*/) const { return false; }
 };
@@ -84,7 +87,9 @@ class BlockMethod {
 /// A block run group of linears by group of linears for all windows at once.
 class GroupedPass {
  public:
-  explicit GroupedPass(BlockWork& work);
+  explicit GroupedPass(const BlockWork& work) : GroupedPass(work, work.residual) {}
+  /// Of another stream through the same block, which becomes the block's output.
+  GroupedPass(const BlockWork& work, const torch::Tensor& residual);
 
   bool is_done() const { return group_ == work_.block.groups().size(); }
   const std::vector<arch::Slot>& group() const { return work_.block.groups()[group_]; }
@@ -98,7 +103,8 @@ class GroupedPass {
   template <class Step>
   void step_all(const Step& step);
 
-  BlockWork& work_;
+  const BlockWork& work_;
+  torch::Tensor residual_;
   size_t group_ = 0;
   torch::Tensor input_;
   std::map<int64_t, torch::Tensor> memory_;  // by width, one for each
@@ -106,16 +112,19 @@ class GroupedPass {
 
 /// What is known of the inputs of a group of linears.
 struct InputStatistics {
-  torch::Tensor gram;               // [cols, cols] float32: mean of x x^T over tokens
+  torch::Tensor gram;        // [cols, cols] float32: mean of x x^T over tokens
+  torch::Tensor drift = {};  // [cols, cols] float32: mean of (f - x)^T x, f what the float model reads; undefined
   torch::Tensor mean_abs, max_abs;  // [cols] float32: |x|; no token_cap
   double largest = 0;               // |x|
   int64_t capped_tokens = 0;
 };
 /// input [windows, tokens, cols]. token_cap > 0: a token whose energy is above that many medians of its batch counts
-/// as one of that energy. The Gram matrix is that of what the linears read: rounded, if there is a rounder. UserError
-/// naming `where` for those that are not finite.
+/// as one of that energy. The Gram matrix is that of what the linears read: rounded, if there is a rounder.
+/// float_input [windows, tokens, cols]: the inputs of the float model, for `drift`. UserError naming `where` for those
+/// that are not finite.
 InputStatistics measure_inputs(const torch::Tensor& input, int64_t windows_at_once, double token_cap,
-                               const std::string& where, const quant::ActivationRounder* rounder = nullptr);
+                               const std::string& where, const quant::ActivationRounder* rounder = nullptr,
+                               const torch::Tensor& float_input = {});
 /// x [..., cols] float32 as quantized linears read it; the gradient passes unchanged.
 torch::Tensor rounded(const torch::Tensor& x, const quant::ActivationRounder& rounder);
 

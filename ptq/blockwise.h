@@ -24,10 +24,12 @@ struct BlockwiseMethod {
   template <class V>
   void visit(V& v) {
     linears.visit(v);
-    v.field("first", first, "what is trained further; damping, act_order and static_groups are for gptq",
+    v.field("first", first,
+            "what is trained further; damping, act_order, static_groups and error_propagation are for gptq",
             {.choices = {"gptq", "rtn"}});
     v.field("init", init, kCalibratedInit, {.choices = quant::scale_init_names()});
     gptq.visit(v);
+    gptq.visit_propagation(v);
     v.field("passes", passes, "over the calibration text for each block", {.min = 1, .max = 1000});
     v.field("lr", lr, "Adam's learning rate of weights, in scales; falls to zero", {.min = 0});
     v.field("scale_lr", scale_lr, "that of the logarithms of the scales", {.min = 0});

@@ -242,6 +242,32 @@ bool FeedbackFactor::factorize(const float* gram, double added) {
   return true;
 }
 
+std::vector<float> FeedbackFactor::solve(const float* b, int64_t rows, Executor& executor) const {
+  // H = U D U^T, U = R with its columns divided by their pivots: first X U^T = b, then V U = X / D.
+  const Eigen::Map<const RowMajor> u(coefficients_.data(), n_, n_);
+  std::vector<float> out(static_cast<size_t>(rows * n_));
+  executor.run_in_turns((rows + kChunkRows - 1) / kChunkRows, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t chunk = begin; chunk < end; ++chunk) {
+      const int64_t first = chunk * kChunkRows, count = std::min(kChunkRows, rows - first);
+      RowMajor x(count, n_);
+      for (int64_t row = 0; row < count; ++row) {
+        for (int64_t i = 0; i < n_; ++i) x(row, i) = b[(first + row) * n_ + order_[static_cast<size_t>(i)]];
+      }
+      u.transpose().triangularView<Eigen::UnitLower>().solveInPlace<Eigen::OnTheRight>(x);
+      for (int64_t i = 0; i < n_; ++i) {
+        const float pivot = pivots_[static_cast<size_t>(i)];
+        x.col(i) *= pivot > 0 ? 1 / pivot : 0;
+      }
+      u.triangularView<Eigen::UnitUpper>().solveInPlace<Eigen::OnTheRight>(x);
+      for (int64_t row = 0; row < count; ++row) {
+        for (int64_t i = 0; i < n_; ++i)
+          out[static_cast<size_t>((first + row) * n_ + order_[static_cast<size_t>(i)])] = x(row, i);
+      }
+    }
+  });
+  return out;
+}
+
 FeedbackResult round_with_feedback(const float* w, int64_t rows, const FeedbackFactor& factor,
                                    const QuantFormat& format, const FeedbackOptions& options, Executor& executor,
                                    const std::vector<uint8_t>& mask) {

@@ -49,6 +49,8 @@ class FeedbackFactor {
   const std::vector<float>& pivots() const { return pivots_; }
   /// Diagonal of the damped matrix, by column: what errors of a scale search weigh.
   const std::vector<float>& importance() const { return importance_; }
+  /// b [rows, n] times the inverse of the damped matrix, columns as they stand; 0 for columns that no token moves.
+  std::vector<float> solve(const float* b, int64_t rows, Executor& executor) const;
   double damping() const { return damping_; }  // the share that was used
   int64_t dead_columns() const { return dead_columns_; }
 

@@ -1,5 +1,10 @@
 // GPTQ: rounding with error feedback (ptq/feedback.h), block after block, each from the inputs that the quantized
 // blocks before it give, and within a block each group of linears from those of the groups before.
+//
+// Error propagation: what a linear should give is W F, of the inputs F that the float model has, while its inputs are
+// X. |W F - Q X|^2 = |W' X - Q X|^2 + what no Q changes, with W' = W + W (F - X) X^T (X X^T)^-1, so GPTQ rounds W'
+// instead: QEP (Arai and Ichikawa, arXiv:2504.09629), whose alpha scales the second term, and the damping is GPTQ's;
+// GPTAQ (Li et al., arXiv:2504.02692) has the same aim within GPTQ's steps.
 #pragma once
 
 #include <string>
@@ -20,6 +25,7 @@ struct GptqOptions {
   bool act_order = true;
   bool static_groups = true;
   double token_cap = 0;
+  double error_propagation = 0;
 
   template <class V>
   void visit(V& v) {
@@ -37,6 +43,15 @@ struct GptqOptions {
                                  ? "false needs act_order: false: no stored format keeps groups of scattered columns"
                                  : "");
   }
+  /// For methods whose linears read what they read in the float model but for rounding: awq scales it.
+  template <class V>
+  void visit_propagation(V& v) {
+    v.field("error_propagation", error_propagation,
+            "how far rounding aims at what each linear gives in the float model, on the inputs it has there, rather "
+            "than on those it will have: alpha of QEP, 0 to 1. Above 0 the activations of the float model are "
+            "computed beside the others: more memory and time",
+            {.min = 0, .max = 1});
+  }
 };
 
 /// The keys of `method: {name: gptq}`.
@@ -52,6 +67,7 @@ struct GptqMethod {
     linears.visit(v);
     v.field("init", init, kCalibratedInit, {.choices = quant::scale_init_names()});
     gptq.visit(v);
+    gptq.visit_propagation(v);
   }
 
   void check() const;

@@ -12,6 +12,8 @@
 #include "ptq/quantize.h"
 #include "qat/fake_quantize.h"
 #include "quant/scale_search.h"
+#include "tests/ptq/one_block.h"
+#include "tests/ptq/spec_cases.h"
 #include "tests/ptq/story_job.h"
 #include "tests/testing/running_crumb.h"
 #include "tests/testing/small_disk.h"
@@ -97,7 +99,7 @@ TEST_F(Calibrated, AKilledRunGoesOnToTheSameFilesAndTheSameReport) {
   CRUMB_NEED_DATA(folder, "models/ref-llama-15m");
   CRUMB_NEED_DATA(text, "text/corpus/prose-test.txt");
   const std::vector<std::tuple<std::string, QuantizeJob, std::string>> cases = {
-      {"gptq", job("gptq", GptqMethod{}), "method.damping=0.01"},
+      {"gptq", job("gptq", GptqMethod{.gptq = {.error_propagation = 0.5}}), "method.error_propagation=0.5"},
       {"blockwise", job("blockwise", BlockwiseMethod{.passes = 1}), "method.passes=1"},
       {"awq", job("awq", AwqMethod{.grid_points = 4}), "method.grid_points=4"},
       {"smoothquant", job("smoothquant", SmoothQuantMethod{.alpha = 0.5}), "method.alpha=0.5"}};
@@ -209,6 +211,86 @@ TEST_F(Calibrated, ActivationsThatAreNotFiniteNameTheirLinear) {
   x[1][2][3] = std::numeric_limits<float>::infinity();
   EXPECT_EQ(testing::error_of([&] { measure_inputs(x, 1, 0, "model.layers.3.mlp.down_proj"); }),
             "model.layers.3.mlp.down_proj: its inputs are not finite on the calibration text");
+}
+
+TEST_F(Calibrated, DriftIsTheProductOfWhatIsMissingAndWhatIsThere) {
+  torch::manual_seed(2);
+  const torch::Tensor x = torch::randn({3, 8, 5}), f = x + 0.1 * torch::randn({3, 8, 5});
+  const InputStatistics inputs = measure_inputs(x, 2, 0, "", nullptr, f);
+  const torch::Tensor flat = x.reshape({-1, 5}).to(torch::kFloat64),
+                      missing = f.reshape({-1, 5}).to(torch::kFloat64) - flat;
+  EXPECT_TRUE(torch::allclose(inputs.drift.to(torch::kFloat64), missing.t().mm(flat) / 24, 1e-5, 1e-7));
+  EXPECT_TRUE(torch::equal(inputs.gram, measure_inputs(x, 2, 0, "").gram));
+  // A token that weighs less does so in both.
+  torch::Tensor large = x.clone();
+  large[1][3] *= 100;
+  const InputStatistics capped = measure_inputs(large, 3, 4, "", nullptr, large * 1.5);
+  EXPECT_TRUE(torch::allclose(capped.drift, 0.5 * capped.gram, 1e-4, 1e-6));
+}
+
+// The least squares solved directly, in double: V of least |W F - V X|^2 + damping |V - W|^2.
+TEST_F(Calibrated, ErrorPropagationAimsAtTheOutputsOfTheFloatModel) {
+  const testing::RandomModel model(testing::spec_cases()[2].spec);  // 28 inputs, fewer than tokens
+  for (const bool rounds_inputs : {false, true}) {
+    std::map<double, double> losses;
+    double least = 0;
+    for (const double share : {0.0, 0.5, 1.0}) {
+      testing::OneBlock one(model, 0, {Grid::intn, 8, true, 0});
+      BlockWork& work = one.work();
+      const quant::ActivationRounder rounder({Grid::intn, 8});
+      if (rounds_inputs) work.rounder = &rounder;
+      torch::manual_seed(3);
+      work.float_residual = work.residual + 0.3 * work.residual * torch::randn_like(work.residual);
+      const torch::Tensor w = work.linear(arch::Slot::q)->weight.detach().clone(),
+                          f = GroupedPass(work, work.float_residual.clone()).input().flatten(0, 1).to(torch::kFloat64);
+      torch::Tensor x = GroupedPass(work, work.residual.clone()).input();
+      if (rounds_inputs) x = rounded(x, rounder);
+      x = x.flatten(0, 1).to(torch::kFloat64);
+      make_gptq({.damping = 0.01, .error_propagation = share}, quant::ScaleInit::mse)->quantize(work);
+      const torch::Tensor q = dequantized(work.results.at(arch::Slot::q).codes).to(torch::kFloat64),
+                          wide = w.to(torch::kFloat64);
+      const auto loss = [&](const torch::Tensor& v) {
+        return (f.mm(wide.t()) - x.mm(v.t())).square().sum().item<double>();
+      };
+      const torch::Tensor gram = x.t().mm(x);
+      const torch::Tensor damped = gram + torch::eye(gram.size(0), torch::kFloat64) * (0.01 * gram.diagonal().mean());
+      const torch::Tensor best = wide + wide.mm((f - x).t().mm(x)).mm(torch::inverse(damped)),
+                          aim = wide.lerp(best, share);
+      // 8 bits a row, whose errors are fed on: far less than the distance to the weights as they were
+      EXPECT_LT((q - aim).norm().item<double>(), 0.15 * (best - wide).norm().item<double>()) << share;
+      losses[share] = loss(q);
+      least = loss(best);
+    }
+    EXPECT_LT(losses[1], 1.05 * least);
+    EXPECT_LT(losses[1], 0.9 * losses[0.5]);
+    EXPECT_LT(losses[0.5], 0.9 * losses[0]);
+  }
+}
+
+TEST_F(Calibrated, WithoutErrorPropagationNothingChanges) {
+  CRUMB_NEED_DATA(text, "text/tinystories-valid-sample/tinystories_valid_1911.txt");
+  // Where all prefixes are float, the aim is the weight itself: the first group of the first block.
+  const QuantizeJob plain = job("plain", GptqMethod{}),
+                    aimed = job("aimed", GptqMethod{.gptq = {.error_propagation = 1}});
+  run(plain);
+  run(aimed);
+  const auto a = quant::open_checkpoint(plain.output), b = quant::open_checkpoint(aimed.output);
+  int same = 0, different = 0;
+  for (const auto& stored : a->tensors()) {
+    if (stored.desc.role != arch::TensorRole::linear) continue;
+    const auto codes = [&](const quant::Checkpoint& model) {
+      return model.read_codes(model.tensor(stored.desc.id), 0, stored.desc.rows()).codes;
+    };
+    const bool is_first =
+        stored.desc.id.layer == 0 && (stored.desc.id.slot == arch::Slot::q || stored.desc.id.slot == arch::Slot::k ||
+                                      stored.desc.id.slot == arch::Slot::v);
+    if (is_first) {
+      EXPECT_EQ(codes(*a), codes(*b)) << stored.desc.hf_name;
+    }
+    (codes(*a) == codes(*b) ? same : different) += 1;
+  }
+  EXPECT_EQ(same, 3);
+  EXPECT_GT(different, 20);
 }
 
 TEST_F(Calibrated, ACapLetsAFewTokensWeighNoMoreThanTheirShare) {

@@ -327,6 +327,27 @@ TEST(FeedbackRounding, SingularInputsGetTheDampingTheyNeed) {
   for (const float target : result.targets) EXPECT_TRUE(std::isfinite(target));
 }
 
+TEST(FeedbackFactor, SolvesWithTheDampedMatrix) {
+  for (const bool act_order : {true, false}) {
+    const Problem p = make_problem(70, 96, 300, 5, 3);  // rows of two chunks; three columns that nothing moves
+    const FeedbackOptions options{.damping = 0.02, .act_order = act_order};
+    const FeedbackFactor factor(p.gram.data(), p.cols, options);
+    Eigen::MatrixXd b(p.rows, p.cols), damped(p.cols, p.cols);
+    for (int64_t i = 0; i < p.rows * p.cols; ++i) b(i / p.cols, i % p.cols) = p.w[static_cast<size_t>(i)];
+    for (int64_t i = 0; i < p.cols * p.cols; ++i) damped(i / p.cols, i % p.cols) = p.gram[static_cast<size_t>(i)];
+    damped.diagonal().array() += 0.02 * damped.diagonal().mean();
+    const Eigen::MatrixXd expected = b * damped.inverse();
+    const std::vector<float> x = factor.solve(p.w.data(), p.rows, serial_executor());
+    const double size = expected.rightCols(p.cols - 3).cwiseAbs().maxCoeff();
+    for (int64_t i = 0; i < p.rows * p.cols; ++i) {
+      const double exact = i % p.cols < 3 ? 0 : expected(i / p.cols, i % p.cols);
+      ASSERT_NEAR(x[static_cast<size_t>(i)], exact, 2e-4 * size) << i;
+    }
+    ThreadPool pool(3);
+    EXPECT_EQ(factor.solve(p.w.data(), p.rows, pool), x);
+  }
+}
+
 TEST(FeedbackRounding, NoInputAtAllIsRoundingToNearest) {
   Problem p = make_problem(4, 64, 20, 13);
   std::fill(p.gram.begin(), p.gram.end(), 0.0f);
