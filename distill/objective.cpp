@@ -14,7 +14,10 @@ class DistillObjective : public train::Objective {
  public:
   DistillObjective(const ObjectiveOptions& options, const arch::DecoderSpec& student, std::shared_ptr<Teacher> teacher,
                    std::shared_ptr<Teacher> baseline)
-      : options_(options), spec_(logit_loss_spec(options)), teacher_(std::move(teacher)) {
+      : options_(options),
+        spec_(logit_loss_spec(options)),
+        normalize_(hidden_normalize(options)),
+        teacher_(std::move(teacher)) {
     if (baseline == nullptr) baseline = teacher_;
     if (baseline != nullptr) baseline_ = std::make_shared<RememberingTeacher>(baseline);
     if (options_.hidden_mse == 0) return;
@@ -76,13 +79,14 @@ class DistillObjective : public train::Objective {
     torch::Tensor sum = torch::zeros({}, output.final_hidden.options());
     for (size_t i = 0; i < student_layers_.size(); ++i) {
       sum = sum + hidden_mse(output.hidden.at(student_layers_[i]), taught.hidden.at(teacher_layers_[i]), batch.mask,
-                             options_.hidden_normalize);
+                             normalize_);
     }
-    return options_.hidden_normalize ? sum / static_cast<double>(student_layers_.size()) : sum;
+    return normalize_ != HiddenNormalize::none ? sum / static_cast<double>(student_layers_.size()) : sum;
   }
 
   ObjectiveOptions options_;
   kernels::LogitLossSpec spec_;
+  HiddenNormalize normalize_;
   std::shared_ptr<Teacher> teacher_, baseline_;
   std::vector<int> student_layers_, teacher_layers_;  // pairs by position
 };

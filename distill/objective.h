@@ -6,8 +6,8 @@
 // The terms of the logits are defined in kernels/divergence.h; they are means over the supervised tokens of the
 // optimizer step, in nats.
 // H with normalisation: the mean over the chosen layers and over tokens of mean((h_s - h_t)^2) / mean(h_t^2), both
-// means taken over the supervised tokens of one window, so that a window counts alike in any micro-batch. Without: the
-// sum over layers of ||h_s - h_t||^2 a token.
+// means taken over the supervised tokens of one window, so that a window counts alike in any micro-batch, or over one
+// token. Without: the sum over layers of ||h_s - h_t||^2 a token.
 #pragma once
 
 #include <memory>

@@ -36,6 +36,14 @@ bool uses_logits(const ObjectiveOptions& options) {
   return options.cross_entropy != 0 || kernels::needs_teacher(logit_loss_spec(options).weights);
 }
 
+HiddenNormalize hidden_normalize(const ObjectiveOptions& options) {
+  const std::string& name = options.hidden_normalize;
+  if (name == "window") return HiddenNormalize::window;
+  if (name == "token") return HiddenNormalize::token;
+  CRUMB_CHECK(name == "none", "objective.hidden_normalize: unknown \"{}\"; known: window, token, none", name);
+  return HiddenNormalize::none;
+}
+
 void check_weights(const ObjectiveOptions& options) {
   CRUMB_CHECK(uses_logits(options) || options.hidden_mse != 0,
               "objective: all weights are 0; give at least one of kl, reverse_kl, jsd, cakld, hidden_mse, "

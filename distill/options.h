@@ -11,6 +11,10 @@
 
 namespace crumb::distill {
 
+/// What squared distances of hidden states are divided by: the teacher's mean square over a window, which a few tokens
+/// of huge states may make up, over each token alone, or nothing.
+enum class HiddenNormalize { window, token, none };
+
 struct ObjectiveOptions {
   double kl = 1.0;
   double reverse_kl = 0.0;
@@ -21,7 +25,7 @@ struct ObjectiveOptions {
   double temperature = 1.0;
   double jsd_beta = 0.5;
   std::vector<std::string> hidden_layers = {};  // "student:teacher", counted from 0
-  bool hidden_normalize = true;
+  std::string hidden_normalize = "window";
   int64_t chunk_tokens = 0;
 
   template <class Visitor>
@@ -46,13 +50,19 @@ struct ObjectiveOptions {
     v.field("hidden_layers", hidden_layers,
             "pairs \"student:teacher\" of layers for hidden_mse, from 0; empty: every layer of the student, spread "
             "evenly over the teacher's");
-    v.field("hidden_normalize", hidden_normalize, "divide hidden_mse by the teacher's mean square, layer by layer");
+    v.field("hidden_normalize", hidden_normalize,
+            "divide hidden_mse, layer by layer, by the teacher's mean square over each window, by that of each token, "
+            "so that tokens with massive activations count like the others, or by nothing",
+            {.choices = {"window", "token", "none"}});
     v.field("chunk_tokens", chunk_tokens, "tokens whose logits exist at once; 0: chosen by the vocabulary", {.min = 0});
   }
 };
 
 /// The terms that compare logits, by their weights.
 kernels::LogitLossSpec logit_loss_spec(const ObjectiveOptions& options);
+
+/// UserError for a name that is not one of the above.
+HiddenNormalize hidden_normalize(const ObjectiveOptions& options);
 
 /// UserError when all weights are 0.
 void check_weights(const ObjectiveOptions& options);

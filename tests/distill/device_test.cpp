@@ -22,7 +22,7 @@ struct Result {
   torch::Tensor gradient;  // of the embedding
 };
 
-Result compute(torch::Device device, bool normalize) {
+Result compute(torch::Device device, const std::string& normalize) {
   const auto teacher = std::make_shared<ModelTeacher>(small_spec(), lively_source(2));
   teacher->prepare(device, torch::kFloat32);
   model::Decoder student(small_spec(), lively_source(1));
@@ -45,7 +45,7 @@ Result compute(torch::Device device, bool normalize) {
 
 TEST_P(DistillOnDevice, LossesGradientsAndSumsEqualTheCpus) {
   CRUMB_NEED_DEVICE(device);
-  for (const bool normalize : {true, false}) {
+  for (const char* normalize : {"window", "token", "none"}) {
     const Result expected = compute(torch::kCPU, normalize), actual = compute(device, normalize);
     EXPECT_EQ(actual.loss.parts.size(), 4U);
     for (const auto& [name, value] : expected.loss.parts)

@@ -65,9 +65,11 @@ torch::Tensor plain_loss(const ObjectiveOptions& o, model::Decoder& student, Tea
   const torch::Tensor count = mask.sum(1);
   for (int layer = 0; layer < 2; ++layer) {
     const torch::Tensor weight = mask.unsqueeze(2), h = taught.hidden.at(layer);
-    const torch::Tensor square = ((mine.hidden.at(layer) - h).square() * weight).sum({1, 2});
-    const torch::Tensor scale = (h.square() * weight).sum({1, 2});
-    loss = loss + o.hidden_mse * (o.hidden_normalize ? (square / scale * count).sum() / 2 : square.sum());
+    const torch::Tensor squares = ((mine.hidden.at(layer) - h).square() * weight).sum(2), scales = h.square().sum(2);
+    torch::Tensor distance = squares.sum();
+    if (o.hidden_normalize == "window") distance = (squares.sum(1) / (scales * mask).sum(1) * count).sum() / 2;
+    if (o.hidden_normalize == "token") distance = (squares / scales).sum() / 2;
+    loss = loss + o.hidden_mse * distance;
   }
   return loss / mask.sum();
 }
@@ -91,7 +93,7 @@ train::Loss expect_definition(const ObjectiveOptions& options, const std::shared
 TEST(DistillObjective, EqualsItsDefinition) {
   const auto teacher = make_teacher();
   for (const bool with_mask : {false, true}) {
-    for (const bool normalize : {true, false}) {
+    for (const char* normalize : {"window", "token", "none"}) {
       ObjectiveOptions options{.kl = 0.7, .hidden_mse = 0.3, .cross_entropy = 0.4, .temperature = 1.7};
       options.hidden_normalize = normalize;
       const train::Batch batch = random_batch(3, 11, with_mask);
@@ -388,7 +390,7 @@ TEST(HiddenMse, GradientMatchesFiniteDifferences) {
   torch::Tensor student = torch::randn({3, 5, 4}, f64).requires_grad_(true);
   const torch::Tensor teacher = torch::randn({3, 5, 4}, f64),
                       mask = (torch::arange(15) % 4 > 0).to(torch::kFloat32).view({3, 5});
-  for (const bool normalize : {true, false}) {
+  for (const auto normalize : {HiddenNormalize::window, HiddenNormalize::token, HiddenNormalize::none}) {
     const torch::Tensor gradient = torch::autograd::grad({hidden_mse(student, teacher, mask, normalize)}, {student})[0];
     const torch::Tensor direction = torch::randn_like(student) * 1e-5;
     const auto value = [&](double step) {
@@ -404,11 +406,30 @@ TEST(HiddenMse, AWindowWithoutSupervisionCountsNothing) {
   const torch::Tensor teacher = torch::randn({2, 5, 4});
   torch::Tensor mask = torch::ones({2, 5});
   mask[1].zero_();
-  const torch::Tensor value = hidden_mse(student, teacher, mask, true);
+  const torch::Tensor value = hidden_mse(student, teacher, mask, HiddenNormalize::window);
   value.backward();
-  EXPECT_FLOAT_EQ(value.item<float>(),
-                  hidden_mse(student.narrow(0, 0, 1), teacher.narrow(0, 0, 1), {}, true).item<float>());
+  EXPECT_FLOAT_EQ(
+      value.item<float>(),
+      hidden_mse(student.narrow(0, 0, 1), teacher.narrow(0, 0, 1), {}, HiddenNormalize::window).item<float>());
   EXPECT_EQ(student.grad()[1].abs().max().item<float>(), 0.0f);
+}
+
+TEST(HiddenMse, ATokenOfHugeStatesCountsLikeTheOthersWhereEachIsNormalisedAlone) {
+  const torch::Tensor teacher = torch::randn({1, 6, 4}), student = teacher + torch::randn({1, 6, 4});
+  torch::Tensor huge = teacher.clone(), far = student.clone();
+  huge[0][0] *= 1000;
+  far[0][0] = huge[0][0] + 1000 * (student[0][0] - teacher[0][0]);
+  const auto distance = [](const torch::Tensor& s, const torch::Tensor& t, HiddenNormalize normalize) {
+    return hidden_mse(s, t, {}, normalize).item<double>();
+  };
+  const double alike = distance(student, teacher, HiddenNormalize::token);
+  EXPECT_NEAR(distance(far, huge, HiddenNormalize::token), alike, 1e-4 * alike);
+  EXPECT_GT(
+      std::abs(distance(far, huge, HiddenNormalize::window) - distance(student, teacher, HiddenNormalize::window)),
+      1e-2);
+  torch::Tensor nothing = teacher.clone();
+  nothing[0][2].zero_();
+  EXPECT_TRUE(std::isfinite(distance(student, nothing, HiddenNormalize::token)));
 }
 
 TEST(DistillConfigs, TheirObjectivesAreUnderstood) {
