@@ -18,7 +18,8 @@ namespace {
 
 // As typed; read_config checks them with the same rules and messages as the section `evaluate:` of a job.
 struct Arguments {
-  std::string baseline, separator, context, stride, max_windows, out, tasks_dir, items, judge_by = "estimate";
+  std::string baseline, separator, context, stride, max_windows, out, tasks_dir, items, judge_by = "estimate",
+                                                                                        protocol = "windows";
   PrecisionNames precision{"float", "f32"};
   std::vector<std::string> models, texts, max_drop, tasks;
   int64_t limit = 0;
@@ -119,6 +120,7 @@ eval::EvalOptions make_options(const Arguments& arguments, const Globals& global
   tasks.judge_bound = arguments.judge_by == "bound";
   options.tasks = std::move(tasks);
   options.baseline = arguments.baseline;
+  options.protocol = eval::protocol_from_name(arguments.protocol);
   options.precision = arguments.precision.precision();
   options.threads = globals.threads;
   return options;
@@ -181,10 +183,15 @@ Verb add_eval(CLI::App& program, const Globals& globals) {
   app->add_option("--text", a->texts, "texts to judge by: plain, or JSON lines {\"text\": ...}");
   app->add_option("--separator", a->separator,
                   "what stands between documents; \\n, \\t and \\xHH are understood; default: a file is one document");
-  app->add_option("--context", a->context, "tokens a window; default: 2048, or what the models declare if less");
+  app->add_option("--protocol", a->protocol,
+                  "how the text is cut: windows (documents, EOS behind each), gptq, llama.cpp (as those programs do); "
+                  "default: windows");
+  app->add_option("--context", a->context,
+                  "tokens a window; default: 2048, for llama.cpp 512, or what the models declare if less");
   app->add_option("--stride", a->stride, "tokens from one window to the next; default: the context");
   app->add_option("--max-windows", a->max_windows,
-                  "score only so many windows, spread evenly over the texts; default: all");
+                  "score only so many windows, spread evenly over the texts, of gptq and llama.cpp the first; "
+                  "default: all");
   add_precision(*app, a->precision, " (of the models, not of the baseline)");
   add_device(*app, a->precision.device);
   app->add_flag("--bos", a->bos, "put BOS before each document");

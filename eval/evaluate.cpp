@@ -26,6 +26,12 @@ void require_window(const TokenStream& stream, int64_t context, const EvalOption
 
 void check_options(const EvalOptions& options) {
   CRUMB_CHECK(!options.texts.empty() || !options.tasks.tasks.empty(), "text: no text to judge by was given");
+  if (options.protocol != PerplexityProtocol::windows) {
+    const auto name = name_of(options.protocol);
+    CRUMB_CHECK(options.texts.size() == 1, "--protocol {}: takes one text, not {}", name, options.texts.size());
+    CRUMB_CHECK(options.separator.empty() && options.stride.is_auto() && !options.bos,
+                "--protocol {}: --separator, --stride and --bos have no meaning with it", name);
+  }
   CRUMB_CHECK(options.max_drop.empty() || !options.baseline.empty(),
               "max_drop: a drop needs a baseline to compare with");
 }
@@ -61,13 +67,16 @@ class ModelSums {
  public:
   explicit ModelSums(size_t num_texts) : by_text_(num_texts) {}
 
-  void add(const std::vector<TokenScore>& scores, const Window& window, const TokenStream& stream) {
+  void add(const std::vector<TokenScore>& scores, const Window& window, const TokenStream& stream,
+           std::span<const int32_t> token_bytes) {
     pooled_.emplace_back();
     for (auto& sums : by_text_) sums.emplace_back();
     for (size_t i = 0; i < scores.size(); ++i) {
       const int64_t target = window.begin + window.first_scored + static_cast<int64_t>(i) + 1;
-      pooled_.back().add(scores[i]);
-      by_text_[static_cast<size_t>(stream.text_of(target))].back().add(scores[i]);
+      const auto id = static_cast<size_t>(stream.ids[static_cast<size_t>(target)]);
+      const int64_t bytes = token_bytes.empty() ? 0 : token_bytes[id];
+      pooled_.back().add(scores[i], bytes);
+      by_text_[static_cast<size_t>(stream.text_of(target))].back().add(scores[i], bytes);
     }
   }
 
@@ -100,7 +109,7 @@ std::vector<DropCheck> check_drops(const std::map<std::string, double>& max_drop
 
 WindowSize resolve_window_size(const EvalOptions& options, const std::vector<std::pair<std::string, int64_t>>& declared,
                                const std::string& key) {
-  int64_t context = options.context.value_or(2048);
+  int64_t context = options.context.value_or(usual_context(options.protocol));
   for (const auto& [name, length] : declared) {
     CRUMB_CHECK(options.context.is_auto() || context <= length,
                 "{}context: {} is longer than the {} that {} was made for", key, context, length, name);
@@ -114,7 +123,7 @@ WindowSize resolve_window_size(const EvalOptions& options, const std::vector<std
 
 std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* baseline, const TokenStream& stream,
                                        const std::vector<Window>& windows, int64_t context,
-                                       const ParallelFor& parallel_for) {
+                                       const ParallelFor& parallel_for, std::span<const int32_t> token_bytes) {
   std::vector<ModelSums> sums(models.size(), ModelSums(static_cast<size_t>(stream.num_texts())));
   Progress progress("eval", static_cast<int64_t>(windows.size()) * context, "tokens");
   const std::span ids(stream.ids);
@@ -131,7 +140,7 @@ std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* 
     for (size_t m = 0; m < models.size(); ++m) {
       for (size_t w = 0; w < some.size(); ++w) {
         check_finite(scores[m][w], some[w]);
-        sums[m].add(scores[m][w], some[w], stream);
+        sums[m].add(scores[m][w], some[w], stream, token_bytes);
       }
     }
     progress.add(std::ssize(some) * context);
@@ -144,31 +153,52 @@ std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* 
 
 namespace {
 
+/// Special tokens stand for no text.
+std::vector<int32_t> bytes_of_tokens(const tokenizer::Tokenizer& tokenizer, int64_t vocab) {
+  std::vector<int32_t> bytes(static_cast<size_t>(vocab), 0);
+  for (int64_t id = 0; id < std::min(vocab, tokenizer.vocab_size()); ++id) {
+    const auto token = static_cast<tokenizer::TokenId>(id);
+    if (!tokenizer.is_special(token))
+      bytes[static_cast<size_t>(id)] = static_cast<int32_t>(tokenizer.token_bytes(token).size());
+  }
+  return bytes;
+}
+
 /// Texts: protocol, texts, pooled and checks of one result a model.
 void judge_texts(const EvalOptions& options, const std::vector<TextDocuments>& texts, const std::vector<Judged>& all,
                  std::vector<EvalResult>& results, const ParallelFor& parallel_for) {
   const bool has_baseline = all.size() > results.size();
   for (const auto& judged : all) check_comparable(judged, all.back(), has_baseline);
-  Protocol protocol{.separator = options.separator};
+  Protocol protocol;
+  protocol.kind = options.protocol;
+  protocol.separator = options.separator;
   if (!options.precision.is_exact()) protocol.compute += ", " + runtime::to_text(options.precision);
   std::vector<std::pair<std::string, int64_t>> declared;
   for (const auto& judged : all) declared.emplace_back(judged.facts.path.string(), judged.scorer->context_length());
   const WindowSize size = resolve_window_size(options, declared);
   protocol.context = size.context;
   protocol.stride = size.stride;
-  const TokenStream stream = text::make_token_stream(*all.front().tokenizer, texts, options.bos, parallel_for);
-  for (size_t i = 1; i < all.size(); ++i)
-    text::require_equal_streams(stream, text::make_token_stream(*all[i].tokenizer, texts, options.bos, parallel_for),
-                                texts);
+  const bool is_plain = options.protocol == PerplexityProtocol::windows;
+  const auto stream_of = [&](const Judged& judged) {
+    return is_plain ? text::make_token_stream(*judged.tokenizer, texts, options.bos, parallel_for)
+                    : protocol_stream(options.protocol, *judged.tokenizer, options.texts.front());
+  };
+  const Judged& first = all.front();
+  TokenStream stream = stream_of(first);
+  for (size_t i = 1; i < all.size(); ++i) text::require_equal_streams(stream, stream_of(all[i]), texts);
   require_window(stream, protocol.context, options);
-  const auto windows = text::plan_windows(stream.size(), protocol.context, protocol.stride, options.max_windows);
+  const auto windows =
+      is_plain ? text::plan_windows(stream.size(), protocol.context, protocol.stride, options.max_windows)
+               : protocol_windows(options.protocol, *first.tokenizer, protocol.context, options.max_windows, stream);
   std::vector<Scorer*> scorers;
   for (size_t i = 0; i < results.size(); ++i) scorers.push_back(all[i].scorer.get());
   auto scores = score_stream(scorers, has_baseline ? all.back().scorer.get() : nullptr, stream, windows,
-                             protocol.context, parallel_for);
+                             is_plain ? protocol.context : protocol.context - 1, parallel_for,
+                             bytes_of_tokens(*first.tokenizer, first.scorer->vocab_size()));
 
   protocol.windows = static_cast<int64_t>(windows.size());
-  protocol.windows_in_text = text::count_windows(stream.size(), protocol.context, protocol.stride);
+  protocol.windows_in_text = is_plain ? text::count_windows(stream.size(), protocol.context, protocol.stride)
+                                      : stream.size() / protocol.context;
   protocol.scored_tokens = scores.front().pooled.tokens;
   protocol.text_tokens = stream.size();
   protocol.bos = stream.has_bos;

@@ -12,6 +12,7 @@
 #include "core/text/windows.h"
 #include "eval/judged.h"
 #include "eval/perplexity.h"
+#include "eval/protocol.h"
 #include "eval/tasks.h"
 #include "runtime/precision.h"
 
@@ -30,7 +31,8 @@ struct EvalOptions {
   bool bos = false;
   std::map<std::string, double> max_drop;
 
-  TaskRunOptions tasks;  // beside the texts, or without any
+  PerplexityProtocol protocol = PerplexityProtocol::windows;  // other ones take one text, no separator and no stride
+  TaskRunOptions tasks;                                       // beside the texts, or without any
 
   /// The section `evaluate:` of a job.
   template <class V>
@@ -59,6 +61,7 @@ struct Protocol {
   std::string separator;
   bool bos = false, eos = false;
   std::string compute = "float32";
+  PerplexityProtocol kind = PerplexityProtocol::windows;
 };
 
 struct TextScores {
@@ -112,7 +115,8 @@ struct StreamScores {
 /// the text it belongs to, also when its window began in the one before. `baseline` may be null.
 std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* baseline,
                                        const text::TokenStream& stream, const std::vector<text::Window>& windows,
-                                       int64_t context, const ParallelFor& parallel_for);
+                                       int64_t context, const ParallelFor& parallel_for,
+                                       std::span<const int32_t> token_bytes = {});
 
 /// Each limit of max_drop beside the drop found; none for measures without one.
 std::vector<DropCheck> check_drops(const std::map<std::string, double>& max_drop, const Scores& scores);

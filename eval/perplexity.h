@@ -18,12 +18,13 @@ namespace crumb::eval {
 
 /// Sums over the scored tokens of one window.
 struct WindowSums {
-  int64_t tokens = 0;
+  int64_t tokens = 0, bytes = 0;  // bytes: of text that the tokens stand for
   double nll = 0, baseline_nll = 0, kl = 0, same_top = 0;
-  void add(const TokenScore& score);
+  void add(const TokenScore& score, int64_t bytes_of_token = 0);
 };
 
-/// cross_entropy (mean nll, nats a token) and perplexity; with a baseline also baseline_perplexity, perplexity_change
+/// cross_entropy (mean nll, nats a token), perplexity and, where bytes were counted, bits_per_byte (nll / ln 2 over
+/// bytes: comparable between vocabularies); with a baseline also baseline_perplexity, perplexity_change
 /// (ratio of the perplexities - 1; paired), perplexity_increase (their difference; paired), kl (mean KL(baseline ||
 /// model), nats a token) and top1 (share of tokens where both have the same first choice). Windows without tokens are
 /// left out.

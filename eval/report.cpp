@@ -105,6 +105,10 @@ std::string facts_text(const ModelFacts& f) {
 std::string quoted(const std::string& text) { return Json(text).dump(-1, ' ', true, Json::error_handler_t::replace); }
 
 std::string documents_text(const Protocol& p) {
+  if (p.kind != PerplexityProtocol::windows)
+    return fmt::format("protocol {}: {}, {}", name_of(p.kind),
+                       p.kind == PerplexityProtocol::gptq ? "lines joined by empty lines" : "the file as it is",
+                       p.bos ? "BOS before it" : "no BOS");
   return fmt::format(
       "{}; {}, {}",
       p.separator.empty() ? "each plain file one document" : "plain files split at " + quoted(p.separator),
@@ -116,12 +120,16 @@ std::string windows_text(const Protocol& p) {
   const bool all = p.windows == p.windows_in_text;
   const std::string which =
       all ? "all " + format_count(p.windows) : format_count(p.windows) + " of " + format_count(p.windows_in_text);
-  const std::string overlap = p.stride == p.context
+  const bool is_half = p.kind == PerplexityProtocol::llamacpp;
+  const std::string overlap = is_half ? "without overlap, the second half of each scored"
+                              : p.stride == p.context
                                   ? "without overlap"
                                   : fmt::format("stride {}, the last {} tokens of each scored", p.stride, p.stride);
   return fmt::format("{} windows of {} tokens{}; {}; {} of {} tokens scored; {} arithmetic", which, p.context,
-                     all ? "" : ", spread evenly", overlap, format_count(p.scored_tokens), format_count(p.text_tokens),
-                     p.compute);
+                     all                                     ? ""
+                     : p.kind == PerplexityProtocol::windows ? ", spread evenly"
+                                                             : " from the beginning",
+                     overlap, format_count(p.scored_tokens), format_count(p.text_tokens), p.compute);
 }
 
 std::string check_text(const DropCheck& c) {
@@ -208,7 +216,8 @@ Json facts_json(const ModelFacts& f) {
 }
 
 Json protocol_json(const Protocol& p) {
-  return {{"context", p.context},
+  return {{"name", name_of(p.kind)},
+          {"context", p.context},
           {"stride", p.stride},
           {"windows", p.windows},
           {"windows_in_text", p.windows_in_text},

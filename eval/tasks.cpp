@@ -134,8 +134,10 @@ class Sums {
       paired.change = {ratio.value - 1, ratio.standard_error};
       paired.loss = paired.change.value;
     } else {
+      // Exactly 0 where as many were lost as gained: it may be compared with a limit of 0.
+      paired.change.value = static_cast<double>(gained_ - lost_) / static_cast<double>(differences_.count());
       paired.p = mcnemar_exact(lost_, gained_);
-      paired.loss = -paired.change.value;
+      paired.loss = static_cast<double>(lost_ - gained_) / static_cast<double>(differences_.count());
     }
     paired.loss_bound = paired.loss + kBoundErrors * paired.change.standard_error.value_or(0);
     paired.adjusted_p = paired.p;

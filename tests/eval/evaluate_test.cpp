@@ -316,5 +316,57 @@ TEST_F(EvaluateErrors, OfAModelAgainstItselfAreNone) {
   EXPECT_EQ(r.protocol.scored_tokens, 64 + (r.pooled.windows - 1) * 32);
 }
 
+// protocols_golden.json: by the loop of GPTQ's authors in float32, and by llama-perplexity, whose products of bfloat16
+// weights round activations to bfloat16 (golden_protocols.py).
+TEST(Evaluate, EqualsTheProgramsOfItsProtocols) {
+  CRUMB_NEED_DATA(model, "models/ref-llama-15m");
+  CRUMB_NEED_DATA(text, "text/wikitext-2-raw/wiki.test.raw");
+  const auto golden = nlohmann::json::parse(
+      crumb::testing::read_file(crumb::testing::source_dir() / "tests/eval/protocols_golden.json"));
+  const TempDir dir;
+  write_file(dir / "wiki.raw", crumb::testing::read_file(text).substr(0, golden["bytes"].get<size_t>()));
+  EvalOptions options;
+  options.model = model;
+  options.texts = {dir / "wiki.raw"};
+  options.context = golden["context"].get<int64_t>();
+  options.max_windows = golden["windows"].get<int64_t>();
+  options.protocol = protocol_from_name("gptq");
+  const EvalResult gptq = evaluate(options);
+  EXPECT_EQ(gptq.protocol.text_tokens, golden["gptq"]["tokens"].get<int64_t>());
+  EXPECT_EQ(gptq.protocol.scored_tokens, 12 * 127);
+  const double expected = golden["gptq"]["perplexity"].get<double>();
+  EXPECT_NEAR(gptq.pooled.at("perplexity").value, expected, 2e-6 * expected);
+  options.protocol = protocol_from_name("llama.cpp");
+  const EvalResult llamacpp = evaluate(options);
+  EXPECT_EQ(llamacpp.protocol.scored_tokens, 12 * 63);
+  const double stock = golden["llama.cpp"]["perplexity"].get<double>();
+  EXPECT_NEAR(llamacpp.pooled.at("perplexity").value, stock, 1e-3 * stock);
+
+  options.stride = 64;
+  EXPECT_EQ(error_of([&] { evaluate(options); }),
+            "--protocol llama.cpp: --separator, --stride and --bos have no meaning with it");
+  EXPECT_EQ(error_of([] { protocol_from_name("gtpq"); }),
+            "--protocol: unknown \"gtpq\"; known: windows, gptq, llama.cpp");
+}
+
+// With all windows of a text each token but the first is predicted once, so their bytes are those of the text.
+TEST(Evaluate, BitsPerByteAreOfTheBytesOfTheText) {
+  CRUMB_NEED_DATA(model, "models/stories260K-hf");
+  const TempDir dir;
+  std::string text;
+  while (text.size() < 900) text += "Tom saw a bird. \xC3\xA4\xC3\xB6 ";
+  write_file(dir / "a.txt", text);
+  EvalOptions options;
+  options.model = model;
+  options.texts = {dir / "a.txt"};
+  options.context = 2;
+  options.bos = true;
+  const EvalResult result = evaluate(options);
+  const double nats = result.pooled.at("cross_entropy").value * static_cast<double>(result.pooled.tokens);
+  const double bytes = nats / std::log(2.0) / result.pooled.at("bits_per_byte").value;
+  EXPECT_NEAR(bytes, static_cast<double>(text.size()),
+              4);  // SentencePiece puts a space first; the last window may lack a token
+}
+
 }  // namespace
 }  // namespace crumb::eval

@@ -297,5 +297,24 @@ TEST(Summarize, LeavesOutWindowsWithoutTokens) {
   EXPECT_EQ(summarize(std::vector<WindowSums>(3), true).tokens, 0);
 }
 
+TEST(Summarize, BitsPerByteAreARatioOfSums) {
+  auto windows = synthetic_windows(6);
+  EXPECT_EQ(summarize(windows, false).find("bits_per_byte"), nullptr) << "no bytes were counted";
+  double nats = 0, bytes = 0;
+  for (auto& w : windows) {
+    w.bytes = 3 * w.tokens + 1;
+    nats += w.nll;
+    bytes += static_cast<double>(w.bytes);
+  }
+  const Scores s = summarize(windows, true);
+  EXPECT_DOUBLE_EQ(s.at("bits_per_byte").value, nats / std::log(2.0) / bytes);
+  // With bytes in proportion to tokens it is the cross-entropy in another unit, and so is its error.
+  for (auto& w : windows) w.bytes = 4 * w.tokens;
+  const Scores even = summarize(windows, true);
+  EXPECT_NEAR(*even.at("bits_per_byte").standard_error, *even.at("cross_entropy").standard_error / std::log(2.0) / 4,
+              1e-12);
+  EXPECT_TRUE(even.find("perplexity")->drop.has_value());
+}
+
 }  // namespace
 }  // namespace crumb::eval

@@ -386,9 +386,6 @@ TEST_P(LmEvalParity, OfSmolLM2ItemByItem) {
   for (const auto& measure : results[0].tasks[0].measures) {
     const auto& wanted = expected["results"];
     EXPECT_NEAR(measure.estimate.value, wanted[measure.name].get<double>(), 1e-5 * measure.estimate.value);
-    if (measure.name == "acc") {
-      EXPECT_NEAR(*measure.estimate.standard_error, wanted["acc_stderr"].get<double>(), 1e-12);
-    }
   }
 }
 
