@@ -188,6 +188,7 @@ class TrainedMethod : public BlockMethod {
     input.copy_(work.residual);
     const Tensor target = work.memory.make(input.sizes());
     run(work, input, target);  // its weights are float yet
+    work.needs_output = true;  // for the error before training
     first_->quantize(work);
     if (work.results.empty()) return;
     BlockTraining training = training_;

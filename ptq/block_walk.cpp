@@ -143,14 +143,18 @@ class BlockWalk {
     return work;
   }
 
+  bool is_last(int layer) const { return layer + 1 == model_.spec().num_layers(); }
+
+  void run_block(int layer, bool finished, const torch::Tensor& residual) {
+    const auto block = make_block(layer, finished);
+    const BlockWork work = work_of(layer, *block);
+    for (GroupedPass pass(work, residual); !pass.is_done();) pass.advance();
+  }
+
   void replay(int layer) {
-    const auto block = make_block(layer, true);
-    BlockWork work = work_of(layer, *block);
-    for (GroupedPass pass(work); !pass.is_done();) pass.advance();
-    if (float_residual_.defined()) {
-      const auto float_block = make_block(layer, false);
-      const BlockWork float_work = work_of(layer, *float_block);
-      for (GroupedPass pass(float_work, float_residual_); !pass.is_done();) pass.advance();
+    if (!is_last(layer)) {
+      run_block(layer, true, residual_);
+      if (float_residual_.defined()) run_block(layer, false, float_residual_);
     }
     for_each_linear(layer, [&](const TensorDesc& desc) {
       report_.tensors.push_back(from_note(folder_.note(desc)));
@@ -161,6 +165,7 @@ class BlockWalk {
   void quantize(int layer) {
     const auto block = make_block(layer, false);
     BlockWork work = work_of(layer, *block);
+    work.needs_output = !is_last(layer);
     method_.quantize(work);
     residual_ = work.residual;
     for (const auto& desc : table_) {
@@ -385,7 +390,8 @@ void LinearMethod::quantize(BlockWork& work) const {
     if (!weights.empty())
       measured = measure_inputs(pass.input(), work.windows_at_once, token_cap_, work.name(weights.begin()->first),
                                 work.rounder, float_pass ? float_pass->input() : torch::Tensor());
-    if (float_pass) float_pass->advance();  // before the weights change
+    const bool goes_on = work.needs_output || work.results.size() + weights.size() < work.formats.size();
+    if (float_pass && goes_on) float_pass->advance();  // before the weights change
     if (!measured) continue;
     const InputStatistics& inputs = *measured;
     if (inputs.capped_tokens > 0)
@@ -401,13 +407,31 @@ void LinearMethod::quantize(BlockWork& work) const {
       replace_weight(*work.linear(slot), result.codes);
       work.results[slot] = std::move(result);
     }
+    if (!goes_on) return;
   }
 }
 
+namespace {
+
+/// sum over rows of x gram x^T; of the symmetric matrix little more than one half is multiplied out.
+double energy(const torch::Tensor& x, const torch::Tensor& gram) {
+  constexpr int64_t kLeastStrip = 192, kMostStrips = 8;
+  const int64_t n = gram.size(0), strip = std::max(kLeastStrip, (n + kMostStrips - 1) / kMostStrips);
+  double sum = 0;
+  for (int64_t begin = 0; begin < n; begin += strip) {
+    const int64_t count = std::min(strip, n - begin);
+    torch::Tensor product = x.narrow(1, begin, count).mm(gram.narrow(0, begin, count).slice(1, begin));
+    product.slice(1, count).mul_(2);
+    sum += product.mul_(x.slice(1, begin)).sum(torch::kFloat64).item<double>();
+  }
+  return sum;
+}
+
+}  // namespace
+
 OutputError output_error(const torch::Tensor& w, const torch::Tensor& q, const torch::Tensor& gram) {
   const torch::NoGradGuard no_grad;
-  const auto energy = [&](const torch::Tensor& x) { return x.mm(gram).mul_(x).sum(torch::kFloat64).item<double>(); };
-  return {.error_square = std::max(0.0, energy(w - q)), .output_square = energy(w)};
+  return {.error_square = std::max(0.0, energy(w - q, gram)), .output_square = energy(w, gram)};
 }
 
 torch::Tensor masked(const torch::Tensor& w, const std::vector<uint8_t>& mask) {

@@ -37,6 +37,7 @@ struct BlockWork {
   model::BlockContext context;        // as the shipped model computes: small tensors rounded
   torch::Tensor residual;             // [windows, tokens, hidden]: the block's input; afterwards its output
   torch::Tensor float_residual = {};  // the same where nothing is quantized; undefined: the method does not ask for it
+  bool needs_output = true;           // false of the last block, after which nothing reads it
   int64_t windows_at_once = 1;        // batches of this size, in order, whoever computes: sums come out the same
   std::map<arch::Slot, quant::QuantFormat> formats;  // of the linears that are quantized
   ActivationMemory& memory;
@@ -73,8 +74,8 @@ void for_each_batch(int64_t windows, int64_t windows_at_once, const Body& body) 
 class BlockMethod {
  public:
   virtual ~BlockMethod() = default;
-  /// Fills work.results, leaves the quantized weights in work.block and its output in work.residual. Nothing may depend
-  /// on the number of threads but by the rounding of Torch's sums.
+  /// Fills work.results, leaves the quantized weights in work.block and, where work.needs_output, its output in
+  /// work.residual. Nothing may depend on the number of threads but by the rounding of Torch's sums.
   virtual void quantize(BlockWork& work) const = 0;
   /// Whether it chooses masks itself where PruningOptions::is_joint().
   virtual bool prunes_jointly() const { return false; }

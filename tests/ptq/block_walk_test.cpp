@@ -267,7 +267,37 @@ TEST_F(Calibrated, ErrorPropagationAimsAtTheOutputsOfTheFloatModel) {
   }
 }
 
-TEST_F(Calibrated, WithoutErrorPropagationNothingChanges) {
+TEST_F(Calibrated, TheLastBlockIsQuantizedAlikeWithoutItsOutput) {
+  const testing::RandomModel model(testing::spec_cases()[2].spec);
+  std::vector<std::vector<uint8_t>> codes;
+  for (const bool needs_output : {true, false}) {
+    testing::OneBlock one(model, 0);
+    BlockWork& work = one.work();
+    const torch::Tensor input = work.residual.clone();
+    work.needs_output = needs_output;
+    make_gptq({}, quant::ScaleInit::mse)->quantize(work);
+    EXPECT_EQ(work.results.size(), work.formats.size());
+    for (const auto& [slot, result] : work.results) codes.push_back(result.codes.codes);
+    const torch::Tensor output = work.block.forward(input, work.context);
+    EXPECT_EQ(torch::allclose(work.residual, output, 1e-4, 1e-4), needs_output);
+  }
+  ASSERT_EQ(codes.size(), 14);
+  for (size_t i = 0; i < 7; ++i) EXPECT_EQ(codes[i], codes[i + 7]) << i;
+}
+
+TEST_F(Calibrated, OutputErrorsAreThoseOfTheWholeMatrix) {
+  torch::manual_seed(4);
+  const torch::Tensor x = torch::randn({700, 450}), w = torch::randn({5, 450}),  // strips of 192, 192 and 66
+      q = w + 0.1 * torch::randn({5, 450}), gram = x.t().mm(x) / 700;
+  const ptq::OutputError found = ptq::output_error(w, q, gram);
+  const auto exact = [&](const torch::Tensor& v) {
+    return x.to(torch::kFloat64).mm(v.to(torch::kFloat64).t()).square().sum().item<double>() / 700;
+  };
+  EXPECT_NEAR(found.error_square, exact(w - q), 1e-5 * exact(w - q));
+  EXPECT_NEAR(found.output_square, exact(w), 1e-5 * exact(w));
+}
+
+TEST_F(Calibrated, ErrorPropagationLeavesWhatReadsFloatsAlone) {
   CRUMB_NEED_DATA(text, "text/tinystories-valid-sample/tinystories_valid_1911.txt");
   // Where all prefixes are float, the aim is the weight itself: the first group of the first block.
   const QuantizeJob plain = job("plain", GptqMethod{}),
