@@ -136,6 +136,16 @@ std::unique_ptr<LinearGroup> make_products(const quant::Checkpoint& checkpoint, 
 
 }  // namespace
 
+std::vector<LinearTensors> linear_tensors(const quant::Checkpoint& checkpoint, int layer,
+                                          std::initializer_list<arch::Slot> slots) {
+  std::vector<LinearTensors> members;
+  for (const arch::Slot slot : slots) {
+    const auto bias = arch::bias_slot(slot);
+    members.push_back({&checkpoint.tensor({slot, layer}), bias ? checkpoint.find({*bias, layer}) : nullptr});
+  }
+  return members;
+}
+
 std::unique_ptr<LinearGroup> make_dense_linear(DenseWeights weights) {
   const auto& [weight, rows, cols, bias] = weights;
   CRUMB_ASSERT(static_cast<int64_t>(weight.size()) == rows * cols);
