@@ -164,8 +164,7 @@ class FloatDecoder : public Decoder {
     key_.resize(static_cast<size_t>(tokens_ * kv_cols));
     value_.resize(key_.size());
 
-    normalize(layer.attention_norm);
-    multiply(*layer.query_key_value, normed_, {query_.data(), key_.data(), value_.data()});
+    multiply_normed(*layer.query_key_value, layer.attention_norm, {query_.data(), key_.data(), value_.data()});
     for_tokens([&](int64_t token) {
       prepare_heads(layer, gqa, gqa.heads, layer.query_norm, token, query_.data() + token * q_cols);
       prepare_heads(layer, gqa, gqa.kv_heads, layer.key_norm, token, key_.data() + token * kv_cols);
@@ -205,8 +204,7 @@ class FloatDecoder : public Decoder {
   void run_mlp(const Layer& layer, int64_t cols) {
     gate_.resize(static_cast<size_t>(tokens_ * cols));
     up_.resize(gate_.size());
-    normalize(layer.mlp_norm);
-    multiply(*layer.gate_up, normed_, {gate_.data(), up_.data()});
+    multiply_normed(*layer.gate_up, layer.mlp_norm, {gate_.data(), up_.data()});
     kernels::swiglu_forward(gate_.data(), up_.data(), tokens_ * cols, gate_.data(), *executor_);
     multiply(*layer.down, gate_, {normed_.data()});
     add_residual();
@@ -214,7 +212,8 @@ class FloatDecoder : public Decoder {
 
   void give_logits(std::span<const SequenceInput> inputs, const std::vector<Slice>& slices, LogitsFor which,
                    const LogitsSink& logits) {
-    normalize(final_norm_);
+    kernels::rms_norm_forward(hidden_.data(), final_norm_->data(), epsilon(), tokens_, spec_.hidden_size,
+                              normed_.data(), *executor_);
     wanted_.clear();
     for (size_t i = 0; i < slices.size(); ++i) {
       const auto& segment = segments_[i];
@@ -248,16 +247,17 @@ class FloatDecoder : public Decoder {
   void multiply(const LinearGroup& group, const std::vector<float>& x, std::initializer_list<float*> outputs) {
     run_linears(group, x.data(), tokens_, {outputs.begin(), outputs.size()});
   }
+  /// Of norm(hidden).
+  void multiply_normed(const LinearGroup& group, const Floats& norm, std::initializer_list<float*> outputs) {
+    const Stopwatch watch;
+    group.forward_normed(hidden_.data(), {*norm, epsilon()}, tokens_, {outputs.begin(), outputs.size()}, *executor_);
+    seconds_.linears += watch.seconds();
+  }
   /// Two looks at the clock a group are nothing beside it.
   void run_linears(const LinearGroup& group, const float* x, int64_t tokens, std::span<float* const> outputs) {
     const Stopwatch watch;
     group.forward(x, tokens, outputs, *executor_);
     seconds_.linears += watch.seconds();
-  }
-  /// normed = norm(hidden)
-  void normalize(const Floats& weight) {
-    kernels::rms_norm_forward(hidden_.data(), weight->data(), epsilon(), tokens_, spec_.hidden_size, normed_.data(),
-                              *executor_);
   }
   float epsilon() const { return static_cast<float>(spec_.rms_norm_eps); }
   /// hidden += normed (which then holds the output of a block)

@@ -6,6 +6,7 @@
 
 #include "core/common/error.h"
 #include "kernels/matmul.h"
+#include "kernels/rms_norm.h"
 #include "quant/activations.h"
 #include "runtime/packed_floats.h"
 
@@ -144,6 +145,15 @@ std::vector<LinearTensors> linear_tensors(const quant::Checkpoint& checkpoint, i
     members.push_back({&checkpoint.tensor({slot, layer}), bias ? checkpoint.find({*bias, layer}) : nullptr});
   }
   return members;
+}
+
+void LinearGroup::forward_normed(const float* x, const RmsNorm& norm, int64_t tokens, std::span<float* const> outputs,
+                                 Executor& executor) const {
+  thread_local std::vector<float> normed;  // kept: decoding allocates nothing
+  const auto cols = static_cast<int64_t>(norm.weight.size());
+  normed.resize(static_cast<size_t>(tokens * cols));
+  kernels::rms_norm_forward(x, norm.weight.data(), norm.epsilon, tokens, cols, normed.data(), executor);
+  forward(normed.data(), tokens, outputs, executor);
 }
 
 std::unique_ptr<LinearGroup> make_dense_linear(DenseWeights weights) {

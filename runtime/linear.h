@@ -25,6 +25,12 @@ struct WeightBytes {
   }
 };
 
+/// The norm before linears: x / sqrt(mean(x^2) + epsilon) * weight for each token (kernels/rms_norm.h).
+struct RmsNorm {
+  std::span<const float> weight;  // [cols]
+  float epsilon = 0;
+};
+
 /// Linears that read the same input (q, k and v; gate and up), or one alone: a backend that quantizes its input does so
 /// once, and may take them for one matrix.
 class LinearGroup {
@@ -33,6 +39,9 @@ class LinearGroup {
   /// outputs[i][tokens, rows of i] = x[tokens, cols] * W_i^T (+ bias_i), row-major. A token's row does not depend on
   /// the other tokens.
   virtual void forward(const float* x, int64_t tokens, std::span<float* const> outputs, Executor& executor) const = 0;
+  /// forward() of normalised x, the same bits. A backend that rounds its input does both to a token at once.
+  virtual void forward_normed(const float* x, const RmsNorm& norm, int64_t tokens, std::span<float* const> outputs,
+                              Executor& executor) const;
   /// out [cols]: weights of the first of them, the floats whose product forward() gives. An embedding is read so.
   virtual void read_row(int64_t row, float* out) const = 0;
   /// Of codes, scales, zero points, floats and biases, as they are held.

@@ -12,6 +12,7 @@
 #include "core/common/log.h"
 #include "kernels/code_matmul.h"
 #include "kernels/code_matmul_portable.h"
+#include "kernels/rms_norm.h"
 #include "kernels/rounding.h"
 #include "quant/activations.h"
 #include "runtime/held_codes.h"
@@ -29,8 +30,10 @@ constexpr int64_t kScaleCols = 64;
 /// Tokens rounded to int8, as the kernels read them.
 class RoundedTokens {
  public:
-  /// x [tokens, cols], a scale for scale_cols of them; sums over segment_cols, which divide scale_cols.
-  const kernels::Int8Tokens& round(const float* x, int64_t tokens, int64_t cols, int64_t scale_cols,
+  /// values_of(token) [cols], a scale for scale_cols of them; sums over segment_cols, which divide scale_cols. The
+  /// values are read before another token of the same thread is asked for.
+  template <class ValuesOf>
+  const kernels::Int8Tokens& round(const ValuesOf& values_of, int64_t tokens, int64_t cols, int64_t scale_cols,
                                    int64_t segment_cols, Executor& executor) {
     constexpr int64_t kTokens = 4;  // a thread takes
     const int64_t stride = kernels::int8_stride(cols);
@@ -39,7 +42,7 @@ class RoundedTokens {
     sums_.resize(static_cast<size_t>(tokens * (cols / segment_cols)));
     view_ = {codes_.data(), tokens, cols, stride, scales_.data(), scale_cols, segment_cols, sums_.data()};
     executor.run(tokens, kTokens, [&](int64_t begin, int64_t end, int) {
-      for (int64_t token = begin; token < end; ++token) round_token(x + token * cols, token);
+      for (int64_t token = begin; token < end; ++token) round_token(values_of(token), token);
     });
     return view_;
   }
@@ -69,17 +72,21 @@ class PackedLinears : public LinearGroup {
       : members_(std::move(members)), activations_(activations), scale_cols_(scale_cols) {}
 
   void forward(const float* x, int64_t tokens, std::span<float* const> outputs, Executor& executor) const override {
-    CRUMB_ASSERT(outputs.size() == members_.size());
-    thread_local std::vector<kernels::CodeProduct> products;  // kept, like what is rounded: decoding allocates nothing
-    products.clear();
-    for (size_t i = 0; i < members_.size(); ++i) products.push_back(members_[i]->product(outputs[i]));
-    if (activations_ == Activations::floats) return kernels::code_matmul(x, tokens, products, executor);
-    if (activations_ == Activations::bf16) return kernels::code_matmul_of_bf16(x, tokens, products, executor);
-    thread_local RoundedTokens rounded;
-    const auto& first = *members_.front();
-    kernels::code_matmul(
-        rounded.round(x, tokens, first.cols(), scale_cols_, std::min(scale_cols_, first.group_cols()), executor),
-        products, executor);
+    if (activations_ == Activations::floats) return kernels::code_matmul(x, tokens, products(outputs), executor);
+    if (activations_ == Activations::bf16) return kernels::code_matmul_of_bf16(x, tokens, products(outputs), executor);
+    const int64_t cols = members_.front()->cols();
+    multiply_rounded([&](int64_t token) { return x + token * cols; }, tokens, outputs, executor);
+  }
+  void forward_normed(const float* x, const RmsNorm& norm, int64_t tokens, std::span<float* const> outputs,
+                      Executor& executor) const override {
+    if (activations_ != Activations::int8) return LinearGroup::forward_normed(x, norm, tokens, outputs, executor);
+    const int64_t cols = members_.front()->cols();
+    const auto normed = [&](int64_t token) {
+      float* const values = thread_scratch(cols);
+      kernels::rms_norm_forward(x + token * cols, norm.weight.data(), norm.epsilon, 1, cols, values, serial_executor());
+      return values;
+    };
+    multiply_rounded(normed, tokens, outputs, executor);
   }
   void read_row(int64_t row, float* out) const override {
     kernels::portable::dequantize_row(members_.front()->product(nullptr).matrix, row, out);
@@ -91,6 +98,23 @@ class PackedLinears : public LinearGroup {
   }
 
  private:
+  std::span<const kernels::CodeProduct> products(std::span<float* const> outputs) const {
+    CRUMB_ASSERT(outputs.size() == members_.size());
+    thread_local std::vector<kernels::CodeProduct> products;  // kept, like what is rounded: decoding allocates nothing
+    products.clear();
+    for (size_t i = 0; i < members_.size(); ++i) products.push_back(members_[i]->product(outputs[i]));
+    return products;
+  }
+  template <class ValuesOf>
+  void multiply_rounded(const ValuesOf& values_of, int64_t tokens, std::span<float* const> outputs,
+                        Executor& executor) const {
+    thread_local RoundedTokens rounded;
+    const auto& first = *members_.front();
+    const int64_t segment_cols = std::min(scale_cols_, first.group_cols());
+    kernels::code_matmul(rounded.round(values_of, tokens, first.cols(), scale_cols_, segment_cols, executor),
+                         products(outputs), executor);
+  }
+
   std::vector<std::shared_ptr<const HeldCodes>> members_;
   Activations activations_;
   int64_t scale_cols_;

@@ -41,7 +41,13 @@ void take_nibbles(const uint8_t* qs, int zero, int8_t* levels) {
   }
 }
 
-/// The same, by what each nibble means.
+/// 2 kHalf numbers below 16 as kHalf bytes, the other way.
+template <int kHalf>
+void join_nibbles(const uint8_t* numbers, uint8_t* qs) {
+  for (int j = 0; j < kHalf; ++j) qs[j] = static_cast<uint8_t>(numbers[j] | numbers[j + kHalf] << 4);
+}
+
+/// Numbers by what each nibble means.
 template <int kHalf>
 void take_nibbles(const uint8_t* qs, const std::array<int8_t, 16>& meanings, int8_t* levels) {
   for (int j = 0; j < kHalf; ++j) {

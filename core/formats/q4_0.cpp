@@ -11,9 +11,9 @@ namespace {
 
 constexpr int kWeights = 32, kHalf = kWeights / 2;
 
-void pack_nibbles(const uint8_t* q, uint16_t d, uint8_t* out) {
+void pack_block(const uint8_t* q, uint16_t d, uint8_t* out) {
   BlockQ4_0 block{.d = d, .qs = {}};
-  for (int j = 0; j < kHalf; ++j) block.qs[j] = static_cast<uint8_t>(q[j] | q[j + kHalf] << 4);
+  join_nibbles<kHalf>(q, block.qs);
   std::memcpy(out, &block, sizeof block);
 }
 
@@ -44,7 +44,7 @@ void encode_q4_0(const float* values, int64_t count, uint8_t* out) {
     for (int i = 0; i < kWeights; ++i) {
       q[i] = static_cast<uint8_t>(std::min(15.0f, values[i] * inverse + 8.5f));  // 0.5 to 16.5, cut off
     }
-    pack_nibbles(q, finite_f16(d), out);
+    pack_block(q, finite_f16(d), out);
   }
 }
 
@@ -52,7 +52,7 @@ void pack_q4_0(const int8_t* q, int64_t count, uint16_t d, uint8_t* out) {
   for (int64_t at = 0; at < count; at += kWeights, q += kWeights, out += sizeof(BlockQ4_0)) {
     uint8_t shifted[kWeights];
     for (int i = 0; i < kWeights; ++i) shifted[i] = static_cast<uint8_t>(q[i] + 8);
-    pack_nibbles(shifted, d, out);
+    pack_block(shifted, d, out);
   }
 }
 

@@ -37,7 +37,7 @@ void encode_q4_1(const float* values, int64_t count, uint8_t* out) {
 void pack_q4_1(const uint8_t* q, int64_t count, uint16_t d, uint16_t m, uint8_t* out) {
   for (int64_t at = 0; at < count; at += kWeights, q += kWeights, out += sizeof(BlockQ4_1)) {
     BlockQ4_1 block{.d = d, .m = m, .qs = {}};
-    for (int j = 0; j < kHalf; ++j) block.qs[j] = static_cast<uint8_t>(q[j] | q[j + kHalf] << 4);
+    join_nibbles<kHalf>(q, block.qs);
     std::memcpy(out, &block, sizeof block);
   }
 }

@@ -1,6 +1,7 @@
 #include "core/formats/row_codes.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <optional>
 
@@ -33,12 +34,31 @@ int shift_of(std::span<const int> integers) {
 std::optional<float> scale_of(std::span<const LevelGroup> groups, const BlockForm& form, float first_level, int factor,
                               bool is_free) {
   const float d = groups.front().scale, minimum = groups.front().minimum;
+  const auto bits_of = [](const LevelGroup& group) { return std::bit_cast<uint64_t>(group); };
+  const uint64_t front = bits_of(groups.front());
+  uint64_t differences = 0;  // by bits first, which takes a few vectors
+  for (const auto& group : groups) differences |= bits_of(group) ^ front;
   const auto same = [&](const LevelGroup& group) { return group.scale == d && group.minimum == minimum; };
   const float scale = form.has_minima ? d : static_cast<float>(factor) * d;
-  if (!(d > 0) || !std::isfinite(scale) || !std::ranges::all_of(groups, same)) return std::nullopt;
+  if (!(d > 0) || !std::isfinite(scale)) return std::nullopt;
+  if (differences != 0 && !std::ranges::all_of(groups, same)) return std::nullopt;
   if (is_free && !std::isfinite(minimum)) return std::nullopt;
   if (form.has_minima && !is_free && minimum != first_level * scale) return std::nullopt;
   return scale;
+}
+
+/// codes[i] = (integers[i] - first) >> kShift; the largest of them, or 255 if bits were shifted out.
+template <int kShift>
+uint8_t number_evenly(const int8_t* integers, int64_t n, uint8_t first, uint8_t* codes) {
+  uint8_t worst = 0, between = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const auto distance = static_cast<uint8_t>(static_cast<uint8_t>(integers[i]) - first);
+    const auto code = static_cast<uint8_t>(distance >> kShift);
+    codes[i] = code;
+    between |= distance;
+    worst = std::max(worst, code);
+  }
+  return (between & kShift) == 0 ? worst : 255;
 }
 
 }  // namespace
@@ -71,18 +91,9 @@ bool RowCodes::find_codes(const int8_t* integers, int64_t n, uint8_t* codes) con
     }
     return least != kNoCode;
   }
-  // By vectors, for which nothing may be a member: a code could lie in it.
-  const uint8_t first = first_;
-  const int shift = shift_;
-  uint8_t worst = 0, between = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const auto distance = static_cast<uint8_t>(static_cast<uint8_t>(integers[i]) - first);
-    const auto code = static_cast<uint8_t>(distance >> shift);
-    codes[i] = code;
-    between |= distance;
-    worst = std::max(worst, code);
-  }
-  return worst < levels_.size() && (between & shift) == 0;
+  const uint8_t worst =
+      shift_ == 0 ? number_evenly<0>(integers, n, first_, codes) : number_evenly<1>(integers, n, first_, codes);
+  return worst < levels_.size();
 }
 
 bool RowCodes::decode(const void* row, int64_t cols, uint8_t* codes, float* scales, float* minima) const {

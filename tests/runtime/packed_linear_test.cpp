@@ -5,6 +5,7 @@
 
 #include "core/common/rng.h"
 #include "core/formats/dtype.h"
+#include "kernels/rms_norm.h"
 #include "quant/activations.h"
 #include "quant/scale_search.h"
 #include "runtime/held_codes.h"
@@ -210,6 +211,31 @@ TEST(PackedLinears, LinearsOfBf16ReadBf16BesideInt8AndWhereItIsAskedFor) {
       const auto y = forward(*linear, x, 5, rows);
       EXPECT_LT(testing::relative_difference(y, forward(*exact, rounded, 5, rows)), 1e-5);
       EXPECT_GT(testing::relative_difference(y, forward(*exact, x, 5, rows)), 1e-4);
+    }
+  }
+}
+
+TEST(PackedLinears, NormaliseTheirInputsAsTheNormBeforeThemWould) {
+  const testing::TempDir dir;
+  const auto model = codes_model(dir / "out");
+  const auto members = members_of(*model, {Slot::gate, Slot::up});
+  const int64_t rows = members[0].weight->desc.rows(), cols = members[0].weight->desc.cols();
+  const auto gains = normal_tokens(1, cols);
+  const RmsNorm norm{gains, 1e-5f};
+  for (const Activations activations : {Activations::floats, Activations::bf16, Activations::int8}) {
+    const auto group = packed_linears(activations, two_threads())(*model, members);
+    ASSERT_NE(group, nullptr);
+    for (const int64_t tokens : {1, 9}) {
+      const auto x = normal_tokens(tokens, cols);
+      std::vector<float> normed(x.size());
+      kernels::rms_norm_forward(x.data(), gains.data(), norm.epsilon, tokens, cols, normed.data(), serial_executor());
+      std::vector<std::vector<float>> y(4, std::vector<float>(static_cast<size_t>(tokens * rows), NAN));
+      float* const once[] = {y[0].data(), y[1].data()};
+      float* const twice[] = {y[2].data(), y[3].data()};
+      group->forward_normed(x.data(), norm, tokens, once, *two_threads());
+      group->forward(normed.data(), tokens, twice, *two_threads());
+      EXPECT_EQ(y[0], y[2]) << name_of(activations) << ", tokens: " << tokens;
+      EXPECT_EQ(y[1], y[3]) << name_of(activations) << ", tokens: " << tokens;
     }
   }
 }
