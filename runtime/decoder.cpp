@@ -80,12 +80,7 @@ class FloatDecoder : public Decoder {
       return hold_in(stores.pool.get(), quant::read_all(checkpoint, tensor));
     }
     std::unique_ptr<LinearGroup> make(int layer, std::initializer_list<Slot> slots) const {
-      std::vector<LinearTensors> members;
-      for (const Slot slot : slots) {
-        const auto bias = arch::bias_slot(slot);
-        members.push_back({&checkpoint.tensor({slot, layer}), bias ? checkpoint.find({*bias, layer}) : nullptr});
-      }
-      return make_linears(checkpoint, members, make_linear, stores, executor);
+      return make_linears(checkpoint, linear_tensors(checkpoint, layer, slots), make_linear, stores, executor);
     }
   };
 

@@ -137,6 +137,16 @@ std::unique_ptr<LinearGroup> make_products(const quant::Checkpoint& checkpoint, 
 
 }  // namespace
 
+std::vector<LinearTensors> linear_tensors(const quant::Checkpoint& checkpoint, int layer,
+                                          std::initializer_list<arch::Slot> slots) {
+  std::vector<LinearTensors> members;
+  for (const arch::Slot slot : slots) {
+    const auto bias = arch::bias_slot(slot);
+    members.push_back({&checkpoint.tensor({slot, layer}), bias ? checkpoint.find({*bias, layer}) : nullptr});
+  }
+  return members;
+}
+
 void LinearGroup::forward_normed(const float* x, const RmsNorm& norm, int64_t tokens, std::span<float* const> outputs,
                                  Executor& executor) const {
   thread_local std::vector<float> normed;  // kept: decoding allocates nothing

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
 #include <memory>
 #include <span>
 #include <vector>
@@ -52,6 +53,9 @@ struct LinearTensors {
   const quant::StoredTensor* weight = nullptr;
   const quant::StoredTensor* bias = nullptr;  // null without one
 };
+/// The tensors of these slots of a layer, which the model has, with their biases.
+std::vector<LinearTensors> linear_tensors(const quant::Checkpoint& checkpoint, int layer,
+                                          std::initializer_list<arch::Slot> slots);
 
 /// Makes a group of tensors with the same number of columns; null for those that the backend does not take.
 using LinearMaker = std::function<std::unique_ptr<LinearGroup>(const quant::Checkpoint& checkpoint,

@@ -223,18 +223,9 @@ class CudaDecoder : public Decoder {
   }
 
  private:
-  static DeviceLinears load_linears(const Device& device, const quant::Checkpoint& checkpoint, Executor& executor,
-                                    int layer, std::initializer_list<Slot> slots) {
-    std::vector<LinearTensors> members;
-    for (const Slot slot : slots) {
-      const auto bias = arch::bias_slot(slot);
-      members.push_back({&checkpoint.tensor({slot, layer}), bias ? checkpoint.find({*bias, layer}) : nullptr});
-    }
-    return {device, checkpoint, members, executor};
-  }
   DeviceLinears load(const quant::Checkpoint& checkpoint, Executor& executor, int layer,
                      std::initializer_list<Slot> slots) const {
-    return load_linears(*device_, checkpoint, executor, layer, slots);
+    return {*device_, checkpoint, linear_tensors(checkpoint, layer, slots), executor};
   }
   DeviceMemory upload(const quant::Checkpoint& checkpoint, const quant::StoredTensor& tensor) const {
     const auto values = quant::read_all(checkpoint, tensor);
@@ -283,7 +274,7 @@ class CudaDecoder : public Decoder {
   };
   /// Floats a token of each activation.
   struct Widths {
-    int64_t normed = 0, heads = 0, wide = 0, attended = 0, gated = 0;
+    int64_t normed = 0, wide = 0, attended = 0, gated = 0;
   };
   Widths widths() const {
     Widths widths{.normed = spec_.hidden_size};
