@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/numbers.h"
 #include "cli/sampling_options.h"
 #include "cli/verbs.h"
 #include "core/common/config.h"
@@ -22,8 +23,7 @@ struct Arguments {
                                                                                         protocol = "windows";
   PrecisionNames precision{"float", "f32"};
   std::vector<std::string> models, texts, max_drop, tasks;
-  int64_t limit = 0;
-  std::optional<int64_t> num_fewshot;
+  std::optional<int64_t> limit, num_fewshot;
   bool bos = false;
 };
 
@@ -110,7 +110,7 @@ eval::EvalOptions make_options(const Arguments& arguments, const Globals& global
   eval::TaskRunOptions tasks;
   tasks.tasks = arguments.tasks;
   tasks.folder = arguments.tasks_dir;
-  tasks.limit = arguments.limit;
+  tasks.limit = arguments.limit.value_or(0);
   if (!tasks.tasks.empty()) tasks.max_drop = take_task_limits(limits);
   add("max_drop", std::move(limits));
   auto options = read_config<eval::EvalOptions>(tree);
@@ -138,10 +138,14 @@ void check_arguments(const Arguments& arguments) {
   const bool has_tasks = !arguments.tasks.empty();
   CRUMB_CHECK(has_tasks || !arguments.texts.empty(), "--text or --tasks must be given: there is nothing to judge by");
   CRUMB_CHECK(!has_tasks || !arguments.tasks_dir.empty(), "--tasks needs --tasks-dir, the folder of their data");
-  CRUMB_CHECK(has_tasks || (arguments.items.empty() && arguments.limit == 0 && !arguments.num_fewshot),
+  CRUMB_CHECK(has_tasks || (arguments.items.empty() && !arguments.limit && !arguments.num_fewshot),
               "--items, --limit and --num-fewshot need --tasks");
-  CRUMB_CHECK(arguments.limit >= 0, "--limit: {} is less than 0", arguments.limit);
-  CRUMB_CHECK(arguments.num_fewshot.value_or(0) >= 0, "--num-fewshot: {} is less than 0", *arguments.num_fewshot);
+  CRUMB_CHECK(has_tasks || (arguments.tasks_dir.empty() && arguments.judge_by == "estimate"),
+              "--tasks-dir and --judge-by need --tasks");
+  CRUMB_CHECK(!arguments.texts.empty() ||
+                  (arguments.context.empty() && arguments.stride.empty() && arguments.max_windows.empty() &&
+                   arguments.separator.empty() && !arguments.bos && arguments.protocol == "windows"),
+              "--context, --stride, --max-windows, --separator, --bos and --protocol need --text");
   CRUMB_CHECK(arguments.judge_by == "estimate" || arguments.judge_by == "bound",
               "--judge-by: unknown \"{}\"; known: estimate, bound", arguments.judge_by);
 }
@@ -153,7 +157,15 @@ int run(const Arguments& arguments, const Globals& globals) {
   CRUMB_CHECK(out.empty() || out.extension() == ".md" || out.extension() == ".json",
               "--out: {}: the name must end in .md or .json", out.string());
   if (!out.empty()) require_new_file(out, globals.force);
-  if (!arguments.items.empty()) require_new_file(arguments.items, globals.force);
+  if (!arguments.items.empty()) {
+    require_new_file(arguments.items, globals.force);
+    std::vector<Path> read(arguments.models.begin(), arguments.models.end());
+    read.insert(read.end(), arguments.texts.begin(), arguments.texts.end());
+    for (const auto& other : {arguments.baseline, arguments.out}) {
+      if (!other.empty()) read.emplace_back(other);
+    }
+    require_apart(arguments.items, read);
+  }
   const auto results = eval::evaluate_all(options, {arguments.models.begin(), arguments.models.end()});
   std::fputs((globals.json ? json_text(results) : eval::to_table(results)).c_str(), stdout);
   if (!out.empty())  // after the numbers are on the screen: a full disk must not lose them
@@ -205,8 +217,8 @@ Verb add_eval(CLI::App& program, const Globals& globals) {
   app->add_option("--tasks", a->tasks, "tasks by their names, or YAML files of your own; comma or repeat")
       ->delimiter(',');
   app->add_option("--tasks-dir", a->tasks_dir, "the folder of the tasks' data; NAME.yaml there is a task, too");
-  app->add_option("--limit", a->limit, "only the first items of each task; default: all");
-  app->add_option("--num-fewshot", a->num_fewshot, "solved examples before each item; default: what a task says");
+  add_whole(*app, "--limit", a->limit, "only the first items of each task; default: all");
+  add_whole(*app, "--num-fewshot", a->num_fewshot, "solved examples before each item; default: what a task says");
   app->add_option("--items", a->items, "write what was found of each item as JSON lines; default: none");
   app->add_option("-o,--out", a->out, "write a report: NAME.md or NAME.json; default: none");
   return {app, [a, &globals] { return run(*a, globals); }};

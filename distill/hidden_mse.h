@@ -9,9 +9,10 @@ namespace crumb::distill {
 
 /// student, teacher [batch, tokens, width]; mask [batch, tokens] of 0 and 1, or undefined (all 1). Returns a scalar
 /// with gradient to student:
-///   window:  sum over windows of  supervised tokens of the window * mean((s - t)^2) / mean(t^2),  means over those
-///   tokens token:   sum over supervised tokens of ||s - t||^2 / ||t||^2 none:    sum over supervised tokens of ||s -
-///   t||^2
+/// - window: sum over windows of supervised tokens of the window * mean((s - t)^2) / mean(t^2), means over those tokens
+/// - token: sum over supervised tokens of ||s - t||^2 / ||t||^2
+/// - none: sum over supervised tokens of ||s - t||^2
+///
 /// Windows without a supervised token, and tokens or windows where t is 0 under normalisation, count nothing. Divide by
 /// the supervised tokens of the step for a mean.
 torch::Tensor hidden_mse(const torch::Tensor& student, const torch::Tensor& teacher, const torch::Tensor& mask,

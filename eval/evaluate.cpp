@@ -16,7 +16,7 @@ using text::Window;
 constexpr int64_t kBatchTokens = 2048;
 
 void require_window(const TokenStream& stream, int64_t context, const EvalOptions& options) {
-  if (stream.size() > context) return;
+  if (stream.size() > context || (stream.size() == context && options.protocol != PerplexityProtocol::windows)) return;
   const std::string which = options.texts.size() == 1 ? options.texts[0].string()
                                                       : fmt::format("the {} texts together", options.texts.size());
   user_error(
@@ -34,6 +34,8 @@ void check_options(const EvalOptions& options) {
   }
   CRUMB_CHECK(options.max_drop.empty() || !options.baseline.empty(),
               "max_drop: a drop needs a baseline to compare with");
+  CRUMB_CHECK(options.max_drop.empty() || !options.texts.empty(), "max_drop: {} is of texts, and none was given",
+              options.max_drop.begin()->first);
 }
 
 void check_comparable(const Judged& model, const Judged& other, bool is_baseline) {

@@ -64,6 +64,8 @@ text::TokenStream protocol_stream(PerplexityProtocol protocol, const tokenizer::
 
 std::vector<text::Window> protocol_windows(PerplexityProtocol protocol, const tokenizer::Tokenizer& tokenizer,
                                            int64_t context, int64_t max_windows, text::TokenStream& stream) {
+  CRUMB_CHECK(protocol != PerplexityProtocol::llamacpp || context >= 4,
+              "--protocol llama.cpp: predicts the second half of a window, which a context of {} has not", context);
   const int64_t all = stream.size() / context, count = max_windows > 0 ? std::min(all, max_windows) : all;
   const bool is_llamacpp = protocol == PerplexityProtocol::llamacpp;
   const auto& special = tokenizer.special();

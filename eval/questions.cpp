@@ -5,10 +5,30 @@
 namespace crumb::eval {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 /// The seed of lm-evaluation-harness if nothing is said.
 constexpr uint32_t kFewshotSeed = 1234;
+
+/// What `body` gives; its errors begin with the place.
+template <class Body>
+auto at_place(const std::string& place, const Body& body) {
+  try {
+    return body();
+  } catch (const UserError& error) {
+    user_error("{}: {}", place, error.what());
+  }
+}
+
+/// That of the file of labels, where there is one.
+void set_label(Item& item, const std::vector<std::string>& labels, const std::string& place) {
+  if (labels.empty()) return;
+  CRUMB_CHECK(item.index < std::ssize(labels), "{}: there is no label for it: {} labels", place, labels.size());
+  const std::string& label = labels[static_cast<size_t>(item.index)];
+  const auto own = item.fields.find("label");
+  const std::string text = own == item.fields.end() ? label : own->is_string() ? own->get<std::string>() : own->dump();
+  CRUMB_CHECK(text == label, "{}: its label is {}, in the file of labels \"{}\"; remove one of them", place,
+              own->dump(), label);
+  item.fields["label"] = label;
+}
 
 }  // namespace
 
@@ -20,13 +40,13 @@ Examples::Examples(const Task& task, const Path& path, bool is_same_file, const 
     const auto place = reader_.tell();
     const auto item = reader_.next();
     if (!item) break;
-    places_[group_of(*item)].push_back(place);
+    places_[group_of(*item, reader_.place(*item))].push_back(place);
   }
 }
 
-std::vector<Json> Examples::draw(const Item& item) {
+std::string Examples::draw(const Item& item, const std::string& where) {
   if (count_ == 0) return {};
-  const std::string group = group_of(item);
+  const std::string group = group_of(item, where);
   const auto& places = places_[group];
   const auto pool = static_cast<int64_t>(places.size());
   const int64_t wanted = count_ + (is_same_file_ ? 1 : 0);  // one more than needed, should it be the item itself
@@ -38,24 +58,22 @@ std::vector<Json> Examples::draw(const Item& item) {
   } else {
     drawn = randoms_.try_emplace(group, kFewshotSeed).first->second.sample(pool, wanted);
   }
-  std::vector<Json> out;
+  std::string out;
+  int64_t count = 0;
   for (const int64_t i : drawn) {
+    if (count == count_) break;
     reader_.seek(places[static_cast<size_t>(i)]);
     Item example = *reader_.next();
     if (is_same_file_ && example.line == item.line) continue;
-    if (is_same_file_ && !labels_.empty()) example.fields["label"] = labels_[static_cast<size_t>(i)];
-    out.push_back(std::move(example.fields));
+    if (is_same_file_) set_label(example, labels_, reader_.place(example));
+    out += at_place(reader_.place(example), [&] { return task_.solved(example.fields); });
+    ++count;
   }
-  out.resize(static_cast<size_t>(count_));
   return out;
 }
 
-std::string Examples::group_of(const Item& item) const {
-  try {
-    return task_.group_of(item.fields);
-  } catch (const UserError& error) {
-    user_error("{}: {}", reader_.place(item), error.what());
-  }
+std::string Examples::group_of(const Item& item, const std::string& where) const {
+  return at_place(where, [&] { return task_.group_of(item.fields); });
 }
 
 Questions::Questions(const Task& task, const Path& folder, int64_t num_fewshot)
@@ -74,18 +92,11 @@ std::optional<AskedItem> Questions::next() {
     return std::nullopt;
   }
   ++item_count_;
-  if (!labels_.empty()) {
-    CRUMB_CHECK(item->index < std::ssize(labels_), "{}: there is no label for it: {} labels", place(*item),
-                labels_.size());
-    item->fields["label"] = labels_[static_cast<size_t>(item->index)];
-  }
-  const auto examples = examples_.draw(*item);
-  try {
-    Question question = task_.ask(item->fields, examples);
-    return AskedItem{*std::move(item), std::move(question)};
-  } catch (const UserError& error) {
-    user_error("{}: {}", place(*item), error.what());
-  }
+  const std::string where = place(*item);
+  set_label(*item, labels_, where);
+  const std::string examples = examples_.draw(*item, where);
+  Question question = at_place(where, [&] { return task_.ask(item->fields, examples); });
+  return AskedItem{*std::move(item), std::move(question)};
 }
 
 Path Questions::examples_path(const Path& folder) const {

@@ -19,10 +19,11 @@ class Examples {
   Examples(const Task& task, const Path& path, bool is_same_file, const std::vector<std::string>& labels,
            int64_t count);
   /// UserError where there are too few.
-  std::vector<nlohmann::ordered_json> draw(const Item& item);
+  /// Their texts, one after the other; `where` the item stands, for its errors.
+  std::string draw(const Item& item, const std::string& where);
 
  private:
-  std::string group_of(const Item& item) const;
+  std::string group_of(const Item& item, const std::string& where) const;
 
   const Task& task_;
   ItemReader reader_;

@@ -49,7 +49,11 @@ std::vector<Field> choice_fields(const std::vector<std::string>& sources, const 
 }
 
 /// As python's str(value).
-std::string text_of(const Json& value) { return value.is_string() ? value.get<std::string>() : dump_json(value); }
+std::string text_of(const Json& value) {
+  if (value.is_null()) return "None";
+  if (value.is_boolean()) return value.get<bool>() ? "True" : "False";
+  return value.is_string() ? value.get<std::string>() : dump_json(value);
+}
 
 }  // namespace
 
@@ -63,7 +67,9 @@ std::string Field::text(const Json& item) const { return text_.render(item) + li
 
 Json Field::value(const Json& item) const {
   if (!value_) return text(item);
-  return Json::parse(value_->render(item));
+  const std::string value = value_->render(item);
+  parse_json(value, "the value of a template");  // what tojson writes need not be JSON: NaN
+  return Json::parse(value);
 }
 
 Task::Task(TaskOptions options, const std::string& where)
@@ -104,6 +110,11 @@ int64_t Task::right_choice(const Field& field, const Json& item, const std::vect
   if (error == std::errc() && end == text.data() + text.size()) {
     CRUMB_CHECK(index >= 0 && index < std::ssize(choices), "the right answer is number {} of {} choices", index,
                 choices.size());
+    const auto same = std::ranges::find(choices, text);
+    CRUMB_CHECK(
+        !value.is_string() || same == choices.end() || same - choices.begin() == index,
+        "the right answer \"{}\" is both number {} from 0 and the text of another choice; say the number: | int", text,
+        index);
     return index;
   }
   const auto found = std::ranges::find(choices, text);
@@ -123,9 +134,8 @@ std::string Task::solved(const Json& item) const {
          choices[static_cast<size_t>(right_choice(target_, item, choices))] + options_.fewshot_delimiter;
 }
 
-Question Task::ask(const Json& item, const std::vector<Json>& examples) const {
-  std::string before = description_.text(item);
-  for (const auto& example : examples) before += solved(example);
+Question Task::ask(const Json& item, const std::string& examples) const {
+  const std::string before = description_.text(item) + examples;
   const auto pair = [](std::string context, std::string continuation, const std::string& answer) {
     return Question::Pair{std::move(context), std::move(continuation), jinja::length_of(answer),
                           static_cast<int64_t>(answer.size())};

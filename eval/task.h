@@ -97,15 +97,15 @@ class Task {
   const TaskOptions& options() const { return options_; }
   const std::string& name() const { return options_.task; }
 
-  /// `examples`: solved ones, in order. UserError without the place of the item.
-  Question ask(const nlohmann::ordered_json& item, const std::vector<nlohmann::ordered_json>& examples) const;
+  /// `examples`: solved() ones, one after the other. UserError without the place of the item.
+  Question ask(const nlohmann::ordered_json& item, const std::string& examples) const;
+  /// A solved example: prompt, delimiter, right answer. Likewise.
+  std::string solved(const nlohmann::ordered_json& item) const;
   /// Of options().fewshot_group.
   std::string group_of(const nlohmann::ordered_json& item) const;
 
  private:
   std::vector<std::string> choices_of(const nlohmann::ordered_json& item) const;
-  /// A solved example: prompt, delimiter, right answer.
-  std::string solved(const nlohmann::ordered_json& item) const;
   int64_t right_choice(const Field& field, const nlohmann::ordered_json& item,
                        const std::vector<std::string>& choices) const;
 

@@ -1,11 +1,13 @@
 #include "eval/task_items.h"
 
 #include <algorithm>
+#include <cctype>
 
 #include "core/common/error.h"
 #include "core/common/hash.h"
 #include "core/common/json.h"
 #include "core/text/text_file.h"
+#include "core/tokenizer/unicode.h"
 
 namespace crumb::eval {
 namespace {
@@ -17,14 +19,25 @@ std::string_view text_of(const MappedFile& file) {
                             file.path().string());
 }
 
+bool is_csv(const Path& path) {
+  std::string end = path.extension().string();
+  std::ranges::transform(end, end.begin(), [](unsigned char c) { return std::tolower(c); });
+  return end == ".csv";
+}
+
 bool is_blank(std::string_view line) { return line.find_first_not_of(" \t\r") == std::string_view::npos; }
 
 }  // namespace
 
 ItemReader::ItemReader(const Path& path, std::vector<std::string> columns)
-    : file_(path), text_(text_of(file_)), is_csv_(path.extension() == ".csv"), columns_(std::move(columns)) {
+    : file_(path), text_(text_of(file_)), is_csv_(is_csv(path)), columns_(std::move(columns)) {
   skip_blank_lines();
   if (is_csv_ && columns_.empty() && at_ < text_.size()) columns_ = next_row();
+  for (auto column = columns_.begin(); column != columns_.end(); ++column) {
+    CRUMB_CHECK(!column->empty() && std::find(columns_.begin(), column, *column) == column,
+                "{}: the columns are called {}: each needs a name of its own", path.string(),
+                fmt::join(columns_, ", "));
+  }
   CRUMB_CHECK(is_csv_ || at_ >= text_.size() || text_[at_] != '[',
               "{}:{}: a JSON list; write its items as JSON lines, an object each", path.string(), line_);
 }
@@ -52,7 +65,12 @@ Json ItemReader::next_json() {
 std::vector<std::string> ItemReader::next_row() {
   std::vector<std::string> cells(1);
   const int64_t first = line_;
-  const auto take = [&] { return text_[at_++]; };
+  const size_t begin = at_;
+  const auto take = [&] {
+    CRUMB_CHECK(static_cast<int64_t>(at_ - begin) < kMostJsonBytes,
+                "{}:{}: a row of more than {} bytes; is a quote open?", path().string(), first, kMostJsonBytes);
+    return text_[at_++];
+  };
   while (at_ < text_.size()) {
     const char c = take();
     if (c == '"' && cells.back().empty()) {
@@ -97,7 +115,8 @@ std::optional<Item> ItemReader::next() {
     auto cells = next_row();
     CRUMB_CHECK(cells.size() == columns_.size(), "{}: {} cells in a table of {} columns", place(item), cells.size(),
                 columns_.size());
-    for (size_t i = 0; i < cells.size(); ++i) item.fields[columns_[i]] = std::move(cells[i]);
+    std::string valid;
+    for (size_t i = 0; i < cells.size(); ++i) item.fields[columns_[i]] = tokenizer::valid_utf8(cells[i], valid);
   } else {
     item.fields = next_json();
   }
@@ -109,12 +128,13 @@ std::string ItemReader::place(const Item& item) const { return fmt::format("{}:{
 
 ItemReader::Place ItemReader::tell() {
   skip_blank_lines();
-  return {at_, line_};
+  return {at_, line_, index_};
 }
 
 void ItemReader::seek(const Place& place) {
   at_ = place.at;
   line_ = place.line;
+  index_ = place.index;
 }
 
 Path find_data(const std::vector<std::string>& names, const Path& folder, const std::string& task,

@@ -31,7 +31,7 @@ class ItemReader {
   /// Where the next item begins, for seek(): bytes and line.
   struct Place {
     size_t at = 0;
-    int64_t line = 1;
+    int64_t line = 1, index = 0;
   };
   Place tell();
   void seek(const Place& place);

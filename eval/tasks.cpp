@@ -19,6 +19,8 @@ using tokenizer::TokenId;
 
 /// Items are scored together up to this many tokens of the first model.
 constexpr int64_t kBatchTokens = 2048;
+/// And up to so many answers, each of which has keys and values of its own.
+constexpr int64_t kBatchAnswers = 64;
 
 bool is_accuracy(const std::string& metric) { return metric.starts_with("acc"); }
 
@@ -37,19 +39,29 @@ struct Answer {
     }
     return static_cast<int64_t>(best);
   }
-  bool is_close() const {
-    if (log_likelihoods.size() < 2) return false;
-    auto sorted = log_likelihoods;
-    std::ranges::partial_sort(sorted, sorted.begin() + 2, std::greater<>());
-    return sorted[0] - sorted[1] <= kRounding * std::max(1.0, -sorted[0]);
-  }
 };
 
+/// What the log-likelihood of an answer is divided by.
+double length_by(const std::string& metric, const Question& question, size_t i) {
+  if (metric != "acc_norm" && metric != "acc_bytes") return 1;
+  return static_cast<double>(metric == "acc_norm" ? question.pairs[i].characters : question.pairs[i].bytes);
+}
+
 int64_t choice_by(const std::string& metric, const Question& question, const Answer& answer) {
-  return answer.best([&](size_t i) {
-    if (metric == "acc") return 1.0;
-    return static_cast<double>(metric == "acc_norm" ? question.pairs[i].characters : question.pairs[i].bytes);
-  });
+  return answer.best([&](size_t i) { return length_by(metric, question, i); });
+}
+
+/// Whether rounding decides between the best and another.
+bool is_close(const std::string& metric, const Question& question, const Answer& answer) {
+  const auto best = static_cast<size_t>(choice_by(metric, question, answer));
+  const auto score = [&](size_t i) { return answer.log_likelihoods[i] / length_by(metric, question, i); };
+  const auto error = [&](size_t i) {
+    return kRounding * std::max(1.0, -answer.log_likelihoods[i]) / length_by(metric, question, i);
+  };
+  for (size_t i = 0; i < answer.log_likelihoods.size(); ++i) {
+    if (i != best && score(best) - score(i) <= std::max(error(best), error(i))) return true;
+  }
+  return false;
 }
 
 double value_of(const std::string& metric, const Question& question, const Answer& answer) {
@@ -107,7 +119,7 @@ Json item_json(const std::string& model, const Task& task, const AskedItem& aske
     if (question.pairs.size() > 1) json["choice_by_" + metric] = choice_by(metric, question, answer);
     json[metric] = value_of(metric, question, answer);
   }
-  json["close"] = answer.is_close();
+  json["close"] = is_close(task.options().metrics.front(), question, answer);
   json["truncated"] = answer.is_truncated;
   return json;
 }
@@ -175,14 +187,14 @@ class TaskRun {
 
   std::vector<TaskScores> run(const ParallelFor& parallel_for) {
     Progress progress("eval " + task_.name(), options_.limit, "items");
-    int64_t count = 0, tokens = 0;
+    int64_t count = 0, tokens = 0, answers = 0;
     std::vector<AskedItem> batch;
     const auto score = [&] {
       if (batch.empty()) return;
       score_batch(batch, parallel_for);
       progress.add(std::ssize(batch));
       batch.clear();
-      tokens = 0;
+      tokens = answers = 0;
     };
     bool is_limited = false;
     while (true) {
@@ -194,12 +206,15 @@ class TaskRun {
       if (!asked) break;
       ++count;
       tokens += rough_tokens(asked->question);
+      answers += std::ssize(asked->question.pairs);
       batch.push_back(*std::move(asked));
-      if (tokens >= kBatchTokens) score();
+      if (tokens >= kBatchTokens || answers >= kBatchAnswers) score();
     }
     score();
     progress.finish();
     CRUMB_CHECK(count > 0, "{}: no items", questions_.data().string());
+    CRUMB_CHECK(!options_.judge_bound || options_.max_drop.empty() || count > 1,
+                "{}: one item has no error, so --judge-by bound cannot judge it", questions_.data().string());
     std::vector<TaskScores> out;
     for (const auto& tally : tallies_) {
       TaskScores& scores = out.emplace_back();
@@ -213,9 +228,13 @@ class TaskRun {
       for (size_t i = 0; i < tally.sums.size(); ++i)
         scores.measures.push_back(tally.sums[i].measure(task_.options().metrics[i]));
     }
-    if (tallies_[0].truncated > 0)
-      log_warning("{}: {} of {} items were longer than the context ({}), and cut from the left", task_.name(),
-                  tallies_[0].truncated, count, models_[0]->scorer->context_length());
+    const auto warn = [&](const Judged& model, int64_t truncated) {
+      if (truncated > 0)
+        log_warning("{}: {}: {} of {} items were longer than the context ({}), and cut from the left", task_.name(),
+                    model.facts.path.string(), truncated, count, model.scorer->context_length());
+    };
+    for (size_t m = 0; m < models_.size(); ++m) warn(*models_[m], tallies_[m].truncated);
+    if (baseline_ != nullptr) warn(*baseline_, truncated_baseline_);
     return out;
   }
 
@@ -238,12 +257,15 @@ class TaskRun {
       const auto answers = answers_of(*models_[m], batch, questions_, parallel_for);
       for (size_t i = 0; i < batch.size(); ++i) {
         tallies_[m].truncated += answers[i].is_truncated;
-        tallies_[m].close += answers[i].is_close();
+        tallies_[m].close += is_close(task_.options().metrics.front(), batch[i].question, answers[i]);
         add(tallies_[m], batch[i], answers[i], of_baseline.empty() ? nullptr : &of_baseline[i]);
         write(*models_[m], batch[i], answers[i]);
       }
     }
-    for (size_t i = 0; i < of_baseline.size(); ++i) write(*baseline_, batch[i], of_baseline[i]);
+    for (size_t i = 0; i < of_baseline.size(); ++i) {
+      truncated_baseline_ += of_baseline[i].is_truncated;
+      write(*baseline_, batch[i], of_baseline[i]);
+    }
   }
 
   void add(Tally& tally, const AskedItem& asked, const Answer& answer, const Answer* baseline) const {
@@ -265,6 +287,7 @@ class TaskRun {
   AtomicFile* items_;
   Questions questions_;
   std::vector<Tally> tallies_;
+  int64_t truncated_baseline_ = 0;
 };
 
 /// The measures of each task that count.
@@ -337,7 +360,8 @@ std::vector<Task> find_tasks(const TaskRunOptions& options, bool has_baseline) {
     const Task& task = tasks.emplace_back(find_task(name, options.folder));
     const auto same = std::ranges::count_if(tasks, [&](const Task& t) { return t.name() == task.name(); });
     CRUMB_CHECK(same == 1, "--tasks: {} is given twice", task.name());
-    find_data(task.options().data, options.folder, task.name(), task.options().get);
+    const Path data = find_data(task.options().data, options.folder, task.name(), task.options().get);
+    if (!options.items.empty()) require_apart(options.items, {data});
   }
   CRUMB_CHECK(has_baseline || options.max_drop.empty(), "max_drop: a drop needs a baseline to compare with");
   for (const auto& limit : options.max_drop) {
@@ -345,7 +369,10 @@ std::vector<Task> find_tasks(const TaskRunOptions& options, bool has_baseline) {
     const bool is_known = name == "tasks" || name == "average" ||
                           std::ranges::any_of(tasks, [&](const Task& t) { return t.name() == name; });
     CRUMB_CHECK(is_known, "--max-drop: {} is none of the tasks that are run", name);
-    CRUMB_CHECK(name != "average" || tasks.size() > 1, "--max-drop: average needs two tasks at least");
+    const auto of_accuracy =
+        std::ranges::count_if(tasks, [](const Task& t) { return is_accuracy(t.options().metrics.front()); });
+    CRUMB_CHECK(name != "average" || of_accuracy > 1,
+                "--max-drop: average needs two tasks at least whose first metric is an accuracy");
   }
   return tasks;
 }

@@ -63,12 +63,16 @@ Value replace(Runtime& r, const Value& v, const Arguments& a) {
   return r.call(*find_method(text, "replace"), rest);
 }
 
+/// What a search with a pattern counts as: it may look at a text many times over.
+constexpr int64_t kRegexSteps = 500'000;
+
 /// Of lm-evaluation-harness, for templates of tasks: Python's re.sub with a replacement that stands for itself.
 Value regex_replace(Runtime& r, const Value& v, const Arguments& a) {
   const Parameters p("regex_replace", a, {"pattern", "repl"});
   const std::string text = counted_text(r, v), replacement = to_text(p.required(1));
   CRUMB_CHECK(replacement.find('\\') == std::string::npos,
               "regex_replace: groups in the replacement are not supported");
+  r.work(kRegexSteps);
   std::vector<tokenizer::Span> matches;
   tokenizer::Regex(text_of(p.required(0), "a pattern")).find_all(text, matches);
   std::string out;

@@ -144,7 +144,7 @@ class Interpreter {
 
   Flow run_if(const Statement& s, const ScopePtr& scope, std::string& out) {
     for (const Branch& branch : s.branches) {
-      if (branch.condition == nullptr || eval(*branch.condition, scope).truth())
+      if (branch.condition == nullptr || known(eval(*branch.condition, scope)).truth())
         return run_body(branch.body, scope, out);
     }
     return Flow::on;
@@ -156,7 +156,7 @@ class Interpreter {
       for (const Value& item : items) {
         const ScopePtr inner = inside(scope);
         assign(*s.target, item, inner);
-        if (eval(*s.condition, inner).truth()) kept.push_back(item);
+        if (known(eval(*s.condition, inner)).truth()) kept.push_back(item);
       }
       items = std::move(kept);
     }
@@ -329,10 +329,10 @@ class Interpreter {
       case Kind::test:
         return eval_filter_or_test(e, scope);
       case Kind::negation:
-        return !eval(*e.parts[0], scope).truth();
+        return !known(eval(*e.parts[0], scope)).truth();
       case Kind::conjunction:
       case Kind::disjunction: {
-        Value left = eval(*e.parts[0], scope);
+        Value left = known(eval(*e.parts[0], scope));
         return left.truth() == (e.kind == Kind::conjunction) ? eval(*e.parts[1], scope) : left;
       }
       default:
@@ -354,7 +354,7 @@ class Interpreter {
       case Kind::compare:
         return eval_compare(e, scope);
       case Kind::conditional:
-        if (eval(*e.parts[1], scope).truth()) return eval(*e.parts[0], scope);
+        if (known(eval(*e.parts[1], scope)).truth()) return eval(*e.parts[0], scope);
         if (e.parts[2] != nullptr) return eval(*e.parts[2], scope);
         return Value::undefined("the inline if-expression evaluated to false and no else section was defined.");
       case Kind::list:
@@ -439,14 +439,14 @@ class Interpreter {
 
   Value eval_concat(const Expression& e, const ScopePtr& scope) {
     std::string out;
-    for (const auto& part : e.parts) append(out, to_text(eval(*part, scope)));
+    for (const auto& part : e.parts) append(out, to_text(known(eval(*part, scope))));
     return runtime_.made(std::move(out));
   }
 
   Value eval_compare(const Expression& e, const ScopePtr& scope) {
-    Value left = eval(*e.parts[0], scope);
+    Value left = known(eval(*e.parts[0], scope));
     for (size_t i = 0; i < e.operators.size(); ++i) {
-      Value right = eval(*e.parts[i + 1], scope);
+      Value right = known(eval(*e.parts[i + 1], scope));
       line_ = e.line;
       if (!compare(e.operators[i], left, right)) return false;
       left = std::move(right);

@@ -67,7 +67,7 @@ class CudaState : public SequenceState {
   }
   /// The old lies beside the new while it is copied.
   void reserve(int64_t length) override {
-    constexpr int64_t kFirstPanels = 8;
+    constexpr int64_t kFirstPanels = 2;
     const int64_t held = memory_.bytes() / layout_.panel_bytes();
     if (panels_of(length) <= held) return;
     int64_t panels = std::max(panels_of(length), std::min(panels_of(limit_), std::max(kFirstPanels, 2 * held)));
@@ -122,8 +122,8 @@ class DeviceRope {
       device.copy_to_device(memory.data(), from, bytes);
       return memory;
     };
-    cos_ = upload(table_.cos(0));
-    sin_ = upload(table_.sin(0));
+    DeviceMemory cos = upload(table_.cos(0)), sin = upload(table_.sin(0));  // both, or neither
+    cos_ = std::move(cos), sin_ = std::move(sin);
     return true;
   }
 
@@ -389,7 +389,7 @@ class CudaDecoder : public Decoder {
       }
     }
     grow_ropes(longest);
-    device_->copy_to_device(table_.data(), &host_table_, sizeof(PassTable));
+    device_->send(table_.data(), &host_table_, sizeof(PassTable));
     return tokens;
   }
 

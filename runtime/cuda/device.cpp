@@ -90,8 +90,12 @@ void Device::require_free(int64_t bytes, const std::string& what, const std::str
             format_bytes(free), format_bytes(total_bytes()), hint);
 }
 
-void Device::copy_to_device(void* to, const void* from, int64_t bytes) const {
+void Device::send(void* to, const void* from, int64_t bytes) const {
   check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_), "copying to it");
+}
+void Device::copy_to_device(void* to, const void* from, int64_t bytes) const {
+  send(to, from, bytes);
+  wait();  // a machine whose GPU reads the host's memory need not have done so before
 }
 void Device::copy_to_host(void* to, const void* from, int64_t bytes) const {
   check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_), "copying from it");

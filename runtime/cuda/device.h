@@ -88,8 +88,9 @@ class Device {
   /// RunError likewise, before any of it is taken. `hint`: what would need less, "" for nothing.
   void require_free(int64_t bytes, const std::string& what, const std::string& hint) const;
 
-  // All on the stream, one after the other with the kernels. A copy from the host has read it when the call returns;
-  // one to the host is there after wait().
+  // All on the stream, one after the other with the kernels. copy_to_device() has read the host's memory when it
+  // returns; send() may read it until wait(); a copy to the host is there after wait().
+  void send(void* to, const void* from, int64_t bytes) const;
   void copy_to_device(void* to, const void* from, int64_t bytes) const;
   void copy_to_host(void* to, const void* from, int64_t bytes) const;
   void copy_within(void* to, const void* from, int64_t bytes) const;

@@ -64,6 +64,8 @@ std::optional<TileForm> tile_form(const quant::StoredTensor& tensor, const kerne
   constexpr int kBits = 8, kZero = 128;  // of codes of 8 bits
   if (form.shape.bits == kBits && form.shape.zero < kZero) {
     form.shift = kZero - form.shape.zero;
+    if (tensor.format->levels().size() + static_cast<size_t>(form.shift) > 256)
+      return refuse("its levels reach further from 0 than a byte around 128");
     form.shape.zero = kZero;
   }
   if (const char* why = kernels::packing_obstacle(form.shape)) return refuse(why);

@@ -193,6 +193,11 @@ TEST_F(EvalVerb, RunsTasks) {
                "--judge-by: unknown \"luck\"; known: estimate, bound");
   expect_error(run_crumb("eval -q " + model + tasks + " --baseline " + model + " --max-drop pets=3"),
                "--max-drop: pets=3 is more than everything; write 3% for per cent");
+  expect_error(run_crumb("eval -q " + model + tasks + " --baseline " + model + " --max-drop kl=1"),
+               "max_drop: kl is of texts, and none was given");
+  expect_error(run_crumb("eval -q " + model + tasks + " --context 64"),
+               "--context, --stride, --max-windows, --separator, --bos and --protocol need --text");
+  expect_error(eval(model + " --judge-by bound"), "--tasks-dir and --judge-by need --tasks");
   expect_error(run_crumb("eval -q " + model + tasks + " --baseline " + model + " --max-drop dogs=3%"),
                "--max-drop: dogs is none of the tasks that are run");
 }

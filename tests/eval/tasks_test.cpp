@@ -114,6 +114,9 @@ TEST_F(OwnTask, BadItemsAreToldByTheirLine) {
             at("1: the right answer is number 2 of 2 choices"));
   EXPECT_EQ(error_of_items(R"({"n": 1, "choices": "a|b", "right": "c"})"),
             at("1: the right answer \"c\" is none of the choices"));
+  EXPECT_EQ(error_of_items(R"({"n": 1, "choices": "0|1|2", "right": "1"})"), "") << "number 1 is the text 1";
+  EXPECT_THAT(error_of_items(R"({"n": 1, "choices": "1|2|3", "right": "2"})"),
+              HasSubstr("\"2\" is both number 2 from 0 and the text of another choice"));
   EXPECT_EQ(error_of_items(R"({"n": 1, "choices": "a", "right": 0})"), at("1: doc_to_choice gives 1 choice"));
   EXPECT_EQ(error_of_items(R"({"id": 7, "n": 1, "choices": "a|b", "right": "b"})"
                            "\n"
@@ -164,6 +167,64 @@ TEST_F(OwnTask, AnItemIsNoExampleForItself) {
   Questions few(task, dir_.path(), 4);
   EXPECT_EQ(error_of([&] { few.next(); }),
             at("").substr(0, at("").size() - 1) + ": 4 solved examples were asked for, 4 items are there");
+}
+
+TEST_F(OwnTask, ExamplesHaveTheLabelsOfTheirOwnLines) {
+  write_file(
+      dir_ / "own.yaml",
+      "task: own\nget: make it\ndata: own.jsonl\nlabels: own.lst\nfewshot_group: kind\ndoc_to_text: \"n={{n}}:\"\n"
+      "doc_to_choice: [a, b]\ndoc_to_target: label\n");
+  std::string items, labels;
+  for (int i = 0; i < 9; ++i) {
+    items += Json{{"n", i}, {"kind", i % 3}}.dump() + "\n";
+    labels += fmt::format("{}\n", i / 3 == 1 ? 1 : 0);
+  }
+  write_file(dir_ / "own.jsonl", items);
+  write_file(dir_ / "own.lst", labels);
+  const Task task = find_task("own", dir_.path());
+  Questions questions(task, dir_.path(), 2);
+  for (int i = 0; i < 9; ++i) {
+    const auto asked = questions.next();
+    for (int j = i % 3; j < 9; j += 3) {
+      const std::string solved = fmt::format("n={}: {}\n\n", j, j / 3 == 1 ? "b" : "a");
+      EXPECT_EQ(asked->question.pairs[0].context.find(solved) != std::string::npos, i != j) << i << " " << j;
+    }
+  }
+  write_file(dir_ / "own.jsonl", items + "{\"n\": 9, \"kind\": 0}\n");
+  EXPECT_EQ(error_of([&] {
+              Questions more(task, dir_.path(), 0);
+              while (more.next()) {
+              }
+            }),
+            at("10: there is no label for it: 9 labels"));
+  write_file(dir_ / "own.jsonl", "{\"n\": 0, \"kind\": 0, \"label\": 1}\n");
+  EXPECT_EQ(error_of([&] { Questions(task, dir_.path(), 0).next(); }),
+            at("1: its label is 1, in the file of labels \"0\"; remove one of them"));
+}
+
+TEST_F(OwnTask, ErrorsOfExamplesAreToldByTheirLine) {
+  write_file(dir_ / "own.yaml",
+             "task: own\nget: make it\ndata: own.jsonl\nfewshot_data: train.jsonl\ndoc_to_text: "
+             "\"n={{n}}:\"\ndoc_to_choice: [a, b]\n"
+             "doc_to_target: right\n");
+  write_file(dir_ / "own.jsonl", "{\"n\": 0, \"right\": 1}\n");
+  write_file(dir_ / "train.jsonl", "\n{\"n\": 0}\n");
+  const Task task = find_task("own", dir_.path());
+  EXPECT_THAT(error_of([&] { Questions(task, dir_.path(), 1).next(); }),
+              ::testing::StartsWith((dir_ / "train.jsonl").string() + ":2: "));
+}
+
+TEST_F(OwnTask, TablesNeedAColumnNameEachAndClosedQuotes) {
+  const auto error_of_table = [&](const std::string& table) {
+    write_file(dir_ / "own.csv", table);
+    const Task task = find_task("own", dir_.path());
+    return error_of([&] { Questions(task, dir_.path(), 0).next(); });
+  };
+  const std::string csv = (dir_ / "own.csv").string();
+  EXPECT_EQ(error_of_table("n,choices,n\n1,a|b,0\n"),
+            csv + ": the columns are called n, choices, n: each needs a name of its own");
+  EXPECT_EQ(error_of_table("n,choices,right\n1,\"a|b,0\n"), csv + ":2: a quote of this row is not closed");
+  EXPECT_EQ(error_of_table("n,choices,right\n\xe9,a|b,0\n"), "") << "bytes that are not UTF-8 are read as U+FFFD";
 }
 
 TEST(EncodePair, GivesTheContinuationWhatItHasAlone) {
@@ -294,7 +355,8 @@ TEST_F(OwnTask, LimitsHoldForTheEstimateOrForItsBound) {
   options.max_drop = {{"other", 0.1}};
   EXPECT_EQ(error_of([&] { check_tasks(options, true); }), "--max-drop: other is none of the tasks that are run");
   options.max_drop = {{"average", 0.1}};
-  EXPECT_EQ(error_of([&] { check_tasks(options, true); }), "--max-drop: average needs two tasks at least");
+  EXPECT_EQ(error_of([&] { check_tasks(options, true); }),
+            "--max-drop: average needs two tasks at least whose first metric is an accuracy");
   EXPECT_EQ(error_of([&] { check_tasks(options, false); }), "max_drop: a drop needs a baseline to compare with");
 }
 

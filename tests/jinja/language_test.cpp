@@ -412,7 +412,11 @@ TEST(JinjaLanguage, MissingNamesAreErrorsWhereAsked) {
   EXPECT_EQ(strict("{{ x }}"), "t:1: 'x' is undefined");
   EXPECT_EQ(strict("\n{{ a.c }}"), "t:2: 'dict object' has no attribute 'c'");
   EXPECT_EQ(strict("{{ x | list }}"), "t:1: 'x' is undefined");
-  EXPECT_EQ(strict("{% for y in x %}{% endfor %}"), "t:1: 'x' is undefined");
+  for (const char* source :
+       {"{% for y in x %}{% endfor %}", "{{ 'a' ~ x }}", "{{ x == 1 }}", "{{ 1 != x }}", "{{ x in [1] }}",
+        "{% if x %}{% endif %}", "{{ 1 if x else 2 }}", "{{ not x }}", "{{ x or 1 }}", "{{ x and 1 }}"}) {
+    EXPECT_EQ(strict(source), "t:1: 'x' is undefined") << source;
+  }
   EXPECT_EQ(Template("{{ x }}", "t").render({{"a", 1}}), "");
 }
 
