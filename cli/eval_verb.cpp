@@ -24,7 +24,7 @@ struct Arguments {
   std::vector<std::string> models, texts, max_drop, tasks;
   int64_t limit = 0;
   std::optional<int64_t> num_fewshot;
-  bool bos = false;
+  bool bos = false, details = false;
 };
 
 int hex_digit(char c) {
@@ -140,6 +140,8 @@ void check_arguments(const Arguments& arguments) {
   CRUMB_CHECK(!has_tasks || !arguments.tasks_dir.empty(), "--tasks needs --tasks-dir, the folder of their data");
   CRUMB_CHECK(has_tasks || (arguments.items.empty() && arguments.limit == 0 && !arguments.num_fewshot),
               "--items, --limit and --num-fewshot need --tasks");
+  CRUMB_CHECK(!arguments.details || (!arguments.texts.empty() && !arguments.baseline.empty()),
+              "--details needs --text and --baseline: it tells where the two differ");
   CRUMB_CHECK(arguments.limit >= 0, "--limit: {} is less than 0", arguments.limit);
   CRUMB_CHECK(arguments.num_fewshot.value_or(0) >= 0, "--num-fewshot: {} is less than 0", *arguments.num_fewshot);
   CRUMB_CHECK(arguments.judge_by == "estimate" || arguments.judge_by == "bound",
@@ -155,9 +157,9 @@ int run(const Arguments& arguments, const Globals& globals) {
   if (!out.empty()) require_new_file(out, globals.force);
   if (!arguments.items.empty()) require_new_file(arguments.items, globals.force);
   const auto results = eval::evaluate_all(options, {arguments.models.begin(), arguments.models.end()});
-  std::fputs((globals.json ? json_text(results) : eval::to_table(results)).c_str(), stdout);
+  std::fputs((globals.json ? json_text(results) : eval::to_table(results, arguments.details)).c_str(), stdout);
   if (!out.empty())  // after the numbers are on the screen: a full disk must not lose them
-    write_text(out, out.extension() == ".json" ? json_text(results) : eval::to_markdown(results),
+    write_text(out, out.extension() == ".json" ? json_text(results) : eval::to_markdown(results, arguments.details),
                Overwrite{globals.force});
   std::fflush(stdout);
   int code = kExitOk;
@@ -195,6 +197,9 @@ Verb add_eval(CLI::App& program, const Globals& globals) {
   add_precision(*app, a->precision, " (of the models, not of the baseline)");
   add_device(*app, a->precision.device);
   app->add_flag("--bos", a->bos, "put BOS before each document");
+  app->add_flag("--details", a->details,
+                "also show the KL by text and by position in the context, and the worst 20 tokens in their contexts "
+                "(--json always has them)");
   app->add_option("--max-drop", a->max_drop,
                   "exit with 3 when exceeded: perplexity=5%, kl=0.05, top1=20%; of accuracies: tasks=2% (each), "
                   "average=1%, TASK=3%; several: comma or repeat; default: no limit")

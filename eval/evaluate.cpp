@@ -62,34 +62,31 @@ std::vector<TextScores> describe_texts(const std::vector<TextDocuments>& texts, 
   return out;
 }
 
-/// What the windows of one model add up to, all together and by text.
-class ModelSums {
- public:
-  explicit ModelSums(size_t num_texts) : by_text_(num_texts) {}
+/// Enough to see what it is about.
+constexpr int64_t kShownTokens = 24;
 
-  void add(const std::vector<TokenScore>& scores, const Window& window, const TokenStream& stream,
-           std::span<const int32_t> token_bytes) {
-    pooled_.emplace_back();
-    for (auto& sums : by_text_) sums.emplace_back();
-    for (size_t i = 0; i < scores.size(); ++i) {
-      const int64_t target = window.begin + window.first_scored + static_cast<int64_t>(i) + 1;
-      const auto id = static_cast<size_t>(stream.ids[static_cast<size_t>(target)]);
-      const int64_t bytes = token_bytes.empty() ? 0 : token_bytes[id];
-      pooled_.back().add(scores[i], bytes);
-      by_text_[static_cast<size_t>(stream.text_of(target))].back().add(scores[i], bytes);
-    }
+std::string text_of(const tokenizer::Tokenizer& tokenizer, std::span<const tokenizer::TokenId> ids) {
+  std::string out;
+  for (const auto id : ids) {
+    if (id >= tokenizer.vocab_size()) continue;  // a row of padding
+    out += tokenizer.is_special(id) ? tokenizer.piece(id) : tokenizer.token_bytes(id);
   }
+  return out;
+}
 
-  StreamScores summary(bool with_baseline) const {
-    StreamScores out{summarize(pooled_, with_baseline), {}};
-    for (const auto& sums : by_text_) out.texts.push_back(summarize(sums, with_baseline));
-    return out;
+std::vector<WorstContext> worst_contexts(const std::vector<WorstToken>& worst, const TokenStream& stream,
+                                         const std::vector<TextDocuments>& texts,
+                                         const tokenizer::Tokenizer& tokenizer) {
+  std::vector<WorstContext> out;
+  for (const auto& [begin, index, score] : worst) {
+    const int64_t first = std::max(begin, index - kShownTokens);
+    const auto ids = std::span(stream.ids).subspan(static_cast<size_t>(first), static_cast<size_t>(index - first + 1));
+    out.push_back({texts[static_cast<size_t>(stream.text_of(index))].path, index, index - begin,
+                   text_of(tokenizer, ids.first(ids.size() - 1)), text_of(tokenizer, ids.last(1)),
+                   text_of(tokenizer, {&score.top, 1}), text_of(tokenizer, {&score.baseline_top, 1}), score});
   }
-
- private:
-  std::vector<WindowSums> pooled_;
-  std::vector<std::vector<WindowSums>> by_text_;
-};
+  return out;
+}
 
 }  // namespace
 
@@ -124,7 +121,7 @@ WindowSize resolve_window_size(const EvalOptions& options, const std::vector<std
 std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* baseline, const TokenStream& stream,
                                        const std::vector<Window>& windows, int64_t context,
                                        const ParallelFor& parallel_for, std::span<const int32_t> token_bytes) {
-  std::vector<ModelSums> sums(models.size(), ModelSums(static_cast<size_t>(stream.num_texts())));
+  std::vector<ModelSums> sums(models.size(), ModelSums(static_cast<size_t>(stream.num_texts()), baseline != nullptr));
   Progress progress("eval", static_cast<int64_t>(windows.size()) * context, "tokens");
   const std::span ids(stream.ids);
   const auto batch = static_cast<size_t>(std::max<int64_t>(1, kBatchTokens / context));
@@ -147,7 +144,7 @@ std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* 
   }
   progress.finish();
   std::vector<StreamScores> out;
-  for (const auto& of_model : sums) out.push_back(of_model.summary(baseline != nullptr));
+  for (const auto& of_model : sums) out.push_back(of_model.summary());
   return out;
 }
 
@@ -208,6 +205,8 @@ void judge_texts(const EvalOptions& options, const std::vector<TextDocuments>& t
     result.protocol = protocol;
     result.texts = describe_texts(texts, stream, std::move(scores[i].texts));
     result.pooled = std::move(scores[i].pooled);
+    result.positions = std::move(scores[i].positions);
+    result.worst = worst_contexts(scores[i].worst, stream, texts, *first.tokenizer);
     result.checks = check_drops(options.max_drop, result.pooled);
   }
 }

@@ -11,6 +11,7 @@
 #include "core/text/token_stream.h"
 #include "core/text/windows.h"
 #include "eval/judged.h"
+#include "eval/model_sums.h"
 #include "eval/perplexity.h"
 #include "eval/protocol.h"
 #include "eval/tasks.h"
@@ -70,6 +71,15 @@ struct TextScores {
   Scores scores;  // of the tokens that belong to this text
 };
 
+/// A place where model and baseline are far apart, as text.
+struct WorstContext {
+  Path text;
+  int64_t index = 0, position = 0;  // of the token: in all texts, and how many tokens of its window it was told from
+  std::string before, token;        // before: the end of what was seen
+  std::string choice, baseline_choice;  // the tokens that the two put first
+  TokenScore score;
+};
+
 /// One limit of max_drop beside what was found.
 struct DropCheck {
   std::string measure;
@@ -83,8 +93,10 @@ struct EvalResult {
   Protocol protocol;
   Scores pooled;
   std::vector<TextScores> texts;  // empty: no text was given, and neither protocol nor pooled says anything
-  std::optional<TaskResults> tasks;
-  std::vector<DropCheck> checks;
+  std::vector<PositionScores> positions = {};  // with a baseline
+  std::vector<WorstContext> worst = {};        // with a baseline; the largest KL first
+  std::optional<TaskResults> tasks = std::nullopt;
+  std::vector<DropCheck> checks = {};
   double seconds = 0;
   bool exceeded() const;
 };
@@ -105,11 +117,6 @@ EvalResult evaluate(const EvalOptions& options);
 /// Judges each of `models` (options.model is not used) by one protocol, one result a model. The baseline is loaded and
 /// run once. UserError as above, and without a baseline for models that cut the texts into other tokens.
 std::vector<EvalResult> evaluate_all(const EvalOptions& options, const std::vector<Path>& models);
-
-struct StreamScores {
-  Scores pooled;
-  std::vector<Scores> texts;
-};
 
 /// The part of evaluate_all() that needs no files, for scorers of any kind; scores for each model. A token counts for
 /// the text it belongs to, also when its window began in the one before. `baseline` may be null.

@@ -29,7 +29,8 @@ struct Measure {
   Estimate estimate = {};
   Column shown = {};
   std::optional<double> drop =
-      std::nullopt;  // what a limit of this name is compared with: grows as the model gets worse
+      std::nullopt;    // what a limit of this name is compared with: grows as the model gets worse
+  Column detail = {};  // in the table of details
 };
 
 struct Scores {

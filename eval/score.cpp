@@ -1,6 +1,8 @@
 #include "eval/score.h"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 
 #include "core/common/error.h"
 #include "kernels/divergence.h"
@@ -14,6 +16,35 @@ using tokenizer::TokenId;
 int64_t rows_at_once(int64_t vocab) {
   constexpr int64_t kFloats = 16 << 20;
   return std::max<int64_t>(32, kFloats / vocab);
+}
+
+using FirstFive = std::array<TokenId, 5>;
+
+/// Ids of the five largest logits, in the order of their size (of equals the lowest id first); -1: there are fewer.
+FirstFive first_five(std::span<const float> logits) {
+  FirstFive ids;
+  ids.fill(-1);
+  std::array<float, 5> values;
+  values.fill(-INFINITY);
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (!(logits[i] > values.back() || ids.back() < 0)) continue;
+    size_t place = ids.size() - 1;
+    for (; place > 0 && (ids[place - 1] < 0 || logits[i] > values[place - 1]); --place) {
+      ids[place] = ids[place - 1];
+      values[place] = values[place - 1];
+    }
+    ids[place] = static_cast<TokenId>(i);
+    values[place] = logits[i];
+  }
+  return ids;
+}
+
+double shared_top5(std::span<const float> model, std::span<const float> baseline) {
+  const FirstFive a = first_five(model), b = first_five(baseline);
+  const auto count = std::min(a.size(), model.size());
+  const auto shared =
+      std::ranges::count_if(std::span(b).first(count), [&](TokenId id) { return std::ranges::find(a, id) != a.end(); });
+  return static_cast<double>(shared) / static_cast<double>(count);
 }
 
 /// The pieces of a batch, some at a time: every request goes on by the same number of positions.
@@ -70,12 +101,16 @@ TokenScore score_row(std::span<const float> model, std::span<const float> baseli
   kernels::logit_scores(model.data(), baseline.empty() ? nullptr : baseline.data(), targets, 1,
                         static_cast<int64_t>(model.size()), &row, serial_executor());
   const bool is_top = row.student_top == target;
-  if (baseline.empty()) return {.nll = row.cross_entropy, .is_top = is_top};
+  const auto top = static_cast<TokenId>(row.student_top);
+  if (baseline.empty()) return {.nll = row.cross_entropy, .is_top = is_top, .top = top};
   return {.nll = row.cross_entropy,
           .is_top = is_top,
           .baseline_nll = row.teacher_cross_entropy,
           .kl = row.kl,
-          .same_top = row.student_top == row.teacher_top};
+          .same_top = row.student_top == row.teacher_top,
+          .shared_top5 = shared_top5(model, baseline),
+          .top = top,
+          .baseline_top = static_cast<TokenId>(row.teacher_top)};
 }
 
 std::vector<RequestScores> score_requests(std::span<Scorer* const> models, Scorer* baseline,

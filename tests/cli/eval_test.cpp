@@ -124,6 +124,10 @@ TEST_F(EvalVerb, WritesAReportButOverNothing) {
   const std::string out = (dir_ / "report.md").string();
   EXPECT_EQ(eval(model_.string() + " -o " + out).exit_code, 0);
   EXPECT_THAT(crumb::testing::read_file(out), HasSubstr("| cats.txt | 192 | "));
+  EXPECT_THAT(crumb::testing::read_file(out), ::testing::Not(HasSubstr("context 33-64")));
+  const std::string details = (dir_ / "details.md").string();
+  EXPECT_EQ(eval(worse_model().string() + " --baseline " + model_.string() + " --details -o " + details).exit_code, 0);
+  EXPECT_THAT(crumb::testing::read_file(details), HasSubstr("| context 33-64 | "));
   expect_error(eval(model_.string() + " -o " + out), out + " exists; give another name, or --force to replace it");
   EXPECT_EQ(eval(model_.string() + " --force -o " + out).exit_code, 0);
   expect_error(eval(model_.string() + " -o report.html"), "--out: report.html: the name must end in .md or .json");
@@ -145,6 +149,7 @@ TEST_F(EvalVerb, RefusesBadInputInOneLine) {
   expect_error(eval(model + "--max-drop foo=few"),
                "command line: max_drop.foo: unknown value \"foo\"; known: perplexity, kl, top1");
   expect_error(eval(model + "--max-drop kl=few"), "command line: max_drop.kl: expected number, got \"few\"");
+  expect_error(eval(model + "--details"), "--details needs --text and --baseline: it tells where the two differ");
   expect_error(eval(model + "--stride 0"), "command line: stride: 0 is out of range, expected at least 1");
   expect_error(eval(model + "--stride 65"),
                "stride: 65 is longer than the context (64): tokens between windows would not count");
