@@ -18,8 +18,8 @@ namespace {
 
 // As typed; read_config checks them with the same rules and messages as the section `evaluate:` of a job.
 struct Arguments {
-  std::string baseline, separator, context, stride, max_windows, out, tasks_dir, items, judge_by = "estimate",
-                                                                                        protocol = "windows";
+  std::string baseline, baseline_logits, save_logits, separator, context, stride, max_windows, out, tasks_dir, items,
+      judge_by = "estimate", protocol = "windows";
   PrecisionNames precision{"float", "f32"};
   std::vector<std::string> models, texts, max_drop, tasks;
   int64_t limit = 0;
@@ -120,6 +120,9 @@ eval::EvalOptions make_options(const Arguments& arguments, const Globals& global
   tasks.judge_bound = arguments.judge_by == "bound";
   options.tasks = std::move(tasks);
   options.baseline = arguments.baseline;
+  options.baseline_logits = arguments.baseline_logits;
+  options.save_logits = arguments.save_logits;
+  options.overwrite_logits = Overwrite{globals.force};
   options.protocol = eval::protocol_from_name(arguments.protocol);
   options.precision = arguments.precision.precision();
   options.threads = globals.threads;
@@ -140,7 +143,8 @@ void check_arguments(const Arguments& arguments) {
   CRUMB_CHECK(!has_tasks || !arguments.tasks_dir.empty(), "--tasks needs --tasks-dir, the folder of their data");
   CRUMB_CHECK(has_tasks || (arguments.items.empty() && arguments.limit == 0 && !arguments.num_fewshot),
               "--items, --limit and --num-fewshot need --tasks");
-  CRUMB_CHECK(!arguments.details || (!arguments.texts.empty() && !arguments.baseline.empty()),
+  CRUMB_CHECK(!arguments.details ||
+                  (!arguments.texts.empty() && !(arguments.baseline.empty() && arguments.baseline_logits.empty())),
               "--details needs --text and --baseline: it tells where the two differ");
   CRUMB_CHECK(arguments.limit >= 0, "--limit: {} is less than 0", arguments.limit);
   CRUMB_CHECK(arguments.num_fewshot.value_or(0) >= 0, "--num-fewshot: {} is less than 0", *arguments.num_fewshot);
@@ -156,6 +160,13 @@ int run(const Arguments& arguments, const Globals& globals) {
               "--out: {}: the name must end in .md or .json", out.string());
   if (!out.empty()) require_new_file(out, globals.force);
   if (!arguments.items.empty()) require_new_file(arguments.items, globals.force);
+  if (!arguments.save_logits.empty()) {
+    require_new_file(arguments.save_logits, globals.force);
+    std::vector<Path> read{arguments.baseline};
+    read.insert(read.end(), arguments.models.begin(), arguments.models.end());
+    read.insert(read.end(), arguments.texts.begin(), arguments.texts.end());
+    require_apart(arguments.save_logits, read);
+  }
   const auto results = eval::evaluate_all(options, {arguments.models.begin(), arguments.models.end()});
   std::fputs((globals.json ? json_text(results) : eval::to_table(results, arguments.details)).c_str(), stdout);
   if (!out.empty())  // after the numbers are on the screen: a full disk must not lose them
@@ -182,6 +193,12 @@ Verb add_eval(CLI::App& program, const Globals& globals) {
       ->required();
   app->add_option("--baseline", a->baseline,
                   "the model it is compared with, usually the one it was made from; default: none");
+  app->add_option("--baseline-logits", a->baseline_logits,
+                  "in place of --baseline what it said of the text, as --save-logits or llama-perplexity "
+                  "--kl-divergence-base wrote it; needs --protocol llama.cpp; default: none");
+  app->add_option("--save-logits", a->save_logits,
+                  "write what the baseline, or without one the model, says of the text, for --baseline-logits or "
+                  "llama-perplexity --kl-divergence; needs --protocol llama.cpp; default: none");
   app->add_option("--text", a->texts, "texts to judge by: plain, or JSON lines {\"text\": ...}");
   app->add_option("--separator", a->separator,
                   "what stands between documents; \\n, \\t and \\xHH are understood; default: a file is one document");

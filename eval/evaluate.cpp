@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/common/progress.h"
+#include "eval/logits_file.h"
 
 namespace crumb::eval {
 namespace {
@@ -24,6 +25,48 @@ void require_window(const TokenStream& stream, int64_t context, const EvalOption
       which, stream.size(), context);
 }
 
+void check_logits(const EvalOptions& options) {
+  for (const auto& [path, name] :
+       {std::pair{options.baseline_logits, "--baseline-logits"}, std::pair{options.save_logits, "--save-logits"}}) {
+    CRUMB_CHECK(path.empty() || (options.protocol == PerplexityProtocol::llamacpp && !options.texts.empty()),
+                "{}: the file is of the windows of a text by --protocol llama.cpp; give both", name);
+  }
+  if (options.baseline_logits.empty()) return;
+  CRUMB_CHECK(options.baseline.empty(), "--baseline-logits is in place of --baseline; give one of them");
+  CRUMB_CHECK(options.save_logits.empty(), "--save-logits: the baseline is such a file already; give --baseline");
+  CRUMB_CHECK(options.tasks.tasks.empty(), "--baseline-logits holds no answers to --tasks; give --baseline");
+}
+
+/// The windows of the file are those that are judged: its context, and as many of them.
+EvalOptions with_windows_of(const LogitsFile& logits, EvalOptions options) {
+  const LogitsShape& shape = logits.shape();
+  const std::string name = logits.file().path().string();
+  CRUMB_CHECK(options.context.value_or(shape.context) == shape.context,
+              "--context: {}, but {} is of windows of {} tokens", options.context.value_or(0), name, shape.context);
+  CRUMB_CHECK(options.max_windows <= shape.windows, "--max-windows: {}, but {} has {} windows", options.max_windows,
+              name, shape.windows);
+  options.context = shape.context;
+  if (options.max_windows == 0) options.max_windows = shape.windows;
+  return options;
+}
+
+Judged judged_logits(const LogitsFile& logits) {
+  Judged judged;
+  judged.facts.path = logits.file().path();
+  judged.facts.kind = "log-probabilities of llama-perplexity";
+  judged.facts.file_bytes = logits.file().size();
+  judged.scorer = std::make_unique<LogitsFileScorer>(logits);
+  return judged;
+}
+
+void require_windows_of(const LogitsFile& logits, std::span<const tokenizer::TokenId> ids, const EvalOptions& options,
+                        int64_t windows) {
+  CRUMB_CHECK(windows == options.max_windows, "{}: has {} windows, {} only {} of {} tokens",
+              logits.file().path().string(), options.max_windows, options.texts.front().string(), windows,
+              logits.shape().context);
+  logits.require_ids(ids, options.texts.front().string());
+}
+
 void check_options(const EvalOptions& options) {
   CRUMB_CHECK(!options.texts.empty() || !options.tasks.tasks.empty(), "text: no text to judge by was given");
   if (options.protocol != PerplexityProtocol::windows) {
@@ -32,7 +75,8 @@ void check_options(const EvalOptions& options) {
     CRUMB_CHECK(options.separator.empty() && options.stride.is_auto() && !options.bos,
                 "--protocol {}: --separator, --stride and --bos have no meaning with it", name);
   }
-  CRUMB_CHECK(options.max_drop.empty() || !options.baseline.empty(),
+  check_logits(options);
+  CRUMB_CHECK(options.max_drop.empty() || !options.baseline.empty() || !options.baseline_logits.empty(),
               "max_drop: a drop needs a baseline to compare with");
 }
 
@@ -163,7 +207,7 @@ std::vector<int32_t> bytes_of_tokens(const tokenizer::Tokenizer& tokenizer, int6
 
 /// Texts: protocol, texts, pooled and checks of one result a model.
 void judge_texts(const EvalOptions& options, const std::vector<TextDocuments>& texts, const std::vector<Judged>& all,
-                 std::vector<EvalResult>& results, const ParallelFor& parallel_for) {
+                 const LogitsFile* logits, std::vector<EvalResult>& results, const ParallelFor& parallel_for) {
   const bool has_baseline = all.size() > results.size();
   for (const auto& judged : all) check_comparable(judged, all.back(), has_baseline);
   Protocol protocol;
@@ -182,16 +226,30 @@ void judge_texts(const EvalOptions& options, const std::vector<TextDocuments>& t
   };
   const Judged& first = all.front();
   TokenStream stream = stream_of(first);
-  for (size_t i = 1; i < all.size(); ++i) text::require_equal_streams(stream, stream_of(all[i]), texts);
+  for (size_t i = 1; i < all.size(); ++i) {
+    if (all[i].tokenizer != nullptr) text::require_equal_streams(stream, stream_of(all[i]), texts);
+  }
   require_window(stream, protocol.context, options);
+  const auto ids_of_text = stream.ids;  // before windows begin with BOS
   const auto windows =
       is_plain ? text::plan_windows(stream.size(), protocol.context, protocol.stride, options.max_windows)
                : protocol_windows(options.protocol, *first.tokenizer, protocol.context, options.max_windows, stream);
+  const LogitsShape shape{protocol.context, first.scorer->vocab_size(), std::ssize(windows)};
+  const auto ids = std::span(ids_of_text).first(static_cast<size_t>(is_plain ? 0 : shape.windows * shape.context));
+  if (logits != nullptr) require_windows_of(*logits, ids, options, shape.windows);
   std::vector<Scorer*> scorers;
   for (size_t i = 0; i < results.size(); ++i) scorers.push_back(all[i].scorer.get());
-  auto scores = score_stream(scorers, has_baseline ? all.back().scorer.get() : nullptr, stream, windows,
-                             is_plain ? protocol.context : protocol.context - 1, parallel_for,
-                             bytes_of_tokens(*first.tokenizer, first.scorer->vocab_size()));
+  Scorer* baseline = has_baseline ? all.back().scorer.get() : nullptr;
+  std::optional<SavingScorer> saver;
+  if (!options.save_logits.empty()) {
+    Scorer*& saved = has_baseline ? baseline : scorers.front();
+    saver.emplace(*saved, options.save_logits, options.overwrite_logits, shape, ids);
+    saved = &*saver;
+  }
+  auto scores = score_stream(scorers, baseline, stream, windows, is_plain ? protocol.context : protocol.context - 1,
+                             parallel_for, bytes_of_tokens(*first.tokenizer, first.scorer->vocab_size()));
+
+  if (saver) saver->commit();
 
   protocol.windows = static_cast<int64_t>(windows.size());
   protocol.windows_in_text = is_plain ? text::count_windows(stream.size(), protocol.context, protocol.stride)
@@ -222,10 +280,15 @@ void judge_tasks(const EvalOptions& options, const std::vector<Judged>& all, std
 
 }  // namespace
 
-std::vector<EvalResult> evaluate_all(const EvalOptions& options, const std::vector<Path>& models) {
+std::vector<EvalResult> evaluate_all(const EvalOptions& given, const std::vector<Path>& models) {
   const Stopwatch watch;
-  check_options(options);
+  check_options(given);
   CRUMB_ASSERT(!models.empty());
+  CRUMB_CHECK(given.save_logits.empty() || !given.baseline.empty() || models.size() == 1,
+              "--save-logits: of which of the {} models? Give --baseline, or one model", models.size());
+  std::optional<LogitsFile> logits;
+  if (!given.baseline_logits.empty()) logits.emplace(given.baseline_logits);
+  const EvalOptions options = logits ? with_windows_of(*logits, given) : given;
   std::vector<TextDocuments> texts;
   for (const auto& path : options.texts) texts.push_back(text::read_documents(path, options.separator));
   check_tasks(options.tasks, !options.baseline.empty());
@@ -233,14 +296,15 @@ std::vector<EvalResult> evaluate_all(const EvalOptions& options, const std::vect
   std::vector<Judged> all;  // the models, then the baseline
   for (const auto& path : models) all.push_back(load_judged(path, options.precision, pool));
   if (!options.baseline.empty()) all.push_back(load_judged(options.baseline, {}, pool));
+  if (logits) all.push_back(judged_logits(*logits));
 
   std::vector<EvalResult> results;
   for (size_t i = 0; i < models.size(); ++i) {
     EvalResult& result = results.emplace_back();
     result.model = all[i].facts;
-    if (!options.baseline.empty()) result.baseline = all.back().facts;
+    if (all.size() > models.size()) result.baseline = all.back().facts;
   }
-  if (!texts.empty()) judge_texts(options, texts, all, results, pool->as_parallel_for());
+  if (!texts.empty()) judge_texts(options, texts, all, logits ? &*logits : nullptr, results, pool->as_parallel_for());
   if (!options.tasks.tasks.empty()) judge_tasks(options, all, results, pool->as_parallel_for());
   for (auto& result : results) result.seconds = watch.seconds();
   return results;

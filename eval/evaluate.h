@@ -21,7 +21,10 @@ namespace crumb::eval {
 
 struct EvalOptions {
   Path model;
-  Path baseline;                 // empty: perplexity alone
+  Path baseline;         // empty: perplexity alone
+  Path baseline_logits;  // in its place what it said, in a file of llama-perplexity (logits_file.h)
+  Path save_logits;      // such a file is written of the baseline, or without one of the model
+  Overwrite overwrite_logits = Overwrite::no;
   int64_t threads = 0;           // 0: one per processor
   runtime::Precision precision;  // of the models; the baseline's is exact
 
@@ -110,8 +113,9 @@ WindowSize resolve_window_size(const EvalOptions& options, const std::vector<std
                                const std::string& key = "");
 
 /// Loads, scores, compares. Progress on stderr.
-/// UserError: files, neither text nor task, texts shorter than one window, a baseline with another vocabulary or
-/// tokenizer, limits without a baseline. RunError: a model that computes values that are not finite.
+/// UserError: files, logits of other windows, neither text nor task, texts shorter than one window, a baseline with
+/// another vocabulary or tokenizer, limits without a baseline. RunError: a model that computes values that are not
+/// finite.
 EvalResult evaluate(const EvalOptions& options);
 
 /// Judges each of `models` (options.model is not used) by one protocol, one result a model. The baseline is loaded and

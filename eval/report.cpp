@@ -109,6 +109,7 @@ std::string dtypes_text(const ModelFacts& f) {
 }
 
 std::string facts_text(const ModelFacts& f) {
+  if (f.parameters == 0) return fmt::format("{} ({}), {}", f.path.string(), f.kind, format_bytes(f.file_bytes));
   return fmt::format("{} ({}: {}), {}, {:.3f} bits a weight, {:.3f} without embeddings", f.path.string(), f.kind,
                      dtypes_text(f), format_bytes(f.file_bytes), f.bits_per_weight,
                      f.bits_per_weight_without_embeddings);
@@ -267,6 +268,7 @@ Json worst_json(const WorstContext& w) {
 }
 
 Json facts_json(const ModelFacts& f) {
+  if (f.parameters == 0) return {{"path", f.path.string()}, {"kind", f.kind}, {"file_bytes", f.file_bytes}};
   return {{"path", f.path.string()},
           {"kind", f.kind},
           {"parameters", f.parameters},

@@ -113,6 +113,21 @@ TokenScore score_row(std::span<const float> model, std::span<const float> baseli
           .baseline_top = static_cast<TokenId>(row.teacher_top)};
 }
 
+TokenScore score_log_probabilities(std::span<const float> model, std::span<const float> baseline, TokenId target) {
+  TokenScore score = score_row(model, {}, target);
+  const auto right = static_cast<size_t>(target);
+  const double log_sum = score.nll + static_cast<double>(model[right]);
+  for (size_t i = 0; i < baseline.size(); ++i) {
+    const double log_p = baseline[i];
+    if (log_p > -16) score.kl += std::exp(log_p) * (log_p - static_cast<double>(model[i]) + log_sum);
+  }
+  score.baseline_nll = -static_cast<double>(baseline[right]);
+  score.baseline_top = static_cast<TokenId>(std::ranges::max_element(baseline) - baseline.begin());
+  score.same_top = score.top == score.baseline_top;
+  score.shared_top5 = shared_top5(model, baseline);
+  return score;
+}
+
 std::vector<RequestScores> score_requests(std::span<Scorer* const> models, Scorer* baseline,
                                           std::span<const ScoreRequest> requests, const ParallelFor& parallel_for) {
   const int64_t vocab = models.front()->vocab_size();
@@ -124,6 +139,7 @@ std::vector<RequestScores> score_requests(std::span<Scorer* const> models, Score
   if (baseline != nullptr) baseline->begin(requests);
   Pieces todo(requests);
   Rows q(vocab), p(vocab);
+  const bool is_rounded = baseline != nullptr && baseline->gives_log_probabilities();
   for (auto pieces = todo.next(rows_at_once(vocab)); !pieces.empty(); pieces = todo.next(rows_at_once(vocab))) {
     std::vector<std::pair<size_t, size_t>> places;  // request and position of each row
     for (const auto& piece : pieces) {
@@ -137,7 +153,9 @@ std::vector<RequestScores> score_requests(std::span<Scorer* const> models, Score
       parallel_for(q.count(), 1, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
           const auto [request, position] = places[static_cast<size_t>(i)];
-          scores[m][request][position] = score_row(q.row(i), p.row(i), requests[request].continuation[position]);
+          const TokenId target = requests[request].continuation[position];
+          scores[m][request][position] =
+              is_rounded ? score_log_probabilities(q.row(i), p.row(i), target) : score_row(q.row(i), p.row(i), target);
         }
       });
     }

@@ -27,6 +27,12 @@ struct TokenScore {
 /// Compares two rows of logits; `baseline` may be empty. Not finite logits give not finite scores.
 TokenScore score_row(std::span<const float> model, std::span<const float> baseline, tokenizer::TokenId target);
 
+/// The same where the baseline is what LogitsFile holds: logarithms of probabilities are taken as they are, those of
+/// -16 and less as no probability, as llama-perplexity does. They do not quite add up to 1, so a KL near 0 may be
+/// negative.
+TokenScore score_log_probabilities(std::span<const float> model, std::span<const float> baseline,
+                                   tokenizer::TokenId target);
+
 /// scores[request][position of its continuation]
 using RequestScores = std::vector<std::vector<TokenScore>>;
 

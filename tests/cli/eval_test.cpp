@@ -164,6 +164,28 @@ TEST_F(EvalVerb, RefusesBadInputInOneLine) {
   EXPECT_EQ(std::count(absent.err.begin(), absent.err.end(), '\n'), 1);
 }
 
+TEST_F(EvalVerb, SavesLogitsAndTakesThemForABaseline) {
+  const std::string logits = (dir_ / "cats.logits").string(), model = model_.string();
+  const std::string llamacpp = " --protocol llama.cpp ";
+  EXPECT_EQ(eval(model + llamacpp + "--save-logits " + logits).exit_code, 0);
+  const auto r = eval(worse_model().string() + llamacpp + "--json --baseline-logits " + logits);
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  const auto json = nlohmann::json::parse(r.out);
+  EXPECT_EQ(json["baseline"]["path"], logits);
+  EXPECT_FALSE(json["baseline"].contains("parameters"));
+  EXPECT_GT(json["pooled"]["kl"]["value"].get<double>(), 0.01);
+  EXPECT_EQ(eval(model + llamacpp + "--max-drop kl=0.01 --baseline-logits " + logits).exit_code, 0);
+  expect_error(eval(model + llamacpp + "--save-logits " + logits),
+               logits + " exists; give another name, or --force to replace it");
+  expect_error(eval(model + llamacpp + "--force --save-logits " + (dir_ / "cats.txt").string()),
+               (dir_ / "cats.txt").string() + " is or holds " + (dir_ / "cats.txt").string() +
+                   ", which is read; choose another output");
+  expect_error(eval(model + " --save-logits " + (dir_ / "more.logits").string()),
+               "--save-logits: the file is of the windows of a text by --protocol llama.cpp; give both");
+  expect_error(eval(model + " " + model + llamacpp + "--save-logits " + (dir_ / "more.logits").string()),
+               "--save-logits: of which of the 2 models? Give --baseline, or one model");
+}
+
 TEST_F(EvalVerb, RunsTasks) {
   write_file(dir_ / "pets.yaml",
              "task: pets\ndata: [pets.jsonl]\nget: write it\ndoc_to_text: \"{{start}}\"\ndoc_to_choice: \"{{ends}}\"\n"
