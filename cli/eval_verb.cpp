@@ -203,10 +203,12 @@ Verb add_eval(CLI::App& program, const Globals& globals) {
   app->add_option("--separator", a->separator,
                   "what stands between documents; \\n, \\t and \\xHH are understood; default: a file is one document");
   app->add_option("--protocol", a->protocol,
-                  "how the text is cut: windows (documents, EOS behind each), gptq, llama.cpp (as those programs do); "
+                  "how the text is cut: windows (documents, EOS behind each), gptq, llama.cpp (as those programs do), "
+                  "rolling (each document by itself, as lm-evaluation-harness does); "
                   "default: windows");
-  app->add_option("--context", a->context,
-                  "tokens a window; default: 2048, for llama.cpp 512, or what the models declare if less");
+  app->add_option(
+      "--context", a->context,
+      "tokens a window; default: 2048, for llama.cpp 512, or what the models declare if less or for rolling");
   app->add_option("--stride", a->stride, "tokens from one window to the next; default: the context");
   app->add_option("--max-windows", a->max_windows,
                   "score only so many windows, spread evenly over the texts, of gptq and llama.cpp the first; "

@@ -71,8 +71,12 @@ void check_options(const EvalOptions& options) {
   CRUMB_CHECK(!options.texts.empty() || !options.tasks.tasks.empty(), "text: no text to judge by was given");
   if (options.protocol != PerplexityProtocol::windows) {
     const auto name = name_of(options.protocol);
-    CRUMB_CHECK(options.texts.size() == 1, "--protocol {}: takes one text, not {}", name, options.texts.size());
-    CRUMB_CHECK(options.separator.empty() && options.stride.is_auto() && !options.bos,
+    const bool is_rolling = options.protocol == PerplexityProtocol::rolling;
+    CRUMB_CHECK(!is_rolling || (options.max_windows == 0 && options.stride.is_auto() && !options.bos),
+                "--protocol {}: --stride, --max-windows and --bos have no meaning with it", name);
+    CRUMB_CHECK(is_rolling || options.texts.size() == 1, "--protocol {}: takes one text, not {}", name,
+                options.texts.size());
+    CRUMB_CHECK(is_rolling || (options.separator.empty() && options.stride.is_auto() && !options.bos),
                 "--protocol {}: --separator, --stride and --bos have no meaning with it", name);
   }
   check_logits(options);
@@ -162,24 +166,43 @@ WindowSize resolve_window_size(const EvalOptions& options, const std::vector<std
   return {context, stride};
 }
 
+namespace {
+
+/// Of the document that holds a token; without documents the end of the stream.
+int64_t end_of_document(std::span<const RollingDocument> documents, int64_t token, const TokenStream& stream) {
+  const auto next = std::ranges::upper_bound(documents, token, {}, &RollingDocument::begin);
+  return next == documents.begin() ? stream.size() : std::prev(next)->end;
+}
+
+}  // namespace
+
 std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* baseline, const TokenStream& stream,
                                        const std::vector<Window>& windows, int64_t context,
-                                       const ParallelFor& parallel_for, std::span<const int32_t> token_bytes) {
+                                       const ParallelFor& parallel_for, std::span<const int32_t> token_bytes,
+                                       std::span<const RollingDocument> documents) {
   std::vector<ModelSums> sums(models.size(), ModelSums(static_cast<size_t>(stream.num_texts()), baseline != nullptr));
   Progress progress("eval", static_cast<int64_t>(windows.size()) * context, "tokens");
   const std::span ids(stream.ids);
+  auto document = documents.begin();  // the one that begins next
   const auto batch = static_cast<size_t>(std::max<int64_t>(1, kBatchTokens / context));
   for (size_t first = 0; first < windows.size(); first += batch) {
     const auto some = std::span(windows).subspan(first, std::min(batch, windows.size() - first));
     std::vector<ScoreRequest> requests;
     for (const Window& window : some) {
-      const auto tokens = ids.subspan(static_cast<size_t>(window.begin), static_cast<size_t>(context + 1));
+      const int64_t length = std::min(context + 1, end_of_document(documents, window.begin, stream) - window.begin);
+      const auto tokens = ids.subspan(static_cast<size_t>(window.begin), static_cast<size_t>(length));
       const auto given = static_cast<size_t>(window.first_scored + 1);
       requests.push_back({tokens.first(given), tokens.subspan(given)});
     }
     const auto scores = score_requests(models, baseline, requests, parallel_for);
-    for (size_t m = 0; m < models.size(); ++m) {
-      for (size_t w = 0; w < some.size(); ++w) {
+    for (size_t w = 0; w < some.size(); ++w) {
+      if (document != documents.end() && document->begin == some[w].begin) {
+        for (auto& of_model : sums)
+          of_model.begin_document(static_cast<size_t>(stream.text_of(document->begin)), document->bytes,
+                                  document->words);
+        ++document;
+      }
+      for (size_t m = 0; m < models.size(); ++m) {
         check_finite(scores[m][w], some[w]);
         sums[m].add(scores[m][w], some[w], stream, token_bytes);
       }
@@ -220,22 +243,29 @@ void judge_texts(const EvalOptions& options, const std::vector<TextDocuments>& t
   protocol.context = size.context;
   protocol.stride = size.stride;
   const bool is_plain = options.protocol == PerplexityProtocol::windows;
+  const bool is_rolling = options.protocol == PerplexityProtocol::rolling;
   const auto stream_of = [&](const Judged& judged) {
-    return is_plain ? text::make_token_stream(*judged.tokenizer, texts, options.bos, parallel_for)
-                    : protocol_stream(options.protocol, *judged.tokenizer, options.texts.front());
+    if (is_rolling) return rolling_stream(*judged.tokenizer, texts);
+    RollingStream stream;
+    stream.stream = is_plain ? text::make_token_stream(*judged.tokenizer, texts, options.bos, parallel_for)
+                             : protocol_stream(options.protocol, *judged.tokenizer, options.texts.front());
+    return stream;
   };
   const Judged& first = all.front();
-  TokenStream stream = stream_of(first);
+  RollingStream rolling = stream_of(first);
+  TokenStream& stream = rolling.stream;
   for (size_t i = 1; i < all.size(); ++i) {
-    if (all[i].tokenizer != nullptr) text::require_equal_streams(stream, stream_of(all[i]), texts);
+    if (all[i].tokenizer != nullptr) text::require_equal_streams(stream, stream_of(all[i]).stream, texts);
   }
-  require_window(stream, protocol.context, options);
+  if (!is_rolling) require_window(stream, protocol.context, options);
   const auto ids_of_text = stream.ids;  // before windows begin with BOS
   const auto windows =
-      is_plain ? text::plan_windows(stream.size(), protocol.context, protocol.stride, options.max_windows)
-               : protocol_windows(options.protocol, *first.tokenizer, protocol.context, options.max_windows, stream);
+      is_rolling ? rolling_windows(rolling.documents, protocol.context)
+      : is_plain ? text::plan_windows(stream.size(), protocol.context, protocol.stride, options.max_windows)
+                 : protocol_windows(options.protocol, *first.tokenizer, protocol.context, options.max_windows, stream);
   const LogitsShape shape{protocol.context, first.scorer->vocab_size(), std::ssize(windows)};
-  const auto ids = std::span(ids_of_text).first(static_cast<size_t>(is_plain ? 0 : shape.windows * shape.context));
+  const bool has_logits = logits != nullptr || !options.save_logits.empty();
+  const auto ids = std::span(ids_of_text).first(static_cast<size_t>(has_logits ? shape.windows * shape.context : 0));
   if (logits != nullptr) require_windows_of(*logits, ids, options, shape.windows);
   std::vector<Scorer*> scorers;
   for (size_t i = 0; i < results.size(); ++i) scorers.push_back(all[i].scorer.get());
@@ -246,14 +276,17 @@ void judge_texts(const EvalOptions& options, const std::vector<TextDocuments>& t
     saver.emplace(*saved, options.save_logits, options.overwrite_logits, shape, ids);
     saved = &*saver;
   }
-  auto scores = score_stream(scorers, baseline, stream, windows, is_plain ? protocol.context : protocol.context - 1,
-                             parallel_for, bytes_of_tokens(*first.tokenizer, first.scorer->vocab_size()));
+  auto scores =
+      score_stream(scorers, baseline, stream, windows, is_plain || is_rolling ? protocol.context : protocol.context - 1,
+                   parallel_for, is_rolling ? std::vector<int32_t>() : bytes_of_tokens(*first.tokenizer, shape.vocab),
+                   rolling.documents);
 
   if (saver) saver->commit();
 
   protocol.windows = static_cast<int64_t>(windows.size());
-  protocol.windows_in_text = is_plain ? text::count_windows(stream.size(), protocol.context, protocol.stride)
-                                      : stream.size() / protocol.context;
+  protocol.windows_in_text = is_rolling ? protocol.windows
+                             : is_plain ? text::count_windows(stream.size(), protocol.context, protocol.stride)
+                                        : stream.size() / protocol.context;
   protocol.scored_tokens = scores.front().pooled.tokens;
   protocol.text_tokens = stream.size();
   protocol.bos = stream.has_bos;

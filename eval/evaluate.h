@@ -35,7 +35,7 @@ struct EvalOptions {
   bool bos = false;
   std::map<std::string, double> max_drop;
 
-  PerplexityProtocol protocol = PerplexityProtocol::windows;  // other ones take one text, no separator and no stride
+  PerplexityProtocol protocol = PerplexityProtocol::windows;  // gptq and llamacpp take one text and no separator
   TaskRunOptions tasks;                                       // beside the texts, or without any
 
   /// The section `evaluate:` of a job.
@@ -123,11 +123,13 @@ EvalResult evaluate(const EvalOptions& options);
 std::vector<EvalResult> evaluate_all(const EvalOptions& options, const std::vector<Path>& models);
 
 /// The part of evaluate_all() that needs no files, for scorers of any kind; scores for each model. A token counts for
-/// the text it belongs to, also when its window began in the one before. `baseline` may be null.
+/// the text it belongs to, also when its window began in the one before. `baseline` may be null. With documents windows
+/// end where theirs does, errors take documents as clusters, and bytes are those of the documents.
 std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* baseline,
                                        const text::TokenStream& stream, const std::vector<text::Window>& windows,
                                        int64_t context, const ParallelFor& parallel_for,
-                                       std::span<const int32_t> token_bytes = {});
+                                       std::span<const int32_t> token_bytes = {},
+                                       std::span<const RollingDocument> documents = {});
 
 /// Each limit of max_drop beside the drop found; none for measures without one.
 std::vector<DropCheck> check_drops(const std::map<std::string, double>& max_drop, const Scores& scores);

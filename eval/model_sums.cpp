@@ -16,11 +16,24 @@ bool is_worse(const WorstToken& a, const WorstToken& b) {
 
 }  // namespace
 
-void ModelSums::add(const std::vector<TokenScore>& scores, const text::Window& window, const text::TokenStream& stream,
-                    std::span<const int32_t> token_bytes) {
+void ModelSums::begin_cluster() {
   pooled_.emplace_back();
   for (auto& sums : by_text_) sums.emplace_back();
   for (auto& sums : by_position_) sums.emplace_back();
+}
+
+void ModelSums::begin_document(size_t text, int64_t bytes, int64_t words) {
+  is_by_document_ = true;
+  begin_cluster();
+  for (WindowSums* sums : {&pooled_.back(), &by_text_[text].back()}) {
+    sums->bytes = bytes;
+    sums->words = words;
+  }
+}
+
+void ModelSums::add(const std::vector<TokenScore>& scores, const text::Window& window, const text::TokenStream& stream,
+                    std::span<const int32_t> token_bytes) {
+  if (!is_by_document_) begin_cluster();
   for (size_t i = 0; i < scores.size(); ++i) {
     const int64_t target = window.begin + window.first_scored + static_cast<int64_t>(i) + 1;
     const auto id = static_cast<size_t>(stream.ids[static_cast<size_t>(target)]);

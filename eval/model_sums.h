@@ -38,7 +38,10 @@ class ModelSums {
  public:
   ModelSums(size_t num_texts, bool with_baseline) : with_baseline_(with_baseline), by_text_(num_texts) {}
 
-  /// Scores of the predictions of one window; token_bytes: by id, or empty. With a baseline the KL of each token is
+  /// The windows added until the next call are one cluster, of a text, whose bytes and words these are.
+  void begin_document(size_t text, int64_t bytes, int64_t words);
+  /// Scores of the predictions of one window; token_bytes: by id, or empty. Each is a cluster by itself unless it is of
+  /// a document. With a baseline the KL of each token is
   /// kept as a float for the percentiles: 4 bytes a token.
   void add(const std::vector<TokenScore>& scores, const text::Window& window, const text::TokenStream& stream,
            std::span<const int32_t> token_bytes);
@@ -49,7 +52,9 @@ class ModelSums {
   /// The KL of the tokens of a text, or of a range of positions, or (both negative) of all.
   std::vector<float> divergences(int64_t text, int64_t range) const;
 
-  bool with_baseline_;
+  void begin_cluster();
+
+  bool with_baseline_, is_by_document_ = false;
   std::vector<WindowSums> pooled_;
   std::vector<std::vector<WindowSums>> by_text_, by_position_;
   std::map<std::pair<int64_t, int64_t>, std::vector<float>> kl_;  // by text and range of positions

@@ -133,6 +133,14 @@ Scores summarize(std::span<const WindowSums> windows, bool with_baseline, std::v
          ratio_of(std::span<const WindowSums>(used), bits, [](const WindowSums& w) { return w.bytes; }),
          {"bits/byte", 1, 4}});
   }
+  if (std::ranges::any_of(used, [](const WindowSums& w) { return w.words > 0; })) {
+    const std::span<const WindowSums> all(used);
+    const auto nll = [](const WindowSums& w) { return w.nll; };
+    const auto by_word = exponential(ratio_of(all, nll, [](const WindowSums& w) { return w.words; }));
+    const auto by_byte = exponential(ratio_of(all, nll, [](const WindowSums& w) { return w.bytes; }));
+    scores.measures.push_back({"word_perplexity", by_word, {"word perplexity", 1, 3}});
+    scores.measures.push_back({"byte_perplexity", by_byte, {"byte perplexity", 1, 4}});
+  }
   if (with_baseline) add_comparison(used, scores.measures);
   if (!divergences.empty()) add_percentiles(std::move(divergences), scores.measures);
   return scores;

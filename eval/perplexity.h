@@ -19,7 +19,7 @@ namespace crumb::eval {
 
 /// Sums over the scored tokens of one window.
 struct WindowSums {
-  int64_t tokens = 0, bytes = 0;  // bytes: of text that the tokens stand for
+  int64_t tokens = 0, bytes = 0, words = 0;  // bytes, words: of text that the tokens stand for
   double nll = 0, baseline_nll = 0, kl = 0, same_top = 0, shared_top5 = 0, delta_p = 0, squared_delta_p = 0;
   void add(const TokenScore& score, int64_t bytes_of_token = 0);
 };

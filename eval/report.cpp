@@ -135,6 +135,10 @@ std::vector<Cells> worst_table(const EvalResult& result) {
 }
 
 std::string documents_text(const Protocol& p) {
+  if (p.kind == PerplexityProtocol::rolling)
+    return fmt::format("protocol rolling: each document by itself{}, {} before it",
+                       p.separator.empty() ? "" : ", plain files split at " + quoted(p.separator),
+                       p.bos ? "BOS" : "EOS");
   if (p.kind != PerplexityProtocol::windows)
     return fmt::format("protocol {}: {}, {}", name_of(p.kind),
                        p.kind == PerplexityProtocol::gptq ? "lines joined by empty lines" : "the file as it is",
@@ -151,7 +155,9 @@ std::string windows_text(const Protocol& p) {
   const std::string which =
       all ? "all " + format_count(p.windows) : format_count(p.windows) + " of " + format_count(p.windows_in_text);
   const bool is_half = p.kind == PerplexityProtocol::llamacpp;
-  const std::string overlap = is_half ? "without overlap, the second half of each scored"
+  const bool is_rolling = p.kind == PerplexityProtocol::rolling;
+  const std::string overlap = is_rolling ? "the last of each document reaches back into the one before"
+                              : is_half  ? "without overlap, the second half of each scored"
                               : p.stride == p.context
                                   ? "without overlap"
                                   : fmt::format("stride {}, the last {} tokens of each scored", p.stride, p.stride);
@@ -242,7 +248,12 @@ std::string details_markdown(const EvalResult& result) {
                      markdown_table(worst_table(result)));
 }
 
-constexpr const char* kErrors = "± one standard error, windows as clusters; that of the change is paired";
+/// What errors take as independent.
+std::string clusters(const Protocol& p) { return p.kind == PerplexityProtocol::rolling ? "documents" : "windows"; }
+
+std::string errors_text(const Protocol& p) {
+  return "± one standard error, " + clusters(p) + " as clusters; that of the change is paired";
+}
 
 Json estimate_json(const Estimate& e) {
   return {{"value", e.value}, {"standard_error", e.standard_error ? Json(*e.standard_error) : Json()}};
@@ -290,7 +301,7 @@ Json protocol_json(const Protocol& p) {
           {"bos", p.bos},
           {"eos", p.eos},
           {"compute", p.compute},
-          {"standard_errors", "windows as clusters"}};
+          {"standard_errors", clusters(p) + " as clusters"}};
 }
 
 }  // namespace
@@ -310,7 +321,7 @@ std::string to_table(const std::vector<EvalResult>& results, bool details) {
   if (results.size() == 1) out += "model      " + facts_text(first.model) + "\n";
   out += common_rows(first) + "\n";
   if (!first.texts.empty()) {
-    out += align(text_table(results)) + kErrors + "\n";
+    out += align(text_table(results)) + errors_text(first.protocol) + "\n";
     for (const auto& line : check_lines(results)) out += line + "\n";
     for (const auto& result : results) out += details ? details_text(result) : "";
   }
@@ -327,7 +338,7 @@ std::string to_markdown(const std::vector<EvalResult>& results, bool details) {
   if (results.size() == 1) out += "- model: " + facts_text(first.model) + "\n";
   out += common_lines(first) + "\n";
   if (!first.texts.empty()) {
-    out += markdown_table(text_table(results)) + fmt::format("\n{}.\n", kErrors);
+    out += markdown_table(text_table(results)) + fmt::format("\n{}.\n", errors_text(first.protocol));
     for (const auto& line : check_lines(results)) out += "\n" + line + "\n";
     for (const auto& result : results) out += details ? details_markdown(result) : "";
   }
