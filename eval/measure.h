@@ -34,7 +34,7 @@ struct Measure {
 };
 
 struct Scores {
-  int64_t tokens = 0, windows = 0;
+  int64_t tokens = 0, windows = 0;  // windows: what errors take as independent, documents of --protocol rolling
   std::vector<Measure> measures = {};
 
   /// Null: not measured.
