@@ -19,12 +19,12 @@ namespace {
 
 // As typed; read_config checks them with the same rules and messages as the section `evaluate:` of a job.
 struct Arguments {
-  std::string baseline, separator, context, stride, max_windows, out, tasks_dir, items, judge_by = "estimate",
-                                                                                        protocol = "windows";
+  std::string baseline, baseline_logits, save_logits, separator, context, stride, max_windows, out, tasks_dir, items,
+      judge_by = "estimate", protocol = "windows";
   PrecisionNames precision{"float", "f32"};
   std::vector<std::string> models, texts, max_drop, tasks;
   std::optional<int64_t> limit, num_fewshot;
-  bool bos = false;
+  bool bos = false, details = false;
 };
 
 int hex_digit(char c) {
@@ -120,6 +120,9 @@ eval::EvalOptions make_options(const Arguments& arguments, const Globals& global
   tasks.judge_bound = arguments.judge_by == "bound";
   options.tasks = std::move(tasks);
   options.baseline = arguments.baseline;
+  options.baseline_logits = arguments.baseline_logits;
+  options.save_logits = arguments.save_logits;
+  options.overwrite_logits = Overwrite{globals.force};
   options.protocol = eval::protocol_from_name(arguments.protocol);
   options.precision = arguments.precision.precision();
   options.threads = globals.threads;
@@ -146,8 +149,23 @@ void check_arguments(const Arguments& arguments) {
                   (arguments.context.empty() && arguments.stride.empty() && arguments.max_windows.empty() &&
                    arguments.separator.empty() && !arguments.bos && arguments.protocol == "windows"),
               "--context, --stride, --max-windows, --separator, --bos and --protocol need --text");
+  CRUMB_CHECK(!arguments.details ||
+                  (!arguments.texts.empty() && !(arguments.baseline.empty() && arguments.baseline_logits.empty())),
+              "--details needs --text and --baseline: it tells where the two differ");
   CRUMB_CHECK(arguments.judge_by == "estimate" || arguments.judge_by == "bound",
               "--judge-by: unknown \"{}\"; known: estimate, bound", arguments.judge_by);
+}
+
+/// A file that is written, if it is named, beside what is read and the report.
+void require_own_file(const std::string& path, const Arguments& arguments, const Globals& globals) {
+  if (path.empty()) return;
+  require_new_file(path, globals.force);
+  std::vector<Path> others(arguments.models.begin(), arguments.models.end());
+  others.insert(others.end(), arguments.texts.begin(), arguments.texts.end());
+  for (const auto& other : {arguments.baseline, arguments.baseline_logits, arguments.out}) {
+    if (!other.empty()) others.emplace_back(other);
+  }
+  require_apart(path, others);
 }
 
 int run(const Arguments& arguments, const Globals& globals) {
@@ -157,19 +175,14 @@ int run(const Arguments& arguments, const Globals& globals) {
   CRUMB_CHECK(out.empty() || out.extension() == ".md" || out.extension() == ".json",
               "--out: {}: the name must end in .md or .json", out.string());
   if (!out.empty()) require_new_file(out, globals.force);
-  if (!arguments.items.empty()) {
-    require_new_file(arguments.items, globals.force);
-    std::vector<Path> read(arguments.models.begin(), arguments.models.end());
-    read.insert(read.end(), arguments.texts.begin(), arguments.texts.end());
-    for (const auto& other : {arguments.baseline, arguments.out}) {
-      if (!other.empty()) read.emplace_back(other);
-    }
-    require_apart(arguments.items, read);
-  }
+  require_own_file(arguments.items, arguments, globals);
+  require_own_file(arguments.save_logits, arguments, globals);
+  CRUMB_CHECK(arguments.items.empty() || arguments.items != arguments.save_logits,
+              "--items and --save-logits: {}: two files need two names", arguments.items);
   const auto results = eval::evaluate_all(options, {arguments.models.begin(), arguments.models.end()});
-  std::fputs((globals.json ? json_text(results) : eval::to_table(results)).c_str(), stdout);
+  std::fputs((globals.json ? json_text(results) : eval::to_table(results, arguments.details)).c_str(), stdout);
   if (!out.empty())  // after the numbers are on the screen: a full disk must not lose them
-    write_text(out, out.extension() == ".json" ? json_text(results) : eval::to_markdown(results),
+    write_text(out, out.extension() == ".json" ? json_text(results) : eval::to_markdown(results, arguments.details),
                Overwrite{globals.force});
   std::fflush(stdout);
   int code = kExitOk;
@@ -192,14 +205,22 @@ Verb add_eval(CLI::App& program, const Globals& globals) {
       ->required();
   app->add_option("--baseline", a->baseline,
                   "the model it is compared with, usually the one it was made from; default: none");
+  app->add_option("--baseline-logits", a->baseline_logits,
+                  "in place of --baseline what it said of the text, as --save-logits or llama-perplexity "
+                  "--kl-divergence-base wrote it; needs --protocol llama.cpp; default: none");
+  app->add_option("--save-logits", a->save_logits,
+                  "write what the baseline, or without one the model, says of the text, for --baseline-logits or "
+                  "llama-perplexity --kl-divergence; needs --protocol llama.cpp; default: none");
   app->add_option("--text", a->texts, "texts to judge by: plain, or JSON lines {\"text\": ...}");
   app->add_option("--separator", a->separator,
                   "what stands between documents; \\n, \\t and \\xHH are understood; default: a file is one document");
   app->add_option("--protocol", a->protocol,
-                  "how the text is cut: windows (documents, EOS behind each), gptq, llama.cpp (as those programs do); "
+                  "how the text is cut: windows (documents, EOS behind each), gptq, llama.cpp (as those programs do), "
+                  "rolling (each document by itself, as lm-evaluation-harness does); "
                   "default: windows");
-  app->add_option("--context", a->context,
-                  "tokens a window; default: 2048, for llama.cpp 512, or what the models declare if less");
+  app->add_option(
+      "--context", a->context,
+      "tokens a window; default: 2048, for llama.cpp 512, or what the models declare if less or for rolling");
   app->add_option("--stride", a->stride, "tokens from one window to the next; default: the context");
   app->add_option("--max-windows", a->max_windows,
                   "score only so many windows, spread evenly over the texts, of gptq and llama.cpp the first; "
@@ -207,6 +228,9 @@ Verb add_eval(CLI::App& program, const Globals& globals) {
   add_precision(*app, a->precision, " (of the models, not of the baseline)");
   add_device(*app, a->precision.device);
   app->add_flag("--bos", a->bos, "put BOS before each document");
+  app->add_flag("--details", a->details,
+                "also show the KL by text and by position in the context, and the worst 20 tokens in their contexts "
+                "(--json always has them)");
   app->add_option("--max-drop", a->max_drop,
                   "exit with 3 when exceeded: perplexity=5%, kl=0.05, top1=20%; of accuracies: tasks=2% (each), "
                   "average=1%, TASK=3%; several: comma or repeat; default: no limit")

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/common/progress.h"
+#include "eval/logits_file.h"
 
 namespace crumb::eval {
 namespace {
@@ -24,15 +25,62 @@ void require_window(const TokenStream& stream, int64_t context, const EvalOption
       which, stream.size(), context);
 }
 
+void check_logits(const EvalOptions& options) {
+  for (const auto& [path, name] :
+       {std::pair{options.baseline_logits, "--baseline-logits"}, std::pair{options.save_logits, "--save-logits"}}) {
+    CRUMB_CHECK(path.empty() || (options.protocol == PerplexityProtocol::llamacpp && !options.texts.empty()),
+                "{}: the file is of the windows of a text by --protocol llama.cpp; give both", name);
+  }
+  if (options.baseline_logits.empty()) return;
+  CRUMB_CHECK(options.baseline.empty(), "--baseline-logits is in place of --baseline; give one of them");
+  CRUMB_CHECK(options.save_logits.empty(), "--save-logits: the baseline is such a file already; give --baseline");
+  CRUMB_CHECK(options.tasks.tasks.empty(), "--baseline-logits holds no answers to --tasks; give --baseline");
+}
+
+/// The windows of the file are those that are judged: its context, and as many of them.
+EvalOptions with_windows_of(const LogitsFile& logits, EvalOptions options) {
+  const LogitsShape& shape = logits.shape();
+  const std::string name = logits.file().path().string();
+  CRUMB_CHECK(options.context.value_or(shape.context) == shape.context,
+              "--context: {}, but {} is of windows of {} tokens", options.context.value_or(0), name, shape.context);
+  CRUMB_CHECK(options.max_windows <= shape.windows, "--max-windows: {}, but {} has {} windows", options.max_windows,
+              name, shape.windows);
+  options.context = shape.context;
+  if (options.max_windows == 0) options.max_windows = shape.windows;
+  return options;
+}
+
+Judged judged_logits(const LogitsFile& logits) {
+  Judged judged;
+  judged.facts.path = logits.file().path();
+  judged.facts.kind = "log-probabilities of llama-perplexity";
+  judged.facts.file_bytes = logits.file().size();
+  judged.scorer = std::make_unique<LogitsFileScorer>(logits);
+  return judged;
+}
+
+void require_windows_of(const LogitsFile& logits, std::span<const tokenizer::TokenId> ids, const EvalOptions& options,
+                        int64_t windows) {
+  CRUMB_CHECK(windows == options.max_windows, "{}: has {} windows, {} only {} of {} tokens",
+              logits.file().path().string(), options.max_windows, options.texts.front().string(), windows,
+              logits.shape().context);
+  logits.require_ids(ids, options.texts.front().string());
+}
+
 void check_options(const EvalOptions& options) {
   CRUMB_CHECK(!options.texts.empty() || !options.tasks.tasks.empty(), "text: no text to judge by was given");
   if (options.protocol != PerplexityProtocol::windows) {
     const auto name = name_of(options.protocol);
-    CRUMB_CHECK(options.texts.size() == 1, "--protocol {}: takes one text, not {}", name, options.texts.size());
-    CRUMB_CHECK(options.separator.empty() && options.stride.is_auto() && !options.bos,
+    const bool is_rolling = options.protocol == PerplexityProtocol::rolling;
+    CRUMB_CHECK(!is_rolling || (options.max_windows == 0 && options.stride.is_auto() && !options.bos),
+                "--protocol {}: --stride, --max-windows and --bos have no meaning with it", name);
+    CRUMB_CHECK(is_rolling || options.texts.size() == 1, "--protocol {}: takes one text, not {}", name,
+                options.texts.size());
+    CRUMB_CHECK(is_rolling || (options.separator.empty() && options.stride.is_auto() && !options.bos),
                 "--protocol {}: --separator, --stride and --bos have no meaning with it", name);
   }
-  CRUMB_CHECK(options.max_drop.empty() || !options.baseline.empty(),
+  check_logits(options);
+  CRUMB_CHECK(options.max_drop.empty() || !options.baseline.empty() || !options.baseline_logits.empty(),
               "max_drop: a drop needs a baseline to compare with");
   CRUMB_CHECK(options.max_drop.empty() || !options.texts.empty(), "max_drop: {} is of texts, and none was given",
               options.max_drop.begin()->first);
@@ -64,34 +112,31 @@ std::vector<TextScores> describe_texts(const std::vector<TextDocuments>& texts, 
   return out;
 }
 
-/// What the windows of one model add up to, all together and by text.
-class ModelSums {
- public:
-  explicit ModelSums(size_t num_texts) : by_text_(num_texts) {}
+/// Enough to see what it is about.
+constexpr int64_t kShownTokens = 24;
 
-  void add(const std::vector<TokenScore>& scores, const Window& window, const TokenStream& stream,
-           std::span<const int32_t> token_bytes) {
-    pooled_.emplace_back();
-    for (auto& sums : by_text_) sums.emplace_back();
-    for (size_t i = 0; i < scores.size(); ++i) {
-      const int64_t target = window.begin + window.first_scored + static_cast<int64_t>(i) + 1;
-      const auto id = static_cast<size_t>(stream.ids[static_cast<size_t>(target)]);
-      const int64_t bytes = token_bytes.empty() ? 0 : token_bytes[id];
-      pooled_.back().add(scores[i], bytes);
-      by_text_[static_cast<size_t>(stream.text_of(target))].back().add(scores[i], bytes);
-    }
+std::string text_of(const tokenizer::Tokenizer& tokenizer, std::span<const tokenizer::TokenId> ids) {
+  std::string out;
+  for (const auto id : ids) {
+    if (id >= tokenizer.vocab_size()) continue;  // a row of padding
+    out += tokenizer.is_special(id) ? tokenizer.piece(id) : tokenizer.token_bytes(id);
   }
+  return out;
+}
 
-  StreamScores summary(bool with_baseline) const {
-    StreamScores out{summarize(pooled_, with_baseline), {}};
-    for (const auto& sums : by_text_) out.texts.push_back(summarize(sums, with_baseline));
-    return out;
+std::vector<WorstContext> worst_contexts(const std::vector<WorstToken>& worst, const TokenStream& stream,
+                                         const std::vector<TextDocuments>& texts,
+                                         const tokenizer::Tokenizer& tokenizer) {
+  std::vector<WorstContext> out;
+  for (const auto& [begin, index, score] : worst) {
+    const int64_t first = std::max(begin, index - kShownTokens);
+    const auto ids = std::span(stream.ids).subspan(static_cast<size_t>(first), static_cast<size_t>(index - first + 1));
+    out.push_back({texts[static_cast<size_t>(stream.text_of(index))].path, index, index - begin,
+                   text_of(tokenizer, ids.first(ids.size() - 1)), text_of(tokenizer, ids.last(1)),
+                   text_of(tokenizer, {&score.top, 1}), text_of(tokenizer, {&score.baseline_top, 1}), score});
   }
-
- private:
-  std::vector<WindowSums> pooled_;
-  std::vector<std::vector<WindowSums>> by_text_;
-};
+  return out;
+}
 
 }  // namespace
 
@@ -123,24 +168,43 @@ WindowSize resolve_window_size(const EvalOptions& options, const std::vector<std
   return {context, stride};
 }
 
+namespace {
+
+/// Of the document that holds a token; without documents the end of the stream.
+int64_t end_of_document(std::span<const RollingDocument> documents, int64_t token, const TokenStream& stream) {
+  const auto next = std::ranges::upper_bound(documents, token, {}, &RollingDocument::begin);
+  return next == documents.begin() ? stream.size() : std::prev(next)->end;
+}
+
+}  // namespace
+
 std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* baseline, const TokenStream& stream,
                                        const std::vector<Window>& windows, int64_t context,
-                                       const ParallelFor& parallel_for, std::span<const int32_t> token_bytes) {
-  std::vector<ModelSums> sums(models.size(), ModelSums(static_cast<size_t>(stream.num_texts())));
+                                       const ParallelFor& parallel_for, std::span<const int32_t> token_bytes,
+                                       std::span<const RollingDocument> documents) {
+  std::vector<ModelSums> sums(models.size(), ModelSums(static_cast<size_t>(stream.num_texts()), baseline != nullptr));
   Progress progress("eval", static_cast<int64_t>(windows.size()) * context, "tokens");
   const std::span ids(stream.ids);
+  auto document = documents.begin();  // the one that begins next
   const auto batch = static_cast<size_t>(std::max<int64_t>(1, kBatchTokens / context));
   for (size_t first = 0; first < windows.size(); first += batch) {
     const auto some = std::span(windows).subspan(first, std::min(batch, windows.size() - first));
     std::vector<ScoreRequest> requests;
     for (const Window& window : some) {
-      const auto tokens = ids.subspan(static_cast<size_t>(window.begin), static_cast<size_t>(context + 1));
+      const int64_t length = std::min(context + 1, end_of_document(documents, window.begin, stream) - window.begin);
+      const auto tokens = ids.subspan(static_cast<size_t>(window.begin), static_cast<size_t>(length));
       const auto given = static_cast<size_t>(window.first_scored + 1);
       requests.push_back({tokens.first(given), tokens.subspan(given)});
     }
     const auto scores = score_requests(models, baseline, requests, parallel_for);
-    for (size_t m = 0; m < models.size(); ++m) {
-      for (size_t w = 0; w < some.size(); ++w) {
+    for (size_t w = 0; w < some.size(); ++w) {
+      if (document != documents.end() && document->begin == some[w].begin) {
+        for (auto& of_model : sums)
+          of_model.begin_document(static_cast<size_t>(stream.text_of(document->begin)), document->bytes,
+                                  document->words);
+        ++document;
+      }
+      for (size_t m = 0; m < models.size(); ++m) {
         check_finite(scores[m][w], some[w]);
         sums[m].add(scores[m][w], some[w], stream, token_bytes);
       }
@@ -149,7 +213,7 @@ std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* 
   }
   progress.finish();
   std::vector<StreamScores> out;
-  for (const auto& of_model : sums) out.push_back(of_model.summary(baseline != nullptr));
+  for (const auto& of_model : sums) out.push_back(of_model.summary());
   return out;
 }
 
@@ -168,7 +232,7 @@ std::vector<int32_t> bytes_of_tokens(const tokenizer::Tokenizer& tokenizer, int6
 
 /// Texts: protocol, texts, pooled and checks of one result a model.
 void judge_texts(const EvalOptions& options, const std::vector<TextDocuments>& texts, const std::vector<Judged>& all,
-                 std::vector<EvalResult>& results, const ParallelFor& parallel_for) {
+                 const LogitsFile* logits, std::vector<EvalResult>& results, const ParallelFor& parallel_for) {
   const bool has_baseline = all.size() > results.size();
   for (const auto& judged : all) check_comparable(judged, all.back(), has_baseline);
   Protocol protocol;
@@ -181,26 +245,50 @@ void judge_texts(const EvalOptions& options, const std::vector<TextDocuments>& t
   protocol.context = size.context;
   protocol.stride = size.stride;
   const bool is_plain = options.protocol == PerplexityProtocol::windows;
+  const bool is_rolling = options.protocol == PerplexityProtocol::rolling;
   const auto stream_of = [&](const Judged& judged) {
-    return is_plain ? text::make_token_stream(*judged.tokenizer, texts, options.bos, parallel_for)
-                    : protocol_stream(options.protocol, *judged.tokenizer, options.texts.front());
+    if (is_rolling) return rolling_stream(*judged.tokenizer, texts);
+    RollingStream stream;
+    stream.stream = is_plain ? text::make_token_stream(*judged.tokenizer, texts, options.bos, parallel_for)
+                             : protocol_stream(options.protocol, *judged.tokenizer, options.texts.front());
+    return stream;
   };
   const Judged& first = all.front();
-  TokenStream stream = stream_of(first);
-  for (size_t i = 1; i < all.size(); ++i) text::require_equal_streams(stream, stream_of(all[i]), texts);
-  require_window(stream, protocol.context, options);
+  RollingStream rolling = stream_of(first);
+  TokenStream& stream = rolling.stream;
+  for (size_t i = 1; i < all.size(); ++i) {
+    if (all[i].tokenizer != nullptr) text::require_equal_streams(stream, stream_of(all[i]).stream, texts);
+  }
+  if (!is_rolling) require_window(stream, protocol.context, options);
+  const auto ids_of_text = stream.ids;  // before windows begin with BOS
   const auto windows =
-      is_plain ? text::plan_windows(stream.size(), protocol.context, protocol.stride, options.max_windows)
-               : protocol_windows(options.protocol, *first.tokenizer, protocol.context, options.max_windows, stream);
+      is_rolling ? rolling_windows(rolling.documents, protocol.context)
+      : is_plain ? text::plan_windows(stream.size(), protocol.context, protocol.stride, options.max_windows)
+                 : protocol_windows(options.protocol, *first.tokenizer, protocol.context, options.max_windows, stream);
+  const LogitsShape shape{protocol.context, first.scorer->vocab_size(), std::ssize(windows)};
+  const bool has_logits = logits != nullptr || !options.save_logits.empty();
+  const auto ids = std::span(ids_of_text).first(static_cast<size_t>(has_logits ? shape.windows * shape.context : 0));
+  if (logits != nullptr) require_windows_of(*logits, ids, options, shape.windows);
   std::vector<Scorer*> scorers;
   for (size_t i = 0; i < results.size(); ++i) scorers.push_back(all[i].scorer.get());
-  auto scores = score_stream(scorers, has_baseline ? all.back().scorer.get() : nullptr, stream, windows,
-                             is_plain ? protocol.context : protocol.context - 1, parallel_for,
-                             bytes_of_tokens(*first.tokenizer, first.scorer->vocab_size()));
+  Scorer* baseline = has_baseline ? all.back().scorer.get() : nullptr;
+  std::optional<SavingScorer> saver;
+  if (!options.save_logits.empty()) {
+    Scorer*& saved = has_baseline ? baseline : scorers.front();
+    saver.emplace(*saved, options.save_logits, options.overwrite_logits, shape, ids);
+    saved = &*saver;
+  }
+  auto scores =
+      score_stream(scorers, baseline, stream, windows, is_plain || is_rolling ? protocol.context : protocol.context - 1,
+                   parallel_for, is_rolling ? std::vector<int32_t>() : bytes_of_tokens(*first.tokenizer, shape.vocab),
+                   rolling.documents);
+
+  if (saver) saver->commit();
 
   protocol.windows = static_cast<int64_t>(windows.size());
-  protocol.windows_in_text = is_plain ? text::count_windows(stream.size(), protocol.context, protocol.stride)
-                                      : stream.size() / protocol.context;
+  protocol.windows_in_text = is_rolling ? protocol.windows
+                             : is_plain ? text::count_windows(stream.size(), protocol.context, protocol.stride)
+                                        : stream.size() / protocol.context;
   protocol.scored_tokens = scores.front().pooled.tokens;
   protocol.text_tokens = stream.size();
   protocol.bos = stream.has_bos;
@@ -210,6 +298,8 @@ void judge_texts(const EvalOptions& options, const std::vector<TextDocuments>& t
     result.protocol = protocol;
     result.texts = describe_texts(texts, stream, std::move(scores[i].texts));
     result.pooled = std::move(scores[i].pooled);
+    result.positions = std::move(scores[i].positions);
+    result.worst = worst_contexts(scores[i].worst, stream, texts, *first.tokenizer);
     result.checks = check_drops(options.max_drop, result.pooled);
   }
 }
@@ -225,10 +315,15 @@ void judge_tasks(const EvalOptions& options, const std::vector<Judged>& all, std
 
 }  // namespace
 
-std::vector<EvalResult> evaluate_all(const EvalOptions& options, const std::vector<Path>& models) {
+std::vector<EvalResult> evaluate_all(const EvalOptions& given, const std::vector<Path>& models) {
   const Stopwatch watch;
-  check_options(options);
+  check_options(given);
   CRUMB_ASSERT(!models.empty());
+  CRUMB_CHECK(given.save_logits.empty() || !given.baseline.empty() || models.size() == 1,
+              "--save-logits: of which of the {} models? Give --baseline, or one model", models.size());
+  std::optional<LogitsFile> logits;
+  if (!given.baseline_logits.empty()) logits.emplace(given.baseline_logits);
+  const EvalOptions options = logits ? with_windows_of(*logits, given) : given;
   std::vector<TextDocuments> texts;
   for (const auto& path : options.texts) texts.push_back(text::read_documents(path, options.separator));
   check_tasks(options.tasks, !options.baseline.empty());
@@ -236,14 +331,15 @@ std::vector<EvalResult> evaluate_all(const EvalOptions& options, const std::vect
   std::vector<Judged> all;  // the models, then the baseline
   for (const auto& path : models) all.push_back(load_judged(path, options.precision, pool));
   if (!options.baseline.empty()) all.push_back(load_judged(options.baseline, {}, pool));
+  if (logits) all.push_back(judged_logits(*logits));
 
   std::vector<EvalResult> results;
   for (size_t i = 0; i < models.size(); ++i) {
     EvalResult& result = results.emplace_back();
     result.model = all[i].facts;
-    if (!options.baseline.empty()) result.baseline = all.back().facts;
+    if (all.size() > models.size()) result.baseline = all.back().facts;
   }
-  if (!texts.empty()) judge_texts(options, texts, all, results, pool->as_parallel_for());
+  if (!texts.empty()) judge_texts(options, texts, all, logits ? &*logits : nullptr, results, pool->as_parallel_for());
   if (!options.tasks.tasks.empty()) judge_tasks(options, all, results, pool->as_parallel_for());
   for (auto& result : results) result.seconds = watch.seconds();
   return results;

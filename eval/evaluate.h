@@ -11,6 +11,7 @@
 #include "core/text/token_stream.h"
 #include "core/text/windows.h"
 #include "eval/judged.h"
+#include "eval/model_sums.h"
 #include "eval/perplexity.h"
 #include "eval/protocol.h"
 #include "eval/tasks.h"
@@ -20,7 +21,10 @@ namespace crumb::eval {
 
 struct EvalOptions {
   Path model;
-  Path baseline;                 // empty: perplexity alone
+  Path baseline;         // empty: perplexity alone
+  Path baseline_logits;  // in its place what it said, in a file of llama-perplexity (logits_file.h)
+  Path save_logits;      // such a file is written of the baseline, or without one of the model
+  Overwrite overwrite_logits = Overwrite::no;
   int64_t threads = 0;           // 0: one per processor
   runtime::Precision precision;  // of the models; the baseline's is exact
 
@@ -31,7 +35,7 @@ struct EvalOptions {
   bool bos = false;
   std::map<std::string, double> max_drop;
 
-  PerplexityProtocol protocol = PerplexityProtocol::windows;  // other ones take one text, no separator and no stride
+  PerplexityProtocol protocol = PerplexityProtocol::windows;  // gptq and llamacpp take one text and no separator
   TaskRunOptions tasks;                                       // beside the texts, or without any
 
   /// The section `evaluate:` of a job.
@@ -70,6 +74,15 @@ struct TextScores {
   Scores scores;  // of the tokens that belong to this text
 };
 
+/// A place where model and baseline are far apart, as text.
+struct WorstContext {
+  Path text;
+  int64_t index = 0, position = 0;  // of the token: in all texts, and how many tokens of its window it was told from
+  std::string before, token;        // before: the end of what was seen
+  std::string choice, baseline_choice;  // the tokens that the two put first
+  TokenScore score;
+};
+
 /// One limit of max_drop beside what was found.
 struct DropCheck {
   std::string measure;
@@ -83,8 +96,10 @@ struct EvalResult {
   Protocol protocol;
   Scores pooled;
   std::vector<TextScores> texts;  // empty: no text was given, and neither protocol nor pooled says anything
-  std::optional<TaskResults> tasks;
-  std::vector<DropCheck> checks;
+  std::vector<PositionScores> positions = {};  // with a baseline
+  std::vector<WorstContext> worst = {};        // with a baseline; the largest KL first
+  std::optional<TaskResults> tasks = std::nullopt;
+  std::vector<DropCheck> checks = {};
   double seconds = 0;
   bool exceeded() const;
 };
@@ -98,25 +113,23 @@ WindowSize resolve_window_size(const EvalOptions& options, const std::vector<std
                                const std::string& key = "");
 
 /// Loads, scores, compares. Progress on stderr.
-/// UserError: files, neither text nor task, texts shorter than one window, a baseline with another vocabulary or
-/// tokenizer, limits without a baseline. RunError: a model that computes values that are not finite.
+/// UserError: files, logits of other windows, neither text nor task, texts shorter than one window, a baseline with
+/// another vocabulary or tokenizer, limits without a baseline. RunError: a model that computes values that are not
+/// finite.
 EvalResult evaluate(const EvalOptions& options);
 
 /// Judges each of `models` (options.model is not used) by one protocol, one result a model. The baseline is loaded and
 /// run once. UserError as above, and without a baseline for models that cut the texts into other tokens.
 std::vector<EvalResult> evaluate_all(const EvalOptions& options, const std::vector<Path>& models);
 
-struct StreamScores {
-  Scores pooled;
-  std::vector<Scores> texts;
-};
-
 /// The part of evaluate_all() that needs no files, for scorers of any kind; scores for each model. A token counts for
-/// the text it belongs to, also when its window began in the one before. `baseline` may be null.
+/// the text it belongs to, also when its window began in the one before. `baseline` may be null. With documents windows
+/// end where theirs does, errors take documents as clusters, and bytes are those of the documents.
 std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* baseline,
                                        const text::TokenStream& stream, const std::vector<text::Window>& windows,
                                        int64_t context, const ParallelFor& parallel_for,
-                                       std::span<const int32_t> token_bytes = {});
+                                       std::span<const int32_t> token_bytes = {},
+                                       std::span<const RollingDocument> documents = {});
 
 /// Each limit of max_drop beside the drop found; none for measures without one.
 std::vector<DropCheck> check_drops(const std::map<std::string, double>& max_drop, const Scores& scores);

@@ -14,8 +14,8 @@ namespace crumb::eval {
 /// The file that was judged.
 struct ModelFacts {
   Path path;
-  std::string kind;  // "HF folder", "codes and scales", "GGUF"
-  int64_t parameters = 0;
+  std::string kind;        // "HF folder", "codes and scales", "GGUF"
+  int64_t parameters = 0;  // 0: no model, only what one said
   int64_t file_bytes = 0;  // of the GGUF, or of the folder's safetensors
   double bits_per_weight = 0,
          bits_per_weight_without_embeddings = 0;             // embeddings: the embedding and, unless tied, the head

@@ -29,11 +29,12 @@ struct Measure {
   Estimate estimate = {};
   Column shown = {};
   std::optional<double> drop =
-      std::nullopt;  // what a limit of this name is compared with: grows as the model gets worse
+      std::nullopt;    // what a limit of this name is compared with: grows as the model gets worse
+  Column detail = {};  // in the table of details
 };
 
 struct Scores {
-  int64_t tokens = 0, windows = 0;
+  int64_t tokens = 0, windows = 0;  // windows: what errors take as independent, documents of --protocol rolling
   std::vector<Measure> measures = {};
 
   /// Null: not measured.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <utility>
 
 #include "core/common/error.h"
 
@@ -39,6 +40,21 @@ Estimate exponential(const Estimate& x, double shift = 0) {
   return {value - shift, x.standard_error ? std::optional(value * *x.standard_error) : std::nullopt};
 }
 
+// sqrt(x), by the delta method.
+Estimate root(const Estimate& x) {
+  const double value = std::sqrt(x.value);
+  if (!x.standard_error) return {value, std::nullopt};
+  return {value, value > 0 ? 0.5 / value * *x.standard_error : 0.0};
+}
+
+Measure detail(const char* name, const Estimate& estimate, const Column& column) {
+  Measure measure;
+  measure.name = name;
+  measure.estimate = estimate;
+  measure.detail = column;
+  return measure;
+}
+
 void add_comparison(std::span<const WindowSums> windows, std::vector<Measure>& measures) {
   const Estimate baseline = mean_of(windows, [](const WindowSums& w) { return w.baseline_nll; });
   const Estimate change = mean_of(windows, [](const WindowSums& w) { return w.nll - w.baseline_nll; });
@@ -53,8 +69,28 @@ void add_comparison(std::span<const WindowSums> windows, std::vector<Measure>& m
   measures.push_back({"baseline_perplexity", exponential(baseline), {"baseline", 1, 3}});
   measures.push_back({"perplexity_change", relative, {"change %", 100, 2, true}});
   measures.push_back({"perplexity_increase", {p - q, mixed.standard_error}});
-  measures.push_back({.name = "kl", .estimate = kl, .shown = {"KL, nats/token", 1, 4}, .drop = kl.value});
-  measures.push_back({.name = "top1", .estimate = top1, .shown = {"same top-1 %", 100, 2}, .drop = 1.0 - top1.value});
+  const Column kl_column{"KL, nats/token", 1, 4}, top1_column{"same top-1 %", 100, 2};
+  measures.push_back({"kl", kl, kl_column, kl.value, kl_column});
+  measures.push_back({"top1", top1, top1_column, 1.0 - top1.value, top1_column});
+  const Estimate top5 = mean_of(windows, [](const WindowSums& w) { return w.shared_top5; });
+  const Estimate delta_p = mean_of(windows, [](const WindowSums& w) { return w.delta_p; });
+  const Estimate square = mean_of(windows, [](const WindowSums& w) { return w.squared_delta_p; });
+  measures.push_back(detail("top5", top5, {"shared top-5 %", 100, 2}));
+  measures.push_back(detail("delta_p", delta_p, {"Δp %", 100, 2, true}));
+  measures.push_back(detail("delta_p_rms", root(square), {"RMS Δp %", 100, 2}));
+}
+
+void add_percentiles(std::vector<float> divergences, std::vector<Measure>& measures) {
+  struct Percentile {
+    const char *name, *title;
+    double share;
+  };
+  constexpr Percentile kPercentiles[] = {{"kl_p50", "median", 0.5},     {"kl_p90", "90 %", 0.9},
+                                         {"kl_p95", "95 %", 0.95},      {"kl_p99", "99 %", 0.99},
+                                         {"kl_p99_9", "99.9 %", 0.999}, {"kl_max", "largest", 1}};
+  std::ranges::sort(divergences);
+  for (const auto& [name, title, share] : kPercentiles)
+    measures.push_back(detail(name, {quantile(divergences, share)}, {title, 1, 4}));
 }
 
 }  // namespace
@@ -66,9 +102,20 @@ void WindowSums::add(const TokenScore& score, int64_t bytes_of_token) {
   baseline_nll += score.baseline_nll;
   kl += score.kl;
   same_top += score.same_top ? 1 : 0;
+  shared_top5 += score.shared_top5;
+  delta_p += score.delta_p();
+  squared_delta_p += score.delta_p() * score.delta_p();
 }
 
-Scores summarize(std::span<const WindowSums> windows, bool with_baseline) {
+double quantile(std::span<const float> sorted, double share) {
+  CRUMB_ASSERT(!sorted.empty() && share >= 0 && share <= 1);
+  const double place = share * static_cast<double>(sorted.size() - 1);
+  const auto below = static_cast<size_t>(place);
+  const double low = sorted[below], high = sorted[std::min(below + 1, sorted.size() - 1)];
+  return low + (place - static_cast<double>(below)) * (high - low);
+}
+
+Scores summarize(std::span<const WindowSums> windows, bool with_baseline, std::vector<float> divergences) {
   std::vector<WindowSums> used;
   std::copy_if(windows.begin(), windows.end(), std::back_inserter(used),
                [](const WindowSums& w) { return w.tokens > 0; });
@@ -86,7 +133,16 @@ Scores summarize(std::span<const WindowSums> windows, bool with_baseline) {
          ratio_of(std::span<const WindowSums>(used), bits, [](const WindowSums& w) { return w.bytes; }),
          {"bits/byte", 1, 4}});
   }
+  if (std::ranges::any_of(used, [](const WindowSums& w) { return w.words > 0; })) {
+    const std::span<const WindowSums> all(used);
+    const auto nll = [](const WindowSums& w) { return w.nll; };
+    const auto by_word = exponential(ratio_of(all, nll, [](const WindowSums& w) { return w.words; }));
+    const auto by_byte = exponential(ratio_of(all, nll, [](const WindowSums& w) { return w.bytes; }));
+    scores.measures.push_back({"word_perplexity", by_word, {"word perplexity", 1, 3}});
+    scores.measures.push_back({"byte_perplexity", by_byte, {"byte perplexity", 1, 4}});
+  }
   if (with_baseline) add_comparison(used, scores.measures);
+  if (!divergences.empty()) add_percentiles(std::move(divergences), scores.measures);
   return scores;
 }
 

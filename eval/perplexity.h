@@ -10,6 +10,7 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "eval/measure.h"
 #include "eval/score.h"
@@ -18,16 +19,23 @@ namespace crumb::eval {
 
 /// Sums over the scored tokens of one window.
 struct WindowSums {
-  int64_t tokens = 0, bytes = 0;  // bytes: of text that the tokens stand for
-  double nll = 0, baseline_nll = 0, kl = 0, same_top = 0;
+  int64_t tokens = 0, bytes = 0, words = 0;  // bytes, words: of text that the tokens stand for
+  double nll = 0, baseline_nll = 0, kl = 0, same_top = 0, shared_top5 = 0, delta_p = 0, squared_delta_p = 0;
   void add(const TokenScore& score, int64_t bytes_of_token = 0);
 };
 
 /// cross_entropy (mean nll, nats a token), perplexity and, where bytes were counted, bits_per_byte (nll / ln 2 over
 /// bytes: comparable between vocabularies); with a baseline also baseline_perplexity, perplexity_change
 /// (ratio of the perplexities - 1; paired), perplexity_increase (their difference; paired), kl (mean KL(baseline ||
-/// model), nats a token) and top1 (share of tokens where both have the same first choice). Windows without tokens are
-/// left out.
-Scores summarize(std::span<const WindowSums> windows, bool with_baseline);
+/// model), nats a token), top1 (share of tokens where both have the same first choice), top5 (mean share of the
+/// baseline's five first choices that are among the model's five), delta_p (mean of P(token) of the model less that of
+/// the baseline) and delta_p_rms (root of its mean square). Windows without tokens are left out.
+///
+/// `divergences`: the KL of each token; of them kl_p50, kl_p90, kl_p95, kl_p99, kl_p99_9 and kl_max, without errors.
+Scores summarize(std::span<const WindowSums> windows, bool with_baseline, std::vector<float> divergences = {});
+
+/// The value below which a share of the sorted values lies, linear between neighbours (numpy.quantile's default). One
+/// value at least.
+double quantile(std::span<const float> sorted, double share);
 
 }  // namespace crumb::eval

@@ -1,6 +1,7 @@
 #include "eval/report.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/common/markdown.h"
 #include "core/common/quantity.h"
@@ -12,8 +13,10 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Cells = std::vector<std::string>;
 
-std::string cell_of(const Measure& measure) {
-  const auto& [title, unit, digits, is_signed] = measure.shown;
+using ColumnOf = Column Measure::*;
+
+std::string cell_of(const Measure& measure, ColumnOf column) {
+  const auto& [title, unit, digits, is_signed] = measure.*column;
   const double value = measure.estimate.value * unit;
   std::string text = is_signed ? fmt::format("{:+.{}f}", value, digits) : fmt::format("{:.{}f}", value, digits);
   if (measure.estimate.standard_error)
@@ -21,19 +24,19 @@ std::string cell_of(const Measure& measure) {
   return text;
 }
 
-Cells header(const EvalResult& result) {
+Cells header(const EvalResult& result, ColumnOf column = &Measure::shown) {
   Cells cells = {"text", "tokens"};
   for (const Measure& measure : result.pooled.measures) {
-    if (!measure.shown.title.empty()) cells.push_back(measure.shown.title);
+    if (!(measure.*column).title.empty()) cells.push_back((measure.*column).title);
   }
   return cells;
 }
 
 /// `columns`: of the header.
-Cells row(const std::string& name, const Scores& scores, size_t columns) {
+Cells row(const std::string& name, const Scores& scores, size_t columns, ColumnOf column = &Measure::shown) {
   Cells cells{name, format_count(scores.tokens)};
   for (const Measure& measure : scores.measures) {
-    if (!measure.shown.title.empty()) cells.push_back(cell_of(measure));
+    if (!(measure.*column).title.empty()) cells.push_back(cell_of(measure, column));
   }
   cells.resize(columns, "-");  // nothing was measured: no token of this text was scored
   return cells;
@@ -54,13 +57,22 @@ std::vector<Cells> model_table(const std::vector<EvalResult>& results) {
   return rows;
 }
 
-std::vector<Cells> table(const EvalResult& result) {
-  std::vector<Cells> rows{header(result)};
+std::vector<Cells> table(const EvalResult& result, ColumnOf column = &Measure::shown) {
+  std::vector<Cells> rows{header(result, column)};
   const size_t columns = rows[0].size();
   rows.push_back(
-      row(result.texts.size() > 1 ? "all" : result.texts[0].path.filename().string(), result.pooled, columns));
+      row(result.texts.size() > 1 ? "all" : result.texts[0].path.filename().string(), result.pooled, columns, column));
   for (const auto& text : result.texts) {
-    if (result.texts.size() > 1) rows.push_back(row(text.path.filename().string(), text.scores, columns));
+    if (result.texts.size() > 1) rows.push_back(row(text.path.filename().string(), text.scores, columns, column));
+  }
+  return rows;
+}
+
+std::vector<Cells> divergence_table(const EvalResult& result) {
+  auto rows = table(result, &Measure::detail);
+  for (const auto& [least, most, scores] : result.positions) {
+    const std::string range = least == most ? format_count(least) : format_count(least) + "-" + format_count(most);
+    rows.push_back(row("context " + range, scores, rows[0].size(), &Measure::detail));
   }
   return rows;
 }
@@ -97,6 +109,7 @@ std::string dtypes_text(const ModelFacts& f) {
 }
 
 std::string facts_text(const ModelFacts& f) {
+  if (f.parameters == 0) return fmt::format("{} ({}), {}", f.path.string(), f.kind, format_bytes(f.file_bytes));
   return fmt::format("{} ({}: {}), {}, {:.3f} bits a weight, {:.3f} without embeddings", f.path.string(), f.kind,
                      dtypes_text(f), format_bytes(f.file_bytes), f.bits_per_weight,
                      f.bits_per_weight_without_embeddings);
@@ -104,7 +117,28 @@ std::string facts_text(const ModelFacts& f) {
 
 std::string quoted(const std::string& text) { return Json(text).dump(-1, ' ', true, Json::error_handler_t::replace); }
 
+/// One line of text as it is but for what would break the line.
+std::string shown_text(const std::string& text) {
+  return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+std::vector<Cells> worst_table(const EvalResult& result) {
+  std::vector<Cells> rows{
+      {"context", "token", "KL", "p %", "baseline p %", "first choice", "baseline's", "seen", "at token"}};
+  const auto percent = [](double nll) { return fmt::format("{:.2f}", 100 * std::exp(-nll)); };
+  for (const WorstContext& w : result.worst) {
+    rows.push_back({shown_text(w.before), shown_text(w.token), fmt::format("{:.4f}", w.score.kl), percent(w.score.nll),
+                    percent(w.score.baseline_nll), shown_text(w.choice), shown_text(w.baseline_choice),
+                    format_count(w.position), format_count(w.index)});
+  }
+  return rows;
+}
+
 std::string documents_text(const Protocol& p) {
+  if (p.kind == PerplexityProtocol::rolling)
+    return fmt::format("protocol rolling: each document by itself{}, {} before it",
+                       p.separator.empty() ? "" : ", plain files split at " + quoted(p.separator),
+                       p.bos ? "BOS" : "EOS");
   if (p.kind != PerplexityProtocol::windows)
     return fmt::format("protocol {}: {}, {}", name_of(p.kind),
                        p.kind == PerplexityProtocol::gptq ? "lines joined by empty lines" : "the file as it is",
@@ -121,7 +155,9 @@ std::string windows_text(const Protocol& p) {
   const std::string which =
       all ? "all " + format_count(p.windows) : format_count(p.windows) + " of " + format_count(p.windows_in_text);
   const bool is_half = p.kind == PerplexityProtocol::llamacpp;
-  const std::string overlap = is_half ? "without overlap, the second half of each scored"
+  const bool is_rolling = p.kind == PerplexityProtocol::rolling;
+  const std::string overlap = is_rolling ? "the last of each document reaches back into the one before"
+                              : is_half  ? "without overlap, the second half of each scored"
                               : p.stride == p.context
                                   ? "without overlap"
                                   : fmt::format("stride {}, the last {} tokens of each scored", p.stride, p.stride);
@@ -193,7 +229,31 @@ Cells notes_of_tasks(const std::vector<EvalResult>& results) {
   return task_notes(names_of(results), tasks_of(results));
 }
 
-constexpr const char* kErrors = "± one standard error, windows as clusters; that of the change is paired";
+constexpr const char* kDivergence = "KL divergence by text and by tokens of context";
+constexpr const char* kDivergenceColumns =
+    "median to largest: percentiles of the KL of single tokens; Δp: P(right token) less that of the baseline; shared "
+    "top-5: of the baseline's five first choices those among the model's five";
+constexpr const char* kWorst = "Where the model is farthest from the baseline";
+
+std::string details_text(const EvalResult& result) {
+  if (result.positions.empty()) return "";
+  return fmt::format("\n{}: {}\n{}{}\n\n{}\n{}", result.model.path.string(), kDivergence,
+                     align(divergence_table(result)), kDivergenceColumns, kWorst, align(worst_table(result)));
+}
+
+std::string details_markdown(const EvalResult& result) {
+  if (result.positions.empty()) return "";
+  return fmt::format("\n## {}\n\n### {}\n\n{}\n{}.\n\n### {}\n\n{}", result.model.path.string(), kDivergence,
+                     markdown_table(divergence_table(result)), kDivergenceColumns, kWorst,
+                     markdown_table(worst_table(result)));
+}
+
+/// What errors take as independent.
+std::string clusters(const Protocol& p) { return p.kind == PerplexityProtocol::rolling ? "documents" : "windows"; }
+
+std::string errors_text(const Protocol& p) {
+  return "± one standard error, " + clusters(p) + " as clusters; that of the change is paired";
+}
 
 Json estimate_json(const Estimate& e) {
   return {{"value", e.value}, {"standard_error", e.standard_error ? Json(*e.standard_error) : Json()}};
@@ -205,7 +265,21 @@ Json scores_json(const Scores& scores) {
   return json;
 }
 
+Json worst_json(const WorstContext& w) {
+  return {{"text", w.text.string()},
+          {"token_index", w.index},
+          {"tokens_seen", w.position},
+          {"before", w.before},
+          {"token", w.token},
+          {"kl", w.score.kl},
+          {"p", std::exp(-w.score.nll)},
+          {"baseline_p", std::exp(-w.score.baseline_nll)},
+          {"first_choice", w.choice},
+          {"baseline_first_choice", w.baseline_choice}};
+}
+
 Json facts_json(const ModelFacts& f) {
+  if (f.parameters == 0) return {{"path", f.path.string()}, {"kind", f.kind}, {"file_bytes", f.file_bytes}};
   return {{"path", f.path.string()},
           {"kind", f.kind},
           {"parameters", f.parameters},
@@ -227,7 +301,7 @@ Json protocol_json(const Protocol& p) {
           {"bos", p.bos},
           {"eos", p.eos},
           {"compute", p.compute},
-          {"standard_errors", "windows as clusters"}};
+          {"standard_errors", clusters(p) + " as clusters"}};
 }
 
 }  // namespace
@@ -241,14 +315,15 @@ std::string exceeded_text(const EvalResult& result) {
   return fmt::format("{}", fmt::join(lines, "; "));
 }
 
-std::string to_table(const std::vector<EvalResult>& results) {
+std::string to_table(const std::vector<EvalResult>& results, bool details) {
   const EvalResult& first = results.front();
   std::string out;
   if (results.size() == 1) out += "model      " + facts_text(first.model) + "\n";
   out += common_rows(first) + "\n";
   if (!first.texts.empty()) {
-    out += align(text_table(results)) + kErrors + "\n";
+    out += align(text_table(results)) + errors_text(first.protocol) + "\n";
     for (const auto& line : check_lines(results)) out += line + "\n";
+    for (const auto& result : results) out += details ? details_text(result) : "";
   }
   if (!first.tasks) return out;
   if (!first.texts.empty()) out += "\n";
@@ -257,14 +332,15 @@ std::string to_table(const std::vector<EvalResult>& results) {
   return out;
 }
 
-std::string to_markdown(const std::vector<EvalResult>& results) {
+std::string to_markdown(const std::vector<EvalResult>& results, bool details) {
   const EvalResult& first = results.front();
   std::string out = "# Evaluation\n\n";
   if (results.size() == 1) out += "- model: " + facts_text(first.model) + "\n";
   out += common_lines(first) + "\n";
   if (!first.texts.empty()) {
-    out += markdown_table(text_table(results)) + fmt::format("\n{}.\n", kErrors);
+    out += markdown_table(text_table(results)) + fmt::format("\n{}.\n", errors_text(first.protocol));
     for (const auto& line : check_lines(results)) out += "\n" + line + "\n";
+    for (const auto& result : results) out += details ? details_markdown(result) : "";
   }
   if (!first.tasks) return out;
   if (!first.texts.empty()) out += "\n";
@@ -273,8 +349,8 @@ std::string to_markdown(const std::vector<EvalResult>& results) {
   return out;
 }
 
-std::string to_table(const EvalResult& result) { return to_table(std::vector{result}); }
-std::string to_markdown(const EvalResult& result) { return to_markdown(std::vector{result}); }
+std::string to_table(const EvalResult& result, bool details) { return to_table(std::vector{result}, details); }
+std::string to_markdown(const EvalResult& result, bool details) { return to_markdown(std::vector{result}, details); }
 
 Json to_json(const EvalResult& result) {
   Json json{{"model", facts_json(result.model)}};
@@ -288,6 +364,12 @@ Json to_json(const EvalResult& result) {
     entry.update(scores_json(text.scores));
     json["texts"].push_back(std::move(entry));
   }
+  for (const auto& [least, most, scores] : result.positions) {
+    Json entry{{"least_tokens_seen", least}, {"most_tokens_seen", most}};
+    entry.update(scores_json(scores));
+    json["positions"].push_back(std::move(entry));
+  }
+  for (const auto& context : result.worst) json["worst"].push_back(worst_json(context));
   for (const auto& c : result.checks) {
     json["max_drop"][c.measure] = {{"drop", c.drop}, {"limit", c.limit}, {"exceeded", c.exceeded()}};
   }

@@ -8,13 +8,14 @@
 
 namespace crumb::eval {
 
-/// Models and sizes, protocol, table, limits; ends with a newline.
-std::string to_table(const EvalResult& result);
+/// Models and sizes, protocol, table, limits; ends with a newline. details: with a baseline also the KL by text and by
+/// position in the context, and the worst tokens in their contexts.
+std::string to_table(const EvalResult& result, bool details = false);
 /// The same as Markdown.
-std::string to_markdown(const EvalResult& result);
+std::string to_markdown(const EvalResult& result, bool details = false);
 /// Several models beside one baseline: the protocol once, then one table with a row a model.
-std::string to_table(const std::vector<EvalResult>& results);
-std::string to_markdown(const std::vector<EvalResult>& results);
+std::string to_table(const std::vector<EvalResult>& results, bool details = false);
+std::string to_markdown(const std::vector<EvalResult>& results, bool details = false);
 /// Every number, unrounded; standard errors that are not known are null.
 nlohmann::ordered_json to_json(const EvalResult& result);
 /// "perplexity +12.30 % exceeds the limit of 5 %"; "" if no limit is exceeded.

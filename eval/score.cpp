@@ -1,6 +1,8 @@
 #include "eval/score.h"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 
 #include "core/common/error.h"
 #include "kernels/divergence.h"
@@ -14,6 +16,35 @@ using tokenizer::TokenId;
 int64_t rows_at_once(int64_t vocab) {
   constexpr int64_t kFloats = 16 << 20;
   return std::max<int64_t>(32, kFloats / vocab);
+}
+
+using FirstFive = std::array<TokenId, 5>;
+
+/// Ids of the five largest logits, in the order of their size (of equals the lowest id first); -1: there are fewer.
+FirstFive first_five(std::span<const float> logits) {
+  FirstFive ids;
+  ids.fill(-1);
+  std::array<float, 5> values;
+  values.fill(-INFINITY);
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (!(logits[i] > values.back() || ids.back() < 0)) continue;
+    size_t place = ids.size() - 1;
+    for (; place > 0 && (ids[place - 1] < 0 || logits[i] > values[place - 1]); --place) {
+      ids[place] = ids[place - 1];
+      values[place] = values[place - 1];
+    }
+    ids[place] = static_cast<TokenId>(i);
+    values[place] = logits[i];
+  }
+  return ids;
+}
+
+double shared_top5(std::span<const float> model, std::span<const float> baseline) {
+  const FirstFive a = first_five(model), b = first_five(baseline);
+  const auto count = std::min(a.size(), model.size());
+  const auto shared =
+      std::ranges::count_if(std::span(b).first(count), [&](TokenId id) { return std::ranges::find(a, id) != a.end(); });
+  return static_cast<double>(shared) / static_cast<double>(count);
 }
 
 /// The pieces of a batch, some at a time: every request goes on by the same number of positions.
@@ -70,12 +101,31 @@ TokenScore score_row(std::span<const float> model, std::span<const float> baseli
   kernels::logit_scores(model.data(), baseline.empty() ? nullptr : baseline.data(), targets, 1,
                         static_cast<int64_t>(model.size()), &row, serial_executor());
   const bool is_top = row.student_top == target;
-  if (baseline.empty()) return {.nll = row.cross_entropy, .is_top = is_top};
+  const auto top = static_cast<TokenId>(row.student_top);
+  if (baseline.empty()) return {.nll = row.cross_entropy, .is_top = is_top, .top = top};
   return {.nll = row.cross_entropy,
           .is_top = is_top,
           .baseline_nll = row.teacher_cross_entropy,
           .kl = row.kl,
-          .same_top = row.student_top == row.teacher_top};
+          .same_top = row.student_top == row.teacher_top,
+          .shared_top5 = shared_top5(model, baseline),
+          .top = top,
+          .baseline_top = static_cast<TokenId>(row.teacher_top)};
+}
+
+TokenScore score_log_probabilities(std::span<const float> model, std::span<const float> baseline, TokenId target) {
+  TokenScore score = score_row(model, {}, target);
+  const auto right = static_cast<size_t>(target);
+  const double log_sum = score.nll + static_cast<double>(model[right]);
+  for (size_t i = 0; i < baseline.size(); ++i) {
+    const double log_p = baseline[i];
+    if (log_p > -16) score.kl += std::exp(log_p) * (log_p - static_cast<double>(model[i]) + log_sum);
+  }
+  score.baseline_nll = -static_cast<double>(baseline[right]);
+  score.baseline_top = static_cast<TokenId>(std::ranges::max_element(baseline) - baseline.begin());
+  score.same_top = score.top == score.baseline_top;
+  score.shared_top5 = shared_top5(model, baseline);
+  return score;
 }
 
 std::vector<RequestScores> score_requests(std::span<Scorer* const> models, Scorer* baseline,
@@ -89,6 +139,7 @@ std::vector<RequestScores> score_requests(std::span<Scorer* const> models, Score
   if (baseline != nullptr) baseline->begin(requests);
   Pieces todo(requests);
   Rows q(vocab), p(vocab);
+  const bool is_rounded = baseline != nullptr && baseline->gives_log_probabilities();
   for (auto pieces = todo.next(rows_at_once(vocab)); !pieces.empty(); pieces = todo.next(rows_at_once(vocab))) {
     std::vector<std::pair<size_t, size_t>> places;  // request and position of each row
     for (const auto& piece : pieces) {
@@ -102,7 +153,9 @@ std::vector<RequestScores> score_requests(std::span<Scorer* const> models, Score
       parallel_for(q.count(), 1, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
           const auto [request, position] = places[static_cast<size_t>(i)];
-          scores[m][request][position] = score_row(q.row(i), p.row(i), requests[request].continuation[position]);
+          const TokenId target = requests[request].continuation[position];
+          scores[m][request][position] =
+              is_rounded ? score_log_probabilities(q.row(i), p.row(i), target) : score_row(q.row(i), p.row(i), target);
         }
       });
     }

@@ -32,6 +32,8 @@ class Scorer {
   virtual int64_t vocab_size() const = 0;
   /// Tokens a request may have.
   virtual int64_t context_length() const = 0;
+  /// Rows are logarithms of probabilities that were rounded, for score_log_probabilities() in place of score_row().
+  virtual bool gives_log_probabilities() const { return false; }
   /// Takes in the contexts of a batch of requests, which live until the next begin(), and forgets those before.
   virtual void begin(std::span<const ScoreRequest> requests) = 0;
   /// Computes the rows of these pieces, at most one of each request, and gives them in order. The pieces of a request

@@ -124,6 +124,10 @@ TEST_F(EvalVerb, WritesAReportButOverNothing) {
   const std::string out = (dir_ / "report.md").string();
   EXPECT_EQ(eval(model_.string() + " -o " + out).exit_code, 0);
   EXPECT_THAT(crumb::testing::read_file(out), HasSubstr("| cats.txt | 192 | "));
+  EXPECT_THAT(crumb::testing::read_file(out), ::testing::Not(HasSubstr("context 33-64")));
+  const std::string details = (dir_ / "details.md").string();
+  EXPECT_EQ(eval(worse_model().string() + " --baseline " + model_.string() + " --details -o " + details).exit_code, 0);
+  EXPECT_THAT(crumb::testing::read_file(details), HasSubstr("| context 33-64 | "));
   expect_error(eval(model_.string() + " -o " + out), out + " exists; give another name, or --force to replace it");
   EXPECT_EQ(eval(model_.string() + " --force -o " + out).exit_code, 0);
   expect_error(eval(model_.string() + " -o report.html"), "--out: report.html: the name must end in .md or .json");
@@ -145,6 +149,7 @@ TEST_F(EvalVerb, RefusesBadInputInOneLine) {
   expect_error(eval(model + "--max-drop foo=few"),
                "command line: max_drop.foo: unknown value \"foo\"; known: perplexity, kl, top1");
   expect_error(eval(model + "--max-drop kl=few"), "command line: max_drop.kl: expected number, got \"few\"");
+  expect_error(eval(model + "--details"), "--details needs --text and --baseline: it tells where the two differ");
   expect_error(eval(model + "--stride 0"), "command line: stride: 0 is out of range, expected at least 1");
   expect_error(eval(model + "--stride 65"),
                "stride: 65 is longer than the context (64): tokens between windows would not count");
@@ -157,6 +162,28 @@ TEST_F(EvalVerb, RefusesBadInputInOneLine) {
   EXPECT_EQ(absent.exit_code, 2);
   EXPECT_THAT(absent.err, HasSubstr((dir_ / "none").string()));
   EXPECT_EQ(std::count(absent.err.begin(), absent.err.end(), '\n'), 1);
+}
+
+TEST_F(EvalVerb, SavesLogitsAndTakesThemForABaseline) {
+  const std::string logits = (dir_ / "cats.logits").string(), model = model_.string();
+  const std::string llamacpp = " --protocol llama.cpp ";
+  EXPECT_EQ(eval(model + llamacpp + "--save-logits " + logits).exit_code, 0);
+  const auto r = eval(worse_model().string() + llamacpp + "--json --baseline-logits " + logits);
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  const auto json = nlohmann::json::parse(r.out);
+  EXPECT_EQ(json["baseline"]["path"], logits);
+  EXPECT_FALSE(json["baseline"].contains("parameters"));
+  EXPECT_GT(json["pooled"]["kl"]["value"].get<double>(), 0.01);
+  EXPECT_EQ(eval(model + llamacpp + "--max-drop kl=0.01 --baseline-logits " + logits).exit_code, 0);
+  expect_error(eval(model + llamacpp + "--save-logits " + logits),
+               logits + " exists; give another name, or --force to replace it");
+  expect_error(eval(model + llamacpp + "--force --save-logits " + (dir_ / "cats.txt").string()),
+               (dir_ / "cats.txt").string() + " is or holds " + (dir_ / "cats.txt").string() +
+                   ", which is read; choose another output");
+  expect_error(eval(model + " --save-logits " + (dir_ / "more.logits").string()),
+               "--save-logits: the file is of the windows of a text by --protocol llama.cpp; give both");
+  expect_error(eval(model + " " + model + llamacpp + "--save-logits " + (dir_ / "more.logits").string()),
+               "--save-logits: of which of the 2 models? Give --baseline, or one model");
 }
 
 TEST_F(EvalVerb, RunsTasks) {

@@ -346,7 +346,61 @@ TEST(Evaluate, EqualsTheProgramsOfItsProtocols) {
   EXPECT_EQ(error_of([&] { evaluate(options); }),
             "--protocol llama.cpp: --separator, --stride and --bos have no meaning with it");
   EXPECT_EQ(error_of([] { protocol_from_name("gtpq"); }),
-            "--protocol: unknown \"gtpq\"; known: windows, gptq, llama.cpp");
+            "--protocol: unknown \"gtpq\"; known: windows, gptq, llama.cpp, rolling");
+}
+
+// rolling_golden.json: by the rolling log-likelihoods of lm-evaluation-harness in float32 (golden_rolling.py).
+TEST(Evaluate, EqualsTheRollingLogLikelihoodsOfLmEvaluationHarness) {
+  CRUMB_NEED_DATA(model, "models/ref-llama-15m");
+  const auto golden =
+      nlohmann::json::parse(crumb::testing::read_file(crumb::testing::source_dir() / "tests/eval/rolling_golden.json"));
+  const TempDir dir;
+  EvalOptions options;
+  options.model = model;
+  options.protocol = protocol_from_name("rolling");
+  options.context = golden["context"].get<int64_t>();
+  std::string all;
+  for (const auto& document : golden["documents"]) {
+    all += nlohmann::json{{"text", document}}.dump() + "\n";
+    const Path one = dir / (std::to_string(options.texts.size()) + ".jsonl");
+    write_file(one, nlohmann::json{{"text", document}}.dump() + "\n");
+    options.texts.push_back(one);
+  }
+  // Each document as a text of its own.
+  const EvalResult by_text = evaluate(options);
+  double nll = 0, tokens = 0;
+  for (size_t i = 0; i < by_text.texts.size(); ++i) {
+    const Scores& scores = by_text.texts[i].scores;
+    const double words = golden["words"][i].get<double>(), sum = -golden["log_likelihoods"][i].get<double>();
+    EXPECT_EQ(count_words(golden["documents"][i].get<std::string>()), words);
+    EXPECT_EQ(scores.windows, 1) << "a document is one cluster";
+    EXPECT_NEAR(scores.at("word_perplexity").value / std::exp(sum / words), 1, 1e-4);
+    nll += sum;
+    tokens += static_cast<double>(scores.tokens);
+  }
+  options.texts = {dir / "all.jsonl"};
+  write_file(options.texts[0], all);
+  const EvalResult result = evaluate(options);
+  EXPECT_EQ(result.texts[0].documents, 5);
+  EXPECT_NEAR(result.pooled.at("cross_entropy").value, nll / tokens, 1e-5);
+  for (const char* name : {"word_perplexity", "byte_perplexity", "bits_per_byte"}) {
+    const double expected = golden["results"][name].get<double>();
+    EXPECT_NEAR(result.pooled.at(name).value, expected, 1e-4 * expected) << name;
+    EXPECT_EQ(by_text.pooled.at(name).value, result.pooled.at(name).value);
+    EXPECT_EQ(*by_text.pooled.at(name).standard_error, *result.pooled.at(name).standard_error);
+  }
+  options.max_windows = 3;
+  EXPECT_EQ(error_of([&] { evaluate(options); }),
+            "--protocol rolling: --stride, --max-windows and --bos have no meaning with it");
+}
+
+TEST(RollingWindows, FollowEachOtherAndTheLastReachesBack) {
+  // Prefix and 3 tokens, prefix and 10, prefix and 4.
+  const std::vector<RollingDocument> documents{{0, 4, 1, 1}, {4, 15, 1, 1}, {15, 20, 1, 1}};
+  const std::vector<text::Window> expected{{0, 0}, {4, 0}, {8, 0}, {10, 2}, {15, 0}};
+  EXPECT_EQ(rolling_windows(documents, 4), expected);
+  EXPECT_EQ(count_words("one"), 1);
+  EXPECT_EQ(count_words(" one  two\xE3\x80\x80three\n"), 5);  // empty parts before and after count, as in Python
 }
 
 // With all windows of a text each token but the first is predicted once, so their bytes are those of the text.
