@@ -116,7 +116,7 @@ eval::EvalOptions make_options(const Arguments& arguments, const Globals& global
   auto options = read_config<eval::EvalOptions>(tree);
   tasks.num_fewshot = arguments.num_fewshot;
   tasks.items = arguments.items;
-  tasks.overwrite_items = globals.force;
+  tasks.overwrite_items = Overwrite{globals.force};
   tasks.judge_bound = arguments.judge_by == "bound";
   options.tasks = std::move(tasks);
   options.baseline = arguments.baseline;

@@ -260,14 +260,15 @@ void judge_texts(const EvalOptions& options, const std::vector<TextDocuments>& t
     if (all[i].tokenizer != nullptr) text::require_equal_streams(stream, stream_of(all[i]).stream, texts);
   }
   if (!is_rolling) require_window(stream, protocol.context, options);
-  const auto ids_of_text = stream.ids;  // before windows begin with BOS
+  const bool has_logits = logits != nullptr || !options.save_logits.empty();
+  std::vector<tokenizer::TokenId> ids;  // of a file of logits: before windows begin with BOS
+  if (has_logits) ids = stream.ids;
   const auto windows =
       is_rolling ? rolling_windows(rolling.documents, protocol.context)
       : is_plain ? text::plan_windows(stream.size(), protocol.context, protocol.stride, options.max_windows)
                  : protocol_windows(options.protocol, *first.tokenizer, protocol.context, options.max_windows, stream);
   const LogitsShape shape{protocol.context, first.scorer->vocab_size(), std::ssize(windows)};
-  const bool has_logits = logits != nullptr || !options.save_logits.empty();
-  const auto ids = std::span(ids_of_text).first(static_cast<size_t>(has_logits ? shape.windows * shape.context : 0));
+  if (has_logits) ids.resize(static_cast<size_t>(shape.windows * shape.context));
   if (logits != nullptr) require_windows_of(*logits, ids, options, shape.windows);
   std::vector<Scorer*> scorers;
   for (size_t i = 0; i < results.size(); ++i) scorers.push_back(all[i].scorer.get());

@@ -1,10 +1,16 @@
 #include "eval/measure.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/common/error.h"
 
 namespace crumb::eval {
+
+Estimate exponential(const Estimate& x, double shift) {
+  const double value = std::exp(x.value);
+  return {value - shift, x.standard_error ? std::optional(value * *x.standard_error) : std::nullopt};
+}
 
 const Measure* Scores::find(std::string_view name) const {
   const auto found = std::ranges::find(measures, name, &Measure::name);

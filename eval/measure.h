@@ -16,6 +16,9 @@ struct Estimate {
   std::optional<double> standard_error = std::nullopt;
 };
 
+/// exp(x) - shift, its error by the delta method.
+Estimate exponential(const Estimate& x, double shift = 0);
+
 /// How a measure stands in a table.
 struct Column {
   std::string title = {};  // empty: it does not

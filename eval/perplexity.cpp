@@ -34,12 +34,6 @@ Estimate mean_of(std::span<const WindowSums> windows, const Sum& sum) {
   return ratio_of(windows, sum, [](const WindowSums& w) { return w.tokens; });
 }
 
-// exp(x) - shift, by the delta method.
-Estimate exponential(const Estimate& x, double shift = 0) {
-  const double value = std::exp(x.value);
-  return {value - shift, x.standard_error ? std::optional(value * *x.standard_error) : std::nullopt};
-}
-
 // sqrt(x), by the delta method.
 Estimate root(const Estimate& x) {
   const double value = std::sqrt(x.value);

@@ -142,8 +142,7 @@ class Sums {
     Paired paired{.change = differences_.estimate(), .lost = lost_, .gained = gained_};
     if (name == "perplexity") {
       paired.p = normal_test(paired.change).value_or(1);
-      const Estimate ratio = exponential({-paired.change.value, paired.change.standard_error});
-      paired.change = {ratio.value - 1, ratio.standard_error};
+      paired.change = exponential({-paired.change.value, paired.change.standard_error}, 1);
       paired.loss = paired.change.value;
     } else {
       // Exactly 0 where as many were lost as gained: it may be compared with a limit of 0.
@@ -158,11 +157,6 @@ class Sums {
   }
 
  private:
-  static Estimate exponential(const Estimate& x) {
-    const double value = std::exp(x.value);
-    return {value, x.standard_error ? std::optional(value * *x.standard_error) : std::nullopt};
-  }
-
   Moments values_, differences_;
   int64_t lost_ = 0, gained_ = 0;
 };
@@ -424,7 +418,7 @@ std::vector<TaskResults> run_tasks(const TaskRunOptions& options, std::span<cons
                                    const Judged* baseline, const ParallelFor& parallel_for) {
   const auto tasks = find_tasks(options, baseline != nullptr);
   std::unique_ptr<AtomicFile> items;
-  if (!options.items.empty()) items = std::make_unique<AtomicFile>(options.items, Overwrite{options.overwrite_items});
+  if (!options.items.empty()) items = std::make_unique<AtomicFile>(options.items, options.overwrite_items);
   std::vector<TaskResults> results(models.size());
   for (const auto& task : tasks) {
     auto scores = TaskRun(task, options, models, baseline, items.get()).run(parallel_for);

@@ -19,7 +19,7 @@ struct TaskRunOptions {
   int64_t limit = 0;                   // items of each task, from its beginning; 0: all
   std::optional<int64_t> num_fewshot;  // none: what each task says
   Path items;                          // JSON lines, one an item and model; empty: not written
-  bool overwrite_items = false;
+  Overwrite overwrite_items = Overwrite::no;
   std::map<std::string, double> max_drop;  // by task, "tasks" for each of them, "average"
   bool judge_bound = false;                // limits hold for the upper 95 % bound of a drop, not for its estimate
 };

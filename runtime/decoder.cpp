@@ -123,8 +123,9 @@ class FloatDecoder : public Decoder {
       run_attention(static_cast<int64_t>(i));
       run_mlp(layers_[i], spec_.layers[i].mlp().intermediate);
     }
+    list_wanted(inputs, slices, which, wanted_);
     for (const auto& segment : segments_) segment.cache->set_length(segment.position + segment.count);
-    give_logits(inputs, slices, which, logits);
+    give_logits(logits);
   }
 
   /// Room in the caches, positions, embeddings.
@@ -210,18 +211,9 @@ class FloatDecoder : public Decoder {
     add_residual();
   }
 
-  void give_logits(std::span<const SequenceInput> inputs, const std::vector<Slice>& slices, LogitsFor which,
-                   const LogitsSink& logits) {
+  void give_logits(const LogitsSink& logits) {
     kernels::rms_norm_forward(hidden_.data(), final_norm_->data(), epsilon(), tokens_, spec_.hidden_size,
                               normed_.data(), *executor_);
-    wanted_.clear();
-    for (size_t i = 0; i < slices.size(); ++i) {
-      const auto& segment = segments_[i];
-      const int64_t from = first_wanted(inputs[static_cast<size_t>(slices[i].sequence)], slices[i], which);
-      for (int64_t t = from; t < segment.count; ++t) {
-        wanted_.push_back({slices[i].sequence, segment.position + t, segment.first + t});
-      }
-    }
     const auto step = static_cast<size_t>(std::clamp<int64_t>(kLogitFloats / spec_.vocab_size, 1, kTokensPerPass));
     for (size_t begin = 0; begin < wanted_.size(); begin += step) {
       give_some_logits(begin, std::min(begin + step, wanted_.size()), logits);
@@ -274,10 +266,6 @@ class FloatDecoder : public Decoder {
       for (int64_t token = begin; token < end; ++token) body(token);
     });
   }
-
-  struct Wanted {
-    int64_t sequence, position, token;
-  };
 
   arch::DecoderSpec spec_;
   std::shared_ptr<Executor> executor_;

@@ -25,10 +25,18 @@ std::vector<std::vector<Slice>> cut_into_passes(std::span<const SequenceInput> i
   return passes;
 }
 
-int64_t first_wanted(const SequenceInput& input, const Slice& slice, LogitsFor which) {
-  if (which == LogitsFor::all) return 0;
-  const bool ends = slice.begin + slice.count == static_cast<int64_t>(input.tokens.size());
-  return ends ? slice.count - 1 : slice.count;
+void list_wanted(std::span<const SequenceInput> inputs, std::span<const Slice> pass, LogitsFor which,
+                 std::vector<Wanted>& wanted) {
+  wanted.clear();
+  int64_t first = 0;  // token of the slice in the pass
+  for (const auto& slice : pass) {
+    const auto& input = inputs[static_cast<size_t>(slice.sequence)];
+    const bool ends = slice.begin + slice.count == static_cast<int64_t>(input.tokens.size());
+    const int64_t from = which == LogitsFor::all ? 0 : ends ? slice.count - 1 : slice.count;
+    for (int64_t t = from; t < slice.count; ++t)
+      wanted.push_back({slice.sequence, input.state->length() + t, first + t});
+    first += slice.count;
+  }
 }
 
 void check_text(const SequenceInput& input, const arch::DecoderSpec& spec) {

@@ -18,8 +18,13 @@ struct Slice {
 /// Passes of at most `most_tokens` tokens, in order.
 std::vector<std::vector<Slice>> cut_into_passes(std::span<const SequenceInput> inputs, int64_t most_tokens);
 
-/// The first token of the slice whose logits are wanted, as are those of all behind it; slice.count: none.
-int64_t first_wanted(const SequenceInput& input, const Slice& slice, LogitsFor which);
+/// A place in a pass whose logits are wanted.
+struct Wanted {
+  int64_t sequence, position, token;  // of inputs; in the sequence; in the pass
+};
+/// All of them into `wanted`, before the states have gone on by the pass.
+void list_wanted(std::span<const SequenceInput> inputs, std::span<const Slice> pass, LogitsFor which,
+                 std::vector<Wanted>& wanted);
 
 /// UserError: a text longer than the context, ids outside the vocabulary.
 void check_text(const SequenceInput& input, const arch::DecoderSpec& spec);

@@ -334,12 +334,7 @@ class CudaDecoder : public Decoder {
                 const LogitsSink& logits) {
     const int64_t tokens = start_pass(inputs, slices);
     std::vector<Wanted> wanted;
-    for (int64_t i = 0, first = 0; i < std::ssize(slices); first += slices[static_cast<size_t>(i++)].count) {
-      const auto& slice = slices[static_cast<size_t>(i)];
-      const auto& input = inputs[static_cast<size_t>(slice.sequence)];
-      for (int64_t t = first_wanted(input, slice, which); t < slice.count; ++t)
-        wanted.push_back({slice.sequence, input.state->length() + t, first + t});
-    }
+    list_wanted(inputs, slices, which, wanted);
     const bool all_wanted = std::ssize(wanted) == tokens;
     if (all_wanted && tokens <= std::min(kMostTokensOfGraph, logit_rows())) {
       compute_step(tokens);
@@ -367,11 +362,6 @@ class CudaDecoder : public Decoder {
     if (!step->second) step->second.emplace(device_->record(launches));
     device_->launch(*step->second);
   }
-
-  /// A place in a pass whose logits are wanted.
-  struct Wanted {
-    int64_t sequence, position, token;
-  };
 
   /// Room in the caches, and the table on the device.
   int64_t start_pass(std::span<const SequenceInput> inputs, const std::vector<Slice>& slices) {

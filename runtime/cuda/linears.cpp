@@ -146,9 +146,9 @@ DeviceLinears::DeviceLinears(const Device& device, const quant::Checkpoint& chec
     return form.has_value() == forms.front().has_value() && (!form || is_one_form(*form, *forms.front()));
   });
   if (is_one)
-    add_part(checkpoint, members, executor);
+    add_part(checkpoint, members, forms.front(), executor);
   else
-    for (size_t i = 0; i < members.size(); ++i) add_part(checkpoint, members.subspan(i, 1), executor);
+    for (size_t i = 0; i < members.size(); ++i) add_part(checkpoint, members.subspan(i, 1), forms[i], executor);
   for (const auto& part : parts_) {
     const auto* floats = std::get_if<DeviceFloats>(&part.weights);
     reads_bf16_ = reads_bf16_ || floats == nullptr || floats->is_bf16();
@@ -157,7 +157,7 @@ DeviceLinears::DeviceLinears(const Device& device, const quant::Checkpoint& chec
 
 /// Members one under the other.
 void DeviceLinears::add_part(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members,
-                             Executor& executor) {
+                             const std::optional<TileForm>& form, Executor& executor) {
   int64_t rows = 0;
   bool has_bias = false;
   std::vector<const quant::StoredTensor*> weights;
@@ -167,8 +167,7 @@ void DeviceLinears::add_part(const quant::Checkpoint& checkpoint, std::span<cons
     has_bias = has_bias || member.bias != nullptr;
     weights.push_back(member.weight);
   }
-  auto tiles =
-      tile_form(*members.front().weight, device_.matmul()) ? read_tiles(checkpoint, members, executor) : std::nullopt;
+  auto tiles = form ? read_tiles(checkpoint, members, *form, executor) : std::nullopt;
   if (tiles)
     parts_.push_back({std::move(*tiles), {}, rows_, rows});
   else
@@ -189,9 +188,8 @@ void DeviceLinears::add_part(const quant::Checkpoint& checkpoint, std::span<cons
 
 /// Codes go to the device as bytes and are packed there. Nothing where a scale is no bfloat16.
 std::optional<DeviceLinears::Tiles> DeviceLinears::read_tiles(const quant::Checkpoint& checkpoint,
-                                                              std::span<const LinearTensors> members,
+                                                              std::span<const LinearTensors> members, TileForm form,
                                                               Executor& executor) const {
-  TileForm form = *tile_form(*members.front().weight, device_.matmul());
   auto& shape = form.shape;
   shape.rows = 0;
   for (const auto& member : members) shape.rows += member.weight->desc.rows();

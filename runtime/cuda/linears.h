@@ -88,9 +88,11 @@ class DeviceLinears {
     size_t part;
     int64_t first_row;  // in the part
   };
-  void add_part(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members, Executor& executor);
+  /// `form`: that of all of them; none: they are floats.
+  void add_part(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members,
+                const std::optional<TileForm>& form, Executor& executor);
   std::optional<Tiles> read_tiles(const quant::Checkpoint& checkpoint, std::span<const LinearTensors> members,
-                                  Executor& executor) const;
+                                  TileForm form, Executor& executor) const;
 
   const Device& device_;
   std::vector<Part> parts_;

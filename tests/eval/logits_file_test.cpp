@@ -120,9 +120,8 @@ TEST(LogitsFile, GivesTheScoresOfTheModelThatWroteIt) {
 class LogitsOfAText : public ::testing::Test {
  protected:
   void SetUp() override {
-    model_ = crumb::testing::data("models/stories260K-hf");
-    if (model_.empty())
-      CRUMB_CANNOT_RUN("CRUMB_REQUIRE_DATA", "needs the data file models/stories260K-hf; set CRUMB_DATA");
+    CRUMB_NEED_DATA(stories, "models/stories260K-hf");
+    model_ = stories;
     std::string text;
     for (int i = 0; i < 60; ++i) text += "Once upon a time there was a cat. ";
     write_file(dir_ / "cats.txt", text);

@@ -270,6 +270,13 @@ std::vector<std::string> letters(int64_t i) {
   return out;
 }
 
+void write_letters(const Path& path, int64_t items) {
+  std::string lines;
+  for (int64_t i = 0; i < items; ++i)
+    lines += Json{{"n", i}, {"choices", fmt::format("{}", fmt::join(letters(i), "|"))}, {"right", i % 3}}.dump() + "\n";
+  write_file(path, lines);
+}
+
 double plain_log_likelihood(const std::string& context, const std::string& answer, uint64_t seed) {
   std::vector<TokenId> seen(context.begin(), context.end());
   double sum = 0;
@@ -282,10 +289,7 @@ double plain_log_likelihood(const std::string& context, const std::string& answe
 
 TEST_F(OwnTask, CountsWhatEachModelGetsRightAndWhatWasLost) {
   const int64_t items = 60;
-  std::string lines;
-  for (int64_t i = 0; i < items; ++i)
-    lines += Json{{"n", i}, {"choices", fmt::format("{}", fmt::join(letters(i), "|"))}, {"right", i % 3}}.dump() + "\n";
-  write_file(dir_ / "own.jsonl", lines);
+  write_letters(dir_ / "own.jsonl", items);
   const Judged model = fake_model("q", 1), base = fake_model("p", 2);
   const Judged* models[] = {&model};
   TaskRunOptions options;
@@ -335,10 +339,7 @@ TEST_F(OwnTask, CountsWhatEachModelGetsRightAndWhatWasLost) {
 }
 
 TEST_F(OwnTask, LimitsHoldForTheEstimateOrForItsBound) {
-  std::string lines;
-  for (int64_t i = 0; i < 30; ++i)
-    lines += Json{{"n", i}, {"choices", fmt::format("{}", fmt::join(letters(i), "|"))}, {"right", i % 3}}.dump() + "\n";
-  write_file(dir_ / "own.jsonl", lines);
+  write_letters(dir_ / "own.jsonl", 30);
   const Judged model = fake_model("q", 1), base = fake_model("p", 2);
   const Judged* models[] = {&model};
   TaskRunOptions options;

@@ -207,11 +207,7 @@ def main():
             kernels = CompiledKernels(pathlib.Path(name), "decoder", seed)
             for check in CHECKS:
                 check(kernels, np.random.default_rng(1))
-            kernels.require_all_executed()
-            executed, total, missed = kernels.coverage()
-            print(f"decoder: {len(kernels.names)} kernels, {executed} of {total} lines of PTX executed on the CPU, order {seed}: ok", flush=True)
-            for name_of_kernel, stretches in missed.items():
-                print(f"  not executed in {name_of_kernel}: lines " + ", ".join(f"{first}-{last}" for first, last in stretches))
+            kernels.report("decoder", seed)
 
 
 main()

@@ -194,11 +194,7 @@ def main():
                 kernels = CompiledKernels(folder, file, seed)
                 for check in checks:
                     check(kernels, np.random.default_rng(1))
-                kernels.require_all_executed()
-                executed, total, missed = kernels.coverage()
-                print(f"{file}: {len(kernels.names)} kernels, {executed} of {total} lines of PTX executed on the CPU, order {seed}: ok", flush=True)
-                for name, stretches in missed.items():
-                    print(f"  not executed in {name}: lines " + ", ".join(f"{first}-{last}" for first, last in stretches))
+                kernels.report(file, seed)
 
 
 main()
