@@ -4,6 +4,7 @@
 #include "kernels/torch/where.h"
 #include "ptq/block_walk.h"
 #include "ptq/feedback.h"
+#include "ptq/reorder.h"
 #include "quant/scale_search.h"
 
 namespace crumb::ptq {
@@ -62,7 +63,10 @@ class Gptq : public LinearMethod {
 
 void GptqMethod::check() const { linears.check(quant::scale_init_from_name(init)); }
 
-Method GptqMethod::make() const { return make_gptq(gptq, quant::scale_init_from_name(init)); }
+Method GptqMethod::make() const {
+  const std::shared_ptr<BlockMethod> rounding = make_gptq(gptq, quant::scale_init_from_name(init));
+  return gptq.reorder ? make_reordered(rounding) : rounding;
+}
 
 std::shared_ptr<BlockMethod> make_gptq(const GptqOptions& options, quant::ScaleInit init) {
   return std::make_shared<Gptq>(FeedbackOptions{.damping = options.damping,

@@ -26,6 +26,7 @@ struct GptqOptions {
   bool static_groups = true;
   double token_cap = 0;
   double error_propagation = 0;
+  bool reorder = false;
 
   template <class V>
   void visit(V& v) {
@@ -52,6 +53,12 @@ struct GptqOptions {
             "computed beside the others: more memory and time",
             {.min = 0, .max = 1});
   }
+  template <class V>
+  void visit_reorder(V& v) {
+    v.field("reorder", reorder,
+            "channels between linears (inputs of down_proj, of o_proj within heads) in the order of their energy, "
+            "fused into the weights on both sides: groups of like columns, as desc_act has them, in an ordinary file");
+  }
 };
 
 /// The keys of `method: {name: gptq}`.
@@ -68,6 +75,7 @@ struct GptqMethod {
     v.field("init", init, kCalibratedInit, {.choices = quant::scale_init_names()});
     gptq.visit(v);
     gptq.visit_propagation(v);
+    gptq.visit_reorder(v);
   }
 
   void check() const;
