@@ -129,6 +129,10 @@ void check(const QuantizeJob& job, const MethodOptions& method, bool force) {
       std::is_same_v<MethodOptions, AwqMethod> || std::is_same_v<MethodOptions, SmoothQuantMethod>;
   CRUMB_CHECK(!kScalesChannels, "calibration.imatrix: {} changes what the linears read; write it by another method",
               method.kName);
+  if constexpr (std::is_same_v<MethodOptions, GptqMethod>)
+    CRUMB_CHECK(!method.gptq.reorder,
+                "calibration.imatrix: with method.reorder the inputs have another order than those of the model; leave "
+                "out one");
   if constexpr (requires { method.gptq.token_cap; })
     CRUMB_CHECK(method.gptq.token_cap == 0,
                 "calibration.imatrix: with method.token_cap the inputs are not counted as they are; leave out one");

@@ -25,6 +25,7 @@ using arch::Slot;
 using quant::Grid;
 using quant::QuantFormat;
 using testing::group_of;
+using testing::NoRounding;
 using testing::OneBlock;
 using testing::RandomModel;
 using testing::relative_difference;
@@ -36,11 +37,6 @@ class RandomScales : public ChannelScaleSearch {
   Tensor find(const ScaledGroup& group) const override {
     return group.fusible(torch::exp(3 * torch::randn_like(group.mean(group.inputs().mean_abs))));
   }
-};
-
-class NoRounding : public BlockMethod {
- public:
-  void quantize(BlockWork&) const override {}
 };
 
 /// Every block of the model computes the same after its channels have been scaled.

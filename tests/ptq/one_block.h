@@ -48,6 +48,12 @@ class OneBlock {
   torch::Tensor input_;
 };
 
+/// What changes a block before it is rounded is looked at alone.
+class NoRounding : public ptq::BlockMethod {
+ public:
+  void quantize(ptq::BlockWork&) const override {}
+};
+
 /// The group that begins with a slot, with the inputs it has in the float block, [windows, tokens, cols].
 inline ptq::ScaledGroup group_of(ptq::BlockWork& work, arch::Slot slot, torch::Tensor* inputs = nullptr) {
   ptq::GroupedPass pass(work);
