@@ -43,7 +43,7 @@ DiskEstimate estimate_disk(const TrainJob& job, const arch::DecoderSpec& spec,
                            const std::map<std::string, quant::QuantFormat>& formats,
                            const std::vector<exporting::ExportPlan>& plans) {
   const int64_t plain = plain_bytes(job);
-  int64_t trained = train::count_trained(spec, job.train);
+  int64_t scales = 0;
   const bool makes_start = job.quantizes() && job.qat()->makes_start();
   DiskEstimate disk{.kept = job.checkpoint.keep};
   for (const auto& desc : arch::tensor_table(spec)) {
@@ -54,10 +54,11 @@ DiskEstimate estimate_disk(const TrainJob& job, const arch::DecoderSpec& spec,
     }
     disk.model += quant::codes_bytes(desc.rows(), desc.cols(), format->second) + kShapeBytes;
     if (makes_start) disk.start += kFloat * desc.elements();
-    if (job.train.linears) trained += desc.rows() * format->second.groups(desc.cols());  // scales
+    if (job.train.linears) scales += desc.rows() * format->second.groups(desc.cols());
   }
   if (makes_start) disk.start += disk.model;
-  disk.checkpoint = 3 * kFloat * trained;
+  const int64_t masters = train::count_trained(spec, job.train);
+  disk.checkpoint = kFloat * (masters + train::count_moments(spec, job.train, job.optimizer) + 3 * scales);
   for (const auto& plan : plans) disk.exports += plan.data_bytes;
   return disk;
 }

@@ -13,7 +13,7 @@ namespace crumb::jobs {
 
 /// Bytes, without headers, logs and tokenizer files.
 struct DiskEstimate {
-  int64_t checkpoint = 0;  // each: masters and two moments in float32, of what is trained
+  int64_t checkpoint = 0;  // each: masters and moments in float32, of what is trained
   int64_t kept = 0;        // checkpoints
   int64_t model = 0;       // model/, and the same again in last/
   int64_t start = 0;       // start/, with its masters, where method.init makes it

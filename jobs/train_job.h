@@ -105,7 +105,7 @@ struct TrainJob {
     v.section("data", data, "What it is trained on");
     v.section("objective", objective, "What is minimised");
     v.field("teacher", teacher, "the model that the objective compares with; self: the model the run starts from");
-    v.section("optimizer", optimizer, "AdamW");
+    v.section("optimizer", optimizer, "What moves the parameters");
     v.section("schedule", schedule, "How long, in what steps");
     v.section("validate", validate, "Held-out text; the best model by it is kept in OUTPUT/model");
     v.section("checkpoint", checkpoint, "What a stopped run goes on from");

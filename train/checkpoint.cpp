@@ -148,7 +148,7 @@ std::optional<Path> newest_whole_checkpoint(const Path& output) {
   return std::nullopt;
 }
 
-void save_checkpoint(const Path& output, const TrainState& state, const AdamW& optimizer, int64_t keep) {
+void save_checkpoint(const Path& output, const TrainState& state, const Optimizer& optimizer, int64_t keep) {
   make_folders(output / "checkpoints");
   AtomicFolder folder(output / "checkpoints" / fmt::format("step-{:06d}", state.step));
   std::map<std::string, torch::Tensor> masters;
@@ -181,7 +181,7 @@ void load_masters(const Path& folder, const std::vector<TrainedParameter>& param
               masters.begin()->first);
 }
 
-TrainState load_checkpoint(const Path& folder, AdamW& optimizer) {
+TrainState load_checkpoint(const Path& folder, Optimizer& optimizer) {
   load_masters(folder, optimizer.parameters());
   const TrainState state = state_from_json(read_json(folder / kState), (folder / kState).string());
   optimizer.load_state(read_tensors(folder / kOptimizer), state.step - state.idle_steps);

@@ -41,10 +41,10 @@ int64_t checkpoint_step(const Path& folder);
 
 /// Writes aside, syncs, renames; then removes those of later steps, which the run has left, and all but the newest
 /// `keep`.
-void save_checkpoint(const Path& output, const TrainState& state, const AdamW& optimizer, int64_t keep);
+void save_checkpoint(const Path& output, const TrainState& state, const Optimizer& optimizer, int64_t keep);
 
 /// Loads masters and moments into `optimizer`'s parameters. UserError naming the file for parameters that do not match.
-TrainState load_checkpoint(const Path& folder, AdamW& optimizer);
+TrainState load_checkpoint(const Path& folder, Optimizer& optimizer);
 
 /// Copies the masters of a checkpoint into the parameters of the same names. UserError for a master that has no
 /// parameter or another shape, and for a scale without a master; other parameters may be absent and stay.

@@ -7,6 +7,7 @@
 
 #include "core/common/error.h"
 #include "kernels/torch/adamw.h"
+#include "train/muon.h"
 
 namespace crumb::train {
 namespace {
@@ -71,20 +72,22 @@ void copy_moment(const std::map<std::string, torch::Tensor>& state, const std::s
 
 }  // namespace
 
-AdamW::AdamW(std::vector<TrainedParameter> parameters, const OptimizerOptions& options)
-    : parameters_(std::move(parameters)), options_(options) {
+Optimizer::Optimizer(std::vector<TrainedParameter> parameters, const OptimizerOptions& options,
+                     torch::ScalarType compute)
+    : parameters_(std::move(parameters)), options_(options), compute_(compute) {
   CRUMB_CHECK(options_.betas.size() == 2, "optimizer.betas: expected two numbers, got {}", options_.betas.size());
   for (const auto& p : parameters_) {
     CRUMB_ASSERT(p.value.is_contiguous() && p.value.scalar_type() == torch::kFloat32);
     m_.push_back(torch::zeros_like(p.value, torch::TensorOptions().requires_grad(false)));
-    v_.push_back(torch::zeros_like(p.value, torch::TensorOptions().requires_grad(false)));
+    v_.push_back(is_for_muon(p) ? torch::Tensor()
+                                : torch::zeros_like(p.value, torch::TensorOptions().requires_grad(false)));
   }
 }
 
-double AdamW::gradient_norm() const { return norm_of(/*scales=*/false); }
-double AdamW::scale_gradient_norm() const { return norm_of(/*scales=*/true); }
+double Optimizer::gradient_norm() const { return norm_of(/*scales=*/false); }
+double Optimizer::scale_gradient_norm() const { return norm_of(/*scales=*/true); }
 
-double AdamW::norm_of(bool scales) const {
+double Optimizer::norm_of(bool scales) const {
   std::vector<torch::Tensor> gradients;
   for (const auto& p : parameters_) {
     const bool is_asked = (p.kind == ParameterKind::scale) == scales;
@@ -93,45 +96,65 @@ double AdamW::norm_of(bool scales) const {
   return std::sqrt(squared_norm(gradients));
 }
 
-bool AdamW::is_finite() const {
+bool Optimizer::is_finite() const {
   std::vector<torch::Tensor> values;
   for (const auto& p : parameters_) values.push_back(p.value.detach());
   return std::isfinite(squared_norm(values));
 }
 
-void AdamW::step(const LearningRates& rates, double gradient_factor) {
+void Optimizer::step(const LearningRates& rates, double gradient_factor) {
   const torch::NoGradGuard no_grad;
   ++num_steps_;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const TrainedParameter& p = parameters_[i];
     if (!p.value.grad().defined()) continue;
+    if (is_for_muon(p)) {
+      step_muon(i, rates.lr, gradient_factor);
+      continue;
+    }
     const bool is_scale = p.kind == ParameterKind::scale;
     const double lr = is_scale ? rates.scale_lr : rates.lr;
-    const double weight_decay = p.kind == ParameterKind::weight ? options_.weight_decay : 0.0;
+    const bool is_matrix = p.kind == ParameterKind::weight || p.kind == ParameterKind::table;
+    const double weight_decay = is_matrix ? options_.weight_decay : 0.0;
     kernels::adamw_(p.value, p.value.grad(), m_[i], v_[i],
                     p.row_factor.defined() ? std::optional(p.row_factor) : std::nullopt,
                     step_constants(options_, lr, weight_decay, is_scale ? 1.0 : gradient_factor, num_steps_));
   }
 }
 
-void AdamW::zero_grad() {
+bool Optimizer::is_for_muon(const TrainedParameter& p) const {
+  return options_.name == "muon" && p.kind == ParameterKind::weight && p.value.dim() == 2;
+}
+
+void Optimizer::step_muon(size_t i, double lr, double gradient_factor) {
+  const TrainedParameter& p = parameters_[i];
+  const double beta = options_.betas[0];
+  const torch::Tensor gradient = p.value.grad() * gradient_factor;
+  m_[i].mul_(beta).add_(gradient, 1 - beta);
+  torch::Tensor step = orthogonalized(torch::add(m_[i] * beta, gradient, 1 - beta), compute_);
+  if (p.row_factor.defined()) step.mul_(p.row_factor.unsqueeze(1));
+  torch::Tensor value = p.value;
+  value.mul_(1 - lr * options_.weight_decay).sub_(step, lr * muon_step_size(value.size(0), value.size(1)));
+}
+
+void Optimizer::zero_grad() {
   for (auto& p : parameters_) p.value.mutable_grad() = torch::Tensor();
 }
 
-std::map<std::string, torch::Tensor> AdamW::state() const {
+std::map<std::string, torch::Tensor> Optimizer::state() const {
   std::map<std::string, torch::Tensor> out;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     out[parameters_[i].name + ".m"] = m_[i];
-    out[parameters_[i].name + ".v"] = v_[i];
+    if (v_[i].defined()) out[parameters_[i].name + ".v"] = v_[i];
   }
   return out;
 }
 
-void AdamW::load_state(const std::map<std::string, torch::Tensor>& state, int64_t num_steps) {
+void Optimizer::load_state(const std::map<std::string, torch::Tensor>& state, int64_t num_steps) {
   const torch::NoGradGuard no_grad;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     copy_moment(state, parameters_[i].name + ".m", m_[i]);
-    copy_moment(state, parameters_[i].name + ".v", v_[i]);
+    if (v_[i].defined()) copy_moment(state, parameters_[i].name + ".v", v_[i]);
   }
   num_steps_ = num_steps;
 }

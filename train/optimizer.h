@@ -1,9 +1,13 @@
-// AdamW (Loshchilov and Hutter, ICLR 2019, arXiv:1711.05101) over groups of parameters, float32 masters.
+// AdamW (Loshchilov and Hutter, ICLR 2019, arXiv:1711.05101) over groups of parameters, float32 masters; where it is
+// asked for, Muon (train/muon.h) for the matrices of linears.
 //
 //   m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,  w -= lr * wd * w + lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t))
 //   + eps)
 //
-// equal to torch::optim::AdamW up to rounding; on the CPU one pass over memory a parameter.
+// equal to torch::optim::AdamW up to rounding; on the CPU one pass over memory a parameter. Muon, with Nesterov's
+// momentum:
+//
+//   m = b1 m + (1 - b1) g,  w -= lr * wd * w + lr * muon_step_size * orthogonalized((1 - b1) g + b1 m)
 #pragma once
 
 #include <torch/torch.h>
@@ -18,7 +22,8 @@ namespace crumb::train {
 
 /// What a parameter is decides its learning rate.
 enum class ParameterKind {
-  weight,  // matrix of a linear, embedding, head: lr, decayed
+  weight,  // matrix of a linear: lr, decayed; what Muon moves
+  table,   // embedding, head: lr, decayed
   scale,   // logarithm of a scale: scale_lr; outside the gradient norm
   small    // norm or bias: lr, not decayed
 };
@@ -35,9 +40,11 @@ struct LearningRates {
   double lr = 0, scale_lr = 0;
 };
 
-class AdamW {
+class Optimizer {
  public:
-  AdamW(std::vector<TrainedParameter> parameters, const OptimizerOptions& options);
+  /// `compute`: type of Muon's products.
+  Optimizer(std::vector<TrainedParameter> parameters, const OptimizerOptions& options,
+            torch::ScalarType compute = torch::kFloat32);
 
   const std::vector<TrainedParameter>& parameters() const { return parameters_; }
   /// Norm of all gradients but those of scales.
@@ -50,7 +57,7 @@ class AdamW {
   void zero_grad();
   int64_t num_steps() const { return num_steps_; }
 
-  /// Moments as "NAME.m" and "NAME.v".
+  /// Moments as "NAME.m" and, but for what Muon moves, "NAME.v".
   std::map<std::string, torch::Tensor> state() const;
   /// Copies the moments in; UserError for one that is missing or has another shape.
   void load_state(const std::map<std::string, torch::Tensor>& state, int64_t num_steps);
@@ -58,10 +65,13 @@ class AdamW {
  private:
   /// Norm of the gradients of scales, or of all others.
   double norm_of(bool scales) const;
+  bool is_for_muon(const TrainedParameter& p) const;
+  void step_muon(size_t i, double lr, double gradient_factor);
 
   std::vector<TrainedParameter> parameters_;
   OptimizerOptions options_;
-  std::vector<torch::Tensor> m_, v_;
+  torch::ScalarType compute_;
+  std::vector<torch::Tensor> m_, v_;  // v undefined of what Muon moves
   int64_t num_steps_ = 0;
 };
 

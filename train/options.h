@@ -76,6 +76,7 @@ struct TrainedParts {
 };
 
 struct OptimizerOptions {
+  std::string name = "adamw";
   Auto<double> lr = {}, scale_lr = {};
   std::vector<double> betas = {0.9, 0.95};
   double eps = 1e-8;
@@ -84,14 +85,18 @@ struct OptimizerOptions {
 
   template <class V>
   void visit(V& v) {
+    v.field("name", name,
+            "what moves the matrices of the linears: adamw, or muon, whose steps are as large in every direction of a "
+            "matrix; adamw moves everything else",
+            {.choices = {"adamw", "muon"}});
     v.field("lr", lr,
-            "AdamW's learning rate. Quantized rows move in proportion to their scale, the median row by lr a step. "
+            "learning rate. Quantized rows move in proportion to their scale, the median row by lr a step. "
             "auto: 0.6 % of the median "
             "scale; without quantization 1e-3 * sqrt(512 / hidden size) from random values, a twentieth of it from a "
             "checkpoint",
             {.min = 0});
     v.field("scale_lr", scale_lr, "learning rate of the logarithms of the scales; auto: 0.001", {.min = 0});
-    v.field("betas", betas, "decay of the two moments", {.min = 0, .max = 0.9999999});
+    v.field("betas", betas, "decay of the two moments; muon has the first alone", {.min = 0, .max = 0.9999999});
     v.field("eps", eps, "added to the root of the second moment", {.min = 0});
     v.field("weight_decay", weight_decay, "decoupled, on matrices only", {.min = 0});
     v.field("grad_clip", grad_clip, "largest norm of the gradient, scales left out; 0: no limit", {.min = 0});

@@ -21,11 +21,26 @@ bool is_trained(arch::TensorRole role, const TrainedParts& parts, bool tied_head
   return false;
 }
 
+namespace {
+
+ParameterKind kind_of(arch::TensorRole role) {
+  if (arch::is_small(role)) return ParameterKind::small;
+  return role == arch::TensorRole::linear ? ParameterKind::weight : ParameterKind::table;
+}
+
+}  // namespace
+
 int64_t count_trained(const arch::DecoderSpec& spec, const TrainedParts& parts) {
   int64_t weights = 0;
   for (const auto& desc : arch::tensor_table(spec))
     weights += is_trained(desc.role, parts, spec.tied_head) ? desc.elements() : 0;
   return weights;
+}
+
+int64_t count_moments(const arch::DecoderSpec& spec, const TrainedParts& parts, const OptimizerOptions& optimizer) {
+  TrainedParts linears{false, false, false, false, false};
+  linears.linears = parts.linears;
+  return 2 * count_trained(spec, parts) - (optimizer.name == "muon" ? count_trained(spec, linears) : 0);
 }
 
 std::vector<TrainedParameter> trained_parameters(model::Decoder& decoder, const TrainedParts& parts) {
@@ -37,8 +52,7 @@ std::vector<TrainedParameter> trained_parameters(model::Decoder& decoder, const 
   };
   for (const auto& desc : arch::tensor_table(decoder.spec())) {
     if (!is_trained(desc.role, parts, decoder.spec().tied_head)) continue;
-    const bool is_small = arch::is_small(desc.role);
-    add(desc.hf_name, decoder.parameter(desc), is_small ? ParameterKind::small : ParameterKind::weight);
+    add(desc.hf_name, decoder.parameter(desc), kind_of(desc.role));
   }
   for (const auto& [name, linear] : decoder.linears()) {
     if (!parts.linears) break;

@@ -47,7 +47,7 @@ struct StepResult {
 class Run {
  public:
   Run(const TrainerParts& parts, const TrainerOptions& options, const Path& output)
-      : parts_(parts), options_(options), output_(output), optimizer_(parts.parameters, options.optimizer) {
+      : parts_(parts), options_(options), output_(output), optimizer_(parts.parameters, options.optimizer, parts.decoder.compute) {
     state_.measure = parts.objective.has_teacher() ? "kl" : "cross_entropy";
   }
 
@@ -304,7 +304,7 @@ class Run {
   const TrainerParts& parts_;
   const TrainerOptions& options_;
   Path output_, last_checkpoint_;
-  AdamW optimizer_;
+  Optimizer optimizer_;
   TrainState state_;
   TrainSummary summary_;
   Pace pace_;

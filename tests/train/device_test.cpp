@@ -28,7 +28,7 @@ std::vector<TrainedParameter> three_kinds(torch::Device device) {
 TEST_P(TrainOnDevice, TwentyStepsOfTheOptimizerEqualTheCpus) {
   CRUMB_NEED_DEVICE(device);
   const OptimizerOptions options{.betas = {0.9, 0.95}, .weight_decay = 0.1};
-  AdamW here(three_kinds(torch::kCPU), options), there(three_kinds(device), options);
+  Optimizer here(three_kinds(torch::kCPU), options), there(three_kinds(device), options);
   for (int step = 0; step < 20; ++step) {
     for (size_t i = 0; i < 3; ++i) {
       torch::Tensor a = here.parameters()[i].value, b = there.parameters()[i].value;
@@ -37,7 +37,7 @@ TEST_P(TrainOnDevice, TwentyStepsOfTheOptimizerEqualTheCpus) {
     }
     EXPECT_NEAR(there.gradient_norm(), here.gradient_norm(), 1e-6 * here.gradient_norm());
     EXPECT_NEAR(there.scale_gradient_norm(), here.scale_gradient_norm(), 1e-6 * here.scale_gradient_norm());
-    for (AdamW* optimizer : {&here, &there}) optimizer->step({.lr = 1e-2, .scale_lr = 1e-3}, 0.7);
+    for (Optimizer* optimizer : {&here, &there}) optimizer->step({.lr = 1e-2, .scale_lr = 1e-3}, 0.7);
   }
   for (size_t i = 0; i < 3; ++i) {
     const torch::Tensor a = here.parameters()[i].value.detach(), b = there.parameters()[i].value.detach();

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include "tests/testing/testing.h"
+#include "train/muon.h"
 
 namespace crumb::train {
 namespace {
@@ -18,7 +19,7 @@ TEST(AdamW, EqualsTorchsForTwentySteps) {
   torch::manual_seed(0);
   const torch::Tensor start = torch::randn({37, 53}), small = torch::randn({53});
   const OptimizerOptions options{.betas = {0.9, 0.95}, .weight_decay = 0.1};
-  AdamW ours({parameter("w", start), parameter("b", small, ParameterKind::small)}, options);
+  Optimizer ours({parameter("w", start), parameter("b", small, ParameterKind::small)}, options);
   const torch::Tensor w = start.clone().set_requires_grad(true), b = small.clone().set_requires_grad(true);
   torch::optim::AdamW theirs({torch::optim::OptimizerParamGroup(
                                   {w}, std::make_unique<torch::optim::AdamWOptions>(
@@ -45,7 +46,7 @@ TEST(AdamW, RowFactorsMultiplyTheStepOfTheirRow) {
   const torch::Tensor start = torch::zeros({3, 40});
   TrainedParameter p = parameter("w", start);
   p.row_factor = torch::tensor({0.5F, 1.0F, 2.0F});
-  AdamW optimizer({p}, {});
+  Optimizer optimizer({p}, {});
   p.value.mutable_grad() = torch::ones({3, 40});
   optimizer.step({.lr = 0.1, .scale_lr = 0}, 1.0);
   // The first step of Adam is lr times the sign of the gradient.
@@ -55,7 +56,7 @@ TEST(AdamW, RowFactorsMultiplyTheStepOfTheirRow) {
 
 TEST(AdamW, ScalesHaveTheirOwnRateAndAreNotClipped) {
   TrainedParameter w = parameter("w", torch::zeros({4})), s = parameter("s", torch::zeros({4}), ParameterKind::scale);
-  AdamW optimizer({w, s}, {});
+  Optimizer optimizer({w, s}, {});
   w.value.mutable_grad() = torch::full({4}, 3.0F);
   s.value.mutable_grad() = torch::full({4}, 100.0F);
   EXPECT_DOUBLE_EQ(optimizer.gradient_norm(), 6.0);
@@ -68,7 +69,7 @@ TEST(AdamW, ScalesHaveTheirOwnRateAndAreNotClipped) {
 TEST(AdamW, NormIsThatOfAllGradientsTogetherForAnySize) {
   torch::manual_seed(1);
   TrainedParameter a = parameter("a", torch::zeros({100003})), b = parameter("b", torch::zeros({7}));
-  AdamW optimizer({a, b}, {});
+  Optimizer optimizer({a, b}, {});
   a.value.mutable_grad() = torch::randn({100003});
   b.value.mutable_grad() = torch::randn({7});
   const double expected = torch::cat({a.value.grad(), b.value.grad()}).to(torch::kFloat64).norm().item<double>();
@@ -80,17 +81,112 @@ TEST(AdamW, GoesOnFromItsStateBitForBit) {
   const torch::Tensor start = torch::randn({8, 8});
   std::vector<torch::Tensor> gradients;
   for (int i = 0; i < 6; ++i) gradients.push_back(torch::randn({8, 8}));
-  const auto run = [&](AdamW& optimizer, int first, int last) {
+  const auto run = [&](Optimizer& optimizer, int first, int last) {
     for (int i = first; i < last; ++i) {
       torch::Tensor value = optimizer.parameters()[0].value;
       value.mutable_grad() = gradients[static_cast<size_t>(i)].clone();
       optimizer.step({.lr = 1e-2, .scale_lr = 0}, 1.0);
     }
   };
-  AdamW whole({parameter("w", start)}, {}), first({parameter("w", start)}, {});
+  Optimizer whole({parameter("w", start)}, {}), first({parameter("w", start)}, {});
   run(whole, 0, 6);
   run(first, 0, 3);
-  AdamW second({parameter("w", first.parameters()[0].value.detach())}, {});
+  Optimizer second({parameter("w", first.parameters()[0].value.detach())}, {});
+  second.load_state(first.state(), first.num_steps());
+  run(second, 3, 6);
+  EXPECT_TRUE(torch::equal(second.parameters()[0].value, whole.parameters()[0].value));
+}
+
+// --- Muon
+
+TEST(Muon, IsTheNewtonSchulzIterationInDouble) {
+  torch::manual_seed(3);
+  for (const auto& [rows, cols] : std::vector<std::pair<int64_t, int64_t>>{{24, 24}, {12, 40}, {40, 12}, {1, 9}}) {
+    const torch::Tensor m = torch::randn({rows, cols}) * 1e-3;
+    torch::Tensor x = m.to(torch::kFloat64) / m.to(torch::kFloat64).norm();
+    for (int step = 0; step < 5; ++step) {
+      const torch::Tensor cube = x.mm(x.t()).mm(x);
+      x = 3.4445 * x - 4.7750 * cube + 2.0315 * x.mm(x.t()).mm(cube);
+    }
+    const torch::Tensor plain = orthogonalized(m, torch::kFloat32);
+    EXPECT_EQ(plain.scalar_type(), torch::kFloat32);
+    EXPECT_LT(largest_difference(plain.to(torch::kFloat64), x), 2e-5) << rows << " x " << cols;
+    EXPECT_LT(largest_difference(orthogonalized(m, torch::kBFloat16).to(torch::kFloat64), x), 0.05);
+  }
+  EXPECT_TRUE(torch::equal(orthogonalized(torch::zeros({4, 6}), torch::kFloat32), torch::zeros({4, 6})));
+}
+
+TEST(Muon, GivesEveryDirectionNearlyTheSameSize) {
+  torch::manual_seed(4);
+  const auto directions = [](int64_t n) {
+    return std::get<0>(torch::linalg_qr(torch::randn({n, 16}, torch::kFloat64)));
+  };
+  const torch::Tensor u = directions(40), v = directions(24), sizes = torch::logspace(0, -2, 16, 10, torch::kFloat64);
+  const torch::Tensor m = u.mul(sizes).mm(v.t());
+  const torch::Tensor in_directions =
+      u.t().mm(orthogonalized(m.to(torch::kFloat32), torch::kFloat32).to(torch::kFloat64)).mm(v);
+  const torch::Tensor diagonal = in_directions.diagonal();
+  EXPECT_GT(diagonal.min().item<double>(), 0.6);  // of sizes that a hundred lay between
+  EXPECT_LT(diagonal.max().item<double>(), 1.2);
+  EXPECT_LT(largest_difference(in_directions, torch::diag(diagonal)), 1e-4);
+}
+
+OptimizerOptions muon_options() {
+  OptimizerOptions options{.betas = {0.8, 0.9}, .weight_decay = 0.1};
+  options.name = "muon";
+  return options;
+}
+
+TEST(Muon, MovesMatricesOfLinearsByItsMomentumAndAdamWTheRest) {
+  torch::manual_seed(5);
+  const torch::Tensor start = torch::randn({10, 30});
+  TrainedParameter w = parameter("w", start);
+  w.row_factor = torch::rand({10}) + 0.5;
+  const TrainedParameter table = parameter("t", start, ParameterKind::table),
+                         small = parameter("b", torch::randn({30}), ParameterKind::small);
+  const TrainedParameter other_table = parameter("t", start, ParameterKind::table),
+                         other_small = parameter("b", small.value.detach(), ParameterKind::small);
+  Optimizer muon({w, table, small}, muon_options());
+  OptimizerOptions plain = muon_options();
+  plain.name = "adamw";
+  Optimizer adam({other_table, other_small}, plain);
+  torch::Tensor expected = start.to(torch::kFloat64), m = torch::zeros({10, 30}, torch::kFloat64);
+  for (int step = 0; step < 3; ++step) {
+    const torch::Tensor g = torch::randn({10, 30}), g_small = torch::randn({30});
+    for (const TrainedParameter& p : {w, table, other_table}) p.value.mutable_grad() = g.clone();
+    for (const TrainedParameter& p : {small, other_small}) p.value.mutable_grad() = g_small.clone();
+    muon.step({.lr = 0.01, .scale_lr = 0}, 0.5);
+    adam.step({.lr = 0.01, .scale_lr = 0}, 0.5);
+    const torch::Tensor gradient = 0.5 * g.to(torch::kFloat64);
+    m = 0.8 * m + 0.2 * gradient;
+    const torch::Tensor moved =
+        orthogonalized((0.8 * m + 0.2 * gradient).to(torch::kFloat32), torch::kFloat32).to(torch::kFloat64);
+    expected = (1 - 0.01 * 0.1) * expected -
+               0.01 * 0.2 * std::sqrt(30.0) * w.row_factor.to(torch::kFloat64).unsqueeze(1) * moved;
+  }
+  EXPECT_LT(largest_difference(w.value.detach().to(torch::kFloat64), expected), 3e-6);
+  EXPECT_TRUE(torch::equal(table.value, other_table.value));
+  EXPECT_TRUE(torch::equal(small.value, other_small.value));
+  std::vector<std::string> names;
+  for (const auto& [name, value] : muon.state()) names.push_back(name);
+  EXPECT_THAT(names, ::testing::ElementsAre("b.m", "b.v", "t.m", "t.v", "w.m"));
+}
+
+TEST(Muon, GoesOnFromItsStateBitForBit) {
+  torch::manual_seed(6);
+  const torch::Tensor start = torch::randn({8, 8});
+  std::vector<torch::Tensor> gradients;
+  for (int i = 0; i < 6; ++i) gradients.push_back(torch::randn({8, 8}));
+  const auto run = [&](Optimizer& optimizer, int first, int last) {
+    for (int i = first; i < last; ++i) {
+      optimizer.parameters()[0].value.mutable_grad() = gradients[static_cast<size_t>(i)].clone();
+      optimizer.step({.lr = 1e-2, .scale_lr = 0}, 1.0);
+    }
+  };
+  Optimizer whole({parameter("w", start)}, muon_options()), first({parameter("w", start)}, muon_options());
+  run(whole, 0, 6);
+  run(first, 0, 3);
+  Optimizer second({parameter("w", first.parameters()[0].value.detach())}, muon_options());
   second.load_state(first.state(), first.num_steps());
   run(second, 3, 6);
   EXPECT_TRUE(torch::equal(second.parameters()[0].value, whole.parameters()[0].value));
