@@ -168,7 +168,8 @@ TrainResult run_train_job(TrainJob job, bool force) {
   qat::resolve_rates(job.optimizer, {.median_scale = result.median_scale,
                                      .is_random = job.model.is_random(),
                                      .is_calibrated = start.quantized != nullptr,
-                                     .hidden_size = start.spec.hidden_size});
+                                     .hidden_size = start.spec.hidden_size,
+                                     .batch_tokens = plan.batch_tokens()});
   if (job.quantizes()) qat::set_row_factors(parameters, decoder, result.median_scale);
   const auto teachers = distill::make_teachers(job.objective, {start.spec, start.self, *start.tokenizer},
                                                job.teacher.value_or({}), job.quantizes(), device, compute);

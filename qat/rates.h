@@ -18,11 +18,13 @@ struct RateFacts {
   bool is_random = false;      // the first values
   bool is_calibrated = false;  // they are a quantized folder's, which large steps would undo
   int64_t hidden_size = 0;
+  int64_t batch_tokens = 0;  // of a step
 };
 
-/// Fills in the rates that are auto. lr: 0.6 % of the median scale, 0.2 % from a calibrated start (measured:
-/// docs/results.md); where nothing is quantized, 1e-3 * sqrt(512 / hidden_size) from random values and a twentieth of
-/// it from others. scale_lr: 1e-3, half of it from a calibrated start.
+/// Fills in the rates that are auto. lr: 0.6 % of the median scale; from a calibrated start 0.06 % where a step has 512
+/// tokens (measured: docs/ptq.md), and as the root of a step's tokens from there, as Adam's noise has it (Malladi et
+/// al. 2022, arXiv:2205.10287), up to 0.2 %; where nothing is quantized, 1e-3 * sqrt(512 / hidden_size) from random
+/// values and a twentieth of it from others. scale_lr: 1e-3, half of it from a calibrated start.
 void resolve_rates(train::OptimizerOptions& optimizer, const RateFacts& facts);
 
 /// Larger scales take larger steps: quantized rows move in proportion to their scale, the median row by the learning
