@@ -96,7 +96,9 @@ struct OptimizerOptions {
             "without quantization 1e-3 * sqrt(512 / hidden size) from random values, a twentieth of it from a "
             "checkpoint",
             {.min = 0});
-    v.field("scale_lr", scale_lr, "learning rate of the logarithms of the scales; auto: 0.001", {.min = 0});
+    v.field("scale_lr", scale_lr,
+            "learning rate of the logarithms of the scales; auto: 0.001, from a calibrated start half of it",
+            {.min = 0});
     v.field("betas", betas, "decay of the two moments; muon has the first alone", {.min = 0, .max = 0.9999999});
     v.field("eps", eps, "added to the root of the second moment", {.min = 0});
     v.field("weight_decay", weight_decay, "decoupled, on matrices only", {.min = 0});
