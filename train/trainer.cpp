@@ -47,7 +47,10 @@ struct StepResult {
 class Run {
  public:
   Run(const TrainerParts& parts, const TrainerOptions& options, const Path& output)
-      : parts_(parts), options_(options), output_(output), optimizer_(parts.parameters, options.optimizer, parts.decoder.compute) {
+      : parts_(parts),
+        options_(options),
+        output_(output),
+        optimizer_(parts.parameters, options.optimizer, parts.decoder.compute) {
     state_.measure = parts.objective.has_teacher() ? "kl" : "cross_entropy";
   }
 
