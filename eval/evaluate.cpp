@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/common/hash.h"
 #include "core/common/progress.h"
 #include "eval/logits_file.h"
 
@@ -79,6 +80,9 @@ void check_options(const EvalOptions& options) {
     CRUMB_CHECK(is_rolling || (options.separator.empty() && options.stride.is_auto() && !options.bos),
                 "--protocol {}: --separator, --stride and --bos have no meaning with it", name);
   }
+  CRUMB_CHECK(!options.by_document || options.protocol == PerplexityProtocol::windows ||
+                  options.protocol == PerplexityProtocol::rolling,
+              "--clusters documents: --protocol {} takes a text as a whole", name_of(options.protocol));
   check_logits(options);
   CRUMB_CHECK(options.max_drop.empty() || !options.baseline.empty() || !options.baseline_logits.empty(),
               "max_drop: a drop needs a baseline to compare with");
@@ -102,12 +106,19 @@ void check_finite(const std::vector<TokenScore>& scores, const Window& window) {
   }
 }
 
+std::string fingerprint_of(const TextDocuments& text) {
+  uint64_t h = text.documents.size();
+  for (const auto& document : text.documents) h = hash_bytes(h, document);
+  return fmt::format("{:016x}", h);
+}
+
 std::vector<TextScores> describe_texts(const std::vector<TextDocuments>& texts, const TokenStream& stream,
                                        std::vector<Scores> scores) {
   std::vector<TextScores> out;
   for (size_t i = 0; i < texts.size(); ++i) {
     out.push_back({texts[i].path, static_cast<int64_t>(texts[i].documents.size()),
-                   stream.text_begin[i + 1] - stream.text_begin[i], std::move(scores[i])});
+                   stream.text_begin[i + 1] - stream.text_begin[i], std::move(scores[i]),
+                   fingerprint_of(texts[i])});
   }
   return out;
 }
@@ -145,11 +156,15 @@ bool EvalResult::exceeded() const {
          (tasks && tasks->exceeded());
 }
 
-std::vector<DropCheck> check_drops(const std::map<std::string, double>& max_drop, const Scores& scores) {
+std::vector<DropCheck> check_drops(const std::map<std::string, double>& max_drop, const Scores& scores,
+                                   bool by_bound) {
   std::vector<DropCheck> checks;
   for (const auto& [name, limit] : max_drop) {
     const Measure* measure = scores.find(name);
-    if (measure != nullptr && measure->drop) checks.push_back({name, *measure->drop, limit});
+    if (measure == nullptr || !measure->drop) continue;
+    CRUMB_CHECK(!by_bound || measure->drop_bound,
+                "--judge-by bound: {} has no bound: all that was scored is one window or document; give more text", name);
+    checks.push_back({name, by_bound ? *measure->drop_bound : *measure->drop, limit, by_bound});
   }
   return checks;
 }
@@ -181,8 +196,11 @@ int64_t end_of_document(std::span<const RollingDocument> documents, int64_t toke
 std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* baseline, const TokenStream& stream,
                                        const std::vector<Window>& windows, int64_t context,
                                        const ParallelFor& parallel_for, std::span<const int32_t> token_bytes,
-                                       std::span<const RollingDocument> documents) {
-  std::vector<ModelSums> sums(models.size(), ModelSums(static_cast<size_t>(stream.num_texts()), baseline != nullptr));
+                                       std::span<const RollingDocument> documents, bool by_document,
+                                       const BootstrapOptions& bootstrap) {
+  const std::span<const int64_t> clusters = by_document ? std::span(stream.document_begin) : std::span<const int64_t>();
+  std::vector<ModelSums> sums(models.size(), ModelSums(static_cast<size_t>(stream.num_texts()), baseline != nullptr,
+                                                       clusters, bootstrap));
   Progress progress("eval", static_cast<int64_t>(windows.size()) * context, "tokens");
   const std::span ids(stream.ids);
   auto document = documents.begin();  // the one that begins next
@@ -282,7 +300,7 @@ void judge_texts(const EvalOptions& options, const std::vector<TextDocuments>& t
   auto scores =
       score_stream(scorers, baseline, stream, windows, is_plain || is_rolling ? protocol.context : protocol.context - 1,
                    parallel_for, is_rolling ? std::vector<int32_t>() : bytes_of_tokens(*first.tokenizer, shape.vocab),
-                   rolling.documents);
+                   rolling.documents, options.by_document, options.bootstrap);
 
   if (saver) saver->commit();
 
@@ -292,6 +310,9 @@ void judge_texts(const EvalOptions& options, const std::vector<TextDocuments>& t
                                         : stream.size() / protocol.context;
   protocol.scored_tokens = scores.front().pooled.tokens;
   protocol.text_tokens = stream.size();
+  protocol.by_document = options.by_document || is_rolling;
+  protocol.bootstrap = options.bootstrap.resamples;
+  protocol.seed = options.bootstrap.seed;
   protocol.bos = stream.has_bos;
   protocol.eos = stream.has_eos;
   for (size_t i = 0; i < results.size(); ++i) {
@@ -301,7 +322,7 @@ void judge_texts(const EvalOptions& options, const std::vector<TextDocuments>& t
     result.pooled = std::move(scores[i].pooled);
     result.positions = std::move(scores[i].positions);
     result.worst = worst_contexts(scores[i].worst, stream, texts, *first.tokenizer);
-    result.checks = check_drops(options.max_drop, result.pooled);
+    result.checks = check_drops(options.max_drop, result.pooled, options.judge_bound);
   }
 }
 
