@@ -21,11 +21,11 @@ namespace {
 // As typed; read_config checks them with the same rules and messages as the section `evaluate:` of a job.
 struct Arguments {
   std::string baseline, baseline_logits, save_logits, separator, context, stride, max_windows, out, bench, tasks_dir, items,
-      judge_by = "estimate", protocol = "windows", clusters = "windows";
+      judge_by = "estimate", protocol = "windows", clusters = "windows", damage = "none";
   PrecisionNames precision{"float", "f32"};
   std::vector<std::string> models, texts, max_drop, tasks;
   std::optional<int64_t> limit, num_fewshot;
-  int64_t bootstrap = 0;
+  int64_t bootstrap = 0, damage_windows = eval::DamageOptions().windows;
   uint64_t seed = 0;
   bool bos = false, details = false;
 };
@@ -123,6 +123,7 @@ eval::EvalOptions make_options(const Arguments& arguments, const Globals& global
   tasks.judge_bound = options.judge_bound = arguments.judge_by == "bound";
   options.tasks = std::move(tasks);
   options.by_document = arguments.clusters == "documents";
+  options.damage = {eval::damage_depth_from_name(arguments.damage), arguments.damage_windows};
   options.bootstrap = {arguments.bootstrap, arguments.seed};
   options.baseline = arguments.baseline;
   options.baseline_logits = arguments.baseline_logits;
@@ -244,6 +245,10 @@ void add_options(CLI::App* app, const std::shared_ptr<Arguments>& a) {
   app->add_flag("--details", a->details,
                 "also show the KL by text and by position in the context, and the worst 20 tokens in their contexts "
                 "(--json always has them)");
+  app->add_option("--damage", a->damage,
+                  "also map the damage: outputs (of each linear the error of its weights and outputs, codes and scales), "
+                  "layers or linears (besides the KL with each alone quantized: a pass each); default: none");
+  add_whole(*app, "--damage-windows", a->damage_windows, "windows that --damage looks at", {.least = 1});
   app->add_option("--max-drop", a->max_drop,
                   "exit with 3 when exceeded: perplexity=5%, kl=0.05, top1=20%; of accuracies: tasks=2% (each), "
                   "average=1%, TASK=3%; several: comma or repeat; default: no limit")

@@ -83,6 +83,9 @@ void check_options(const EvalOptions& options) {
   CRUMB_CHECK(!options.by_document || options.protocol == PerplexityProtocol::windows ||
                   options.protocol == PerplexityProtocol::rolling,
               "--clusters documents: --protocol {} takes a text as a whole", name_of(options.protocol));
+  CRUMB_CHECK(options.damage.depth == DamageDepth::none || (!options.baseline.empty() && !options.texts.empty() &&
+                                                            options.protocol != PerplexityProtocol::rolling),
+              "--damage needs --baseline and --text, and no --protocol rolling");
   check_logits(options);
   CRUMB_CHECK(options.max_drop.empty() || !options.baseline.empty() || !options.baseline_logits.empty(),
               "max_drop: a drop needs a baseline to compare with");
@@ -250,7 +253,8 @@ std::vector<int32_t> bytes_of_tokens(const tokenizer::Tokenizer& tokenizer, int6
 
 /// Texts: protocol, texts, pooled and checks of one result a model.
 void judge_texts(const EvalOptions& options, const std::vector<TextDocuments>& texts, const std::vector<Judged>& all,
-                 const LogitsFile* logits, std::vector<EvalResult>& results, const ParallelFor& parallel_for) {
+                 const LogitsFile* logits, std::vector<EvalResult>& results, const std::shared_ptr<ThreadPool>& pool) {
+  const ParallelFor parallel_for = pool->as_parallel_for();
   const bool has_baseline = all.size() > results.size();
   for (const auto& judged : all) check_comparable(judged, all.back(), has_baseline);
   Protocol protocol;
@@ -322,6 +326,15 @@ void judge_texts(const EvalOptions& options, const std::vector<TextDocuments>& t
     result.pooled = std::move(scores[i].pooled);
     result.positions = std::move(scores[i].positions);
     result.worst = worst_contexts(scores[i].worst, stream, texts, *first.tokenizer);
+    if (options.damage.depth != DamageDepth::none) {
+      const int64_t context = is_plain ? protocol.context : protocol.context - 1;
+      DamageText looked_at{stream, {}, context, *first.tokenizer};
+      for (const int64_t w : text::spread_evenly(std::ssize(windows), options.damage.windows, text::Spread::ends))
+        looked_at.windows.push_back(windows[static_cast<size_t>(w)]);
+      const auto model = quant::open_checkpoint(all[i].facts.path, *pool),
+                 baseline = quant::open_checkpoint(all.back().facts.path, *pool);
+      result.damage = map_damage(options.damage, *model, *baseline, looked_at, pool);
+    }
     result.checks = check_drops(options.max_drop, result.pooled, options.judge_bound);
   }
 }
@@ -361,7 +374,7 @@ std::vector<EvalResult> evaluate_all(const EvalOptions& given, const std::vector
     result.model = all[i].facts;
     if (all.size() > models.size()) result.baseline = all.back().facts;
   }
-  if (!texts.empty()) judge_texts(options, texts, all, logits ? &*logits : nullptr, results, pool->as_parallel_for());
+  if (!texts.empty()) judge_texts(options, texts, all, logits ? &*logits : nullptr, results, pool);
   if (!options.tasks.tasks.empty()) judge_tasks(options, all, results, pool->as_parallel_for());
   for (auto& result : results) result.seconds = watch.seconds();
   return results;

@@ -10,6 +10,7 @@
 #include "core/common/config.h"
 #include "core/text/token_stream.h"
 #include "core/text/windows.h"
+#include "eval/damage.h"
 #include "eval/judged.h"
 #include "eval/model_sums.h"
 #include "eval/perplexity.h"
@@ -39,6 +40,7 @@ struct EvalOptions {
   TaskRunOptions tasks;                                       // beside the texts, or without any
   bool by_document = false;    // errors take documents as clusters, not windows; so does rolling, whatever this says
   BootstrapOptions bootstrap;  // intervals of what is measured of texts
+  DamageOptions damage;        // of each model against the baseline, on the texts
   bool judge_bound = false;    // max_drop holds for the upper 95 % bound of a drop, not for its estimate
 
   /// The section `evaluate:` of a job.
@@ -107,6 +109,7 @@ struct EvalResult {
   std::vector<PositionScores> positions = {};  // with a baseline
   std::vector<WorstContext> worst = {};        // with a baseline; the largest KL first
   std::optional<TaskResults> tasks = std::nullopt;
+  std::optional<DamageMap> damage = std::nullopt;
   std::vector<DropCheck> checks = {};
   double seconds = 0;
   bool exceeded() const;

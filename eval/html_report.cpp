@@ -9,6 +9,7 @@
 #include "core/common/machine.h"
 #include "core/common/quantity.h"
 #include "core/common/thread_pool.h"
+#include "eval/damage_report.h"
 #include "eval/report.h"
 #include "eval/report_tables.h"
 
@@ -107,6 +108,15 @@ std::string divergence_section(const Results& results) {
          tables;
 }
 
+std::string damage_section(const Results& results) {
+  std::string out;
+  for (const auto& result : results) {
+    if (result.damage)
+      out += heading(results.size() > 1 ? "Damage map of " + name_of(result) : "Damage map") + damage_html(*result.damage);
+  }
+  return out;
+}
+
 /// Every measure of `crumb bench`, as it wrote them.
 std::string speed_section(const RunFacts& facts) {
   if (!facts.bench) return "";
@@ -193,7 +203,7 @@ std::string to_html(const Results& results, const RunFacts& facts) {
   std::string body = results.size() == 1 ? "<p>" + html_escaped(facts_text(first.model)) + "</p>\n" : "";
   if (first.baseline) body += "<p>baseline: " + html_escaped(facts_text(*first.baseline)) + "</p>\n";
   body += verdict(results) + size_chart(results) + texts_section(results) + tasks_section(results) +
-          divergence_section(results) + speed_section(facts) + files_section(results) + run_section(results, facts) +
+          divergence_section(results) + damage_section(results) + speed_section(facts) + files_section(results) + run_section(results, facts) +
           numbers_section(results);
   return html_page(results.size() == 1 ? "Evaluation of " + first.model.path.filename().string()
                                        : fmt::format("Comparison of {} models", results.size()),

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/common/markdown.h"
+#include "eval/damage_report.h"
 #include "eval/report_tables.h"
 #include "eval/task_report.h"
 
@@ -65,6 +66,39 @@ std::string details_markdown(const EvalResult& result) {
   return fmt::format("\n## {}\n\n### {}\n\n{}\n{}.\n\n### {}\n\n{}", result.model.path.string(), kDivergence,
                      markdown_table(divergence_table(result)), kDivergenceColumns, kWorst,
                      markdown_table(worst_table(result)));
+}
+
+/// Tables by `table`, each below a heading made by `heading`.
+template <class Heading, class TableText>
+std::string damage_parts(const EvalResult& result, size_t most, const Heading& heading, const TableText& table) {
+  if (!result.damage) return "";
+  const DamageMap& damage = *result.damage;
+  std::string out = heading(most > 0 && damage.linears.size() > most
+                                ? fmt::format("Damage, the {} worst of {} linears", most, damage.linears.size())
+                                : std::string("Damage"));
+  out += table(damage_table(damage, most));
+  out += heading(damage_note(damage));
+  if (!damage.layers.empty()) out += table(layer_table(damage));
+  if (!damage.massive.empty())
+    out += heading(fmt::format("Massive activations, more than {} times the usual RMS", kMassive)) +
+           table(massive_table(damage));
+  for (const auto& line : damage.outstanding) out += heading(line);
+  return out;
+}
+
+std::string damage_text(const EvalResult& result) {
+  std::string out = damage_parts(result, 10, [](const std::string& text) { return "\n" + text + "\n"; }, align);
+  if (result.damage && !result.damage->overrides.empty())
+    out += "\nworth more bits, for the job that quantizes:\n" + result.damage->overrides;
+  return out;
+}
+
+std::string damage_markdown(const EvalResult& result) {
+  std::string out =
+      damage_parts(result, 0, [](const std::string& text) { return "\n" + text + ":\n\n"; }, markdown_table);
+  if (result.damage && !result.damage->overrides.empty())
+    out += "\nWorth more bits, for the job that quantizes:\n\n```yaml\n" + result.damage->overrides + "```\n";
+  return out;
 }
 
 Json estimate_json(const Estimate& e) {
@@ -144,7 +178,7 @@ std::string to_table(const std::vector<EvalResult>& results, bool details) {
   if (!first.texts.empty()) {
     out += align(text_table(results)) + errors_text(first.protocol) + "\n";
     for (const auto& line : check_lines(results)) out += line + "\n";
-    for (const auto& result : results) out += details ? details_text(result) : "";
+    for (const auto& result : results) out += (details ? details_text(result) : "") + damage_text(result);
   }
   if (!first.tasks) return out;
   if (!first.texts.empty()) out += "\n";
@@ -161,7 +195,7 @@ std::string to_markdown(const std::vector<EvalResult>& results, bool details) {
   if (!first.texts.empty()) {
     out += markdown_table(text_table(results)) + fmt::format("\n{}.\n", errors_text(first.protocol));
     for (const auto& line : check_lines(results)) out += "\n" + line + "\n";
-    for (const auto& result : results) out += details ? details_markdown(result) : "";
+    for (const auto& result : results) out += (details ? details_markdown(result) : "") + damage_markdown(result);
   }
   if (!first.tasks) return out;
   if (!first.texts.empty()) out += "\n";
@@ -196,6 +230,7 @@ Json to_json(const EvalResult& result) {
     json["max_drop"][c.measure] = {{"drop", c.drop}, {"limit", c.limit}, {"exceeded", c.exceeded()}, {"by", c.by_bound ? "bound" : "estimate"}};
   }
   if (result.tasks) json.update(to_json(*result.tasks), true);
+  if (result.damage) json["damage"] = damage_json(*result.damage);
   json["seconds"] = result.seconds;
   return json;
 }

@@ -173,7 +173,10 @@ std::string verdict_text(const EvalResult& result) {
   const auto word = verdict_of(*change);
   if (!word) return "";
   std::string text = fmt::format("perplexity: {}", *word);
-  if (!change->interval) return text + fmt::format(" (paired, p {:.2g})", *normal_test(change->estimate));
+  if (!change->interval) {
+    const double p = *normal_test(change->estimate);
+    return text + (p < 1e-99 ? std::string(" (paired, p below 1e-99)") : fmt::format(" (paired, p {:.2g})", p));
+  }
   const Measure& kl = *result.pooled.find("kl");
   return text + fmt::format(
                     " (95 % intervals of {} resamples: change {:+.2f} to {:+.2f} %, KL {:.4f} to {:.4f} nats/token)",

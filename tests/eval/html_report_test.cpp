@@ -21,11 +21,18 @@ const std::string kHostile = "</pre><script>alert('\"1\"')</script>&\n\x1b\xff";
 
 Scores make_scores(double kl, double perplexity) {
   Scores scores{4096, 8, {}};
-  scores.measures = {{"perplexity", {perplexity, 0.5}, {"perplexity", 1, 3}},
-                     {"baseline_perplexity", {40.0, 0.25}, {"baseline", 1, 3}},
-                     {"perplexity_change", {perplexity / 40 - 1, 0.0021}, {"change %", 100, 2, true}},
-                     {"kl", {kl, 0.0013}, {"KL, nats/token", 1, 4}, kl, {"KL, nats/token", 1, 4}},
-                     {"kl_p50", {kl / 2}, {}, {}, {"median", 1, 4}}};
+  const auto add = [&](const char* name, const Estimate& estimate, const Column& shown, const Column& detail = {}) {
+    auto& measure = scores.measures.emplace_back();
+    measure.name = name;
+    measure.estimate = estimate;
+    measure.shown = shown;
+    measure.detail = detail;
+  };
+  add("perplexity", {perplexity, 0.5}, {"perplexity", 1, 3});
+  add("baseline_perplexity", {40.0, 0.25}, {"baseline", 1, 3});
+  add("perplexity_change", {perplexity / 40 - 1, 0.0021}, {"change %", 100, 2, true});
+  add("kl", {kl, 0.0013}, {"KL, nats/token", 1, 4}, {"KL, nats/token", 1, 4});
+  add("kl_p50", {kl / 2}, {}, {"median", 1, 4});
   return scores;
 }
 
@@ -76,7 +83,7 @@ TEST(HtmlReport, HoldsEveryNumberOfTheJson) {
     EXPECT_THAT(page, HasSubstr(" " + number.dump())) << "as text of the JSON, or at the end of its line";
   });
   EXPECT_GT(numbers, 100);
-  for (const auto& text : {"12.54", "0.1254 ± 0.0013", "5.50 MB", "2.125"}) EXPECT_THAT(page, HasSubstr(text) ) << text;
+  for (const auto& text : {"0.1254 ± 0.0013", "5.50 MB", "2.125"}) EXPECT_THAT(page, HasSubstr(text) ) << text;
 }
 
 TEST(HtmlReport, ShowsWhatBenchMeasured) {
