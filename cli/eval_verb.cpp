@@ -20,8 +20,8 @@ namespace {
 
 // As typed; read_config checks them with the same rules and messages as the section `evaluate:` of a job.
 struct Arguments {
-  std::string baseline, baseline_logits, save_logits, separator, context, stride, max_windows, out, bench, tasks_dir, items,
-      judge_by = "estimate", protocol = "windows", clusters = "windows", damage = "none";
+  std::string baseline, baseline_logits, save_logits, separator, context, stride, max_windows, out, bench, tasks_dir,
+      items, judge_by = "estimate", protocol = "windows", clusters = "windows", damage = "none";
   PrecisionNames precision{"float", "f32"};
   std::vector<std::string> models, texts, max_drop, tasks;
   std::optional<int64_t> limit, num_fewshot;
@@ -245,9 +245,10 @@ void add_options(CLI::App* app, const std::shared_ptr<Arguments>& a) {
   app->add_flag("--details", a->details,
                 "also show the KL by text and by position in the context, and the worst 20 tokens in their contexts "
                 "(--json always has them)");
-  app->add_option("--damage", a->damage,
-                  "also map the damage: outputs (of each linear the error of its weights and outputs, codes and scales), "
-                  "layers or linears (besides the KL with each alone quantized: a pass each); default: none");
+  app->add_option(
+      "--damage", a->damage,
+      "also map the damage: outputs (of each linear the error of its weights and outputs, codes and scales), "
+      "layers or linears (besides the KL with each alone quantized: a pass each); default: none");
   add_whole(*app, "--damage-windows", a->damage_windows, "windows that --damage looks at", {.least = 1});
   app->add_option("--max-drop", a->max_drop,
                   "exit with 3 when exceeded: perplexity=5%, kl=0.05, top1=20%; of accuracies: tasks=2% (each), "
@@ -255,9 +256,10 @@ void add_options(CLI::App* app, const std::shared_ptr<Arguments>& a) {
       ->delimiter(',');
   app->add_option("--judge-by", a->judge_by,
                   "what --max-drop compares: estimate, or bound, the upper 95 % bound of the drop; default: estimate");
-  app->add_option("--clusters", a->clusters,
-                  "what errors take as independent: windows, or documents (as --protocol rolling always does); default: "
-                  "windows");
+  app->add_option(
+      "--clusters", a->clusters,
+      "what errors take as independent: windows, or documents (as --protocol rolling always does); default: "
+      "windows");
   add_whole(*app, "--bootstrap", a->bootstrap,
             "resamples of the clusters for 95 % intervals, such as 1000; 0: errors by the delta method alone",
             {.most = 1'000'000});
@@ -285,8 +287,9 @@ Verb add_eval(CLI::App& program, const Globals& globals) {
 
 Verb add_compare(CLI::App& program, const Globals& globals) {
   auto* app = program.add_subcommand(
-      "compare", "Several models beside one baseline in one table, and which of them are on the Pareto front: what "
-                 "eval does of several");
+      "compare",
+      "Several models beside one baseline in one table, and which of them are on the Pareto front: what "
+      "eval does of several");
   const auto a = std::make_shared<Arguments>();
   add_options(app, a);
   return {app, [a, &globals] {

@@ -1,7 +1,7 @@
 // Confidence intervals by the bootstrap: clusters (windows or documents) are drawn anew with replacement, as many as
 // there are, each with what model and baseline make of it, so everything is paired. The interval of a measure goes from
-// the 2.5 to the 97.5 percentile of what the resamples give (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
-// section 13.3).
+// the 2.5 to the 97.5 percentile of what the resamples give (Efron and Tibshirani, An Introduction to the Bootstrap,
+// 1993, section 13.3).
 #pragma once
 
 #include <span>

@@ -70,7 +70,8 @@ class WatchedLinears : public runtime::LinearGroup {
     for (size_t i = 0; i < members_.size(); ++i) {
       const Member& member = members_[i];
       if (member.quantized == nullptr) continue;
-      if (control_.quantized.contains(member.module)) member.quantized->forward(x, tokens, outputs.subspan(i, 1), executor);
+      if (control_.quantized.contains(member.module))
+        member.quantized->forward(x, tokens, outputs.subspan(i, 1), executor);
       if (control_.is_observing) observe(member, x, tokens, outputs[i], executor);
     }
   }
@@ -203,15 +204,17 @@ void warn_of_other_vectors(const Checkpoint& model, const Checkpoint& baseline) 
     if (difference > 0x1.0p-16 * square_of(other)) others.push_back(tensor.desc.module_name());
   }
   if (others.empty()) return;
-  log_warning("--damage: {} of the norms and biases are not the baseline's (the first is {}): linears are judged beside "
-              "the baseline's, which some methods do not make them for", others.size(), others.front());
+  log_warning(
+      "--damage: {} of the norms and biases are not the baseline's (the first is {}): linears are judged beside "
+      "the baseline's, which some methods do not make them for",
+      others.size(), others.front());
 }
 
 /// Layer by layer as the decoder asks for them.
 class DamageMapper {
  public:
-  DamageMapper(const DamageOptions& options, const Checkpoint& model, const Checkpoint& baseline, const DamageText& text,
-               const std::shared_ptr<ThreadPool>& pool)
+  DamageMapper(const DamageOptions& options, const Checkpoint& model, const Checkpoint& baseline,
+               const DamageText& text, const std::shared_ptr<ThreadPool>& pool)
       : options_(options), model_(model), baseline_(baseline), text_(text), pool_(pool) {}
 
   DamageMap run() {
@@ -276,8 +279,8 @@ class DamageMapper {
     Progress progress("damage: outputs", std::ssize(text_.windows) * text_.context, "tokens");
     for (const auto& window : text_.windows) {
       const auto state = decoder_->new_state();
-      const auto tokens = std::span(text_.stream.ids)
-                              .subspan(static_cast<size_t>(window.begin), static_cast<size_t>(text_.context));
+      const auto tokens =
+          std::span(text_.stream.ids).subspan(static_cast<size_t>(window.begin), static_cast<size_t>(text_.context));
       const runtime::SequenceInput input{state.get(), tokens};
       decoder_->forward({&input, 1}, runtime::LogitsFor::last, [](int64_t, int64_t, std::span<const float>) {});
       progress.add(text_.context);
@@ -311,7 +314,7 @@ class DamageMapper {
       massive.module = linear.module;
       for (size_t t = 0; t < largest.size(); ++t) {
         const auto [value, channel] = largest[t];
-        if (!(std::abs(value) > kMassive * usual)) continue;
+        if (!(std::abs(value) > kMassive && std::abs(value) > kMassive * usual)) continue;
         ++massive.tokens;
         if (std::abs(value) <= std::abs(massive.value)) continue;
         massive.value = value;
@@ -339,9 +342,9 @@ class DamageMapper {
     for (const auto& linear : map_.linears) {
       const double usual = std::max(median_of(of_kind[linear.kind()]), 1e-30);
       if (linear.largest_input > kInputs * usual)
-        map_.outstanding.push_back(fmt::format("{} stands out: its largest input, {:.4g}, is {:.3g} times the median of {}",
-                                               linear.module, linear.largest_input, linear.largest_input / usual,
-                                               linear.kind()));
+        map_.outstanding.push_back(
+            fmt::format("{} stands out: its largest input, {:.4g}, is {:.3g} times the median of {}", linear.module,
+                        linear.largest_input, linear.largest_input / usual, linear.kind()));
     }
   }
 
@@ -371,7 +374,8 @@ class DamageMapper {
       std::vector<std::unique_ptr<RuntimeScorer>> owned;
       std::vector<Scorer*> scorers;
       for (size_t i = first; i < std::min(first + kTogether, sets.size()); ++i) {
-        owned.push_back(std::make_unique<RuntimeScorer>(std::make_unique<SwitchedDecoder>(*decoder_, control_, sets[i])));
+        owned.push_back(
+            std::make_unique<RuntimeScorer>(std::make_unique<SwitchedDecoder>(*decoder_, control_, sets[i])));
         scorers.push_back(owned.back().get());
       }
       const auto scores =

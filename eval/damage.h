@@ -37,21 +37,22 @@ struct LinearDamage {
   std::vector<double> code_shares;  // of each level; empty: the file holds no codes
   double entropy = 0;               // of those, bits
   double least_scale = 0, median_scale = 0, largest_scale = 0;
-  double output_error = 0;              // sum |x (w - q)^T|^2 / sum |x w^T|^2 over tokens
-  double token_error = 0;               // mean of that of each token, so that none weighs more than another
-  double largest_input = 0;             // |x|
-  double share = 0;                     // of the damage, if it were as the output errors: adds up to 1
-  std::optional<Estimate> kl;           // with it alone quantized, nats a token
-  double sqnr_db() const;               // of outputs; infinite without error
+  double output_error = 0;     // sum |x (w - q)^T|^2 / sum |x w^T|^2 over tokens
+  double token_error = 0;      // mean of that of each token, so that none weighs more than another
+  double largest_input = 0;    // |x|
+  double share = 0;            // of the damage, if it were as the output errors: adds up to 1
+  std::optional<Estimate> kl;  // with it alone quantized, nats a token
+  double sqnr_db() const;      // of outputs; infinite without error
   std::string kind() const { return module.substr(module.rfind('.') + 1); }  // "q_proj"
 };
 
-/// The entry of the output of a linear that is added to the residual stream, more than kMassive times the median over
-/// tokens of the stream's RMS there (Sun et al., Massive Activations in Large Language Models, arXiv:2402.17762).
+/// The entry of the output of a linear that is added to the residual stream, more than kMassive, and than kMassive
+/// times the median over tokens of the stream's RMS there (Sun et al., Massive Activations in Large Language Models,
+/// arXiv:2402.17762).
 struct MassiveActivation {
   std::string module;
-  int64_t tokens = 0;  // that have one
-  double value = 0, times = 0;  // of the largest: itself, and in medians
+  int64_t tokens = 0;                        // that have one
+  double value = 0, times = 0;               // of the largest: itself, and in medians
   int64_t channel = 0, index = 0, seen = 0;  // its place; of its token: in all texts, and how many stood before it
   std::string token;
 };

@@ -62,8 +62,8 @@ std::string strips(const DamageMap& damage, const std::string& title,
 
 Table damage_table(const DamageMap& damage, size_t most) {
   const bool has_kl = damage.linears.front().kl.has_value();
-  Table rows{{"linear", "type", "weight error", "output SQNR, dB", "of a token, dB", "share %", "levels %", "entropy, bits",
-              "scales: median", "least", "largest", "largest input"}};
+  Table rows{{"linear", "type", "weight error", "output SQNR, dB", "of a token, dB", "share %", "levels %",
+              "entropy, bits", "scales: median", "least", "largest", "largest input"}};
   if (has_kl) rows[0].emplace_back("KL alone, nats/token");
   std::vector<const LinearDamage*> order;
   for (const auto& linear : damage.linears) order.push_back(&linear);
@@ -88,24 +88,24 @@ Table damage_table(const DamageMap& damage, size_t most) {
 
 Table layer_table(const DamageMap& damage) {
   Table rows{{"layer quantized alone", "KL, nats/token"}};
-  for (const auto& layer : damage.layers)
-    rows.push_back({fmt::format("{}", layer.layer), estimate_text(layer.kl)});
+  for (const auto& layer : damage.layers) rows.push_back({fmt::format("{}", layer.layer), estimate_text(layer.kl)});
   return rows;
 }
 
 Table massive_table(const DamageMap& damage) {
   Table rows{{"made by", "token", "tokens", "value", "times the usual", "channel", "seen", "at token"}};
   for (const auto& m : damage.massive) {
-    rows.push_back({m.module, Json(m.token).dump(-1, ' ', false, Json::error_handler_t::replace), format_count(m.tokens),
-                    fmt::format("{:.5g}", m.value), fmt::format("{:.4g}", m.times), format_count(m.channel),
-                    format_count(m.seen), format_count(m.index)});
+    rows.push_back({m.module, Json(m.token).dump(-1, ' ', false, Json::error_handler_t::replace),
+                    format_count(m.tokens), fmt::format("{:.5g}", m.value), fmt::format("{:.4g}", m.times),
+                    format_count(m.channel), format_count(m.seen), format_count(m.index)});
   }
   return rows;
 }
 
 std::string damage_note(const DamageMap& damage) {
   return fmt::format(
-      "on the baseline's inputs, {} tokens of {} windows; weight error and SQNR: squared error over squares; of a token: "
+      "on the baseline's inputs, {} tokens of {} windows; weight error and SQNR: squared error over squares; of a "
+      "token: "
       "each token with the same weight; share: of the damage, if it were as the output errors",
       format_count(damage.tokens), format_count(damage.windows));
 }
@@ -159,9 +159,12 @@ std::string damage_html(const DamageMap& damage) {
   out += line_chart("KL with one layer quantized alone, nats a token", {layers},
                     {.x_title = "layer", .y = Scale::automatic});
   if (!damage.massive.empty())
-    out += "<h3>Massive activations</h3>\n" + html_table(massive_table(damage), 2) +
-           fmt::format("<p class='note'>Entries that a linear adds to the residual stream, more than {} times the median "
-                       "of its RMS over tokens; of each linear the largest.</p>\n", kMassive);
+    out +=
+        "<h3>Massive activations</h3>\n" + html_table(massive_table(damage), 2) +
+        fmt::format(
+            "<p class='note'>Entries that a linear adds to the residual stream, more than {0} and than {0} times the "
+            "median of its RMS over tokens; of each linear the largest.</p>\n",
+            kMassive);
   for (const auto& line : damage.outstanding) out += "<p>" + html_escaped(line) + "</p>\n";
   if (!damage.overrides.empty()) {
     out += "<h3>Worth more bits</h3>\n<pre>";
@@ -173,8 +176,8 @@ std::string damage_html(const DamageMap& damage) {
     out += "</pre>\n";
   }
   if (!damage.layers.empty()) out += html_table(layer_table(damage));
-  return out + "<details><summary>every linear</summary>" + html_table(damage_table(damage)) + "</details>\n<p class='note'>" +
-         html_escaped(damage_note(damage)) + ".</p>\n";
+  return out + "<details><summary>every linear</summary>" + html_table(damage_table(damage)) +
+         "</details>\n<p class='note'>" + html_escaped(damage_note(damage)) + ".</p>\n";
 }
 
 }  // namespace crumb::eval

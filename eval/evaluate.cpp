@@ -120,8 +120,7 @@ std::vector<TextScores> describe_texts(const std::vector<TextDocuments>& texts, 
   std::vector<TextScores> out;
   for (size_t i = 0; i < texts.size(); ++i) {
     out.push_back({texts[i].path, static_cast<int64_t>(texts[i].documents.size()),
-                   stream.text_begin[i + 1] - stream.text_begin[i], std::move(scores[i]),
-                   fingerprint_of(texts[i])});
+                   stream.text_begin[i + 1] - stream.text_begin[i], std::move(scores[i]), fingerprint_of(texts[i])});
   }
   return out;
 }
@@ -159,14 +158,14 @@ bool EvalResult::exceeded() const {
          (tasks && tasks->exceeded());
 }
 
-std::vector<DropCheck> check_drops(const std::map<std::string, double>& max_drop, const Scores& scores,
-                                   bool by_bound) {
+std::vector<DropCheck> check_drops(const std::map<std::string, double>& max_drop, const Scores& scores, bool by_bound) {
   std::vector<DropCheck> checks;
   for (const auto& [name, limit] : max_drop) {
     const Measure* measure = scores.find(name);
     if (measure == nullptr || !measure->drop) continue;
     CRUMB_CHECK(!by_bound || measure->drop_bound,
-                "--judge-by bound: {} has no bound: all that was scored is one window or document; give more text", name);
+                "--judge-by bound: {} has no bound: all that was scored is one window or document; give more text",
+                name);
     checks.push_back({name, by_bound ? *measure->drop_bound : *measure->drop, limit, by_bound});
   }
   return checks;
@@ -202,8 +201,8 @@ std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* 
                                        std::span<const RollingDocument> documents, bool by_document,
                                        const BootstrapOptions& bootstrap) {
   const std::span<const int64_t> clusters = by_document ? std::span(stream.document_begin) : std::span<const int64_t>();
-  std::vector<ModelSums> sums(models.size(), ModelSums(static_cast<size_t>(stream.num_texts()), baseline != nullptr,
-                                                       clusters, bootstrap));
+  std::vector<ModelSums> sums(
+      models.size(), ModelSums(static_cast<size_t>(stream.num_texts()), baseline != nullptr, clusters, bootstrap));
   Progress progress("eval", static_cast<int64_t>(windows.size()) * context, "tokens");
   const std::span ids(stream.ids);
   auto document = documents.begin();  // the one that begins next

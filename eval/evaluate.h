@@ -135,8 +135,8 @@ std::vector<EvalResult> evaluate_all(const EvalOptions& options, const std::vect
 
 /// The part of evaluate_all() that needs no files, for scorers of any kind; scores for each model. A token counts for
 /// the text it belongs to, also when its window began in the one before. `baseline` may be null. With documents windows
-/// end where theirs does, errors take documents as clusters, and bytes are those of the documents. `by_document`: errors
-/// take the documents of the stream as clusters.
+/// end where theirs does, errors take documents as clusters, and bytes are those of the documents. `by_document`:
+/// errors take the documents of the stream as clusters.
 std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* baseline,
                                        const text::TokenStream& stream, const std::vector<text::Window>& windows,
                                        int64_t context, const ParallelFor& parallel_for,

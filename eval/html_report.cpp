@@ -26,7 +26,9 @@ std::string name_of(const EvalResult& result) { return result.model.path.string(
 
 /// Whether the limits hold, in one line.
 std::string verdict(const Results& results) {
-  const auto has_limits = [](const EvalResult& r) { return !r.checks.empty() || (r.tasks && !r.tasks->checks.empty()); };
+  const auto has_limits = [](const EvalResult& r) {
+    return !r.checks.empty() || (r.tasks && !r.tasks->checks.empty());
+  };
   if (std::ranges::none_of(results, has_limits)) return note("No limit was given (--max-drop).");
   std::string out;
   for (const auto& result : results) {
@@ -53,8 +55,9 @@ std::string size_chart(const Results& results) {
       points.push_back({name_of(results[i]), megabytes(results[i].model), kl.value, error(kl), front[i]});
     }
     out += scatter_chart("Size against KL divergence, nats a token", kSize, points);
-    out += note("Lower and further left is better; filled points, joined, are the Pareto front: no other model is both "
-                "smaller and nearer to the baseline. Lines: one standard error.");
+    out += note(
+        "Lower and further left is better; filled points, joined, are the Pareto front: no other model is both "
+        "smaller and nearer to the baseline. Lines: one standard error.");
   } else if (first.baseline && first.baseline->parameters > 0 && first.pooled.find("baseline_perplexity") != nullptr) {
     const Estimate &own = first.pooled.at("perplexity"), &other = first.pooled.at("baseline_perplexity");
     points = {{name_of(first), megabytes(first.model), own.value, error(own)},
@@ -67,8 +70,7 @@ std::string size_chart(const Results& results) {
     const Estimate& average = result.tasks->average->estimate;
     points.push_back({name_of(result), megabytes(result.model), 100 * average.value, 100 * error(average)});
   }
-  if (points.size() > 1)
-    out += scatter_chart("Size against the average accuracy, %", kSize, points, Scale::even);
+  if (points.size() > 1) out += scatter_chart("Size against the average accuracy, %", kSize, points, Scale::even);
   return out;
 }
 
@@ -112,7 +114,8 @@ std::string damage_section(const Results& results) {
   std::string out;
   for (const auto& result : results) {
     if (result.damage)
-      out += heading(results.size() > 1 ? "Damage map of " + name_of(result) : "Damage map") + damage_html(*result.damage);
+      out +=
+          heading(results.size() > 1 ? "Damage map of " + name_of(result) : "Damage map") + damage_html(*result.damage);
   }
   return out;
 }
@@ -145,9 +148,13 @@ std::string speed_section(const RunFacts& facts) {
 }
 
 std::vector<std::string> file_row(const std::string& role, const ModelFacts& facts) {
-  return {role + facts.path.string(), facts.kind, facts.fingerprint.empty() ? "-" : facts.fingerprint,
-          format_bytes(facts.file_bytes), facts.parameters > 0 ? format_count(facts.parameters) : "-",
-          fmt::format("{:.3f}", facts.bits_per_weight), fmt::format("{:.3f}", facts.bits_per_weight_without_embeddings),
+  return {role + facts.path.string(),
+          facts.kind,
+          facts.fingerprint.empty() ? "-" : facts.fingerprint,
+          format_bytes(facts.file_bytes),
+          facts.parameters > 0 ? format_count(facts.parameters) : "-",
+          fmt::format("{:.3f}", facts.bits_per_weight),
+          fmt::format("{:.3f}", facts.bits_per_weight_without_embeddings),
           facts.linear_dtypes};
 }
 
@@ -161,8 +168,10 @@ std::string files_section(const Results& results) {
     texts.push_back(
         {text.path.string(), format_count(text.documents), format_count(text.text_tokens), text.fingerprint});
   if (texts.size() > 1) out += html_table(texts);
-  return out + note("Fingerprints tell whether a file is the same as before; they are no checksums: of weights they look "
-                    "at samples.");
+  return out +
+         note(
+             "Fingerprints tell whether a file is the same as before; they are no checksums: of weights they look "
+             "at samples.");
 }
 
 std::string run_section(const Results& results, const RunFacts& facts) {
@@ -191,9 +200,8 @@ std::string numbers_section(const Results& results) {
     lines += html_escaped(std::string_view(text).substr(at, end - at)) + "\n";
     at = end + 1;
   }
-  return heading("Every number") +
-         "<details><summary>as JSON, unrounded, as --out NAME.json writes it</summary><pre>" + lines +
-         "</pre></details>\n";
+  return heading("Every number") + "<details><summary>as JSON, unrounded, as --out NAME.json writes it</summary><pre>" +
+         lines + "</pre></details>\n";
 }
 
 }  // namespace
@@ -203,8 +211,8 @@ std::string to_html(const Results& results, const RunFacts& facts) {
   std::string body = results.size() == 1 ? "<p>" + html_escaped(facts_text(first.model)) + "</p>\n" : "";
   if (first.baseline) body += "<p>baseline: " + html_escaped(facts_text(*first.baseline)) + "</p>\n";
   body += verdict(results) + size_chart(results) + texts_section(results) + tasks_section(results) +
-          divergence_section(results) + damage_section(results) + speed_section(facts) + files_section(results) + run_section(results, facts) +
-          numbers_section(results);
+          divergence_section(results) + damage_section(results) + speed_section(facts) + files_section(results) +
+          run_section(results, facts) + numbers_section(results);
   return html_page(results.size() == 1 ? "Evaluation of " + first.model.path.filename().string()
                                        : fmt::format("Comparison of {} models", results.size()),
                    body);

@@ -39,8 +39,8 @@ struct Measure {
   std::optional<double> drop =
       std::nullopt;    // what a limit of this name is compared with: grows as the model gets worse
   Column detail = {};  // in the table of details
-  std::optional<double> drop_bound = std::nullopt;    // one-sided 95 % bound of the drop; empty: no error is known
-  std::optional<Interval> interval = std::nullopt;    // by bootstrap.h
+  std::optional<double> drop_bound = std::nullopt;  // one-sided 95 % bound of the drop; empty: no error is known
+  std::optional<Interval> interval = std::nullopt;  // by bootstrap.h
 };
 
 struct Scores {

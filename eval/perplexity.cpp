@@ -82,8 +82,7 @@ void add_comparison(std::span<const WindowSums> windows, std::vector<Measure>& m
   measures.push_back({"perplexity_increase", {p - q, mixed.standard_error}});
   const Column kl_column{"KL, nats/token", 1, 4}, top1_column{"same top-1 %", 100, 2};
   measures.push_back({"kl", kl, kl_column, kl.value, kl_column, upper_bound(kl.value, kl)});
-  measures.push_back(
-      {"top1", top1, top1_column, 1.0 - top1.value, top1_column, upper_bound(1.0 - top1.value, top1)});
+  measures.push_back({"top1", top1, top1_column, 1.0 - top1.value, top1_column, upper_bound(1.0 - top1.value, top1)});
   const Estimate top5 = mean_of(windows, [](const WindowSums& w) { return w.shared_top5; });
   const Estimate delta_p = mean_of(windows, [](const WindowSums& w) { return w.delta_p; });
   const Estimate square = mean_of(windows, [](const WindowSums& w) { return w.squared_delta_p; });

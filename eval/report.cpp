@@ -87,15 +87,16 @@ std::string damage_parts(const EvalResult& result, size_t most, const Heading& h
 }
 
 std::string damage_text(const EvalResult& result) {
-  std::string out = damage_parts(result, 10, [](const std::string& text) { return "\n" + text + "\n"; }, align);
+  std::string out = damage_parts(
+      result, 10, [](const std::string& text) { return "\n" + text + "\n"; }, align);
   if (result.damage && !result.damage->overrides.empty())
     out += "\nworth more bits, for the job that quantizes:\n" + result.damage->overrides;
   return out;
 }
 
 std::string damage_markdown(const EvalResult& result) {
-  std::string out =
-      damage_parts(result, 0, [](const std::string& text) { return "\n" + text + ":\n\n"; }, markdown_table);
+  std::string out = damage_parts(
+      result, 0, [](const std::string& text) { return "\n" + text + ":\n\n"; }, markdown_table);
   if (result.damage && !result.damage->overrides.empty())
     out += "\nWorth more bits, for the job that quantizes:\n\n```yaml\n" + result.damage->overrides + "```\n";
   return out;
@@ -215,7 +216,9 @@ Json to_json(const EvalResult& result) {
     json["pooled"] = scores_json(result.pooled);
   }
   for (const auto& text : result.texts) {
-    Json entry{{"path", text.path.string()}, {"documents", text.documents}, {"text_tokens", text.text_tokens},
+    Json entry{{"path", text.path.string()},
+               {"documents", text.documents},
+               {"text_tokens", text.text_tokens},
                {"fingerprint", text.fingerprint}};
     entry.update(scores_json(text.scores));
     json["texts"].push_back(std::move(entry));
@@ -227,7 +230,8 @@ Json to_json(const EvalResult& result) {
   }
   for (const auto& context : result.worst) json["worst"].push_back(worst_json(context));
   for (const auto& c : result.checks) {
-    json["max_drop"][c.measure] = {{"drop", c.drop}, {"limit", c.limit}, {"exceeded", c.exceeded()}, {"by", c.by_bound ? "bound" : "estimate"}};
+    json["max_drop"][c.measure] = {
+        {"drop", c.drop}, {"limit", c.limit}, {"exceeded", c.exceeded()}, {"by", c.by_bound ? "bound" : "estimate"}};
   }
   if (result.tasks) json.update(to_json(*result.tasks), true);
   if (result.damage) json["damage"] = damage_json(*result.damage);

@@ -107,11 +107,11 @@ std::vector<bool> on_pareto_front(const Results& results) {
   std::vector<bool> front;
   for (const auto& one : results) {
     front.push_back(has_kl(one) && std::ranges::none_of(results, [&](const EvalResult& other) {
-      if (!has_kl(other)) return false;
-      const double kl = one.pooled.at("kl").value, its = other.pooled.at("kl").value;
-      const int64_t bytes = one.model.file_bytes, of_other = other.model.file_bytes;
-      return of_other <= bytes && its <= kl && (of_other < bytes || its < kl);
-    }));
+                      if (!has_kl(other)) return false;
+                      const double kl = one.pooled.at("kl").value, its = other.pooled.at("kl").value;
+                      const int64_t bytes = one.model.file_bytes, of_other = other.model.file_bytes;
+                      return of_other <= bytes && its <= kl && (of_other < bytes || its < kl);
+                    }));
   }
   return front;
 }
@@ -163,9 +163,7 @@ std::string errors_text(const Protocol& p) {
   return "± one standard error, " + clusters(p) + " as clusters; that of the change is paired";
 }
 
-Table text_table(const Results& results) {
-  return results.size() == 1 ? table(results.front()) : model_table(results);
-}
+Table text_table(const Results& results) { return results.size() == 1 ? table(results.front()) : model_table(results); }
 
 std::string verdict_text(const EvalResult& result) {
   const Measure* change = result.pooled.find("perplexity_change");
@@ -178,10 +176,10 @@ std::string verdict_text(const EvalResult& result) {
     return text + (p < 1e-99 ? std::string(" (paired, p below 1e-99)") : fmt::format(" (paired, p {:.2g})", p));
   }
   const Measure& kl = *result.pooled.find("kl");
-  return text + fmt::format(
-                    " (95 % intervals of {} resamples: change {:+.2f} to {:+.2f} %, KL {:.4f} to {:.4f} nats/token)",
-                    format_count(result.protocol.bootstrap), 100 * change->interval->low, 100 * change->interval->high,
-                    kl.interval->low, kl.interval->high);
+  return text +
+         fmt::format(" (95 % intervals of {} resamples: change {:+.2f} to {:+.2f} %, KL {:.4f} to {:.4f} nats/token)",
+                     format_count(result.protocol.bootstrap), 100 * change->interval->low, 100 * change->interval->high,
+                     kl.interval->low, kl.interval->high);
 }
 
 std::string check_text(const DropCheck& c) {
@@ -214,8 +212,7 @@ Table divergence_table(const EvalResult& result) {
 }
 
 Table worst_table(const EvalResult& result) {
-  Table rows{
-      {"context", "token", "KL", "p %", "baseline p %", "first choice", "baseline's", "seen", "at token"}};
+  Table rows{{"context", "token", "KL", "p %", "baseline p %", "first choice", "baseline's", "seen", "at token"}};
   const auto percent = [](double nll) { return fmt::format("{:.2f}", 100 * std::exp(-nll)); };
   for (const WorstContext& w : result.worst) {
     rows.push_back({shown_text(w.before), shown_text(w.token), fmt::format("{:.4f}", w.score.kl), percent(w.score.nll),
@@ -225,12 +222,8 @@ Table worst_table(const EvalResult& result) {
   return rows;
 }
 
-Table task_table(const Results& results) {
-  return task_rows(names_of(results), tasks_of(results));
-}
+Table task_table(const Results& results) { return task_rows(names_of(results), tasks_of(results)); }
 
-Cells notes_of_tasks(const Results& results) {
-  return task_notes(names_of(results), tasks_of(results));
-}
+Cells notes_of_tasks(const Results& results) { return task_notes(names_of(results), tasks_of(results)); }
 
 }  // namespace crumb::eval

@@ -88,8 +88,10 @@ std::string curves_page(const std::vector<nlohmann::json>& log, const std::strin
   body += line_chart("Learning rate", {curve("lr", "weights", "#3b6fb6")}, steps);
   body += line_chart("Gradient norm", {curve("gradient_norm", "before clipping", "#7a5ba6")}, ratios);
   body += line_chart("Codes that differ from the start", {curve("flipped_share", "share", "#b6803b")}, steps);
-  body += line_chart("Distance from the start", {curve("weight_distance", "weights, relative", "#b6803b"),
-                                                 curve("scale_distance", "logarithms of the scales", "#3b6fb6")}, steps);
+  body += line_chart("Distance from the start",
+                     {curve("weight_distance", "weights, relative", "#b6803b"),
+                      curve("scale_distance", "logarithms of the scales", "#3b6fb6")},
+                     steps);
   return html_page(title, body);
 }
 

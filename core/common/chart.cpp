@@ -23,9 +23,7 @@ struct Range {
     is_logarithmic = low > 0 && (scale == Scale::logarithmic || (scale == Scale::automatic && high >= 100 * low));
   }
   double place(double x) const { return is_logarithmic ? std::log(x) : x; }
-  double share(double x) const {
-    return high > low ? (place(x) - place(low)) / (place(high) - place(low)) : 0.5;
-  }
+  double share(double x) const { return high > low ? (place(x) - place(low)) / (place(high) - place(low)) : 0.5; }
   std::vector<double> ticks() const { return round_ticks(low, high, is_logarithmic); }
 };
 
@@ -186,7 +184,8 @@ std::string scatter_chart(const std::string& title, const std::string& x_title, 
     const double px = to_x(x, point.x), py = to_y(y, point.y);
     if (point.is_marked) joined.points.emplace_back(point.x, point.y);
     marks += fmt::format(
-        "<line x1='{0:.1f}' x2='{0:.1f}' y1='{1:.1f}' y2='{2:.1f}' stroke='#222'/><circle cx='{0:.1f}' cy='{3:.1f}' r='5' "
+        "<line x1='{0:.1f}' x2='{0:.1f}' y1='{1:.1f}' y2='{2:.1f}' stroke='#222'/><circle cx='{0:.1f}' cy='{3:.1f}' "
+        "r='5' "
         "fill='{4}' stroke='#4477aa'><title>{5}</title></circle><text x='{6:.1f}' y='{7:.1f}' "
         "style='font-weight:bold'>{8}</text>\n",
         px, to_y(y, point.y - point.error), to_y(y, point.y + point.error), py, point.is_marked ? "#4477aa" : "#fff",
@@ -194,8 +193,7 @@ std::string scatter_chart(const std::string& title, const std::string& x_title, 
     names += fmt::format("<li>{}</li>", html_escaped(point.name));
   }
   std::ranges::sort(joined.points);
-  return figure(html_escaped(title), kHeight,
-                axes(x, y) + x_title_text(x_title) + polyline(joined, x, y) + marks) +
+  return figure(html_escaped(title), kHeight, axes(x, y) + x_title_text(x_title) + polyline(joined, x, y) + marks) +
          "<ol class='note'>" + names + "</ol>\n";
 }
 
@@ -213,11 +211,13 @@ std::string heat_chart(const HeatChart& chart) {
   std::string out;
   for (size_t row = 0; row < chart.rows.size(); ++row) {
     const double y = kHead + kRow * static_cast<double>(row);
-    out += fmt::format("<text x='{}' y='{:.1f}' class='y'>{}</text>\n", kNames - 6, y + 15, html_escaped(chart.rows[row]));
+    out +=
+        fmt::format("<text x='{}' y='{:.1f}' class='y'>{}</text>\n", kNames - 6, y + 15, html_escaped(chart.rows[row]));
     for (size_t column = 0; column < chart.columns.size(); ++column) {
       const double value = chart.values[row][column].value_or(0), share = value > 0 ? values.share(value) : 0;
       out += fmt::format(
-          "<rect x='{:.1f}' y='{:.1f}' width='{:.1f}' height='{}' fill='{}' stroke='#ddd'><title>{} {}: {}</title></rect>\n",
+          "<rect x='{:.1f}' y='{:.1f}' width='{:.1f}' height='{}' fill='{}' stroke='#ddd'><title>{} {}: "
+          "{}</title></rect>\n",
           kNames + width * static_cast<double>(column), y, width, kRow - 2,
           value > 0 ? fmt::format("hsl({:.0f} 85% {:.0f}%)", 55 - 55 * share, 94 - 52 * share) : "#fff",
           html_escaped(chart.rows[row]), html_escaped(chart.columns[column]),

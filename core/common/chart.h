@@ -22,8 +22,8 @@ Curve thinned(const Curve& curve, size_t most);
 /// smallest, else evenly.
 enum class Scale { even, logarithmic, automatic };
 
-/// Round values from low to high, about five of them: multiples of 1, 2 or 5 times a power of ten; of a logarithmic axis
-/// powers of ten, and 2 and 5 times those where there is room.
+/// Round values from low to high, about five of them: multiples of 1, 2 or 5 times a power of ten; of a logarithmic
+/// axis powers of ten, and 2 and 5 times those where there is room.
 std::vector<double> round_ticks(double low, double high, bool is_logarithmic);
 
 struct LineChartOptions {

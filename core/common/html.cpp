@@ -24,7 +24,8 @@ pre{font-size:12px;white-space:pre-wrap;background:#f5f5f5;padding:.6em} .note{c
 .pass{color:#1a6b2c} .fail{color:#b00020;font-weight:bold}
 @media (max-width:600px){body{margin:.5em auto} h1{font-size:1.25em}}
 @media print{body{max-width:none;margin:0;font-size:11px} svg{min-width:0} figure,tr{break-inside:avoid}
-.wide{overflow:visible} table{font-size:9px} th,td{white-space:normal} h2,h3{break-after:avoid}}
+.wide{overflow:visible} table{font-size:8px} th,td{white-space:normal;overflow-wrap:normal;padding:.2em .4em}
+.note{font-size:10px} h2,h3{break-after:avoid}}
 )";
 
 }  // namespace

@@ -277,8 +277,9 @@ TEST_F(EvalVerb, RunsTasks) {
                "--max-drop: pets=3 is more than everything; write 3% for per cent");
   expect_error(run_crumb("eval -q " + model + tasks + " --baseline " + model + " --max-drop kl=1"),
                "max_drop: kl is of texts, and none was given");
-  expect_error(run_crumb("eval -q " + model + tasks + " --context 64"),
-               "--context, --stride, --max-windows, --separator, --bos, --protocol, --clusters and --bootstrap need --text");
+  expect_error(
+      run_crumb("eval -q " + model + tasks + " --context 64"),
+      "--context, --stride, --max-windows, --separator, --bos, --protocol, --clusters and --bootstrap need --text");
   expect_error(eval(model + " --tasks-dir x"), "--tasks-dir needs --tasks");
   expect_error(eval(model + " --judge-by bound"), "--judge-by needs --max-drop, which it is about");
   expect_error(run_crumb("eval -q " + model + tasks + " --baseline " + model + " --max-drop dogs=3%"),

@@ -33,12 +33,14 @@ TEST(LineChart, MayBeLogarithmic) {
 TEST(RoundTicks, AreMultiplesOfOneTwoOrFive) {
   using Ticks = std::vector<double>;
   EXPECT_THAT(round_ticks(1, 3, false), ::testing::Pointwise(::testing::DoubleEq(), Ticks{1, 1.5, 2, 2.5, 3}));
-  EXPECT_THAT(round_ticks(0.13, 0.61, false), ::testing::Pointwise(::testing::DoubleEq(), Ticks{0.2, 0.3, 0.4, 0.5, 0.6}));
+  EXPECT_THAT(round_ticks(0.13, 0.61, false),
+              ::testing::Pointwise(::testing::DoubleEq(), Ticks{0.2, 0.3, 0.4, 0.5, 0.6}));
   EXPECT_THAT(round_ticks(0, 400, false), ::testing::Pointwise(::testing::DoubleEq(), Ticks{0, 100, 200, 300, 400}));
   EXPECT_THAT(round_ticks(-7, 12, false), ::testing::Pointwise(::testing::DoubleEq(), Ticks{-5, 0, 5, 10}));
   EXPECT_THAT(round_ticks(0.02, 30, true), ::testing::Pointwise(::testing::DoubleEq(), Ticks{0.1, 1, 10}));
   EXPECT_THAT(round_ticks(3, 60, true), ::testing::Pointwise(::testing::DoubleEq(), Ticks{5, 10, 20, 50}));
-  EXPECT_THAT(round_ticks(1e-8, 1e4, true), ::testing::Pointwise(::testing::DoubleEq(), Ticks{1e-8, 1e-6, 1e-4, 1e-2, 1, 100, 1e4}));
+  EXPECT_THAT(round_ticks(1e-8, 1e4, true),
+              ::testing::Pointwise(::testing::DoubleEq(), Ticks{1e-8, 1e-6, 1e-4, 1e-2, 1, 100, 1e4}));
   EXPECT_EQ(round_ticks(3, 3, false), Ticks{3});
 }
 

@@ -149,8 +149,9 @@ TEST(ScoreStream, MayTakeDocumentsAsClusters) {
   const Scores want = summarize(plain, true);
   EXPECT_DOUBLE_EQ(scores.pooled.at("kl").value, want.at("kl").value);
   EXPECT_DOUBLE_EQ(*scores.pooled.at("kl").standard_error, *want.at("kl").standard_error);
-  EXPECT_NE(*scores.pooled.at("kl").standard_error,
-            *score_stream(models, &baseline, stream, windows, kContext, serial_for).at(0).pooled.at("kl").standard_error);
+  EXPECT_NE(
+      *scores.pooled.at("kl").standard_error,
+      *score_stream(models, &baseline, stream, windows, kContext, serial_for).at(0).pooled.at("kl").standard_error);
 }
 
 }  // namespace

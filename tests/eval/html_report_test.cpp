@@ -60,13 +60,15 @@ TEST(HtmlReport, IsOneWellFormedPageWhateverNamesAndTextsAre) {
     EXPECT_EQ(testing::html_fault(page), "");
     EXPECT_THAT(page, AllOf(Not(HasSubstr("<script")), Not(HasSubstr("http:")), Not(HasSubstr("https:")),
                             Not(HasSubstr("src=")), Not(HasSubstr("url("))));
-    EXPECT_THAT(page, AllOf(HasSubstr("&lt;script&gt;alert"), HasSubstr("0123456789abcdef"), HasSubstr("fedcba987654321"),
-                            HasSubstr("crumb 1.2.3"), HasSubstr("perplexity drop 10 % exceeds the limit of 5 %"),
-                            HasSubstr("<td>9.8765</td>"), HasSubstr("44.000 ± 0.500")));
+    EXPECT_THAT(page,
+                AllOf(HasSubstr("&lt;script&gt;alert"), HasSubstr("0123456789abcdef"), HasSubstr("fedcba987654321"),
+                      HasSubstr("crumb 1.2.3"), HasSubstr("perplexity drop 10 % exceeds the limit of 5 %"),
+                      HasSubstr("<td>9.8765</td>"), HasSubstr("44.000 ± 0.500")));
   }
 }
 
-void for_each_number(const nlohmann::ordered_json& json, const std::function<void(const nlohmann::ordered_json&)>& call) {
+void for_each_number(const nlohmann::ordered_json& json,
+                     const std::function<void(const nlohmann::ordered_json&)>& call) {
   if (json.is_structured()) {
     for (const auto& item : json) for_each_number(item, call);
   } else if (json.is_number()) {
@@ -83,14 +85,15 @@ TEST(HtmlReport, HoldsEveryNumberOfTheJson) {
     EXPECT_THAT(page, HasSubstr(" " + number.dump())) << "as text of the JSON, or at the end of its line";
   });
   EXPECT_GT(numbers, 100);
-  for (const auto& text : {"0.1254 ± 0.0013", "5.50 MB", "2.125"}) EXPECT_THAT(page, HasSubstr(text) ) << text;
+  for (const auto& text : {"0.1254 ± 0.0013", "5.50 MB", "2.125"}) EXPECT_THAT(page, HasSubstr(text)) << text;
 }
 
 TEST(HtmlReport, ShowsWhatBenchMeasured) {
-  const auto bench = parse_json(R"({"processor": "<cpu>", "processors": 2, "isa": "avx2", "rounds": 3, "rows": [{"model": "m<1>",
+  const auto bench =
+      parse_json(R"({"processor": "<cpu>", "processors": 2, "isa": "avx2", "rounds": 3, "rows": [{"model": "m<1>",
     "activations": "int8", "threads": 2, "measures": [{"name": "tokens_per_second", "tokens": 512, "median": 41.25,
     "least": 40.5, "most": 43.75}, {"name": "load", "tokens": null, "median": 1, "least": 1, "most": 1}]}]})",
-                                "bench.json");
+                 "bench.json");
   const std::string page = to_html({make_result("a", 1, 0.1)}, {"1", "crumb", bench, "bench.json"});
   EXPECT_EQ(testing::html_fault(page), "");
   EXPECT_THAT(page, AllOf(HasSubstr("&lt;cpu&gt;, 2 processors, avx2; 3 rounds"), HasSubstr("m&lt;1&gt;"),
@@ -102,7 +105,7 @@ TEST(HtmlReport, ShowsWhatBenchMeasured) {
 
 TEST(ParetoFront, HoldsWhatNothingBeats) {
   const std::vector results{make_result("a", 100, 0.5), make_result("b", 200, 0.1), make_result("c", 200, 0.3),
-                            make_result("d", 300, 0.1), make_result("e", 50, 0.9), make_result("f", 50, 0.9)};
+                            make_result("d", 300, 0.1), make_result("e", 50, 0.9),  make_result("f", 50, 0.9)};
   const auto json = to_json(results);
   std::string front;
   for (const auto& one : json) {
