@@ -36,7 +36,7 @@ class Rounded : public quant::Checkpoint {
       tensor.stored_bytes = tensor.desc.elements() * format.bits / 8;
     }
   }
-  quant::CheckpointKind kind() const override { return quant::CheckpointKind::codes; }
+  quant::CheckpointKind kind() const override { return base_.kind(); }
   const Path& path() const override { return base_.path(); }
   const arch::DecoderSpec& spec() const override { return base_.spec(); }
   const std::vector<quant::StoredTensor>& tensors() const override { return tensors_; }
