@@ -156,8 +156,6 @@ void check_arguments(const Arguments& arguments) {
   CRUMB_CHECK(has_tasks || (arguments.items.empty() && !arguments.limit && !arguments.num_fewshot),
               "--items, --limit and --num-fewshot need --tasks");
   CRUMB_CHECK(has_tasks || arguments.tasks_dir.empty(), "--tasks-dir needs --tasks");
-  CRUMB_CHECK(arguments.judge_by == "estimate" || !arguments.max_drop.empty(),
-              "--judge-by needs --max-drop, which it is about");
   CRUMB_CHECK(!arguments.texts.empty() ||
                   (arguments.context.empty() && arguments.stride.empty() && arguments.max_windows.empty() &&
                    arguments.separator.empty() && !arguments.bos && arguments.protocol == "windows" &&
@@ -171,6 +169,8 @@ void check_arguments(const Arguments& arguments) {
               "--details needs --text and --baseline: it tells where the two differ");
   CRUMB_CHECK(arguments.judge_by == "estimate" || arguments.judge_by == "bound",
               "--judge-by: unknown \"{}\"; known: estimate, bound", arguments.judge_by);
+  CRUMB_CHECK(arguments.judge_by == "estimate" || !arguments.max_drop.empty(),
+              "--judge-by needs --max-drop, which it is about");
 }
 
 /// A file that is written, if it is named, beside what is read and the report.

@@ -173,6 +173,26 @@ TEST_F(EvalVerb, JudgesDropsByTheirBoundsToo) {
                "--clusters documents: --protocol llama.cpp takes a text as a whole");
 }
 
+TEST_F(EvalVerb, MapsTheDamage) {
+  const std::string model = model_.string(), small = (dir_ / "small.gguf").string(), out = (dir_ / "map.html").string();
+  ASSERT_EQ(run_crumb("export -q " + model + " --to gguf-q4_0 -o " + small).exit_code, 0);
+  const auto r = eval(small + " --baseline " + model + " --json --damage layers --damage-windows 2 -o " + out);
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  const auto map = nlohmann::json::parse(r.out)["damage"];
+  EXPECT_EQ(map["windows"], 2);
+  EXPECT_EQ(map["layers"].size() * 7, map["linears"].size());
+  EXPECT_GT(map["layers"][0]["kl"]["value"].get<double>(), 0);
+  EXPECT_GT(map["linears"][0]["output_error"].get<double>(), 0);
+  EXPECT_THAT(crumb::testing::read_file(out), HasSubstr("<h2>Damage map</h2>"));
+  EXPECT_EQ(crumb::testing::html_fault(crumb::testing::read_file(out)), "");
+  EXPECT_THAT(eval(small + " --baseline " + model + " --damage outputs").out,
+              HasSubstr("\nDamage, the 10 worst of 35 linears\n"));
+  expect_error(eval(model + " --baseline " + model + " --damage outputs"),
+               "--damage: " + model + " has no linear in another type than the baseline " + model);
+  expect_error(eval(model + " --damage outputs"), "--damage needs --baseline and --text, and no --protocol rolling");
+  expect_error(eval(model + " --damage much"), "--damage: unknown \"much\"; known: outputs, layers, linears");
+}
+
 TEST_F(EvalVerb, ComparesModels) {
   const std::string worse = worse_model().string(), model = model_.string();
   const std::string text = " --text " + (dir_ / "cats.txt").string() + " --context 64 --max-windows 3";
