@@ -12,6 +12,7 @@
 #include "core/common/json.h"
 #include "core/common/log.h"
 #include "core/common/quantity.h"
+#include "eval/html_report.h"
 #include "eval/report.h"
 
 namespace crumb::cli {
@@ -19,11 +20,13 @@ namespace {
 
 // As typed; read_config checks them with the same rules and messages as the section `evaluate:` of a job.
 struct Arguments {
-  std::string baseline, baseline_logits, save_logits, separator, context, stride, max_windows, out, tasks_dir, items,
-      judge_by = "estimate", protocol = "windows";
+  std::string baseline, baseline_logits, save_logits, separator, context, stride, max_windows, out, bench, tasks_dir,
+      items, judge_by = "estimate", protocol = "windows", clusters = "windows", damage = "none";
   PrecisionNames precision{"float", "f32"};
   std::vector<std::string> models, texts, max_drop, tasks;
   std::optional<int64_t> limit, num_fewshot;
+  int64_t bootstrap = 0, damage_windows = eval::DamageOptions().windows;
+  uint64_t seed = 0;
   bool bos = false, details = false;
 };
 
@@ -117,8 +120,11 @@ eval::EvalOptions make_options(const Arguments& arguments, const Globals& global
   tasks.num_fewshot = arguments.num_fewshot;
   tasks.items = arguments.items;
   tasks.overwrite_items = Overwrite{globals.force};
-  tasks.judge_bound = arguments.judge_by == "bound";
+  tasks.judge_bound = options.judge_bound = arguments.judge_by == "bound";
   options.tasks = std::move(tasks);
+  options.by_document = arguments.clusters == "documents";
+  options.damage = {eval::damage_depth_from_name(arguments.damage), arguments.damage_windows};
+  options.bootstrap = {arguments.bootstrap, arguments.seed};
   options.baseline = arguments.baseline;
   options.baseline_logits = arguments.baseline_logits;
   options.save_logits = arguments.save_logits;
@@ -129,12 +135,18 @@ eval::EvalOptions make_options(const Arguments& arguments, const Globals& global
   return options;
 }
 
-/// An object for one model, a list of them for several.
 std::string json_text(const std::vector<eval::EvalResult>& results) {
-  if (results.size() == 1) return dump_json(eval::to_json(results.front()), 2) + "\n";
-  auto list = nlohmann::ordered_json::array();
-  for (const auto& result : results) list.push_back(eval::to_json(result));
-  return dump_json(list, 2) + "\n";
+  return dump_json(eval::to_json(results), 2) + "\n";
+}
+
+/// A report by the name of its file.
+std::string report_text(const Path& out, const std::vector<eval::EvalResult>& results, const Arguments& arguments,
+                        const Globals& globals) {
+  if (out.extension() == ".json") return json_text(results);
+  if (out.extension() == ".md") return eval::to_markdown(results, arguments.details);
+  eval::RunFacts facts{CRUMB_VERSION, globals.command, std::nullopt, arguments.bench};
+  if (!arguments.bench.empty()) facts.bench = read_json(arguments.bench);
+  return eval::to_html(results, facts);
 }
 
 void check_arguments(const Arguments& arguments) {
@@ -143,17 +155,22 @@ void check_arguments(const Arguments& arguments) {
   CRUMB_CHECK(!has_tasks || !arguments.tasks_dir.empty(), "--tasks needs --tasks-dir, the folder of their data");
   CRUMB_CHECK(has_tasks || (arguments.items.empty() && !arguments.limit && !arguments.num_fewshot),
               "--items, --limit and --num-fewshot need --tasks");
-  CRUMB_CHECK(has_tasks || (arguments.tasks_dir.empty() && arguments.judge_by == "estimate"),
-              "--tasks-dir and --judge-by need --tasks");
+  CRUMB_CHECK(has_tasks || arguments.tasks_dir.empty(), "--tasks-dir needs --tasks");
   CRUMB_CHECK(!arguments.texts.empty() ||
                   (arguments.context.empty() && arguments.stride.empty() && arguments.max_windows.empty() &&
-                   arguments.separator.empty() && !arguments.bos && arguments.protocol == "windows"),
-              "--context, --stride, --max-windows, --separator, --bos and --protocol need --text");
+                   arguments.separator.empty() && !arguments.bos && arguments.protocol == "windows" &&
+                   arguments.clusters == "windows" && arguments.bootstrap == 0),
+              "--context, --stride, --max-windows, --separator, --bos, --protocol, --clusters and --bootstrap need "
+              "--text");
+  CRUMB_CHECK(arguments.clusters == "windows" || arguments.clusters == "documents",
+              "--clusters: unknown \"{}\"; known: windows, documents", arguments.clusters);
   CRUMB_CHECK(!arguments.details ||
                   (!arguments.texts.empty() && !(arguments.baseline.empty() && arguments.baseline_logits.empty())),
               "--details needs --text and --baseline: it tells where the two differ");
   CRUMB_CHECK(arguments.judge_by == "estimate" || arguments.judge_by == "bound",
               "--judge-by: unknown \"{}\"; known: estimate, bound", arguments.judge_by);
+  CRUMB_CHECK(arguments.judge_by == "estimate" || !arguments.max_drop.empty(),
+              "--judge-by needs --max-drop, which it is about");
 }
 
 /// A file that is written, if it is named, beside what is read and the report.
@@ -172,8 +189,11 @@ int run(const Arguments& arguments, const Globals& globals) {
   check_arguments(arguments);
   const auto options = make_options(arguments, globals);
   const Path out = arguments.out;
-  CRUMB_CHECK(out.empty() || out.extension() == ".md" || out.extension() == ".json",
-              "--out: {}: the name must end in .md or .json", out.string());
+  CRUMB_CHECK(out.empty() || out.extension() == ".md" || out.extension() == ".json" || out.extension() == ".html",
+              "--out: {}: the name must end in .md, .json or .html", out.string());
+  CRUMB_CHECK(arguments.bench.empty() || out.extension() == ".html",
+              "--bench: speed stands in a page alone; give --out NAME.html");
+  if (!arguments.bench.empty()) read_json(arguments.bench);  // before the work
   if (!out.empty()) require_new_file(out, globals.force);
   require_own_file(arguments.items, arguments, globals);
   require_own_file(arguments.save_logits, arguments, globals);
@@ -182,8 +202,7 @@ int run(const Arguments& arguments, const Globals& globals) {
   const auto results = eval::evaluate_all(options, {arguments.models.begin(), arguments.models.end()});
   std::fputs((globals.json ? json_text(results) : eval::to_table(results, arguments.details)).c_str(), stdout);
   if (!out.empty())  // after the numbers are on the screen: a full disk must not lose them
-    write_text(out, out.extension() == ".json" ? json_text(results) : eval::to_markdown(results, arguments.details),
-               Overwrite{globals.force});
+    write_text(out, report_text(out, results, arguments, globals), Overwrite{globals.force});
   std::fflush(stdout);
   int code = kExitOk;
   for (const auto& result : results) {
@@ -195,12 +214,7 @@ int run(const Arguments& arguments, const Globals& globals) {
   return code;
 }
 
-}  // namespace
-
-Verb add_eval(CLI::App& program, const Globals& globals) {
-  auto* app = program.add_subcommand(
-      "eval", "Perplexity of a model; KL divergence and top-1 agreement against a baseline; tasks; size");
-  const auto a = std::make_shared<Arguments>();
+void add_options(CLI::App* app, const std::shared_ptr<Arguments>& a) {
   app->add_option("MODEL", a->models, "HF folder, codes-and-scales folder or GGUF; several are judged side by side")
       ->required();
   app->add_option("--baseline", a->baseline,
@@ -231,21 +245,59 @@ Verb add_eval(CLI::App& program, const Globals& globals) {
   app->add_flag("--details", a->details,
                 "also show the KL by text and by position in the context, and the worst 20 tokens in their contexts "
                 "(--json always has them)");
+  app->add_option(
+      "--damage", a->damage,
+      "also map the damage: outputs (of each linear the error of its weights and outputs, codes and scales), "
+      "layers or linears (besides the KL with each alone quantized: a pass each); default: none");
+  add_whole(*app, "--damage-windows", a->damage_windows, "windows that --damage looks at", {.least = 1});
   app->add_option("--max-drop", a->max_drop,
                   "exit with 3 when exceeded: perplexity=5%, kl=0.05, top1=20%; of accuracies: tasks=2% (each), "
                   "average=1%, TASK=3%; several: comma or repeat; default: no limit")
       ->delimiter(',');
   app->add_option("--judge-by", a->judge_by,
-                  "what --max-drop compares of tasks: estimate, or bound, the upper 95 % bound of the drop; default: "
-                  "estimate");
+                  "what --max-drop compares: estimate, or bound, the upper 95 % bound of the drop; default: estimate");
+  app->add_option(
+      "--clusters", a->clusters,
+      "what errors take as independent: windows, or documents (as --protocol rolling always does); default: "
+      "windows");
+  add_whole(*app, "--bootstrap", a->bootstrap,
+            "resamples of the clusters for 95 % intervals, such as 1000; 0: errors by the delta method alone",
+            {.most = 1'000'000});
+  add_seed(*app, a->seed, "of --bootstrap");
   app->add_option("--tasks", a->tasks, "tasks by their names, or YAML files of your own; comma or repeat")
       ->delimiter(',');
   app->add_option("--tasks-dir", a->tasks_dir, "the folder of the tasks' data; NAME.yaml there is a task, too");
   add_whole(*app, "--limit", a->limit, "only the first items of each task; default: all");
   add_whole(*app, "--num-fewshot", a->num_fewshot, "solved examples before each item; default: what a task says");
   app->add_option("--items", a->items, "write what was found of each item as JSON lines; default: none");
-  app->add_option("-o,--out", a->out, "write a report: NAME.md or NAME.json; default: none");
+  app->add_option("-o,--out", a->out,
+                  "write a report: NAME.md, NAME.json, or NAME.html, a page with charts; default: none");
+  app->add_option("--bench", a->bench, "what `crumb bench --out FILE.json` measured, for the page; default: none");
+}
+
+}  // namespace
+
+Verb add_eval(CLI::App& program, const Globals& globals) {
+  auto* app = program.add_subcommand(
+      "eval", "Perplexity of a model; KL divergence and top-1 agreement against a baseline; tasks; size");
+  const auto a = std::make_shared<Arguments>();
+  add_options(app, a);
   return {app, [a, &globals] { return run(*a, globals); }};
+}
+
+Verb add_compare(CLI::App& program, const Globals& globals) {
+  auto* app = program.add_subcommand(
+      "compare",
+      "Several models beside one baseline in one table, and which of them are on the Pareto front: what "
+      "eval does of several");
+  const auto a = std::make_shared<Arguments>();
+  add_options(app, a);
+  return {app, [a, &globals] {
+            CRUMB_CHECK(a->models.size() > 1, "compare needs two models or more; eval judges one");
+            CRUMB_CHECK(!a->baseline.empty() || !a->baseline_logits.empty(),
+                        "compare needs --baseline, which all are compared with");
+            return run(*a, globals);
+          }};
 }
 
 }  // namespace crumb::cli

@@ -5,6 +5,9 @@
 #include <exception>
 #include <filesystem>
 #include <new>
+#include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "cli/numbers.h"
@@ -27,6 +30,23 @@ void finish_output() {
   if (error != 0) crumb::run_error("cannot write to standard output: {}", crumb::system_error_text(error));
 }
 
+/// As one would type it.
+std::string command_line(std::span<char* const> arguments) {
+  constexpr std::string_view kPlain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=,:%+@";
+  std::string out = "crumb";
+  for (const std::string_view argument : arguments.subspan(1)) {
+    out += ' ';
+    if (!argument.empty() && argument.find_first_not_of(kPlain) == std::string_view::npos) {
+      out += argument;
+      continue;
+    }
+    out += '\'';
+    for (const char c : argument) out += c == '\'' ? "'\\''" : std::string(1, c);
+    out += '\'';
+  }
+  return out;
+}
+
 int run(int argc, char** argv) {
   using namespace crumb::cli;
   CLI::App program{kAbout, "crumb"};
@@ -36,6 +56,7 @@ int run(int argc, char** argv) {
   });
   program.set_version_flag("--version", CRUMB_VERSION);
   Globals globals;
+  globals.command = command_line({argv, static_cast<size_t>(argc)});
   program.fallthrough();
   program.add_flag("--json", globals.json, "print the result as JSON");
   program.add_flag("--force", globals.force, "replace an output that exists");
@@ -50,6 +71,7 @@ int run(int argc, char** argv) {
 #endif
   verbs.push_back(add_export(program, globals));
   verbs.push_back(add_eval(program, globals));
+  verbs.push_back(add_compare(program, globals));
   verbs.push_back(add_bench(program, globals));
   verbs.push_back(add_chat(program, globals));
   verbs.push_back(add_generate(program, globals));

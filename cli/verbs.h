@@ -13,6 +13,7 @@ struct Globals {
   bool force = false;   // replace an output that exists
   bool quiet = false;   // no progress, warnings only
   int64_t threads = 0;  // 0: one per processor
+  std::string command;  // as typed, for reports
 };
 
 /// Adds the subcommand. `run` is called by main after parsing; its result is the exit code.
@@ -23,6 +24,7 @@ struct Verb {
 
 Verb add_bench(CLI::App& program, const Globals& globals);
 Verb add_chat(CLI::App& program, const Globals& globals);
+Verb add_compare(CLI::App& program, const Globals& globals);
 Verb add_eval(CLI::App& program, const Globals& globals);
 Verb add_export(CLI::App& program, const Globals& globals);
 Verb add_generate(CLI::App& program, const Globals& globals);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/common/hash.h"
 #include "core/common/progress.h"
 #include "eval/logits_file.h"
 
@@ -79,6 +80,12 @@ void check_options(const EvalOptions& options) {
     CRUMB_CHECK(is_rolling || (options.separator.empty() && options.stride.is_auto() && !options.bos),
                 "--protocol {}: --separator, --stride and --bos have no meaning with it", name);
   }
+  CRUMB_CHECK(!options.by_document || options.protocol == PerplexityProtocol::windows ||
+                  options.protocol == PerplexityProtocol::rolling,
+              "--clusters documents: --protocol {} takes a text as a whole", name_of(options.protocol));
+  CRUMB_CHECK(options.damage.depth == DamageDepth::none || (!options.baseline.empty() && !options.texts.empty() &&
+                                                            options.protocol != PerplexityProtocol::rolling),
+              "--damage needs --baseline and --text, and no --protocol rolling");
   check_logits(options);
   CRUMB_CHECK(options.max_drop.empty() || !options.baseline.empty() || !options.baseline_logits.empty(),
               "max_drop: a drop needs a baseline to compare with");
@@ -102,12 +109,18 @@ void check_finite(const std::vector<TokenScore>& scores, const Window& window) {
   }
 }
 
+std::string fingerprint_of(const TextDocuments& text) {
+  uint64_t h = text.documents.size();
+  for (const auto& document : text.documents) h = hash_bytes(h, document);
+  return fmt::format("{:016x}", h);
+}
+
 std::vector<TextScores> describe_texts(const std::vector<TextDocuments>& texts, const TokenStream& stream,
                                        std::vector<Scores> scores) {
   std::vector<TextScores> out;
   for (size_t i = 0; i < texts.size(); ++i) {
     out.push_back({texts[i].path, static_cast<int64_t>(texts[i].documents.size()),
-                   stream.text_begin[i + 1] - stream.text_begin[i], std::move(scores[i])});
+                   stream.text_begin[i + 1] - stream.text_begin[i], std::move(scores[i]), fingerprint_of(texts[i])});
   }
   return out;
 }
@@ -145,11 +158,15 @@ bool EvalResult::exceeded() const {
          (tasks && tasks->exceeded());
 }
 
-std::vector<DropCheck> check_drops(const std::map<std::string, double>& max_drop, const Scores& scores) {
+std::vector<DropCheck> check_drops(const std::map<std::string, double>& max_drop, const Scores& scores, bool by_bound) {
   std::vector<DropCheck> checks;
   for (const auto& [name, limit] : max_drop) {
     const Measure* measure = scores.find(name);
-    if (measure != nullptr && measure->drop) checks.push_back({name, *measure->drop, limit});
+    if (measure == nullptr || !measure->drop) continue;
+    CRUMB_CHECK(!by_bound || measure->drop_bound,
+                "--judge-by bound: {} has no bound: all that was scored is one window or document; give more text",
+                name);
+    checks.push_back({name, by_bound ? *measure->drop_bound : *measure->drop, limit, by_bound});
   }
   return checks;
 }
@@ -181,8 +198,11 @@ int64_t end_of_document(std::span<const RollingDocument> documents, int64_t toke
 std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* baseline, const TokenStream& stream,
                                        const std::vector<Window>& windows, int64_t context,
                                        const ParallelFor& parallel_for, std::span<const int32_t> token_bytes,
-                                       std::span<const RollingDocument> documents) {
-  std::vector<ModelSums> sums(models.size(), ModelSums(static_cast<size_t>(stream.num_texts()), baseline != nullptr));
+                                       std::span<const RollingDocument> documents, bool by_document,
+                                       const BootstrapOptions& bootstrap) {
+  const std::span<const int64_t> clusters = by_document ? std::span(stream.document_begin) : std::span<const int64_t>();
+  std::vector<ModelSums> sums(
+      models.size(), ModelSums(static_cast<size_t>(stream.num_texts()), baseline != nullptr, clusters, bootstrap));
   Progress progress("eval", static_cast<int64_t>(windows.size()) * context, "tokens");
   const std::span ids(stream.ids);
   auto document = documents.begin();  // the one that begins next
@@ -232,7 +252,8 @@ std::vector<int32_t> bytes_of_tokens(const tokenizer::Tokenizer& tokenizer, int6
 
 /// Texts: protocol, texts, pooled and checks of one result a model.
 void judge_texts(const EvalOptions& options, const std::vector<TextDocuments>& texts, const std::vector<Judged>& all,
-                 const LogitsFile* logits, std::vector<EvalResult>& results, const ParallelFor& parallel_for) {
+                 const LogitsFile* logits, std::vector<EvalResult>& results, const std::shared_ptr<ThreadPool>& pool) {
+  const ParallelFor parallel_for = pool->as_parallel_for();
   const bool has_baseline = all.size() > results.size();
   for (const auto& judged : all) check_comparable(judged, all.back(), has_baseline);
   Protocol protocol;
@@ -282,7 +303,7 @@ void judge_texts(const EvalOptions& options, const std::vector<TextDocuments>& t
   auto scores =
       score_stream(scorers, baseline, stream, windows, is_plain || is_rolling ? protocol.context : protocol.context - 1,
                    parallel_for, is_rolling ? std::vector<int32_t>() : bytes_of_tokens(*first.tokenizer, shape.vocab),
-                   rolling.documents);
+                   rolling.documents, options.by_document, options.bootstrap);
 
   if (saver) saver->commit();
 
@@ -292,6 +313,9 @@ void judge_texts(const EvalOptions& options, const std::vector<TextDocuments>& t
                                         : stream.size() / protocol.context;
   protocol.scored_tokens = scores.front().pooled.tokens;
   protocol.text_tokens = stream.size();
+  protocol.by_document = options.by_document || is_rolling;
+  protocol.bootstrap = options.bootstrap.resamples;
+  protocol.seed = options.bootstrap.seed;
   protocol.bos = stream.has_bos;
   protocol.eos = stream.has_eos;
   for (size_t i = 0; i < results.size(); ++i) {
@@ -301,7 +325,16 @@ void judge_texts(const EvalOptions& options, const std::vector<TextDocuments>& t
     result.pooled = std::move(scores[i].pooled);
     result.positions = std::move(scores[i].positions);
     result.worst = worst_contexts(scores[i].worst, stream, texts, *first.tokenizer);
-    result.checks = check_drops(options.max_drop, result.pooled);
+    if (options.damage.depth != DamageDepth::none) {
+      const int64_t context = is_plain ? protocol.context : protocol.context - 1;
+      DamageText looked_at{stream, {}, context, *first.tokenizer};
+      for (const int64_t w : text::spread_evenly(std::ssize(windows), options.damage.windows, text::Spread::ends))
+        looked_at.windows.push_back(windows[static_cast<size_t>(w)]);
+      const auto model = quant::open_checkpoint(all[i].facts.path, *pool),
+                 baseline = quant::open_checkpoint(all.back().facts.path, *pool);
+      result.damage = map_damage(options.damage, *model, *baseline, looked_at, pool);
+    }
+    result.checks = check_drops(options.max_drop, result.pooled, options.judge_bound);
   }
 }
 
@@ -340,7 +373,7 @@ std::vector<EvalResult> evaluate_all(const EvalOptions& given, const std::vector
     result.model = all[i].facts;
     if (all.size() > models.size()) result.baseline = all.back().facts;
   }
-  if (!texts.empty()) judge_texts(options, texts, all, logits ? &*logits : nullptr, results, pool->as_parallel_for());
+  if (!texts.empty()) judge_texts(options, texts, all, logits ? &*logits : nullptr, results, pool);
   if (!options.tasks.tasks.empty()) judge_tasks(options, all, results, pool->as_parallel_for());
   for (auto& result : results) result.seconds = watch.seconds();
   return results;

@@ -10,6 +10,7 @@
 #include "core/common/config.h"
 #include "core/text/token_stream.h"
 #include "core/text/windows.h"
+#include "eval/damage.h"
 #include "eval/judged.h"
 #include "eval/model_sums.h"
 #include "eval/perplexity.h"
@@ -37,6 +38,10 @@ struct EvalOptions {
 
   PerplexityProtocol protocol = PerplexityProtocol::windows;  // gptq and llamacpp take one text and no separator
   TaskRunOptions tasks;                                       // beside the texts, or without any
+  bool by_document = false;    // errors take documents as clusters, not windows; so does rolling, whatever this says
+  BootstrapOptions bootstrap;  // intervals of what is measured of texts
+  DamageOptions damage;        // of each model against the baseline, on the texts
+  bool judge_bound = false;    // max_drop holds for the upper 95 % bound of a drop, not for its estimate
 
   /// The section `evaluate:` of a job.
   template <class V>
@@ -66,12 +71,16 @@ struct Protocol {
   bool bos = false, eos = false;
   std::string compute = "float32";
   PerplexityProtocol kind = PerplexityProtocol::windows;
+  bool by_document = false;  // clusters of errors
+  int64_t bootstrap = 0;     // resamples
+  uint64_t seed = 0;         // of theirs
 };
 
 struct TextScores {
   Path path;
   int64_t documents = 0, text_tokens = 0;
-  Scores scores;  // of the tokens that belong to this text
+  Scores scores;                 // of the tokens that belong to this text
+  std::string fingerprint = {};  // of its documents: 16 hex digits
 };
 
 /// A place where model and baseline are far apart, as text.
@@ -87,6 +96,7 @@ struct WorstContext {
 struct DropCheck {
   std::string measure;
   double drop = 0, limit = 0;
+  bool by_bound = false;  // drop is its upper 95 % bound
   bool exceeded() const { return drop > limit; }
 };
 
@@ -99,6 +109,7 @@ struct EvalResult {
   std::vector<PositionScores> positions = {};  // with a baseline
   std::vector<WorstContext> worst = {};        // with a baseline; the largest KL first
   std::optional<TaskResults> tasks = std::nullopt;
+  std::optional<DamageMap> damage = std::nullopt;
   std::vector<DropCheck> checks = {};
   double seconds = 0;
   bool exceeded() const;
@@ -124,14 +135,18 @@ std::vector<EvalResult> evaluate_all(const EvalOptions& options, const std::vect
 
 /// The part of evaluate_all() that needs no files, for scorers of any kind; scores for each model. A token counts for
 /// the text it belongs to, also when its window began in the one before. `baseline` may be null. With documents windows
-/// end where theirs does, errors take documents as clusters, and bytes are those of the documents.
+/// end where theirs does, errors take documents as clusters, and bytes are those of the documents. `by_document`:
+/// errors take the documents of the stream as clusters.
 std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* baseline,
                                        const text::TokenStream& stream, const std::vector<text::Window>& windows,
                                        int64_t context, const ParallelFor& parallel_for,
                                        std::span<const int32_t> token_bytes = {},
-                                       std::span<const RollingDocument> documents = {});
+                                       std::span<const RollingDocument> documents = {}, bool by_document = false,
+                                       const BootstrapOptions& bootstrap = {});
 
-/// Each limit of max_drop beside the drop found; none for measures without one.
-std::vector<DropCheck> check_drops(const std::map<std::string, double>& max_drop, const Scores& scores);
+/// Each limit of max_drop beside the drop found, or its upper bound; none for measures without one. UserError: no bound
+/// is known, because there is one cluster only.
+std::vector<DropCheck> check_drops(const std::map<std::string, double>& max_drop, const Scores& scores,
+                                   bool by_bound = false);
 
 }  // namespace crumb::eval

@@ -6,6 +6,7 @@
 
 #include "eval/runtime_scorer.h"
 #include "quant/checkpoint.h"
+#include "quant/fingerprint.h"
 
 namespace crumb::eval {
 namespace {
@@ -49,6 +50,7 @@ ModelFacts facts_of(const quant::Checkpoint& checkpoint) {
   ModelFacts facts;
   facts.path = checkpoint.path();
   facts.kind = kind_name(checkpoint.kind());
+  facts.fingerprint = quant::weights_fingerprint(checkpoint.path());
   for (const auto& t : checkpoint.tensors()) facts.parameters += t.desc.elements();
   facts.file_bytes = checkpoint.file_bytes();
   facts.bits_per_weight = bits_per_weight(checkpoint, [](const auto&) { return true; });

@@ -20,6 +20,7 @@ struct ModelFacts {
   double bits_per_weight = 0,
          bits_per_weight_without_embeddings = 0;             // embeddings: the embedding and, unless tied, the head
   std::string linear_dtypes, embedding_dtypes, head_dtypes;  // "Q2_K", "BF16+Q2_K"; head: empty when tied
+  std::string fingerprint = {};                              // of the weights (quant/fingerprint.h); empty: no model
 };
 
 struct Judged {

@@ -16,6 +16,11 @@ struct Estimate {
   std::optional<double> standard_error = std::nullopt;
 };
 
+/// Where a value lies with 95 % confidence.
+struct Interval {
+  double low = 0, high = 0;
+};
+
 /// exp(x) - shift, its error by the delta method.
 Estimate exponential(const Estimate& x, double shift = 0);
 
@@ -34,6 +39,8 @@ struct Measure {
   std::optional<double> drop =
       std::nullopt;    // what a limit of this name is compared with: grows as the model gets worse
   Column detail = {};  // in the table of details
+  std::optional<double> drop_bound = std::nullopt;  // one-sided 95 % bound of the drop; empty: no error is known
+  std::optional<Interval> interval = std::nullopt;  // by bootstrap.h
 };
 
 struct Scores {
@@ -45,5 +52,9 @@ struct Scores {
   /// The estimate of a measure that is there.
   const Estimate& at(std::string_view name) const;
 };
+
+/// "worse", "better" or "no significant change" of a measure that grows as a model gets worse: by its interval, or
+/// without one by a normal test; nothing where no error is known.
+std::optional<std::string_view> verdict_of(const Measure& change);
 
 }  // namespace crumb::eval

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <limits>
 
 namespace crumb::eval {
 namespace {
@@ -22,6 +23,13 @@ void ModelSums::begin_cluster() {
   for (auto& sums : by_position_) sums.emplace_back();
 }
 
+void ModelSums::enter_document(int64_t index) {
+  if (document_begin_.empty() || index < document_end_) return;
+  const auto next = std::ranges::upper_bound(document_begin_, index);
+  document_end_ = next == document_begin_.end() ? std::numeric_limits<int64_t>::max() : *next;
+  begin_cluster();
+}
+
 void ModelSums::begin_document(size_t text, int64_t bytes, int64_t words) {
   is_by_document_ = true;
   begin_cluster();
@@ -33,12 +41,13 @@ void ModelSums::begin_document(size_t text, int64_t bytes, int64_t words) {
 
 void ModelSums::add(const std::vector<TokenScore>& scores, const text::Window& window, const text::TokenStream& stream,
                     std::span<const int32_t> token_bytes) {
-  if (!is_by_document_) begin_cluster();
+  if (!is_by_document_ && document_begin_.empty()) begin_cluster();
   for (size_t i = 0; i < scores.size(); ++i) {
     const int64_t target = window.begin + window.first_scored + static_cast<int64_t>(i) + 1;
     const auto id = static_cast<size_t>(stream.ids[static_cast<size_t>(target)]);
     const int64_t bytes = token_bytes.empty() ? 0 : token_bytes[id];
     const auto text = static_cast<size_t>(stream.text_of(target));
+    enter_document(target);
     pooled_.back().add(scores[i], bytes);
     by_text_[text].back().add(scores[i], bytes);
     if (with_baseline_) compare(scores[i], window.begin, target, text);
@@ -66,12 +75,19 @@ std::vector<float> ModelSums::divergences(int64_t text, int64_t range) const {
   return all;
 }
 
+Scores ModelSums::scores_of(const std::vector<WindowSums>& clusters, std::vector<float> divergences,
+                            bool has_intervals) const {
+  Scores scores = summarize(clusters, with_baseline_, std::move(divergences));
+  if (has_intervals) add_intervals(clusters, with_baseline_, bootstrap_, scores);
+  return scores;
+}
+
 StreamScores ModelSums::summary() const {
-  StreamScores out{summarize(pooled_, with_baseline_, divergences(-1, -1)), {}};
+  StreamScores out{scores_of(pooled_, divergences(-1, -1), true), {}};
   for (size_t i = 0; i < by_text_.size(); ++i)
-    out.texts.push_back(summarize(by_text_[i], with_baseline_, divergences(static_cast<int64_t>(i), -1)));
+    out.texts.push_back(scores_of(by_text_[i], divergences(static_cast<int64_t>(i), -1), true));
   for (size_t r = 0; r < by_position_.size(); ++r) {
-    auto scores = summarize(by_position_[r], with_baseline_, divergences(-1, static_cast<int64_t>(r)));
+    auto scores = scores_of(by_position_[r], divergences(-1, static_cast<int64_t>(r)), false);
     const int64_t most = int64_t{1} << r;
     if (scores.tokens > 0) out.positions.push_back({most / 2 + 1, most, std::move(scores)});
   }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/common/error.h"
+#include "eval/paired.h"
 
 namespace crumb::eval {
 namespace {
@@ -34,6 +35,15 @@ Estimate mean_of(std::span<const WindowSums> windows, const Sum& sum) {
   return ratio_of(windows, sum, [](const WindowSums& w) { return w.tokens; });
 }
 
+template <class T>
+double quantile_of(std::span<const T> sorted, double share) {
+  CRUMB_ASSERT(!sorted.empty() && share >= 0 && share <= 1);
+  const double place = share * static_cast<double>(sorted.size() - 1);
+  const auto below = static_cast<size_t>(place);
+  const double low = sorted[below], high = sorted[std::min(below + 1, sorted.size() - 1)];
+  return low + (place - static_cast<double>(below)) * (high - low);
+}
+
 // sqrt(x), by the delta method.
 Estimate root(const Estimate& x) {
   const double value = std::sqrt(x.value);
@@ -49,6 +59,12 @@ Measure detail(const char* name, const Estimate& estimate, const Column& column)
   return measure;
 }
 
+/// One-sided, of a drop of this value with the error of an estimate.
+std::optional<double> upper_bound(double drop, const Estimate& estimate) {
+  if (!estimate.standard_error) return std::nullopt;
+  return drop + kBoundErrors * *estimate.standard_error;
+}
+
 void add_comparison(std::span<const WindowSums> windows, std::vector<Measure>& measures) {
   const Estimate baseline = mean_of(windows, [](const WindowSums& w) { return w.baseline_nll; });
   const Estimate change = mean_of(windows, [](const WindowSums& w) { return w.nll - w.baseline_nll; });
@@ -60,12 +76,13 @@ void add_comparison(std::span<const WindowSums> windows, std::vector<Measure>& m
   const Estimate kl = mean_of(windows, [](const WindowSums& w) { return w.kl; });
   const Estimate top1 = mean_of(windows, [](const WindowSums& w) { return w.same_top; });
   perplexity.drop = relative.value;
+  perplexity.drop_bound = upper_bound(relative.value, relative);
   measures.push_back({"baseline_perplexity", exponential(baseline), {"baseline", 1, 3}});
   measures.push_back({"perplexity_change", relative, {"change %", 100, 2, true}});
   measures.push_back({"perplexity_increase", {p - q, mixed.standard_error}});
   const Column kl_column{"KL, nats/token", 1, 4}, top1_column{"same top-1 %", 100, 2};
-  measures.push_back({"kl", kl, kl_column, kl.value, kl_column});
-  measures.push_back({"top1", top1, top1_column, 1.0 - top1.value, top1_column});
+  measures.push_back({"kl", kl, kl_column, kl.value, kl_column, upper_bound(kl.value, kl)});
+  measures.push_back({"top1", top1, top1_column, 1.0 - top1.value, top1_column, upper_bound(1.0 - top1.value, top1)});
   const Estimate top5 = mean_of(windows, [](const WindowSums& w) { return w.shared_top5; });
   const Estimate delta_p = mean_of(windows, [](const WindowSums& w) { return w.delta_p; });
   const Estimate square = mean_of(windows, [](const WindowSums& w) { return w.squared_delta_p; });
@@ -101,13 +118,22 @@ void WindowSums::add(const TokenScore& score, int64_t bytes_of_token) {
   squared_delta_p += score.delta_p() * score.delta_p();
 }
 
-double quantile(std::span<const float> sorted, double share) {
-  CRUMB_ASSERT(!sorted.empty() && share >= 0 && share <= 1);
-  const double place = share * static_cast<double>(sorted.size() - 1);
-  const auto below = static_cast<size_t>(place);
-  const double low = sorted[below], high = sorted[std::min(below + 1, sorted.size() - 1)];
-  return low + (place - static_cast<double>(below)) * (high - low);
+WindowSums& WindowSums::operator+=(const WindowSums& other) {
+  tokens += other.tokens;
+  bytes += other.bytes;
+  words += other.words;
+  nll += other.nll;
+  baseline_nll += other.baseline_nll;
+  kl += other.kl;
+  same_top += other.same_top;
+  shared_top5 += other.shared_top5;
+  delta_p += other.delta_p;
+  squared_delta_p += other.squared_delta_p;
+  return *this;
 }
+
+double quantile(std::span<const float> sorted, double share) { return quantile_of(sorted, share); }
+double quantile(std::span<const double> sorted, double share) { return quantile_of(sorted, share); }
 
 Scores summarize(std::span<const WindowSums> windows, bool with_baseline, std::vector<float> divergences) {
   std::vector<WindowSums> used;

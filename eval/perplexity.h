@@ -22,6 +22,7 @@ struct WindowSums {
   int64_t tokens = 0, bytes = 0, words = 0;  // bytes, words: of text that the tokens stand for
   double nll = 0, baseline_nll = 0, kl = 0, same_top = 0, shared_top5 = 0, delta_p = 0, squared_delta_p = 0;
   void add(const TokenScore& score, int64_t bytes_of_token = 0);
+  WindowSums& operator+=(const WindowSums& other);
 };
 
 /// cross_entropy (mean nll, nats a token), perplexity and, where bytes were counted, bits_per_byte (nll / ln 2 over
@@ -37,5 +38,6 @@ Scores summarize(std::span<const WindowSums> windows, bool with_baseline, std::v
 /// The value below which a share of the sorted values lies, linear between neighbours (numpy.quantile's default). One
 /// value at least.
 double quantile(std::span<const float> sorted, double share);
+double quantile(std::span<const double> sorted, double share);
 
 }  // namespace crumb::eval

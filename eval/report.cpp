@@ -4,7 +4,8 @@
 #include <cmath>
 
 #include "core/common/markdown.h"
-#include "core/common/quantity.h"
+#include "eval/damage_report.h"
+#include "eval/report_tables.h"
 #include "eval/task_report.h"
 
 namespace crumb::eval {
@@ -12,70 +13,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 using Cells = std::vector<std::string>;
-
-using ColumnOf = Column Measure::*;
-
-std::string cell_of(const Measure& measure, ColumnOf column) {
-  const auto& [title, unit, digits, is_signed] = measure.*column;
-  const double value = measure.estimate.value * unit;
-  std::string text = is_signed ? fmt::format("{:+.{}f}", value, digits) : fmt::format("{:.{}f}", value, digits);
-  if (measure.estimate.standard_error)
-    text += fmt::format(" ± {:.{}f}", *measure.estimate.standard_error * unit, digits);
-  return text;
-}
-
-Cells header(const EvalResult& result, ColumnOf column = &Measure::shown) {
-  Cells cells = {"text", "tokens"};
-  for (const Measure& measure : result.pooled.measures) {
-    if (!(measure.*column).title.empty()) cells.push_back((measure.*column).title);
-  }
-  return cells;
-}
-
-/// `columns`: of the header.
-Cells row(const std::string& name, const Scores& scores, size_t columns, ColumnOf column = &Measure::shown) {
-  Cells cells{name, format_count(scores.tokens)};
-  for (const Measure& measure : scores.measures) {
-    if (!(measure.*column).title.empty()) cells.push_back(cell_of(measure, column));
-  }
-  cells.resize(columns, "-");  // nothing was measured: no token of this text was scored
-  return cells;
-}
-
-/// A row a model: size, then the numbers of all texts together.
-std::vector<Cells> model_table(const std::vector<EvalResult>& results) {
-  std::vector<Cells> rows{header(results.front())};
-  const size_t columns = rows[0].size();
-  rows[0][0] = "model";
-  rows[0].insert(rows[0].begin() + 1, {"size", "bits a weight", "without embeddings"});
-  for (const auto& result : results) {
-    const auto& facts = result.model;
-    auto& cells = rows.emplace_back(row(facts.path.string(), result.pooled, columns));
-    cells.insert(cells.begin() + 1, {format_bytes(facts.file_bytes), fmt::format("{:.3f}", facts.bits_per_weight),
-                                     fmt::format("{:.3f}", facts.bits_per_weight_without_embeddings)});
-  }
-  return rows;
-}
-
-std::vector<Cells> table(const EvalResult& result, ColumnOf column = &Measure::shown) {
-  std::vector<Cells> rows{header(result, column)};
-  const size_t columns = rows[0].size();
-  rows.push_back(
-      row(result.texts.size() > 1 ? "all" : result.texts[0].path.filename().string(), result.pooled, columns, column));
-  for (const auto& text : result.texts) {
-    if (result.texts.size() > 1) rows.push_back(row(text.path.filename().string(), text.scores, columns, column));
-  }
-  return rows;
-}
-
-std::vector<Cells> divergence_table(const EvalResult& result) {
-  auto rows = table(result, &Measure::detail);
-  for (const auto& [least, most, scores] : result.positions) {
-    const std::string range = least == most ? format_count(least) : format_count(least) + "-" + format_count(most);
-    rows.push_back(row("context " + range, scores, rows[0].size(), &Measure::detail));
-  }
-  return rows;
-}
 
 // Characters, not bytes: "±" is two bytes.
 size_t width(const std::string& text) {
@@ -100,92 +37,6 @@ std::string align(const std::vector<Cells>& rows) {
   return out;
 }
 
-std::string dtypes_text(const ModelFacts& f) {
-  if (f.embedding_dtypes == f.linear_dtypes && (f.head_dtypes.empty() || f.head_dtypes == f.linear_dtypes))
-    return f.linear_dtypes;
-  std::string text = fmt::format("linears {}, embedding {}", f.linear_dtypes, f.embedding_dtypes);
-  if (!f.head_dtypes.empty()) text += ", head " + f.head_dtypes;
-  return text;
-}
-
-std::string facts_text(const ModelFacts& f) {
-  if (f.parameters == 0) return fmt::format("{} ({}), {}", f.path.string(), f.kind, format_bytes(f.file_bytes));
-  return fmt::format("{} ({}: {}), {}, {:.3f} bits a weight, {:.3f} without embeddings", f.path.string(), f.kind,
-                     dtypes_text(f), format_bytes(f.file_bytes), f.bits_per_weight,
-                     f.bits_per_weight_without_embeddings);
-}
-
-std::string quoted(const std::string& text) { return Json(text).dump(-1, ' ', true, Json::error_handler_t::replace); }
-
-/// One line of text as it is but for what would break the line.
-std::string shown_text(const std::string& text) {
-  return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-
-std::vector<Cells> worst_table(const EvalResult& result) {
-  std::vector<Cells> rows{
-      {"context", "token", "KL", "p %", "baseline p %", "first choice", "baseline's", "seen", "at token"}};
-  const auto percent = [](double nll) { return fmt::format("{:.2f}", 100 * std::exp(-nll)); };
-  for (const WorstContext& w : result.worst) {
-    rows.push_back({shown_text(w.before), shown_text(w.token), fmt::format("{:.4f}", w.score.kl), percent(w.score.nll),
-                    percent(w.score.baseline_nll), shown_text(w.choice), shown_text(w.baseline_choice),
-                    format_count(w.position), format_count(w.index)});
-  }
-  return rows;
-}
-
-std::string documents_text(const Protocol& p) {
-  if (p.kind == PerplexityProtocol::rolling)
-    return fmt::format("protocol rolling: each document by itself{}, {} before it",
-                       p.separator.empty() ? "" : ", plain files split at " + quoted(p.separator),
-                       p.bos ? "BOS" : "EOS");
-  if (p.kind != PerplexityProtocol::windows)
-    return fmt::format("protocol {}: {}, {}", name_of(p.kind),
-                       p.kind == PerplexityProtocol::gptq ? "lines joined by empty lines" : "the file as it is",
-                       p.bos ? "BOS before it" : "no BOS");
-  return fmt::format(
-      "{}; {}, {}",
-      p.separator.empty() ? "each plain file one document" : "plain files split at " + quoted(p.separator),
-      p.eos ? "EOS after each document" : "no EOS (the tokenizer has none)",
-      p.bos ? "BOS before each document" : "no BOS");
-}
-
-std::string windows_text(const Protocol& p) {
-  const bool all = p.windows == p.windows_in_text;
-  const std::string which =
-      all ? "all " + format_count(p.windows) : format_count(p.windows) + " of " + format_count(p.windows_in_text);
-  const bool is_half = p.kind == PerplexityProtocol::llamacpp;
-  const bool is_rolling = p.kind == PerplexityProtocol::rolling;
-  const std::string overlap = is_rolling ? "the last of each document reaches back into the one before"
-                              : is_half  ? "without overlap, the second half of each scored"
-                              : p.stride == p.context
-                                  ? "without overlap"
-                                  : fmt::format("stride {}, the last {} tokens of each scored", p.stride, p.stride);
-  return fmt::format("{} windows of {} tokens{}; {}; {} of {} tokens scored; {} arithmetic", which, p.context,
-                     all                                     ? ""
-                     : p.kind == PerplexityProtocol::windows ? ", spread evenly"
-                                                             : " from the beginning",
-                     overlap, format_count(p.scored_tokens), format_count(p.text_tokens), p.compute);
-}
-
-std::string check_text(const DropCheck& c) {
-  const bool nats = c.measure == "kl";
-  const auto show = [&](double x) {
-    return nats ? fmt::format("{:.4g} nats/token", x) : fmt::format("{:.4g} %", 100 * x);
-  };
-  return fmt::format("{} drop {} {} the limit of {}", c.measure, show(c.drop), c.exceeded() ? "exceeds" : "is within",
-                     show(c.limit));
-}
-
-Cells check_lines(const std::vector<EvalResult>& results) {
-  Cells lines;
-  for (const auto& result : results) {
-    const std::string whose = results.size() > 1 ? result.model.path.string() + ": " : "";
-    for (const auto& check : result.checks) lines.push_back(whose + check_text(check));
-  }
-  return lines;
-}
-
 /// Above the tables: what several models have in common.
 std::string common_rows(const EvalResult& result) {
   std::string out;
@@ -204,37 +55,6 @@ std::string common_lines(const EvalResult& result) {
          "\n";
 }
 
-/// Rows of the texts of one model, or a row a model of several.
-std::vector<Cells> text_table(const std::vector<EvalResult>& results) {
-  return results.size() == 1 ? table(results.front()) : model_table(results);
-}
-
-Cells names_of(const std::vector<EvalResult>& results) {
-  Cells names;
-  for (const auto& result : results) names.push_back(result.model.path.string());
-  return names;
-}
-
-std::vector<TaskResults> tasks_of(const std::vector<EvalResult>& results) {
-  std::vector<TaskResults> tasks;
-  for (const auto& result : results) tasks.push_back(*result.tasks);
-  return tasks;
-}
-
-std::vector<Cells> task_table(const std::vector<EvalResult>& results) {
-  return task_rows(names_of(results), tasks_of(results));
-}
-
-Cells notes_of_tasks(const std::vector<EvalResult>& results) {
-  return task_notes(names_of(results), tasks_of(results));
-}
-
-constexpr const char* kDivergence = "KL divergence by text and by tokens of context";
-constexpr const char* kDivergenceColumns =
-    "median to largest: percentiles of the KL of single tokens; Δp: P(right token) less that of the baseline; shared "
-    "top-5: of the baseline's five first choices those among the model's five";
-constexpr const char* kWorst = "Where the model is farthest from the baseline";
-
 std::string details_text(const EvalResult& result) {
   if (result.positions.empty()) return "";
   return fmt::format("\n{}: {}\n{}{}\n\n{}\n{}", result.model.path.string(), kDivergence,
@@ -248,11 +68,38 @@ std::string details_markdown(const EvalResult& result) {
                      markdown_table(worst_table(result)));
 }
 
-/// What errors take as independent.
-std::string clusters(const Protocol& p) { return p.kind == PerplexityProtocol::rolling ? "documents" : "windows"; }
+/// Tables by `table`, each below a heading made by `heading`.
+template <class Heading, class TableText>
+std::string damage_parts(const EvalResult& result, size_t most, const Heading& heading, const TableText& table) {
+  if (!result.damage) return "";
+  const DamageMap& damage = *result.damage;
+  std::string out = heading(most > 0 && damage.linears.size() > most
+                                ? fmt::format("Damage, the {} worst of {} linears", most, damage.linears.size())
+                                : std::string("Damage"));
+  out += table(damage_table(damage, most));
+  out += heading(damage_note(damage));
+  if (!damage.layers.empty()) out += table(layer_table(damage));
+  if (!damage.massive.empty())
+    out += heading(fmt::format("Massive activations, more than {} times the usual RMS", kMassive)) +
+           table(massive_table(damage));
+  for (const auto& line : damage.outstanding) out += heading(line);
+  return out;
+}
 
-std::string errors_text(const Protocol& p) {
-  return "± one standard error, " + clusters(p) + " as clusters; that of the change is paired";
+std::string damage_text(const EvalResult& result) {
+  std::string out = damage_parts(
+      result, 10, [](const std::string& text) { return "\n" + text + "\n"; }, align);
+  if (result.damage && !result.damage->overrides.empty())
+    out += "\nworth more bits, for the job that quantizes:\n" + result.damage->overrides;
+  return out;
+}
+
+std::string damage_markdown(const EvalResult& result) {
+  std::string out = damage_parts(
+      result, 0, [](const std::string& text) { return "\n" + text + ":\n\n"; }, markdown_table);
+  if (result.damage && !result.damage->overrides.empty())
+    out += "\nWorth more bits, for the job that quantizes:\n\n```yaml\n" + result.damage->overrides + "```\n";
+  return out;
 }
 
 Json estimate_json(const Estimate& e) {
@@ -261,7 +108,13 @@ Json estimate_json(const Estimate& e) {
 
 Json scores_json(const Scores& scores) {
   Json json{{"tokens", scores.tokens}, {"windows", scores.windows}};
-  for (const Measure& measure : scores.measures) json[measure.name] = estimate_json(measure.estimate);
+  for (const Measure& measure : scores.measures) {
+    json[measure.name] = estimate_json(measure.estimate);
+    if (measure.interval) json[measure.name]["interval_95"] = {measure.interval->low, measure.interval->high};
+  }
+  const Measure* change = scores.find("perplexity_change");
+  const auto word = change == nullptr ? std::nullopt : verdict_of(*change);
+  if (word) json["perplexity_change"]["verdict"] = *word;
   return json;
 }
 
@@ -282,6 +135,7 @@ Json facts_json(const ModelFacts& f) {
   if (f.parameters == 0) return {{"path", f.path.string()}, {"kind", f.kind}, {"file_bytes", f.file_bytes}};
   return {{"path", f.path.string()},
           {"kind", f.kind},
+          {"fingerprint", f.fingerprint},
           {"parameters", f.parameters},
           {"file_bytes", f.file_bytes},
           {"bits_per_weight", f.bits_per_weight},
@@ -301,6 +155,8 @@ Json protocol_json(const Protocol& p) {
           {"bos", p.bos},
           {"eos", p.eos},
           {"compute", p.compute},
+          {"bootstrap", p.bootstrap},
+          {"seed", p.seed},
           {"standard_errors", clusters(p) + " as clusters"}};
 }
 
@@ -323,7 +179,7 @@ std::string to_table(const std::vector<EvalResult>& results, bool details) {
   if (!first.texts.empty()) {
     out += align(text_table(results)) + errors_text(first.protocol) + "\n";
     for (const auto& line : check_lines(results)) out += line + "\n";
-    for (const auto& result : results) out += details ? details_text(result) : "";
+    for (const auto& result : results) out += (details ? details_text(result) : "") + damage_text(result);
   }
   if (!first.tasks) return out;
   if (!first.texts.empty()) out += "\n";
@@ -340,7 +196,7 @@ std::string to_markdown(const std::vector<EvalResult>& results, bool details) {
   if (!first.texts.empty()) {
     out += markdown_table(text_table(results)) + fmt::format("\n{}.\n", errors_text(first.protocol));
     for (const auto& line : check_lines(results)) out += "\n" + line + "\n";
-    for (const auto& result : results) out += details ? details_markdown(result) : "";
+    for (const auto& result : results) out += (details ? details_markdown(result) : "") + damage_markdown(result);
   }
   if (!first.tasks) return out;
   if (!first.texts.empty()) out += "\n";
@@ -360,7 +216,10 @@ Json to_json(const EvalResult& result) {
     json["pooled"] = scores_json(result.pooled);
   }
   for (const auto& text : result.texts) {
-    Json entry{{"path", text.path.string()}, {"documents", text.documents}, {"text_tokens", text.text_tokens}};
+    Json entry{{"path", text.path.string()},
+               {"documents", text.documents},
+               {"text_tokens", text.text_tokens},
+               {"fingerprint", text.fingerprint}};
     entry.update(scores_json(text.scores));
     json["texts"].push_back(std::move(entry));
   }
@@ -371,11 +230,24 @@ Json to_json(const EvalResult& result) {
   }
   for (const auto& context : result.worst) json["worst"].push_back(worst_json(context));
   for (const auto& c : result.checks) {
-    json["max_drop"][c.measure] = {{"drop", c.drop}, {"limit", c.limit}, {"exceeded", c.exceeded()}};
+    json["max_drop"][c.measure] = {
+        {"drop", c.drop}, {"limit", c.limit}, {"exceeded", c.exceeded()}, {"by", c.by_bound ? "bound" : "estimate"}};
   }
   if (result.tasks) json.update(to_json(*result.tasks), true);
+  if (result.damage) json["damage"] = damage_json(*result.damage);
   json["seconds"] = result.seconds;
   return json;
+}
+
+Json to_json(const std::vector<EvalResult>& results) {
+  if (results.size() == 1) return to_json(results.front());
+  const auto front = on_pareto_front(results);
+  auto list = Json::array();
+  for (size_t i = 0; i < results.size(); ++i) {
+    list.push_back(to_json(results[i]));
+    if (results[i].pooled.find("kl") != nullptr) list.back()["on_pareto_front"] = bool(front[i]);
+  }
+  return list;
 }
 
 }  // namespace crumb::eval

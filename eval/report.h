@@ -18,6 +18,8 @@ std::string to_table(const std::vector<EvalResult>& results, bool details = fals
 std::string to_markdown(const std::vector<EvalResult>& results, bool details = false);
 /// Every number, unrounded; standard errors that are not known are null.
 nlohmann::ordered_json to_json(const EvalResult& result);
+/// An object for one model, a list of them for several; these say which are on the Pareto front.
+nlohmann::ordered_json to_json(const std::vector<EvalResult>& results);
 /// "perplexity +12.30 % exceeds the limit of 5 %"; "" if no limit is exceeded.
 std::string exceeded_text(const EvalResult& result);
 

@@ -3,7 +3,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <fstream>
 #include <memory>
 #include <set>
 #include <span>
@@ -11,6 +10,7 @@
 
 #include "core/common/error.h"
 #include "core/common/log.h"
+#include "core/common/machine.h"
 #include "core/common/progress.h"
 #include "core/common/resident.h"
 #include "core/common/rng.h"
@@ -185,15 +185,6 @@ std::vector<int64_t> lengths_of(const char* what, const std::optional<std::vecto
   if (!left.empty())
     log_warning("{} of {} tokens are left out: a model holds only {}", what, fmt::join(left, ", "), shortest_context);
   return taken;
-}
-
-std::string processor_name() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    const size_t colon = line.find(": ");
-    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
-  }
-  return "unknown processor";
 }
 
 /// With the threads that 0 stands for.

@@ -8,6 +8,7 @@
 
 #include "core/common/chart.h"
 #include "core/common/error.h"
+#include "core/common/html.h"
 #include "core/common/log.h"
 
 namespace crumb::train {
@@ -78,17 +79,20 @@ std::string curves_page(const std::vector<nlohmann::json>& log, const std::strin
   const auto curve = [&](const char* key, const char* name, const char* color) {
     return thinned(curve_of(log, key, name, color), 400);
   };
-  std::string body = line_chart("Loss", {curve("loss", "training loss", "#3b6fb6")});
+  const LineChartOptions steps{.x_title = "step"}, ratios{.x_title = "step", .y = Scale::automatic};
+  std::string body = line_chart("Loss", {curve("loss", "training loss", "#3b6fb6")}, ratios);
   body += line_chart("Divergence from the teacher, nats a token",
-                     {curve("kl", "training", "#9db7dd"), curve("valid_kl", "validation", "#b63b3b")});
-  body += line_chart("Cross-entropy, nats a token", {curve("valid_cross_entropy", "validation", "#b63b3b")});
-  body += line_chart("Same first choice as the teacher", {curve("valid_top1", "validation", "#3b8f4e")});
-  body += line_chart("Learning rate", {curve("lr", "weights", "#3b6fb6")});
-  body += line_chart("Gradient norm", {curve("gradient_norm", "before clipping", "#7a5ba6")});
-  body += line_chart("Codes that differ from the start", {curve("flipped_share", "share", "#b6803b")});
-  body += line_chart("Distance from the start", {curve("weight_distance", "weights, relative", "#b6803b"),
-                                                 curve("scale_distance", "logarithms of the scales", "#3b6fb6")});
-  return chart_page(title, body);
+                     {curve("kl", "training", "#9db7dd"), curve("valid_kl", "validation", "#b63b3b")}, ratios);
+  body += line_chart("Cross-entropy, nats a token", {curve("valid_cross_entropy", "validation", "#b63b3b")}, steps);
+  body += line_chart("Same first choice as the teacher", {curve("valid_top1", "validation", "#3b8f4e")}, steps);
+  body += line_chart("Learning rate", {curve("lr", "weights", "#3b6fb6")}, steps);
+  body += line_chart("Gradient norm", {curve("gradient_norm", "before clipping", "#7a5ba6")}, ratios);
+  body += line_chart("Codes that differ from the start", {curve("flipped_share", "share", "#b6803b")}, steps);
+  body += line_chart("Distance from the start",
+                     {curve("weight_distance", "weights, relative", "#b6803b"),
+                      curve("scale_distance", "logarithms of the scales", "#3b6fb6")},
+                     steps);
+  return html_page(title, body);
 }
 
 }  // namespace crumb::train

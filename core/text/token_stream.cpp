@@ -26,6 +26,7 @@ TokenStream make_token_stream(const tokenizer::Tokenizer& tokenizer, std::span<c
   stream.has_eos = frame.after.has_value();
   stream.text_begin.push_back(0);
   DocumentEncoder encoder(tokenizer, frame, parallel_for, [&](std::span<const TokenId> ids) {
+    stream.document_begin.push_back(stream.size());
     stream.ids.insert(stream.ids.end(), ids.begin(), ids.end());
   });
   for (const auto& text : texts) {

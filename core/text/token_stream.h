@@ -21,6 +21,7 @@ struct TokenStream {
   std::vector<TokenId> ids;
   std::vector<int64_t> text_begin;  // [texts + 1]: text i is ids[text_begin[i] .. text_begin[i + 1])
   bool has_bos = false, has_eos = false;
+  std::vector<int64_t> document_begin = {};  // the first token of each document; empty: documents are not known
 
   int64_t size() const { return static_cast<int64_t>(ids.size()); }
   int64_t num_texts() const { return static_cast<int64_t>(text_begin.size()) - 1; }

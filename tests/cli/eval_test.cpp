@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/common/file.h"
+#include "tests/testing/html_check.h"
 #include "tests/testing/testing.h"
 
 namespace crumb {
@@ -130,7 +131,81 @@ TEST_F(EvalVerb, WritesAReportButOverNothing) {
   EXPECT_THAT(crumb::testing::read_file(details), HasSubstr("| context 33-64 | "));
   expect_error(eval(model_.string() + " -o " + out), out + " exists; give another name, or --force to replace it");
   EXPECT_EQ(eval(model_.string() + " --force -o " + out).exit_code, 0);
-  expect_error(eval(model_.string() + " -o report.html"), "--out: report.html: the name must end in .md or .json");
+  expect_error(eval(model_.string() + " -o report.txt"), "--out: report.txt: the name must end in .md, .json or .html");
+}
+
+TEST_F(EvalVerb, WritesAPage) {
+  const std::string out = (dir_ / "r.html").string(), bench = (dir_ / "bench.json").string();
+  const std::string model = model_.string(), both = worse_model().string() + " --baseline " + model;
+  write_file(bench, R"({"rows": []})");
+  const auto r = eval(both + " --separator 'a <b' --max-drop perplexity=1% --bench " + bench + " -o " + out);
+  EXPECT_EQ(r.exit_code, 3) << r.err;
+  const std::string page = crumb::testing::read_file(out);
+  EXPECT_EQ(crumb::testing::html_fault(page), "");
+  EXPECT_THAT(page, HasSubstr("<p class='fail'>"));
+  EXPECT_THAT(page, HasSubstr("<polyline points="));
+  EXPECT_THAT(page, HasSubstr(" --separator &#39;a &lt;b&#39; --max-drop perplexity=1% ")) << "the command, quoted";
+  expect_error(eval(both + " --bench " + bench), "--bench: speed stands in a page alone; give --out NAME.html");
+  write_file(bench, "no");
+  EXPECT_EQ(eval(both + " --force --bench " + bench + " -o " + out).exit_code, 2);
+}
+
+TEST_F(EvalVerb, JudgesDropsByTheirBoundsToo) {
+  const std::string models = worse_model().string() + " --baseline " + model_.string() + " --separator '\\n--\\n' ";
+  const auto check = [&](const std::string& options) {
+    const auto json = nlohmann::json::parse(eval(models + "--json --max-drop kl=1000 " + options).out);
+    return std::pair(json["max_drop"]["kl"]["drop"].get<double>(), json["pooled"]["kl"]);
+  };
+  const auto estimate = check("");
+  const double by_windows = check("--judge-by bound").first;
+  EXPECT_NEAR(by_windows, estimate.first + 1.644854 * estimate.second["standard_error"].get<double>(), 1e-6);
+  EXPECT_FALSE(estimate.second.contains("interval_95"));
+  const auto drawn = check("--judge-by bound --clusters documents --bootstrap 100 --seed 3");
+  EXPECT_GT(drawn.first, estimate.first);
+  EXPECT_LT(drawn.second["interval_95"][0].get<double>(), estimate.first);
+  EXPECT_GT(drawn.second["interval_95"][1].get<double>(), drawn.first);
+  EXPECT_EQ(check("--judge-by bound --clusters documents --bootstrap 100 --seed 3").first, drawn.first);
+  EXPECT_NE(check("--judge-by bound --clusters documents --bootstrap 100 --seed 4").first, drawn.first);
+  EXPECT_THAT(eval(models + "--bootstrap 20").out,
+              HasSubstr("perplexity: worse (95 % intervals of 20 resamples: change +"));
+  expect_error(eval(models + "--clusters sentences"), "--clusters: unknown \"sentences\"; known: windows, documents");
+  expect_error(eval(model_.string() + " --protocol llama.cpp --clusters documents"),
+               "--clusters documents: --protocol llama.cpp takes a text as a whole");
+}
+
+TEST_F(EvalVerb, MapsTheDamage) {
+  const std::string model = model_.string(), small = (dir_ / "small.gguf").string(), out = (dir_ / "map.html").string();
+  ASSERT_EQ(run_crumb("export -q " + model + " --to gguf-q4_0 -o " + small).exit_code, 0);
+  const auto r = eval(small + " --baseline " + model + " --json --damage layers --damage-windows 2 -o " + out);
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  const auto map = nlohmann::json::parse(r.out)["damage"];
+  EXPECT_EQ(map["windows"], 2);
+  EXPECT_EQ(map["layers"].size() * 7, map["linears"].size());
+  EXPECT_GT(map["layers"][0]["kl"]["value"].get<double>(), 0);
+  EXPECT_GT(map["linears"][0]["output_error"].get<double>(), 0);
+  EXPECT_THAT(crumb::testing::read_file(out), HasSubstr("<h2>Damage map</h2>"));
+  EXPECT_EQ(crumb::testing::html_fault(crumb::testing::read_file(out)), "");
+  EXPECT_THAT(eval(small + " --baseline " + model + " --damage outputs").out,
+              HasSubstr("\nDamage, the 10 worst of 35 linears\n"));
+  expect_error(eval(model + " --baseline " + model + " --damage outputs"),
+               "--damage: " + model + " has no linear in another type than the baseline " + model);
+  expect_error(eval(model + " --damage outputs"), "--damage needs --baseline and --text, and no --protocol rolling");
+  expect_error(eval(model + " --damage much"), "--damage: unknown \"much\"; known: outputs, layers, linears");
+}
+
+TEST_F(EvalVerb, ComparesModels) {
+  const std::string worse = worse_model().string(), model = model_.string();
+  const std::string text = " --text " + (dir_ / "cats.txt").string() + " --context 64 --max-windows 3";
+  const auto compared = run_crumb("compare -q --json " + worse + " " + model + text + " --baseline " + model);
+  ASSERT_EQ(compared.exit_code, 0) << compared.err;
+  const auto json = nlohmann::json::parse(compared.out);
+  EXPECT_FALSE(json[0]["on_pareto_front"].get<bool>()) << "as large, and farther away";
+  EXPECT_TRUE(json[1]["on_pareto_front"].get<bool>());
+  EXPECT_EQ(json[0]["pooled"], nlohmann::json::parse(eval("--json " + worse + " --baseline " + model).out)["pooled"]);
+  expect_error(run_crumb("compare " + model + text + " --baseline " + model),
+               "compare needs two models or more; eval judges one");
+  expect_error(run_crumb("compare " + model + " " + worse + text),
+               "compare needs --baseline, which all are compared with");
 }
 
 TEST_F(EvalVerb, RefusesBadInputInOneLine) {
@@ -222,9 +297,11 @@ TEST_F(EvalVerb, RunsTasks) {
                "--max-drop: pets=3 is more than everything; write 3% for per cent");
   expect_error(run_crumb("eval -q " + model + tasks + " --baseline " + model + " --max-drop kl=1"),
                "max_drop: kl is of texts, and none was given");
-  expect_error(run_crumb("eval -q " + model + tasks + " --context 64"),
-               "--context, --stride, --max-windows, --separator, --bos and --protocol need --text");
-  expect_error(eval(model + " --judge-by bound"), "--tasks-dir and --judge-by need --tasks");
+  expect_error(
+      run_crumb("eval -q " + model + tasks + " --context 64"),
+      "--context, --stride, --max-windows, --separator, --bos, --protocol, --clusters and --bootstrap need --text");
+  expect_error(eval(model + " --tasks-dir x"), "--tasks-dir needs --tasks");
+  expect_error(eval(model + " --judge-by bound"), "--judge-by needs --max-drop, which it is about");
   expect_error(run_crumb("eval -q " + model + tasks + " --baseline " + model + " --max-drop dogs=3%"),
                "--max-drop: dogs is none of the tasks that are run");
 }

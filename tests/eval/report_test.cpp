@@ -54,6 +54,7 @@ TEST(Report, TableSaysModelProtocolAndNumbersWithTheirErrors) {
       "tech-test.txt   30,000  42.000 ± 0.500  40.000 ± 0.250   +5.00 ± 0.20  0.1250 ± 0.0010  75.00 ± 0.40\n"
       "verse-test.txt       0               -               -              -                -             -\n"
       "± one standard error, windows as clusters; that of the change is paired\n"
+      "perplexity: worse (paired, p below 1e-99)\n"
       "kl drop 0.125 nats/token is within the limit of 0.2 nats/token\n"
       "perplexity drop 10 % exceeds the limit of 5 %\n");
 }
