@@ -36,12 +36,17 @@ struct DataOptions {
   std::variant<double, Path> valid = 0.01;
   std::string separator = "\n\n\n";
   Auto<int64_t> sequence_length = {};
+  std::vector<std::string> roles = {"assistant"};
+  std::optional<bool> thinking = std::nullopt;
+  bool isolate_documents = false;
 
   template <class V>
   void visit(V& v) {
     v.field(
         "train", train,
-        "texts to train on: plain text cut at the separator, or JSON with {\"text\": ...}; a mix gives each its share "
+        "texts to train on: plain text cut at the separator, JSON with {\"text\": ...}, or conversations, JSON with "
+        "{\"messages\": [{\"role\": ..., \"content\": ...}, ...]}, written by the model's chat template; a mix gives "
+        "each its share "
         "of the tokens: "
         "[{path: a.jsonl, weight: 0.7}, {path: b.txt, weight: 0.3}]",
         {.required = true});
@@ -54,6 +59,14 @@ struct DataOptions {
     v.field("separator", separator, "what stands between documents of a .txt; the model's EOS follows each document");
     v.field("sequence_length", sequence_length, "tokens a window; auto: 2048, or what the model declares if less",
             {.min = 2});
+    v.field("roles", roles,
+            "of conversations: whose turns are learned, with the token that ends each; all: every token of them");
+    v.check("roles", roles.empty() ? "none given: nothing would be learned" : "");
+    v.field("thinking", thinking,
+            "of conversations: enable_thinking for the chat template; left out: what it does by itself");
+    v.field("isolate_documents", isolate_documents,
+            "documents and conversations that share a window do not see each other: attention stays inside each, "
+            "positions begin anew, and none predicts the next; so in training and in validation");
   }
 
   /// Null: a share of the training documents.

@@ -24,6 +24,7 @@ Batch to_device(Batch batch, torch::Device device) {
   batch.ids = batch.ids.to(device);
   batch.targets = batch.targets.to(device);
   if (batch.mask.defined()) batch.mask = batch.mask.to(device);
+  if (batch.documents.defined()) batch.documents = batch.documents.to(device);
   return batch;
 }
 
@@ -198,7 +199,7 @@ class Run {
       const Batch part = step.windows(done, std::min(plan.micro_windows, plan.batch_windows - done));
       if (part.num_supervised() == 0) continue;
       const Batch batch = to_device(part, options_.device);
-      const auto output = parts_.decoder.forward(batch.ids, parts_.objective.wanted_layers());
+      const auto output = parts_.decoder.forward(batch.ids, parts_.objective.wanted_layers(), batch.documents);
       const Loss loss = parts_.objective.loss(batch, output, parts_.decoder.head_weight(), supervised);
       result.loss += loss.total.item<double>();
       for (const auto& [name, value] : loss.parts) result.parts[name] += value;
@@ -231,7 +232,8 @@ class Run {
       const Batch part = parts_.validation.batch(begin, std::min(options_.plan.micro_windows, windows - begin));
       if (part.num_supervised() == 0) continue;
       const Batch batch = to_device(part, options_.device);
-      sums += parts_.objective.evaluate(batch, parts_.decoder.forward(batch.ids), parts_.decoder.head_weight());
+      sums += parts_.objective.evaluate(batch, parts_.decoder.forward(batch.ids, {}, batch.documents),
+                                        parts_.decoder.head_weight());
     }
     return sums;
   }
