@@ -42,7 +42,7 @@ void check_progress(const TrainJob& job, const train::Plan& plan, bool force) {
   const int64_t done = train::checkpoint_step(*newest);
   CRUMB_CHECK(done <= plan.steps, "schedule.tokens: {} is less than the {} that the run in {} has done",
               format_count(plan.tokens), format_count(done * plan.batch_tokens()), job.output.string());
-  if (done < plan.steps && is_there(job.output / "last"))
+  if (done < plan.steps && is_there(job.output / "last") && job.validate.patience.is_word())
     log_warning("a finished run goes on: its learning rate had come to its end and rises again");
 }
 

@@ -57,7 +57,7 @@ DiskEstimate estimate_disk(const TrainJob& job, const arch::DecoderSpec& spec,
     if (job.train.linears) trained += desc.rows() * format->second.groups(desc.cols());  // scales
   }
   if (makes_start) disk.start += disk.model;
-  disk.checkpoint = 3 * kFloat * trained;
+  disk.checkpoint = (job.optimizer.ema > 0 ? 4 : 3) * kFloat * trained;
   for (const auto& plan : plans) disk.exports += plan.data_bytes;
   return disk;
 }

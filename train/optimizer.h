@@ -20,7 +20,8 @@ namespace crumb::train {
 enum class ParameterKind {
   weight,  // matrix of a linear, embedding, head: lr, decayed
   scale,   // logarithm of a scale: scale_lr; outside the gradient norm
-  small    // norm or bias: lr, not decayed
+  gain,    // of a norm: lr, or lr in proportion to it (OptimizerOptions::gain_floor); not decayed
+  small    // bias: lr, not decayed
 };
 
 struct TrainedParameter {
@@ -50,19 +51,27 @@ class AdamW {
   void zero_grad();
   int64_t num_steps() const { return num_steps_; }
 
-  /// Moments as "NAME.m" and "NAME.v".
+  /// With options.ema = d > 0: an average a of each parameter w, which begins as w is and after step t becomes
+  /// d_t a + (1 - d_t) w with d_t = min(d, (1 + t) / (10 + t)), so that short runs forget their start, too. The swap
+  /// puts the averages in the place of the parameters, and back the next time; no step in between.
+  bool has_averages() const { return !averages_.empty(); }
+  void swap_averages();
+
+  /// Moments as "NAME.m" and "NAME.v", averages as "NAME.ema".
   std::map<std::string, torch::Tensor> state() const;
-  /// Copies the moments in; UserError for one that is missing or has another shape.
+  /// Copies moments and averages in; UserError for one that is missing or has another shape.
   void load_state(const std::map<std::string, torch::Tensor>& state, int64_t num_steps);
 
  private:
   /// Norm of the gradients of scales, or of all others.
   double norm_of(bool scales) const;
+  void update_averages();
 
   std::vector<TrainedParameter> parameters_;
   OptimizerOptions options_;
-  std::vector<torch::Tensor> m_, v_;
+  std::vector<torch::Tensor> m_, v_, averages_;
   int64_t num_steps_ = 0;
+  bool are_swapped_ = false;
 };
 
 }  // namespace crumb::train

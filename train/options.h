@@ -94,6 +94,8 @@ struct OptimizerOptions {
   double eps = 1e-8;
   double weight_decay = 0.0;
   double grad_clip = 1.0;
+  WordOr<double, "none"> gain_floor = {};
+  double ema = 0.0;
 
   template <class V>
   void visit(V& v) {
@@ -108,6 +110,16 @@ struct OptimizerOptions {
     v.field("eps", eps, "added to the root of the second moment", {.min = 0});
     v.field("weight_decay", weight_decay, "decoupled, on matrices only", {.min = 0});
     v.field("grad_clip", grad_clip, "largest norm of the gradient, scales left out; 0: no limit", {.min = 0});
+    v.field("gain_floor", gain_floor,
+            "a number: weights of norms take steps in proportion to their size, lr * max(|gain|, this), so that one "
+            "that passes massive activations on by 0.0003 is not overrun by a step of 0.001; none: lr, whatever their "
+            "size",
+            {.min = 0, .max = 1});
+    v.field(
+        "ema", ema,
+        "decay of an average of the weights over the steps, such as 0.99: it is validated, kept in OUTPUT/model and "
+        "OUTPUT/last and exported in their place (init_from takes the weights themselves); 0: none",
+        {.min = 0, .max = 0.9999999});
   }
 };
 
@@ -135,11 +147,15 @@ struct ScheduleOptions {
 struct ValidateOptions {
   int64_t every = 50;
   int64_t windows = 64;
+  WordOr<int64_t, "none"> patience = {};
 
   template <class V>
   void visit(V& v) {
     v.field("every", every, "steps between validations; also before the first and after the last", {.min = 1});
     v.field("windows", windows, "windows to validate on, spread evenly", {.min = 1});
+    v.field("patience", patience,
+            "validations in a row without a better one after which the run ends; none: it goes on to the last step",
+            {.min = 1});
   }
 };
 

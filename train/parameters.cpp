@@ -37,8 +37,10 @@ std::vector<TrainedParameter> trained_parameters(model::Decoder& decoder, const 
   };
   for (const auto& desc : arch::tensor_table(decoder.spec())) {
     if (!is_trained(desc.role, parts, decoder.spec().tied_head)) continue;
-    const bool is_small = arch::is_small(desc.role);
-    add(desc.hf_name, decoder.parameter(desc), is_small ? ParameterKind::small : ParameterKind::weight);
+    const auto kind = desc.role == arch::TensorRole::norm   ? ParameterKind::gain
+                      : desc.role == arch::TensorRole::bias ? ParameterKind::small
+                                                            : ParameterKind::weight;
+    add(desc.hf_name, decoder.parameter(desc), kind);
   }
   for (const auto& [name, linear] : decoder.linears()) {
     if (!parts.linears) break;

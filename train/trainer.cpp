@@ -38,6 +38,18 @@ void require_repeatable(torch::Device device) {
   at::globalContext().setDeterministicFillUninitializedMemory(false);  // nothing here reads memory it did not write
 }
 
+/// The model is the average of its weights while this lives, where the optimizer keeps one.
+class Averages {
+ public:
+  explicit Averages(AdamW& optimizer) : optimizer_(optimizer) { optimizer_.swap_averages(); }
+  ~Averages() { optimizer_.swap_averages(); }
+  Averages(const Averages&) = delete;
+  Averages& operator=(const Averages&) = delete;
+
+ private:
+  AdamW& optimizer_;
+};
+
 /// Loss and gradient of one step.
 struct StepResult {
   double loss = 0;
@@ -62,13 +74,16 @@ class Run {
     const int64_t first = state_.step;
     if (state_.step == 0) validate(log, {{"step", 0}, {"tokens", 0}});
     progress.set_start(state_.step * options_.plan.batch_tokens());
-    while (state_.step < options_.plan.steps && !StopSignal::is_set()) {
+    while (!is_over() && !StopSignal::is_set()) {
       one_step(log);
       progress.update(state_.step * options_.plan.batch_tokens(), note_ + valid_note_, seconds_left());
       if (is_due(options_.checkpoint.every)) save(log);
     }
     summary_.is_stopped = StopSignal::is_set();
-    if (summary_.is_stopped && saved_step_ != state_.step) save(log);
+    if (saved_step_ != state_.step) save(log);  // stopped, or ended before its last step
+    if (first < state_.step && is_over() && state_.step < options_.plan.steps)
+      log_info("no better validation in {} (validate.patience): the run ends with step {} of {}",
+               state_.stale_validations, state_.step, options_.plan.steps);
     if (!summary_.is_stopped && first < state_.step) progress.finish(note_ + valid_note_);
     finish(clock.seconds(), first);
     return summary_;
@@ -107,10 +122,15 @@ class Run {
           "the same",
           state_.threads, state_.isa, state_.torch_version, here.threads, here.isa, here.torch_version);
     }
-    if (state_.step < options_.plan.steps)
+    if (!is_over())
       log_info("going on from {}", folder->string());
     else
       log_info("the run in {} has finished its {} steps", output_.string(), state_.step);
+  }
+
+  bool is_over() const {
+    const auto& patience = options_.validate.patience.value;
+    return state_.step >= options_.plan.steps || (patience && state_.stale_validations >= *patience);
   }
 
   /// A kill between a validation and the next checkpoint leaves a model/ of a later step than the state. The same job
@@ -242,6 +262,7 @@ class Run {
   /// without the step means a model/ without it.
   void validate(MetricsLog& log, Json line) {
     const Stopwatch clock;
+    const Averages averages(optimizer_);
     const EvaluationSums sums = validation_sums();
     const double cross_entropy = sums.cross_entropy / sums.tokens, kl = sums.kl / sums.tokens;
     const double value = state_.measure == "kl" ? kl : cross_entropy;
@@ -258,7 +279,10 @@ class Run {
     if (state_.best_step < 0 || value < state_.best_value) {
       state_.best_value = value;
       state_.best_step = state_.step;
+      state_.stale_validations = 0;
       save_model("model");
+    } else {
+      ++state_.stale_validations;
     }
     pace_.add_validation(clock.seconds());
   }
@@ -293,6 +317,7 @@ class Run {
         seconds > 0 ? static_cast<double>((state_.step - first_step) * options_.plan.batch_tokens()) / seconds : 0;
     if (summary_.is_stopped) return;
     write_curves();
+    const Averages averages(optimizer_);
     save_model("last");
   }
 

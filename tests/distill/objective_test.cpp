@@ -161,7 +161,7 @@ class RecordedTeacher : public Teacher {
   RecordedTeacher(arch::DecoderSpec spec, std::vector<std::pair<torch::Tensor, TeacherOutput>> record)
       : spec_(std::move(spec)), record_(std::move(record)) {}
   TeacherOutput outputs(const torch::Tensor& ids, const std::vector<int>& layers,
-                        const torch::Tensor& documents) override {
+                        const torch::Tensor& /*documents*/) override {
     for (const auto& [recorded, output] : record_) {
       if (!torch::equal(recorded, ids)) continue;
       for (const int layer : layers) EXPECT_TRUE(output.hidden.contains(layer));

@@ -118,6 +118,46 @@ TEST(Trainer, GoesOnAfterAStopBitForBit) {
             testing::read_file(whole.output / "model/w.safetensors"));
 }
 
+TEST(Trainer, AnAverageOfTheWeightsIsWhatIsValidatedAndKept) {
+  const testing::TempDir dir;
+  TinyRun whole(dir / "whole"), stopped(dir / "stopped"), plain(dir / "plain");
+  for (TinyRun* tiny : {&whole, &stopped}) tiny->options.optimizer.ema = 0.9;
+  Meddling first, second, again, signals([](Loss&, int call) {
+    if (call == 12) std::raise(SIGTERM);
+  });
+  const torch::Tensor expected = whole.run(first);
+  EXPECT_TRUE(torch::equal(plain.run(second), expected)) << "the average changed the training";
+  EXPECT_FALSE(torch::equal(read_tensors(whole.output / "last/w.safetensors").at("w"), expected));
+  EXPECT_TRUE(torch::equal(read_tensors(plain.output / "last/w.safetensors").at("w"), expected));
+  EXPECT_NE(whole.summary.best_value, plain.summary.best_value);
+  stopped.run(signals);
+  EXPECT_EQ(stopped.summary.steps, 7);
+  EXPECT_TRUE(torch::equal(stopped.run(again), expected));
+  for (const char* name :
+       {"model/w.safetensors", "last/w.safetensors", "checkpoints/step-000010/optimizer.safetensors"})
+    EXPECT_EQ(testing::read_file(stopped.output / name), testing::read_file(whole.output / name)) << name;
+}
+
+TEST(Trainer, EndsWhenTheValidationGetsNoBetter) {
+  const testing::TempDir dir;
+  TinyRun tiny(dir / "run"), patient(dir / "patient");
+  for (TinyRun* one : {&tiny, &patient}) {
+    one->options.plan.steps = 60;
+    one->options.optimizer.lr = 0.5;  // too large to learn anything for long
+    one->options.validate.every = 2;
+  }
+  tiny.options.validate.patience = 3;
+  Meddling first, second, third([](Loss&, int) { FAIL() << "a step was run"; });
+  const torch::Tensor ended = tiny.run(first);
+  patient.run(second);
+  ASSERT_LT(tiny.summary.steps, 60);
+  EXPECT_FALSE(tiny.summary.is_stopped);
+  EXPECT_EQ(tiny.summary.steps, tiny.summary.best_step + 3 * 2);
+  EXPECT_EQ(patient.summary.steps, 60);
+  EXPECT_TRUE(std::filesystem::exists(tiny.output / "last"));
+  EXPECT_TRUE(torch::equal(tiny.run(third), ended)) << "a run that has ended does not go on";
+}
+
 TEST(Trainer, DropsLogLinesAfterTheCheckpointItGoesOnFrom) {
   const testing::TempDir dir;
   TinyRun tiny(dir / "run");
