@@ -16,9 +16,10 @@ void ModelTeacher::prepare(torch::Device device, torch::ScalarType compute) {
   for (const auto& [name, linear] : decoder_->linears()) linear->weight.set_data(linear->weight.to(compute));
 }
 
-TeacherOutput ModelTeacher::outputs(const torch::Tensor& ids, const std::vector<int>& layers) {
+TeacherOutput ModelTeacher::outputs(const torch::Tensor& ids, const std::vector<int>& layers,
+                                    const torch::Tensor& documents) {
   const torch::NoGradGuard no_grad;
-  model::DecoderOutput output = decoder_->forward(ids, layers);
+  model::DecoderOutput output = decoder_->forward(ids, layers, documents);
   return {.final_hidden = output.final_hidden,
           .head = decoder_->head_weight().detach(),
           .hidden = std::move(output.hidden)};

@@ -19,7 +19,8 @@ class ModelTeacher : public Teacher {
   /// they take half the memory.
   void prepare(torch::Device device, torch::ScalarType compute);
 
-  TeacherOutput outputs(const torch::Tensor& ids, const std::vector<int>& layers = {}) override;
+  TeacherOutput outputs(const torch::Tensor& ids, const std::vector<int>& layers = {},
+                        const torch::Tensor& documents = {}) override;
   const arch::DecoderSpec& spec() const override { return decoder_->spec(); }
   const model::Decoder& decoder() const { return *decoder_; }
 

@@ -34,7 +34,7 @@ class DistillObjective : public train::Objective {
   train::Loss loss(const train::Batch& batch, const model::DecoderOutput& output, const torch::Tensor& head,
                    double total_supervised) override {
     const TeacherOutput taught =
-        needs_teacher(options_) ? teacher_->outputs(batch.ids, teacher_layers_) : TeacherOutput{};
+        needs_teacher(options_) ? teacher_->outputs(batch.ids, teacher_layers_, batch.documents) : TeacherOutput{};
     train::Loss result{.total = torch::zeros({}, output.final_hidden.options()), .parts = {}};
     if (uses_logits(options_)) {
       const auto logits =
@@ -54,7 +54,8 @@ class DistillObjective : public train::Objective {
 
   train::EvaluationSums evaluate(const train::Batch& batch, const model::DecoderOutput& output,
                                  const torch::Tensor& head) override {
-    const TeacherOutput taught = baseline_ != nullptr ? baseline_->outputs(batch.ids) : TeacherOutput{};
+    const TeacherOutput taught =
+        baseline_ != nullptr ? baseline_->outputs(batch.ids, {}, batch.documents) : TeacherOutput{};
     const auto scores = model::head_scores(head_input(batch, output, head, taught), options_.chunk_tokens);
     return {.tokens = scores.tokens,
             .cross_entropy = scores.cross_entropy,

@@ -3,10 +3,14 @@
 namespace crumb::distill {
 namespace {
 
-std::vector<int64_t> shape_and_ids(const torch::Tensor& ids) {
-  const torch::Tensor on_cpu = ids.to(torch::kCPU).contiguous();
-  std::vector<int64_t> key = on_cpu.sizes().vec();
-  key.insert(key.end(), on_cpu.const_data_ptr<int64_t>(), on_cpu.const_data_ptr<int64_t>() + on_cpu.numel());
+std::vector<int64_t> key_of(const torch::Tensor& ids, const torch::Tensor& documents) {
+  std::vector<int64_t> key = ids.sizes().vec();
+  const auto add = [&key](const torch::Tensor& numbers) {
+    const torch::Tensor on_cpu = numbers.to(torch::kCPU).contiguous();
+    key.insert(key.end(), on_cpu.const_data_ptr<int64_t>(), on_cpu.const_data_ptr<int64_t>() + on_cpu.numel());
+  };
+  add(ids);
+  if (documents.defined()) add(documents);
   return key;
 }
 
@@ -19,11 +23,12 @@ int64_t bytes_of_states(const TeacherOutput& output) {
 
 }  // namespace
 
-TeacherOutput RememberingTeacher::outputs(const torch::Tensor& ids, const std::vector<int>& layers) {
-  const Question question{shape_and_ids(ids), layers};
+TeacherOutput RememberingTeacher::outputs(const torch::Tensor& ids, const std::vector<int>& layers,
+                                          const torch::Tensor& documents) {
+  const Question question{key_of(ids, documents), layers};
   const auto found = answers_.find(question);
   if (found != answers_.end()) return found->second;
-  const TeacherOutput answer = asked_->outputs(ids, layers);
+  const TeacherOutput answer = asked_->outputs(ids, layers, documents);
   const int64_t bytes = bytes_of_states(answer);
   if (bytes <= room_) {
     room_ -= bytes;

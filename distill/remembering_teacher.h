@@ -15,11 +15,12 @@ class RememberingTeacher : public Teacher {
   explicit RememberingTeacher(std::shared_ptr<Teacher> asked, int64_t most_bytes = int64_t{256} << 20)
       : asked_(std::move(asked)), room_(most_bytes) {}
 
-  TeacherOutput outputs(const torch::Tensor& ids, const std::vector<int>& layers = {}) override;
+  TeacherOutput outputs(const torch::Tensor& ids, const std::vector<int>& layers = {},
+                        const torch::Tensor& documents = {}) override;
   const arch::DecoderSpec& spec() const override { return asked_->spec(); }
 
  private:
-  using Question = std::pair<std::vector<int64_t>, std::vector<int>>;  // shape and ids; layers
+  using Question = std::pair<std::vector<int64_t>, std::vector<int>>;  // shape, ids and documents; layers
 
   std::shared_ptr<Teacher> asked_;
   std::map<Question, TeacherOutput> answers_;

@@ -23,8 +23,9 @@ struct TeacherOutput {
 class Teacher {
  public:
   virtual ~Teacher() = default;
-  /// ids [batch, tokens] int64; layers from 0.
-  virtual TeacherOutput outputs(const torch::Tensor& ids, const std::vector<int>& layers = {}) = 0;
+  /// ids [batch, tokens] int64; layers from 0; documents: of Decoder::forward.
+  virtual TeacherOutput outputs(const torch::Tensor& ids, const std::vector<int>& layers = {},
+                                const torch::Tensor& documents = {}) = 0;
   virtual const arch::DecoderSpec& spec() const = 0;
 };
 

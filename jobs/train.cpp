@@ -42,7 +42,7 @@ void check_progress(const TrainJob& job, const train::Plan& plan, bool force) {
   const int64_t done = train::checkpoint_step(*newest);
   CRUMB_CHECK(done <= plan.steps, "schedule.tokens: {} is less than the {} that the run in {} has done",
               format_count(plan.tokens), format_count(done * plan.batch_tokens()), job.output.string());
-  if (done < plan.steps && is_there(job.output / "last"))
+  if (done < plan.steps && is_there(job.output / "last") && job.validate.patience.is_word())
     log_warning("a finished run goes on: its learning rate had come to its end and rises again");
 }
 
@@ -136,10 +136,10 @@ TrainResult run_train_job(TrainJob job, bool force) {
   TrainStart start = open_train_start(job);
   check_ending(job, start.spec, *start.tokenizer);
   const int64_t length = train::choose_sequence_length(job.data, start.spec.context_length);
-  const text::TextEncoder encoder{start.tokenizer.get(), text::tokenizer_identity(job.model.tokenizer_folder())};
-  TrainData data = open_train_data(job, encoder, length, job.output / "tokens");
-  train::Sampler sampler(std::move(data.train), length, static_cast<uint64_t>(job.seed));
-  const train::ValidationSet validation(std::move(data.valid), length, job.validate.windows);
+  TrainData data = open_train_data(job, text_encoder(job, *start.tokenizer), length, job.output / "tokens");
+  train::Sampler sampler(std::move(data.train), length, static_cast<uint64_t>(job.seed), job.data.isolate_documents);
+  const train::ValidationSet validation(std::move(data.valid), length, job.validate.windows,
+                                        job.data.isolate_documents);
   const train::Plan plan =
       train::make_plan(job.schedule, length, sampler.num_windows(), auto_micro_tokens(job, start.spec));
   resolve_schedule(job, plan);

@@ -50,6 +50,12 @@ void check_texts(const TrainJob& job) {
   check_sources(job.data);
 }
 
+text::TextEncoder text_encoder(const TrainJob& job, const tokenizer::Tokenizer& tokenizer) {
+  const Path folder = job.model.tokenizer_folder();
+  return {&tokenizer, text::tokenizer_identity(folder),
+          text::ChatFormat{.roles = job.data.roles, .enable_thinking = job.data.thinking, .model = folder.string()}};
+}
+
 TrainData open_train_data(const TrainJob& job, const text::TextEncoder& encoder, int64_t length, const Path& fallback) {
   ThreadPool pool(static_cast<int>(job.threads.value_or(0)));
   const Path cache = text::token_cache_folder(fallback);
@@ -80,10 +86,8 @@ TrainData open_train_data(const TrainJob& job, const text::TextEncoder& encoder,
 }
 
 int64_t count_windows(const TrainJob& job, int64_t length) {
-  const Path folder = job.model.tokenizer_folder();
-  const auto tokenizer = tokenizer::load_tokenizer(folder);
-  const text::TextEncoder encoder{tokenizer.get(), text::tokenizer_identity(folder)};
-  auto data = open_train_data(job, encoder, length, temporary_folder() / "crumb-tokens");
+  const auto tokenizer = tokenizer::load_tokenizer(job.model.tokenizer_folder());
+  auto data = open_train_data(job, text_encoder(job, *tokenizer), length, temporary_folder() / "crumb-tokens");
   return train::Sampler(std::move(data.train), length, 0).num_windows();
 }
 

@@ -19,6 +19,9 @@ struct TrainData {
 /// is trained on and validated on. Absent ones are told where they are read.
 void check_texts(const TrainJob& job);
 
+/// What makes tokens of the job's texts; `tokenizer` must outlive it.
+text::TextEncoder text_encoder(const TrainJob& job, const tokenizer::Tokenizer& tokenizer);
+
 /// Tokenizes the texts, or maps the token files made before; `fallback` keeps them where no cache folder can be
 /// written. UserError: a text that is absent, empty or shorter than a window of `length`.
 TrainData open_train_data(const TrainJob& job, const text::TextEncoder& encoder, int64_t length, const Path& fallback);

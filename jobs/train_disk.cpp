@@ -57,8 +57,8 @@ DiskEstimate estimate_disk(const TrainJob& job, const arch::DecoderSpec& spec,
     if (job.train.linears) scales += desc.rows() * format->second.groups(desc.cols());
   }
   if (makes_start) disk.start += disk.model;
-  const int64_t masters = train::count_trained(spec, job.train);
-  disk.checkpoint = kFloat * (masters + train::count_moments(spec, job.train, job.optimizer) + 3 * scales);
+  const int64_t masters = train::count_trained(spec, job.train), copies = job.optimizer.ema > 0 ? 4 : 3;
+  disk.checkpoint = kFloat * (masters + train::count_optimizer_state(spec, job.train, job.optimizer) + copies * scales);
   for (const auto& plan : plans) disk.exports += plan.data_bytes;
   return disk;
 }

@@ -31,7 +31,7 @@ MemoryEstimate memory_of_weights(const TrainJob& job, const arch::DecoderSpec& s
   const int64_t parameters = arch::parameter_count(spec), trained = train::count_trained(spec, job.train);
   return {.masters = kFloat * parameters,
           .gradients = kFloat * trained,
-          .moments = kFloat * train::count_moments(spec, job.train, job.optimizer),
+          .moments = kFloat * train::count_optimizer_state(spec, job.train, job.optimizer),
           .quantized = kFloat * count_quantized(job, spec),
           .teacher = has_teacher(job) ? kFloat * parameters : 0};
 }

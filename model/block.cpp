@@ -31,6 +31,29 @@ torch::Tensor make_window_mask(int64_t window, int64_t tokens, torch::Device dev
       .masked_fill_((age < 0).logical_or(age >= window), -std::numeric_limits<float>::infinity());
 }
 
+torch::Tensor document_positions(const torch::Tensor& documents) {
+  const torch::Tensor at = torch::arange(documents.size(1), documents.options()).expand_as(documents);
+  torch::Tensor first = at.clone();  // where a document begins its own place, elsewhere 0
+  first.slice(1, 1).masked_fill_(documents.slice(1, 1) == documents.slice(1, 0, documents.size(1) - 1), 0);
+  return at - std::get<0>(first.cummax(1));
+}
+
+RotaryTable at_positions(const RotaryTable& table, const torch::Tensor& positions) {
+  const torch::Tensor rows = positions.flatten();
+  return {table.cos.index_select(0, rows), table.sin.index_select(0, rows)};
+}
+
+torch::Tensor make_document_mask(const torch::Tensor& documents, int64_t window) {
+  const int64_t tokens = documents.size(1);
+  const torch::Tensor i = torch::arange(tokens, documents.device());
+  const torch::Tensor age = i.unsqueeze(1) - i;  // query minus key
+  torch::Tensor is_hidden = (age < 0).logical_or(documents.unsqueeze(2) != documents.unsqueeze(1));
+  if (window > 0) is_hidden = is_hidden.logical_or(age >= window);
+  return torch::zeros(is_hidden.sizes(), torch::TensorOptions().device(documents.device()))
+      .masked_fill_(is_hidden, -std::numeric_limits<float>::infinity())
+      .unsqueeze(1);
+}
+
 Block::Block(const arch::LayerSpec& spec, double rms_norm_eps, int layer, const std::vector<arch::TensorDesc>& tensors,
              const TensorSource& source, const LinearFactory& make_linear)
     : spec_(spec), eps_(rms_norm_eps) {
@@ -117,15 +140,21 @@ torch::Tensor Block::forward(const torch::Tensor& x, const BlockContext& context
 
 torch::Tensor Block::rotated(const torch::Tensor& heads, const torch::Tensor& norm_weight,
                              const BlockContext& context) const {
+  const auto rope = [&](const torch::Tensor& x) {
+    const auto& [cos, sin] = context.rotary;
+    if (cos.size(0) == x.size(1)) return kernels::rope(x, cos, sin);
+    // a row a token: as one sequence of all of them
+    return kernels::rope(x.reshape({1, x.size(0) * x.size(1), x.size(2), x.size(3)}), cos, sin).view(x.sizes());
+  };
   switch (spec_.gqa().qk_norm) {
     case arch::QkNorm::before_rope:
-      return kernels::rope(norm(heads, norm_weight, context), context.rotary.cos, context.rotary.sin);
+      return rope(norm(heads, norm_weight, context));
     case arch::QkNorm::after_rope:
-      return norm(kernels::rope(heads, context.rotary.cos, context.rotary.sin), norm_weight, context);
+      return norm(rope(heads), norm_weight, context);
     case arch::QkNorm::none:
       break;
   }
-  return kernels::rope(heads, context.rotary.cos, context.rotary.sin);
+  return rope(heads);
 }
 
 torch::Tensor Block::attention(const torch::Tensor& x, const BlockContext& context) const {

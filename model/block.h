@@ -15,10 +15,19 @@ RotaryTable make_rotary_table(const arch::RopeSpec& rope, int64_t tokens, torch:
 /// -infinity. Undefined when the window hides nothing: attention is then plainly causal.
 torch::Tensor make_window_mask(int64_t window, int64_t tokens, torch::Device device = torch::kCPU);
 
+/// Of documents [batch, tokens], as Decoder::forward takes them: positions [batch, tokens] int64, counted from 0 in
+/// each document.
+torch::Tensor document_positions(const torch::Tensor& documents);
+/// Rows of a table, [batch * tokens, dim / 2], for positions [batch, tokens].
+RotaryTable at_positions(const RotaryTable& table, const torch::Tensor& positions);
+/// [batch, 1, tokens, tokens] float32, 0 where a query sees a key of its own document, not behind it and, unless
+/// `window` is 0, inside the window; else -infinity.
+torch::Tensor make_document_mask(const torch::Tensor& documents, int64_t window);
+
 /// What a block needs beside its input; the same for all blocks of one forward pass with equal LayerSpecs.
 struct BlockContext {
-  RotaryTable rotary;
-  torch::Tensor mask;  // of make_window_mask
+  RotaryTable rotary;  // a row a position, or a row a token (at_positions)
+  torch::Tensor mask;  // of make_window_mask or make_document_mask
   torch::ScalarType compute = torch::kFloat32;
   bool round_small_tensors = false;
 };

@@ -33,18 +33,25 @@ class FloatLinear : public LinearModule {
   torch::Tensor effective_weight() override { return weight.detach(); }
 };
 
-/// Layers that share rotary table and window share a context; each is built once.
+/// Layers that share rotary table and window share a context; each is built once. `documents`: of Decoder::forward.
 std::vector<BlockContext> make_contexts(const std::vector<arch::LayerSpec>& layers, int64_t tokens,
-                                        const BlockContext& common, torch::Device device) {
+                                        const BlockContext& common, torch::Device device,
+                                        const torch::Tensor& documents = {}) {
+  const auto rotary_table = [&](const arch::RopeSpec& rope) {
+    const RotaryTable table = make_rotary_table(rope, tokens, device);
+    return documents.defined() ? at_positions(table, document_positions(documents)) : table;
+  };
+  const auto mask = [&](int64_t window) {
+    return documents.defined() ? make_document_mask(documents, window) : make_window_mask(window, tokens, device);
+  };
   std::vector<BlockContext> contexts(layers.size(), common);
   for (size_t i = 0; i < layers.size(); ++i) {
     const arch::RopeSpec& rope = layers[i].rope;
     size_t same_rope = 0, same_window = 0;  // first layers with the same settings
     while (layers[same_rope].rope != rope) ++same_rope;
     while (layers[same_window].window != layers[i].window) ++same_window;
-    contexts[i].rotary = same_rope < i ? contexts[same_rope].rotary : make_rotary_table(rope, tokens, device);
-    contexts[i].mask =
-        same_window < i ? contexts[same_window].mask : make_window_mask(layers[i].window, tokens, device);
+    contexts[i].rotary = same_rope < i ? contexts[same_rope].rotary : rotary_table(rope);
+    contexts[i].mask = same_window < i ? contexts[same_window].mask : mask(layers[i].window);
   }
   return contexts;
 }
@@ -100,24 +107,31 @@ struct Decoder::Contexts {
   std::vector<BlockContext> of_layers;
 };
 
-std::shared_ptr<const Decoder::Contexts> Decoder::contexts_for(int64_t tokens, torch::Device device) {
+std::shared_ptr<const Decoder::Contexts> Decoder::contexts_for(int64_t tokens, torch::Device device,
+                                                               const torch::Tensor& documents) {
+  const c10::InferenceMode off(false);  // a later pass may want gradients
+  const BlockContext common{.rotary = {}, .mask = {}, .compute = compute, .round_small_tensors = round_small_tensors};
+  if (documents.defined()) {
+    return std::make_shared<const Contexts>(Contexts{tokens, device, compute, round_small_tensors,
+                                                     make_contexts(spec_.layers, tokens, common, device, documents)});
+  }
   const auto fits = [&](const Contexts& last) {
     return last.tokens == tokens && last.device == device && last.compute == compute &&
            last.round_small_tensors == round_small_tensors;
   };
   if (contexts_ == nullptr || !fits(*contexts_)) {
-    const c10::InferenceMode off(false);  // a later pass may want gradients
-    const BlockContext common{.rotary = {}, .mask = {}, .compute = compute, .round_small_tensors = round_small_tensors};
     contexts_ = std::make_shared<const Contexts>(
         Contexts{tokens, device, compute, round_small_tensors, make_contexts(spec_.layers, tokens, common, device)});
   }
   return contexts_;
 }
 
-DecoderOutput Decoder::forward(const torch::Tensor& ids, const std::vector<int>& wanted_layers) {
+DecoderOutput Decoder::forward(const torch::Tensor& ids, const std::vector<int>& wanted_layers,
+                               const torch::Tensor& documents) {
   CRUMB_ASSERT(ids.dim() == 2 && ids.scalar_type() == torch::kInt64);
+  CRUMB_ASSERT(!documents.defined() || documents.sizes() == ids.sizes());
   const std::set<int> wanted(wanted_layers.begin(), wanted_layers.end());
-  const auto contexts = contexts_for(ids.size(1), ids.device());
+  const auto contexts = contexts_for(ids.size(1), ids.device(), documents);
   DecoderOutput out;
   out.compute = compute;
   torch::Tensor x = torch::embedding(embedding_, ids);

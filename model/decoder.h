@@ -70,7 +70,10 @@ class Decoder : public torch::nn::Module {
   /// ids [batch, tokens] int64. `compute`: dtype of the matrix products (float32 or bfloat16); norms, softmax and the
   /// residual stream stay as transformers does them. Norm weights and biases are rounded to bf16 straight-through when
   /// `round_small_tensors` is set.
-  DecoderOutput forward(const torch::Tensor& ids, const std::vector<int>& wanted_layers = {});
+  /// `documents` [batch, tokens] int64, or undefined: numbers that do not fall along a row; a token then attends to
+  /// tokens of its own number only, and positions begin anew with each, as if every document stood alone.
+  DecoderOutput forward(const torch::Tensor& ids, const std::vector<int>& wanted_layers = {},
+                        const torch::Tensor& documents = {});
   /// [vocab, hidden]: lm_head's weight, or the embedding when tied.
   torch::Tensor head_weight();
 
@@ -92,7 +95,7 @@ class Decoder : public torch::nn::Module {
  private:
   torch::Tensor small(const torch::Tensor& parameter) const;
   struct Contexts;
-  std::shared_ptr<const Contexts> contexts_for(int64_t tokens, torch::Device device);
+  std::shared_ptr<const Contexts> contexts_for(int64_t tokens, torch::Device device, const torch::Tensor& documents);
 
   arch::DecoderSpec spec_;
   std::vector<NamedLinear> linears_;

@@ -55,6 +55,7 @@ TrainState state_from_json(const nlohmann::json& json, const std::string& where)
   const JsonObject object(json, where);
   TrainState state{.step = object.get<int64_t>("step"),
                    .idle_steps = object.get<int64_t>("idle_steps", 0),
+                   .stale_validations = object.get<int64_t>("stale_validations", 0),
                    .best_value = object.get<double>("best_value", 0.0),
                    .best_step = object.get<int64_t>("best_step"),
                    .measure = object.get<std::string>("measure"),
@@ -105,6 +106,7 @@ nlohmann::ordered_json TrainState::to_json() const {
                                  {"isa", isa},
                                  {"torch_version", torch_version},
                                  {"inputs", inputs}};
+  if (stale_validations > 0) json["stale_validations"] = stale_validations;
   if (idle_steps > 0) json["idle_steps"] = idle_steps;  // texts of which every token is supervised have none
   return json;
 }

@@ -13,10 +13,11 @@ namespace crumb::train {
 /// What must go on exactly where it stopped, beside masters and moments.
 struct TrainState {
   int64_t step = 0;
-  int64_t idle_steps = 0;  // of these: without a supervised token, so that the optimizer did not step
-  double best_value = 0;   // of the validation measure; lower is better
-  int64_t best_step = -1;  // -1: none yet
-  std::string measure;     // "kl" or "cross_entropy"
+  int64_t idle_steps = 0;         // of these: without a supervised token, so that the optimizer did not step
+  int64_t stale_validations = 0;  // in a row, without a better one (ValidateOptions::patience)
+  double best_value = 0;          // of the validation measure; lower is better
+  int64_t best_step = -1;         // -1: none yet
+  std::string measure;            // "kl" or "cross_entropy"
   int64_t threads = 0;
   std::string isa, torch_version;
   /// Fingerprints of what the run reads ("text", "model", ...): it goes on only with the same.

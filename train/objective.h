@@ -21,6 +21,9 @@ struct Batch {
   torch::Tensor ids;      // [batch, tokens] int64
   torch::Tensor targets;  // [batch, tokens] int64, the next ids; any valid id where the mask is 0
   torch::Tensor mask;     // [batch, tokens] float32, 1 where the position is supervised, else 0; undefined: all are
+  /// [batch, tokens] int64: the number of a token's document in its window, from 0, where documents are kept apart
+  /// (Decoder::forward); undefined: a window is one text.
+  torch::Tensor documents = {};
 
   /// Supervised positions.
   double num_supervised() const {
@@ -30,7 +33,8 @@ struct Batch {
   Batch windows(int64_t begin, int64_t count) const {
     return {.ids = ids.narrow(0, begin, count),
             .targets = targets.narrow(0, begin, count),
-            .mask = mask.defined() ? mask.narrow(0, begin, count) : torch::Tensor()};
+            .mask = mask.defined() ? mask.narrow(0, begin, count) : torch::Tensor(),
+            .documents = documents.defined() ? documents.narrow(0, begin, count) : torch::Tensor()};
   }
 };
 

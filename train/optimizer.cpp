@@ -63,6 +63,12 @@ double squared_norm(const std::vector<torch::Tensor>& tensors) {
   return sum + torch::stack(at::_foreach_norm(elsewhere, 2, torch::kFloat64)).square().sum().item<double>();
 }
 
+/// What the learning rate of each row is multiplied with; undefined: 1.
+torch::Tensor row_factor(const TrainedParameter& p, const OptimizerOptions& options) {
+  if (p.kind != ParameterKind::gain || options.gain_floor.is_word()) return p.row_factor;
+  return p.value.detach().abs().clamp_min(*options.gain_floor.value);
+}
+
 void copy_moment(const std::map<std::string, torch::Tensor>& state, const std::string& name, torch::Tensor& out) {
   const auto found = state.find(name);
   CRUMB_CHECK(found != state.end() && found->second.sizes() == out.sizes(),
@@ -81,6 +87,7 @@ Optimizer::Optimizer(std::vector<TrainedParameter> parameters, const OptimizerOp
     m_.push_back(torch::zeros_like(p.value, torch::TensorOptions().requires_grad(false)));
     v_.push_back(is_for_muon(p) ? torch::Tensor()
                                 : torch::zeros_like(p.value, torch::TensorOptions().requires_grad(false)));
+    if (options_.ema > 0) averages_.push_back(p.value.detach().clone());
   }
 }
 
@@ -102,8 +109,25 @@ bool Optimizer::is_finite() const {
   return std::isfinite(squared_norm(values));
 }
 
+void Optimizer::update_averages() {
+  const auto t = static_cast<double>(num_steps_);
+  const double decay = std::min(options_.ema, (1.0 + t) / (10.0 + t));
+  for (size_t i = 0; i < averages_.size(); ++i) averages_[i].lerp_(parameters_[i].value, 1.0 - decay);
+}
+
+void Optimizer::swap_averages() {
+  for (size_t i = 0; i < averages_.size(); ++i) {
+    torch::Tensor value = parameters_[i].value;
+    const torch::Tensor data = value.variable_data();
+    value.set_data(averages_[i]);
+    averages_[i] = data;
+  }
+  are_swapped_ = !are_swapped_;
+}
+
 void Optimizer::step(const LearningRates& rates, double gradient_factor) {
   const torch::NoGradGuard no_grad;
+  CRUMB_ASSERT(!are_swapped_);
   ++num_steps_;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const TrainedParameter& p = parameters_[i];
@@ -116,10 +140,11 @@ void Optimizer::step(const LearningRates& rates, double gradient_factor) {
     const double lr = is_scale ? rates.scale_lr : rates.lr;
     const bool is_matrix = p.kind == ParameterKind::weight || p.kind == ParameterKind::table;
     const double weight_decay = is_matrix ? options_.weight_decay : 0.0;
-    kernels::adamw_(p.value, p.value.grad(), m_[i], v_[i],
-                    p.row_factor.defined() ? std::optional(p.row_factor) : std::nullopt,
+    const torch::Tensor factor = row_factor(p, options_);
+    kernels::adamw_(p.value, p.value.grad(), m_[i], v_[i], factor.defined() ? std::optional(factor) : std::nullopt,
                     step_constants(options_, lr, weight_decay, is_scale ? 1.0 : gradient_factor, num_steps_));
   }
+  update_averages();
 }
 
 bool Optimizer::is_for_muon(const TrainedParameter& p) const {
@@ -146,6 +171,7 @@ std::map<std::string, torch::Tensor> Optimizer::state() const {
   for (size_t i = 0; i < parameters_.size(); ++i) {
     out[parameters_[i].name + ".m"] = m_[i];
     if (v_[i].defined()) out[parameters_[i].name + ".v"] = v_[i];
+    if (has_averages()) out[parameters_[i].name + ".ema"] = averages_[i];
   }
   return out;
 }
@@ -155,6 +181,7 @@ void Optimizer::load_state(const std::map<std::string, torch::Tensor>& state, in
   for (size_t i = 0; i < parameters_.size(); ++i) {
     copy_moment(state, parameters_[i].name + ".m", m_[i]);
     if (v_[i].defined()) copy_moment(state, parameters_[i].name + ".v", v_[i]);
+    if (has_averages()) copy_moment(state, parameters_[i].name + ".ema", averages_[i]);
   }
   num_steps_ = num_steps;
 }

@@ -25,7 +25,8 @@ enum class ParameterKind {
   weight,  // matrix of a linear: lr, decayed; what Muon moves
   table,   // embedding, head: lr, decayed
   scale,   // logarithm of a scale: scale_lr; outside the gradient norm
-  small    // norm or bias: lr, not decayed
+  gain,    // of a norm: lr, or lr in proportion to it (OptimizerOptions::gain_floor); not decayed
+  small    // bias: lr, not decayed
 };
 
 struct TrainedParameter {
@@ -57,9 +58,15 @@ class Optimizer {
   void zero_grad();
   int64_t num_steps() const { return num_steps_; }
 
-  /// Moments as "NAME.m" and, but for what Muon moves, "NAME.v".
+  /// With options.ema = d > 0: an average a of each parameter w, which begins as w is and after step t becomes
+  /// d_t a + (1 - d_t) w with d_t = min(d, (1 + t) / (10 + t)), so that short runs forget their start, too. The swap
+  /// puts the averages in the place of the parameters, and back the next time; no step in between.
+  bool has_averages() const { return !averages_.empty(); }
+  void swap_averages();
+
+  /// Moments as "NAME.m" and, but for what Muon moves, "NAME.v"; averages as "NAME.ema".
   std::map<std::string, torch::Tensor> state() const;
-  /// Copies the moments in; UserError for one that is missing or has another shape.
+  /// Copies moments and averages in; UserError for one that is missing or has another shape.
   void load_state(const std::map<std::string, torch::Tensor>& state, int64_t num_steps);
 
  private:
@@ -67,12 +74,14 @@ class Optimizer {
   double norm_of(bool scales) const;
   bool is_for_muon(const TrainedParameter& p) const;
   void step_muon(size_t i, double lr, double gradient_factor);
+  void update_averages();
 
   std::vector<TrainedParameter> parameters_;
   OptimizerOptions options_;
   torch::ScalarType compute_;
-  std::vector<torch::Tensor> m_, v_;  // v undefined of what Muon moves
+  std::vector<torch::Tensor> m_, v_, averages_;  // v undefined of what Muon moves
   int64_t num_steps_ = 0;
+  bool are_swapped_ = false;
 };
 
 }  // namespace crumb::train

@@ -36,12 +36,17 @@ struct DataOptions {
   std::variant<double, Path> valid = 0.01;
   std::string separator = "\n\n\n";
   Auto<int64_t> sequence_length = {};
+  std::vector<std::string> roles = {"assistant"};
+  std::optional<bool> thinking = std::nullopt;
+  bool isolate_documents = false;
 
   template <class V>
   void visit(V& v) {
     v.field(
         "train", train,
-        "texts to train on: plain text cut at the separator, or JSON with {\"text\": ...}; a mix gives each its share "
+        "texts to train on: plain text cut at the separator, JSON with {\"text\": ...}, or conversations, JSON with "
+        "{\"messages\": [{\"role\": ..., \"content\": ...}, ...]}, written by the model's chat template; a mix gives "
+        "each its share "
         "of the tokens: "
         "[{path: a.jsonl, weight: 0.7}, {path: b.txt, weight: 0.3}]",
         {.required = true});
@@ -54,6 +59,14 @@ struct DataOptions {
     v.field("separator", separator, "what stands between documents of a .txt; the model's EOS follows each document");
     v.field("sequence_length", sequence_length, "tokens a window; auto: 2048, or what the model declares if less",
             {.min = 2});
+    v.field("roles", roles,
+            "of conversations: whose turns are learned, with the token that ends each; all: every token of them");
+    v.check("roles", roles.empty() ? "none given: nothing would be learned" : "");
+    v.field("thinking", thinking,
+            "of conversations: enable_thinking for the chat template; left out: what it does by itself");
+    v.field("isolate_documents", isolate_documents,
+            "documents and conversations that share a window do not see each other: attention stays inside each, "
+            "positions begin anew, and none predicts the next; so in training and in validation");
   }
 
   /// Null: a share of the training documents.
@@ -82,6 +95,8 @@ struct OptimizerOptions {
   double eps = 1e-8;
   double weight_decay = 0.0;
   double grad_clip = 1.0;
+  WordOr<double, "none"> gain_floor = {};
+  double ema = 0.0;
 
   template <class V>
   void visit(V& v) {
@@ -103,6 +118,16 @@ struct OptimizerOptions {
     v.field("eps", eps, "added to the root of the second moment", {.min = 0});
     v.field("weight_decay", weight_decay, "decoupled, on matrices only", {.min = 0});
     v.field("grad_clip", grad_clip, "largest norm of the gradient, scales left out; 0: no limit", {.min = 0});
+    v.field("gain_floor", gain_floor,
+            "a number: weights of norms take steps in proportion to their size, lr * max(|gain|, this), so that one "
+            "that passes massive activations on by 0.0003 is not overrun by a step of 0.001; none: lr, whatever their "
+            "size",
+            {.min = 0, .max = 1});
+    v.field(
+        "ema", ema,
+        "decay of an average of the weights over the steps, such as 0.99: it is validated, kept in OUTPUT/model and "
+        "OUTPUT/last and exported in their place (init_from takes the weights themselves); 0: none",
+        {.min = 0, .max = 0.9999999});
   }
 };
 
@@ -130,11 +155,15 @@ struct ScheduleOptions {
 struct ValidateOptions {
   int64_t every = 50;
   int64_t windows = 64;
+  WordOr<int64_t, "none"> patience = {};
 
   template <class V>
   void visit(V& v) {
     v.field("every", every, "steps between validations; also before the first and after the last", {.min = 1});
     v.field("windows", windows, "windows to validate on, spread evenly", {.min = 1});
+    v.field("patience", patience,
+            "validations in a row without a better one after which the run ends; none: it goes on to the last step",
+            {.min = 1});
   }
 };
 

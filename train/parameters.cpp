@@ -24,8 +24,16 @@ bool is_trained(arch::TensorRole role, const TrainedParts& parts, bool tied_head
 namespace {
 
 ParameterKind kind_of(arch::TensorRole role) {
-  if (arch::is_small(role)) return ParameterKind::small;
-  return role == arch::TensorRole::linear ? ParameterKind::weight : ParameterKind::table;
+  switch (role) {
+    case arch::TensorRole::linear:
+      return ParameterKind::weight;
+    case arch::TensorRole::norm:
+      return ParameterKind::gain;
+    case arch::TensorRole::bias:
+      return ParameterKind::small;
+    default:
+      return ParameterKind::table;
+  }
 }
 
 }  // namespace
@@ -37,10 +45,12 @@ int64_t count_trained(const arch::DecoderSpec& spec, const TrainedParts& parts) 
   return weights;
 }
 
-int64_t count_moments(const arch::DecoderSpec& spec, const TrainedParts& parts, const OptimizerOptions& optimizer) {
+int64_t count_optimizer_state(const arch::DecoderSpec& spec, const TrainedParts& parts,
+                              const OptimizerOptions& optimizer) {
   TrainedParts linears{false, false, false, false, false};
   linears.linears = parts.linears;
-  return 2 * count_trained(spec, parts) - (optimizer.name == "muon" ? count_trained(spec, linears) : 0);
+  return (optimizer.ema > 0 ? 3 : 2) * count_trained(spec, parts) -
+         (optimizer.name == "muon" ? count_trained(spec, linears) : 0);
 }
 
 std::vector<TrainedParameter> trained_parameters(model::Decoder& decoder, const TrainedParts& parts) {

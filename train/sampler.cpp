@@ -43,19 +43,40 @@ std::vector<bool> choose_documents(const TokenFile& file, double share, int64_t 
   return is_held_out;
 }
 
-/// copy(i, ids, supervised) gives the length + 1 tokens of window i; without a mask `supervised` is null.
-template <class Copy>
-Batch make_batch(int64_t count, int64_t length, bool is_masked, const Copy& copy) {
+/// Where a window begins in which stream.
+struct Source {
+  const TokenRuns* stream;
+  int64_t begin;
+};
+
+/// Numbers the documents of a window of `count` tokens; the last of a document has nothing to predict.
+void number_documents(const Source& source, int64_t count, int64_t* documents, float* supervised) {
+  std::fill_n(documents, count, 0);
+  for (const int64_t begin : source.stream->document_begins(source.begin, count)) {
+    if (begin == 0) continue;
+    for (int64_t i = begin; i < count; ++i) ++documents[i];
+    supervised[begin] = 0;
+  }
+}
+
+/// `source(i)`: of window i, which has length + 1 tokens.
+template <class Find>
+Batch make_batch(int64_t count, int64_t length, bool is_masked, bool isolates, const Find& source) {
   const torch::Tensor tokens = torch::empty({count, length + 1}, torch::kInt64);
   const torch::Tensor supervised = torch::empty({is_masked ? count : 0, length + 1}, torch::kFloat32);
+  const torch::Tensor documents = torch::empty({isolates ? count : 0, length + 1}, torch::kInt64);
   for (int64_t i = 0; i < count; ++i) {
     const int64_t at = i * (length + 1);
-    copy(i, tokens.data_ptr<int64_t>() + at, is_masked ? supervised.data_ptr<float>() + at : nullptr);
+    const Source from = source(i);
+    float* marks = is_masked ? supervised.data_ptr<float>() + at : nullptr;
+    from.stream->copy(from.begin, length + 1, tokens.data_ptr<int64_t>() + at, marks);
+    if (isolates) number_documents(from, length + 1, documents.data_ptr<int64_t>() + at, marks);
   }
   Batch batch{.ids = tokens.slice(1, 0, length).contiguous(),
               .targets = tokens.slice(1, 1, length + 1).contiguous(),
               .mask = {}};
   if (is_masked) batch.mask = supervised.slice(1, 1, length + 1).contiguous();  // of the targets
+  if (isolates) batch.documents = documents.slice(1, 0, length).contiguous();
   return batch;
 }
 
@@ -78,15 +99,19 @@ TextSplit split_text(std::shared_ptr<const TokenFile> file, double share, int64_
       split.train.num_windows(length) > 0,
       "{}: {} tokens are too few for a window of {} and one more{}; give more text or a smaller data.sequence_length",
       name, tokens, length, share > 0 ? " beside the text held out for validation" : "");
-  CRUMB_CHECK(split.train.has_supervised(), "{}: no token of it is supervised: there is nothing to learn", name);
+  CRUMB_CHECK(
+      split.train.has_supervised(),
+      "{}: no token of it is supervised: there is nothing to learn (data.roles says which turns of conversations are)",
+      name);
   return split;
 }
 
-Sampler::Sampler(std::vector<MixedStream> streams, int64_t length, uint64_t seed)
+Sampler::Sampler(std::vector<MixedStream> streams, int64_t length, uint64_t seed, bool isolates_documents)
     : streams_(std::move(streams)),
       length_(length),
-      is_masked_(std::any_of(streams_.begin(), streams_.end(),
-                             [](const MixedStream& mixed) { return !mixed.stream.is_all_supervised(); })),
+      isolates_(isolates_documents),
+      is_masked_(isolates_ || std::any_of(streams_.begin(), streams_.end(),
+                                          [](const MixedStream& mixed) { return !mixed.stream.is_all_supervised(); })),
       seed_(seed),
       taken_(streams_.size(), 0),
       orders_(streams_.size()),
@@ -140,17 +165,18 @@ Sampler::Place Sampler::place(int64_t index) {
 }
 
 Batch Sampler::batch(int64_t begin, int64_t count) {
-  return make_batch(count, length_, is_masked_, [&](int64_t i, int64_t* ids, float* supervised) {
+  return make_batch(count, length_, is_masked_, isolates_, [&](int64_t i) {
     const Place at = place(begin + i);
-    streams_[static_cast<size_t>(at.stream)].stream.copy(at.window * length_, length_ + 1, ids, supervised);
+    return Source{&streams_[static_cast<size_t>(at.stream)].stream, at.window * length_};
   });
 }
 
-ValidationSet::ValidationSet(std::vector<TokenRuns> streams, int64_t length, int64_t windows)
+ValidationSet::ValidationSet(std::vector<TokenRuns> streams, int64_t length, int64_t windows, bool isolates_documents)
     : streams_(std::move(streams)),
       length_(length),
-      is_masked_(std::any_of(streams_.begin(), streams_.end(),
-                             [](const TokenRuns& stream) { return !stream.is_all_supervised(); })) {
+      isolates_(isolates_documents),
+      is_masked_(isolates_ || std::any_of(streams_.begin(), streams_.end(),
+                                          [](const TokenRuns& stream) { return !stream.is_all_supervised(); })) {
   int64_t total = 0;
   for (const auto& stream : streams_) total += stream.num_windows(length);
   size_t stream = 0;
@@ -167,9 +193,9 @@ ValidationSet::ValidationSet(std::vector<TokenRuns> streams, int64_t length, int
 }
 
 Batch ValidationSet::batch(int64_t begin, int64_t count) const {
-  return make_batch(count, length_, is_masked_, [&](int64_t i, int64_t* ids, float* supervised) {
+  return make_batch(count, length_, is_masked_, isolates_, [&](int64_t i) {
     const Place& at = places_[static_cast<size_t>(begin + i)];
-    streams_[at.stream].copy(at.window * length_, length_ + 1, ids, supervised);
+    return Source{&streams_[at.stream], at.window * length_};
   });
 }
 

@@ -30,8 +30,10 @@ struct MixedStream {
 
 class Sampler {
  public:
-  /// `length`: tokens a window. Every stream must hold a window.
-  Sampler(std::vector<MixedStream> streams, int64_t length, uint64_t seed);
+  /// `length`: tokens a window. Every stream must hold a window. `isolates_documents`: batches number the documents of
+  /// a window (Batch::documents), and the last token of one predicts nothing; what a window cuts off of a document is
+  /// one of its own.
+  Sampler(std::vector<MixedStream> streams, int64_t length, uint64_t seed, bool isolates_documents = false);
 
   int64_t length() const { return length_; }
   /// Windows of one pass over all streams.
@@ -53,7 +55,7 @@ class Sampler {
 
   std::vector<MixedStream> streams_;
   int64_t length_;
-  bool is_masked_;
+  bool isolates_, is_masked_;
   uint64_t seed_;
   std::vector<uint32_t> turns_;               // stream of each sample so far
   std::vector<int64_t> turn_numbers_;         // how many of that stream came before
@@ -66,7 +68,7 @@ class Sampler {
 class ValidationSet {
  public:
   /// At most `windows` of the streams' windows: text::Spread::parts. UserError if none of their tokens is supervised.
-  ValidationSet(std::vector<text::TokenRuns> streams, int64_t length, int64_t windows);
+  ValidationSet(std::vector<text::TokenRuns> streams, int64_t length, int64_t windows, bool isolates_documents = false);
   int64_t num_windows() const { return static_cast<int64_t>(places_.size()); }
   /// As of Sampler.
   Batch batch(int64_t begin, int64_t count) const;
@@ -78,7 +80,7 @@ class ValidationSet {
   };
   std::vector<text::TokenRuns> streams_;
   int64_t length_;
-  bool is_masked_;
+  bool isolates_, is_masked_;
   std::vector<Place> places_;
 };
 

@@ -24,6 +24,7 @@ Batch to_device(Batch batch, torch::Device device) {
   batch.ids = batch.ids.to(device);
   batch.targets = batch.targets.to(device);
   if (batch.mask.defined()) batch.mask = batch.mask.to(device);
+  if (batch.documents.defined()) batch.documents = batch.documents.to(device);
   return batch;
 }
 
@@ -36,6 +37,18 @@ void require_repeatable(torch::Device device) {
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
   at::globalContext().setDeterministicFillUninitializedMemory(false);  // nothing here reads memory it did not write
 }
+
+/// The model is the average of its weights while this lives, where the optimizer keeps one.
+class Averages {
+ public:
+  explicit Averages(Optimizer& optimizer) : optimizer_(optimizer) { optimizer_.swap_averages(); }
+  ~Averages() { optimizer_.swap_averages(); }
+  Averages(const Averages&) = delete;
+  Averages& operator=(const Averages&) = delete;
+
+ private:
+  Optimizer& optimizer_;
+};
 
 /// Loss and gradient of one step.
 struct StepResult {
@@ -64,13 +77,16 @@ class Run {
     const int64_t first = state_.step;
     if (state_.step == 0) validate(log, {{"step", 0}, {"tokens", 0}});
     progress.set_start(state_.step * options_.plan.batch_tokens());
-    while (state_.step < options_.plan.steps && !StopSignal::is_set()) {
+    while (!is_over() && !StopSignal::is_set()) {
       one_step(log);
       progress.update(state_.step * options_.plan.batch_tokens(), note_ + valid_note_, seconds_left());
       if (is_due(options_.checkpoint.every)) save(log);
     }
     summary_.is_stopped = StopSignal::is_set();
-    if (summary_.is_stopped && saved_step_ != state_.step) save(log);
+    if (saved_step_ != state_.step) save(log);  // stopped, or ended before its last step
+    if (first < state_.step && is_over() && state_.step < options_.plan.steps)
+      log_info("no better validation in {} (validate.patience): the run ends with step {} of {}",
+               state_.stale_validations, state_.step, options_.plan.steps);
     if (!summary_.is_stopped && first < state_.step) progress.finish(note_ + valid_note_);
     finish(clock.seconds(), first);
     return summary_;
@@ -109,10 +125,15 @@ class Run {
           "the same",
           state_.threads, state_.isa, state_.torch_version, here.threads, here.isa, here.torch_version);
     }
-    if (state_.step < options_.plan.steps)
+    if (!is_over())
       log_info("going on from {}", folder->string());
     else
       log_info("the run in {} has finished its {} steps", output_.string(), state_.step);
+  }
+
+  bool is_over() const {
+    const auto& patience = options_.validate.patience.value;
+    return state_.step >= options_.plan.steps || (patience && state_.stale_validations >= *patience);
   }
 
   /// A kill between a validation and the next checkpoint leaves a model/ of a later step than the state. The same job
@@ -201,7 +222,7 @@ class Run {
       const Batch part = step.windows(done, std::min(plan.micro_windows, plan.batch_windows - done));
       if (part.num_supervised() == 0) continue;
       const Batch batch = to_device(part, options_.device);
-      const auto output = parts_.decoder.forward(batch.ids, parts_.objective.wanted_layers());
+      const auto output = parts_.decoder.forward(batch.ids, parts_.objective.wanted_layers(), batch.documents);
       const Loss loss = parts_.objective.loss(batch, output, parts_.decoder.head_weight(), supervised);
       result.loss += loss.total.item<double>();
       for (const auto& [name, value] : loss.parts) result.parts[name] += value;
@@ -234,7 +255,8 @@ class Run {
       const Batch part = parts_.validation.batch(begin, std::min(options_.plan.micro_windows, windows - begin));
       if (part.num_supervised() == 0) continue;
       const Batch batch = to_device(part, options_.device);
-      sums += parts_.objective.evaluate(batch, parts_.decoder.forward(batch.ids), parts_.decoder.head_weight());
+      sums += parts_.objective.evaluate(batch, parts_.decoder.forward(batch.ids, {}, batch.documents),
+                                        parts_.decoder.head_weight());
     }
     return sums;
   }
@@ -243,6 +265,7 @@ class Run {
   /// without the step means a model/ without it.
   void validate(MetricsLog& log, Json line) {
     const Stopwatch clock;
+    const Averages averages(optimizer_);
     const EvaluationSums sums = validation_sums();
     const double cross_entropy = sums.cross_entropy / sums.tokens, kl = sums.kl / sums.tokens;
     const double value = state_.measure == "kl" ? kl : cross_entropy;
@@ -259,7 +282,10 @@ class Run {
     if (state_.best_step < 0 || value < state_.best_value) {
       state_.best_value = value;
       state_.best_step = state_.step;
+      state_.stale_validations = 0;
       save_model("model");
+    } else {
+      ++state_.stale_validations;
     }
     pace_.add_validation(clock.seconds());
   }
@@ -294,6 +320,7 @@ class Run {
         seconds > 0 ? static_cast<double>((state_.step - first_step) * options_.plan.batch_tokens()) / seconds : 0;
     if (summary_.is_stopped) return;
     write_curves();
+    const Averages averages(optimizer_);
     save_model("last");
   }
 

@@ -23,11 +23,16 @@ ChatTemplate::ChatTemplate(const tokenizer::Tokenizer& tokenizer, const std::str
     : tokenizer_(tokenizer), template_(template_of(tokenizer, model)) {}
 
 std::string ChatTemplate::render(const std::vector<ChatMessage>& messages, const ChatOptions& options) const {
-  nlohmann::ordered_json variables = {{"messages", nlohmann::ordered_json::array()},
+  auto list = nlohmann::ordered_json::array();
+  for (const auto& message : messages) list.push_back(to_json(message));
+  return render(list, options);
+}
+
+std::string ChatTemplate::render(const nlohmann::ordered_json& messages, const ChatOptions& options) const {
+  nlohmann::ordered_json variables = {{"messages", messages},
                                       {"tools", nullptr},
                                       {"documents", nullptr},
                                       {"add_generation_prompt", options.add_generation_prompt}};
-  for (const auto& message : messages) variables["messages"].push_back(to_json(message));
   if (options.enable_thinking) variables["enable_thinking"] = *options.enable_thinking;
   const auto& special = tokenizer_.special();
   const auto name = [&](const char* key, std::optional<tokenizer::TokenId> id) {
@@ -57,7 +62,7 @@ std::optional<tokenizer::TokenId> ChatTemplate::end_of_turn() const {
   static constexpr std::string_view kQuestion = "question", kAnswer = "answerwithoutmatch";
   std::string text;
   try {
-    text = render({{"user", std::string(kQuestion)}, {"assistant", std::string(kAnswer)}}, {});
+    text = render(std::vector<ChatMessage>{{"user", std::string(kQuestion)}, {"assistant", std::string(kAnswer)}}, {});
   } catch (const UserError&) {
     return std::nullopt;  // the conversation itself will tell what it cannot do
   }

@@ -30,6 +30,8 @@ class ChatTemplate {
 
   /// UserError where the template fails; Refusal where it refuses the conversation.
   std::string render(const std::vector<ChatMessage>& messages, const ChatOptions& options) const;
+  /// The same of messages as JSON, [{"role": ..., "content": ..., ...}, ...], whose other keys the template sees, too.
+  std::string render(const nlohmann::ordered_json& messages, const ChatOptions& options) const;
   /// Its ids: special tokens that the text spells are those, and none are added.
   std::vector<tokenizer::TokenId> encode(const std::vector<ChatMessage>& messages, const ChatOptions& options) const;
 

@@ -33,19 +33,34 @@ DocumentEncoder::DocumentEncoder(const tokenizer::Tokenizer& tokenizer, const Fr
       sink_(std::move(sink)),
       batch_bytes_(batch_bytes) {}
 
-void DocumentEncoder::add(std::string_view document) {
-  batch_.emplace_back(document);
-  held_bytes_ += document.size() + kDocumentBytes;
+void DocumentEncoder::add(std::string_view document) { hold(std::string(document), document.size()); }
+
+void DocumentEncoder::add(Conversation conversation, const ChatEncoder& chat) {
+  size_t bytes = 0;
+  for (const auto& message : conversation.messages)
+    bytes += message.contains("content") && message["content"].is_string()
+                 ? message["content"].get_ref<const std::string&>().size()
+                 : 0;
+  hold(Chat{std::move(conversation), &chat}, bytes);
+}
+
+void DocumentEncoder::hold(Item item, size_t bytes) {
+  batch_.push_back(std::move(item));
+  held_bytes_ += bytes + kDocumentBytes;
   if (held_bytes_ >= batch_bytes_) finish();
 }
 
+EncodedDocument DocumentEncoder::encode(const Item& item) const {
+  if (const auto* chat = std::get_if<Chat>(&item)) return chat->encoder->encode(chat->conversation);
+  return {encode_framed(tokenizer_, frame_, std::get<std::string>(item)), {}};
+}
+
 void DocumentEncoder::finish() {
-  std::vector<std::vector<TokenId>> encoded(batch_.size());
+  std::vector<EncodedDocument> encoded(batch_.size());
   parallel_for_(static_cast<int64_t>(batch_.size()), 1, [&](int64_t begin, int64_t end) {
-    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i)
-      encoded[i] = encode_framed(tokenizer_, frame_, batch_[i]);
+    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) encoded[i] = encode(batch_[i]);
   });
-  for (const auto& ids : encoded) sink_(ids);
+  for (const auto& document : encoded) sink_(document.ids, document.supervised);
   batch_.clear();
   held_bytes_ = 0;
 }

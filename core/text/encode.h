@@ -6,14 +6,14 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "core/common/thread_pool.h"
+#include "core/text/chat.h"
 #include "core/tokenizer/tokenizer.h"
 
 namespace crumb::text {
-
-using tokenizer::TokenId;
 
 /// The tokens before and after every document.
 struct Frame {
@@ -26,14 +26,17 @@ Frame document_frame(const tokenizer::Tokenizer& tokenizer, bool bos);
 /// before: a document longer than that is a batch of its own.
 class DocumentEncoder {
  public:
-  /// The tokens of one document, its frame included; the view lives during the call.
-  using Sink = std::function<void(std::span<const TokenId>)>;
+  /// The tokens of one document, its frame included, and which of them are supervised (empty: all); the views live
+  /// during the call.
+  using Sink = std::function<void(std::span<const TokenId> ids, std::span<const uint8_t> supervised)>;
   static constexpr size_t kBatchBytes = size_t{8} << 20;
 
   DocumentEncoder(const tokenizer::Tokenizer& tokenizer, const Frame& frame, ParallelFor parallel_for, Sink sink,
                   size_t batch_bytes = kBatchBytes);
 
   void add(std::string_view document);
+  /// Has no frame: the template writes what stands around it. `chat` must live until finish().
+  void add(Conversation conversation, const ChatEncoder& chat);
   /// Gives what is left.
   void finish();
 
@@ -43,7 +46,15 @@ class DocumentEncoder {
   ParallelFor parallel_for_;
   Sink sink_;
   size_t batch_bytes_;
-  std::vector<std::string> batch_;
+  struct Chat {
+    Conversation conversation;
+    const ChatEncoder* encoder;
+  };
+  using Item = std::variant<std::string, Chat>;
+  EncodedDocument encode(const Item& item) const;
+  void hold(Item item, size_t bytes);
+
+  std::vector<Item> batch_;
   size_t held_bytes_ = 0;
 };
 

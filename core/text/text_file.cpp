@@ -211,9 +211,25 @@ std::string text_of(std::string_view value, const std::string& name, const Place
               json_excerpt(json));
   const JsonObject object(json, where);
   CRUMB_CHECK(!object.has("messages"),
-              "{}: chat data (\"messages\") is not read; write each conversation as {{\"text\": \"...\"}}", where);
+              "{}: a conversation (\"messages\"), where {{\"text\": \"...\"}} is read; conversations are read by crumb "
+              "train only, from a file that begins with one",
+              where);
   CRUMB_CHECK(object.has("text"), "{}: no \"text\"; expected {{\"text\": \"...\"}}", where);
   return object.get<std::string>("text");
+}
+
+/// Whether JSON begins with an object that has "messages", or with a list of such.
+bool begins_with_conversation(std::string_view text, const std::string& name) {
+  const size_t list = std::min(text.find_first_not_of(" \t\r\n"), text.size());
+  if (text.substr(list).starts_with('[')) text.remove_prefix(list + 1);
+  const size_t begin = std::min(text.find_first_not_of(" \t\r\n"), text.size());
+  text.remove_prefix(begin);
+  if (!text.starts_with('{')) return false;
+  try {
+    return parse_json(text.substr(0, extent_of_value(text)), name).contains("messages");
+  } catch (const UserError&) {  // told with its place where it is read
+    return false;
+  }
 }
 
 bool has_json_ending(const Path& path) {
@@ -293,7 +309,8 @@ int64_t count_ill_formed(std::string_view text) {
 TextFile::TextFile(const Path& path)
     : file_(path),
       text_(check(file_)),
-      is_json_(has_json_ending(path) || begins_with_json_document(text_, path.string())) {}
+      is_json_(has_json_ending(path) || begins_with_json_document(text_, path.string())),
+      is_chat_(is_json_ && begins_with_conversation(text_, path.string())) {}
 
 uint64_t TextFile::hash(uint64_t h) const {
   ReleaseBehind behind(file_);
@@ -331,6 +348,18 @@ void TextFile::for_each_document(std::string_view separator,
                   name, text_.size());
   }
   CRUMB_CHECK(documents > 0, "{}: the text is empty", name);
+}
+
+void TextFile::for_each_conversation(const std::function<void(Conversation)>& conversation) const {
+  CRUMB_ASSERT(is_chat_);
+  const std::string name = path().string();
+  ReleaseBehind behind(file_);
+  ValueReader(text_, name).read([&](std::string_view value, const Place& place) {
+    behind.pass(value.data());
+    parse_json(value, name, {.first_line = place.line, .first_column = place.column});  // with its bounds and messages
+    // again, because templates may write the keys of a message in their order
+    conversation(conversation_of(nlohmann::ordered_json::parse(value), fmt::format("{}:{}", name, place.line)));
+  });
 }
 
 }  // namespace crumb::text

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "core/common/file.h"
+#include "core/text/chat.h"
 
 namespace crumb::text {
 
@@ -29,6 +30,8 @@ class TextFile {
 
   const Path& path() const { return file_.path(); }
   bool is_json() const { return is_json_; }
+  /// Whether it is JSON whose first object has "messages": a file of conversations.
+  bool is_chat() const { return is_chat_; }
   /// Of the text and of how its documents are found.
   uint64_t hash(uint64_t h) const;
 
@@ -36,11 +39,14 @@ class TextFile {
   /// Documents without a byte are left out; a view lives during its call only. UserError with file, line and column: an
   /// object without "text", chat "messages", text that is not JSON; a file without any document.
   void for_each_document(std::string_view separator, const std::function<void(std::string_view)>& document) const;
+  /// The same of conversations: of a file that is_chat(). UserError with file, line and column for what is none, as
+  /// conversation_of() has it.
+  void for_each_conversation(const std::function<void(Conversation)>& conversation) const;
 
  private:
   MappedFile file_;
   std::string_view text_;
-  bool is_json_;
+  bool is_json_, is_chat_;
 };
 
 }  // namespace crumb::text

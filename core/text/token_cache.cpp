@@ -2,7 +2,9 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <utility>
 
 #include "core/common/error.h"
 #include "core/common/hash.h"
@@ -18,22 +20,41 @@ namespace crumb::text {
 namespace {
 
 /// Not of the layout of the file, which its magic tells: a run goes on with the same text under another layout.
-uint64_t key_of(const std::vector<TextFile>& texts, const std::string& separator, const TextEncoder& encoder) {
+uint64_t key_of(const std::vector<TextFile>& texts, const std::string& separator, const TextEncoder& encoder,
+                const std::optional<ChatEncoder>& chat) {
   uint64_t h = hash_word(hash_name("crumb token file 2"), encoder.identity);  // 1 read other files as JSON
   h = hash_bytes(h, separator);
   for (const auto& text : texts) h = text.hash(h);
+  if (chat) h = hash_word(h, chat->identity());
   return h;
 }
 
+/// What writes the conversations among the texts; nothing where there are none.
+std::optional<ChatEncoder> chat_encoder(const std::vector<TextFile>& texts, const TextEncoder& encoder) {
+  const auto chat = std::find_if(texts.begin(), texts.end(), [](const TextFile& text) { return text.is_chat(); });
+  if (chat == texts.end()) return std::nullopt;
+  CRUMB_CHECK(encoder.chat, "{}: conversations (\"messages\") are read by crumb train only; give a text",
+              chat->path().string());
+  return std::optional<ChatEncoder>(std::in_place, *encoder.tokenizer, *encoder.chat);
+}
+
 void tokenize(const std::vector<TextFile>& texts, const std::string& separator, const tokenizer::Tokenizer& tokenizer,
-              const Path& path, uint64_t key, const ParallelFor& parallel_for) {
+              const std::optional<ChatEncoder>& chat, const Path& path, uint64_t key, const ParallelFor& parallel_for) {
   TokenFileWriter file(path, key, tokenizer.vocab_size());
   const Frame frame = document_frame(tokenizer, /*bos=*/false);
-  if (!frame.after) log_warning("the tokenizer names no EOS: documents follow each other without a token between them");
+  const bool has_plain = std::any_of(texts.begin(), texts.end(), [](const TextFile& text) { return !text.is_chat(); });
+  if (has_plain && !frame.after)
+    log_warning("the tokenizer names no EOS: documents follow each other without a token between them");
   const Stopwatch clock;
-  DocumentEncoder documents(tokenizer, frame, parallel_for, [&](std::span<const TokenId> ids) { file.add(ids); });
-  for (const auto& text : texts)
-    text.for_each_document(separator, [&](std::string_view document) { documents.add(document); });
+  DocumentEncoder documents(
+      tokenizer, frame, parallel_for,
+      [&](std::span<const TokenId> ids, std::span<const uint8_t> supervised) { file.add(ids, supervised); });
+  for (const auto& text : texts) {
+    if (text.is_chat())
+      text.for_each_conversation([&](Conversation one) { documents.add(std::move(one), *chat); });
+    else
+      text.for_each_document(separator, [&](std::string_view document) { documents.add(document); });
+  }
   documents.finish();
   file.commit();
   log_info("tokenized {} documents into {} tokens in {:.1f} s", format_count(file.num_documents()),
@@ -65,7 +86,8 @@ TokenFile open_token_file(const std::vector<Path>& texts, const std::string& sep
                           const Path& cache, const ParallelFor& parallel_for) {
   // Judged before the cache is asked: what they hold is told in every run.
   const std::vector<TextFile> files(texts.begin(), texts.end());
-  const uint64_t key = key_of(files, separator, encoder);
+  const auto chat = chat_encoder(files, encoder);
+  const uint64_t key = key_of(files, separator, encoder, chat);
   // Version 1 wrote KEY.tokens: a program of that version beside this one keeps its own.
   const Path path = cache / fmt::format("{:016x}.tokens2", key);
   const int64_t vocabulary = encoder.tokenizer->vocab_size();
@@ -77,7 +99,7 @@ TokenFile open_token_file(const std::vector<Path>& texts, const std::string& sep
       log_warning("{}; it is made again", e.what());
     }
   }
-  tokenize(files, separator, *encoder.tokenizer, path, key, parallel_for);
+  tokenize(files, separator, *encoder.tokenizer, chat, path, key, parallel_for);
   return TokenFile(path, key, vocabulary);
 }
 

@@ -25,7 +25,7 @@ TokenStream make_token_stream(const tokenizer::Tokenizer& tokenizer, std::span<c
   stream.has_bos = frame.before.has_value();
   stream.has_eos = frame.after.has_value();
   stream.text_begin.push_back(0);
-  DocumentEncoder encoder(tokenizer, frame, parallel_for, [&](std::span<const TokenId> ids) {
+  DocumentEncoder encoder(tokenizer, frame, parallel_for, [&](std::span<const TokenId> ids, std::span<const uint8_t>) {
     stream.document_begin.push_back(stream.size());
     stream.ids.insert(stream.ids.end(), ids.begin(), ids.end());
   });

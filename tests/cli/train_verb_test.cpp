@@ -465,7 +465,7 @@ TEST_F(TrainVerb, BadTextsAreNamed) {
   };
   EXPECT_THAT(error_with("empty.txt", ""), HasSubstr("empty.txt: the text is empty"));
   EXPECT_THAT(error_with("short.txt", "only this"), HasSubstr("too few for a window of 32"));
-  EXPECT_THAT(error_with("chat.jsonl", "{\"messages\": []}\n"), HasSubstr("chat.jsonl:1: chat data"));
+  EXPECT_THAT(error_with("chat.jsonl", "{\"messages\": []}\n"), HasSubstr("chat.jsonl:1: messages must be a list"));
   EXPECT_FALSE(fs::exists(dir / "run/job.yaml"));
 }
 
@@ -550,6 +550,62 @@ TEST_F(TrainVerb, MixesByWeight) {
   EXPECT_NE(log_of(dir / "run").back().at("loss"), log_of(dir / "unmixed").back().at("loss"));
   arguments[3] = "data.train=[{path: a.txt, weight: 1}, b.txt]";
   EXPECT_THAT(run_crumb(words(arguments)).err, HasSubstr("either every entry has a weight or none"));
+}
+
+/// The shared model with a chat template, and conversations.
+class ChatTraining : public TrainVerb {
+ protected:
+  ChatTraining() {
+    fs::copy(teacher(), dir_ / "model", fs::copy_options::recursive);
+    write_template(
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}");
+    for (int i = 0; i < 150; ++i) {
+      const Json messages = Json::array({{{"role", "user"}, {"content", "How many? " + std::to_string(i)}},
+                                         {{"role", "assistant"}, {"content", std::to_string(i * 7) + " times."}}});
+      lines_ += Json{{"messages", messages}}.dump() + "\n";
+    }
+  }
+  void write_template(const std::string& text) { write_file(dir_ / "model" / "chat_template.jinja", text); }
+  CommandResult train(const std::string& lines, const std::vector<std::string>& more = {}) {
+    write_file(dir_ / "chat.jsonl", lines);
+    auto arguments = qat(dir_ / "run", {"schedule.tokens=320"});
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    arguments[2] = "model=" + (dir_ / "model").string();
+    arguments[3] = "data.train=" + (dir_ / "chat.jsonl").string();
+    return run_crumb(words(arguments));
+  }
+
+  TempDir dir_;
+  std::string lines_;
+};
+
+TEST_F(ChatTraining, LearnsTheAssistantsTurnsAlone) {
+  const auto result = train(lines_, {"data.isolate_documents=true"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const Json line = log_of(dir_ / "run").at(1);
+  EXPECT_GT(line.at("supervised"), 0);
+  EXPECT_LT(line.at("supervised"), 20);  // of 32; an answer is 9 to 12 of 42 to 48 tokens
+  EXPECT_TRUE(fs::exists(dir_ / "run/last"));
+}
+
+TEST_F(ChatTraining, MistakesAreToldBeforeTraining) {
+  const auto error = [&](const std::string& lines, const std::vector<std::string>& more = {}) {
+    const auto result = train(lines, more);
+    EXPECT_EQ(result.exit_code, 2) << result.err;
+    EXPECT_TRUE(is_one_line(result.err)) << result.err;
+    EXPECT_FALSE(fs::exists(dir_ / "run/job.yaml"));
+    return result.err;
+  };
+  EXPECT_THAT(error(lines_, {"data.roles=[asistant]"}), HasSubstr("there is nothing to learn (data.roles"));
+  EXPECT_THAT(error(lines_, {"data.roles=[]"}), HasSubstr("data.roles: none given"));
+  EXPECT_THAT(error(lines_ + "{\"messages\": [{}]}\n"), HasSubstr("chat.jsonl:151: messages[0]: no \"role\""));
+  write_template("{% if messages|length > 2 %}{{ raise_exception('too long') }}{% endif %}{{ messages[0].content }}");
+  EXPECT_THAT(error(lines_ + Json{{"messages", Json::array({{{"role", "a"}, {"content", "b"}},
+                                                            {{"role", "a"}, {"content", "b"}},
+                                                            {{"role", "a"}, {"content", "b"}}})}}
+                                 .dump()),
+              HasSubstr("chat.jsonl:151: "));
 }
 
 }  // namespace

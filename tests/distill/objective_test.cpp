@@ -105,6 +105,38 @@ TEST(DistillObjective, EqualsItsDefinition) {
   }
 }
 
+TEST(DistillObjective, APackedWindowLosesWhatItsDocumentsLoseAlone) {
+  const ObjectiveOptions options{.kl = 0.7, .hidden_mse = 0.3, .cross_entropy = 0.4, .hidden_normalize = "token"};
+  const auto teacher = make_teacher();
+  model::Decoder student(small_spec(), lively_source(1));
+  const auto objective = distill_objective(options, student.spec(), teacher);
+  train::Batch packed = random_batch(1, 14, false);
+  packed.documents = torch::tensor({{0, 0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 2, 2, 2}}, torch::kInt64);
+  const double tokens = packed.num_supervised();
+  const auto gradient = [&](const auto& add_losses) {
+    student.zero_grad();
+    add_losses();
+    return gradient_vector(student);
+  };
+  double together = 0, alone = 0, kl_together = 0, kl_alone = 0;
+  const auto add = [&](const train::Batch& batch, double& total, double& kl) {
+    const auto output = student.forward(batch.ids, objective->wanted_layers(), batch.documents);
+    const train::Loss loss = objective->loss(batch, output, student.head_weight(), tokens);
+    loss.total.backward();
+    total += loss.total.item<double>();
+    kl += objective->evaluate(batch, output, student.head_weight()).kl;
+  };
+  const torch::Tensor expected = gradient([&] {
+    for (const auto& [begin, end] : {std::pair(0, 5), std::pair(5, 7), std::pair(7, 14)}) {
+      add({.ids = packed.ids.slice(1, begin, end), .targets = packed.targets.slice(1, begin, end), .mask = {}}, alone,
+          kl_alone);
+    }
+  });
+  EXPECT_LT(relative_distance(gradient([&] { add(packed, together, kl_together); }), expected), 1e-5);
+  EXPECT_NEAR(together, alone, 2e-6 * alone);
+  EXPECT_NEAR(kl_together, kl_alone, 2e-6 * kl_alone);
+}
+
 TEST(DistillObjective, EveryDivergenceIsWeightedAndReportedByItsKey) {
   const auto teacher = make_teacher();
   const train::Batch batch = random_batch(3, 11, true);
@@ -128,7 +160,8 @@ class RecordedTeacher : public Teacher {
  public:
   RecordedTeacher(arch::DecoderSpec spec, std::vector<std::pair<torch::Tensor, TeacherOutput>> record)
       : spec_(std::move(spec)), record_(std::move(record)) {}
-  TeacherOutput outputs(const torch::Tensor& ids, const std::vector<int>& layers) override {
+  TeacherOutput outputs(const torch::Tensor& ids, const std::vector<int>& layers,
+                        const torch::Tensor& /*documents*/) override {
     for (const auto& [recorded, output] : record_) {
       if (!torch::equal(recorded, ids)) continue;
       for (const int layer : layers) EXPECT_TRUE(output.hidden.contains(layer));
@@ -177,9 +210,10 @@ TEST(DistillObjective, ARecordedTeacherTeachesAsTheModelDoes) {
 class CountingTeacher : public Teacher {
  public:
   explicit CountingTeacher(std::shared_ptr<Teacher> asked) : asked_(std::move(asked)) {}
-  TeacherOutput outputs(const torch::Tensor& ids, const std::vector<int>& layers) override {
+  TeacherOutput outputs(const torch::Tensor& ids, const std::vector<int>& layers,
+                        const torch::Tensor& documents) override {
     ++questions;
-    return asked_->outputs(ids, layers);
+    return asked_->outputs(ids, layers, documents);
   }
   const arch::DecoderSpec& spec() const override { return asked_->spec(); }
   int questions = 0;

@@ -91,6 +91,34 @@ TEST(Decoder, RowsOfABatchEqualRowsAlone) {
   }
 }
 
+TEST(Decoder, DocumentsThatAreKeptApartAreAsTheyAreAlone) {
+  const std::vector<int64_t> lengths = {5, 1, 9, 2};
+  for (const auto qk_norm : {arch::QkNorm::none, arch::QkNorm::before_rope, arch::QkNorm::after_rope}) {
+    for (const int64_t window : {0, 3}) {
+      auto spec = small_spec();
+      for (auto& layer : spec.layers) {
+        layer.window = window;
+        std::get<arch::GqaSpec>(layer.attention).qk_norm = qk_norm;
+      }
+      Decoder decoder(spec, lively_source(1));
+      const torch::Tensor ids = random_ids(2, 17, 61);
+      torch::Tensor documents = torch::zeros({2, 17}, torch::kInt64);
+      for (int64_t i = 0, at = 0; i < std::ssize(lengths); at += lengths[static_cast<size_t>(i++)])
+        documents[0].slice(0, at).fill_(i);  // the second row is one document
+      const torch::NoGradGuard no_grad;
+      const torch::Tensor packed = decoder.forward(ids, {}, documents).final_hidden;
+      int64_t at = 0;
+      for (const int64_t length : lengths) {
+        const torch::Tensor alone = decoder.forward(ids.slice(0, 0, 1).slice(1, at, at + length)).final_hidden;
+        EXPECT_LE(share_of_range(packed.slice(0, 0, 1).slice(1, at, at + length), alone), 2e-6) << at;
+        at += length;
+      }
+      EXPECT_LE(share_of_range(packed.slice(0, 1), decoder.forward(ids.slice(0, 1)).final_hidden), 2e-6);
+      EXPECT_GT(share_of_range(packed, decoder.forward(ids).final_hidden), 1e-2);
+    }
+  }
+}
+
 TEST(Decoder, LaterTokensDoNotReachEarlierOnes) {
   for (const int64_t window : {0, 4}) {
     auto spec = small_spec();

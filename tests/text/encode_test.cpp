@@ -31,7 +31,8 @@ TEST(DocumentEncoder, GivesDocumentsInOrderWhateverTheBatchAndTheThreads) {
     std::vector<std::vector<TokenId>> out;
     DocumentEncoder encoder(
         tokenizer, document_frame(tokenizer, true), pool.as_parallel_for(),
-        [&](std::span<const TokenId> ids) { out.emplace_back(ids.begin(), ids.end()); }, batch_bytes);
+        [&](std::span<const TokenId> ids, std::span<const uint8_t>) { out.emplace_back(ids.begin(), ids.end()); },
+        batch_bytes);
     for (const auto& document : documents) encoder.add(document);
     encoder.finish();
     return out;
@@ -54,7 +55,8 @@ TEST(DocumentEncoder, HoldsABatchHoweverManyDocumentsCome) {
   for (const std::string& document : {std::string("a"), std::string(700, 'a')}) {
     size_t given = 0, taken = 0, most = 0;
     DocumentEncoder encoder(
-        tokenizer, {}, serial_for, [&](std::span<const TokenId> ids) { taken += ids.size(); }, kBatch);
+        tokenizer, {}, serial_for, [&](std::span<const TokenId> ids, std::span<const uint8_t>) { taken += ids.size(); },
+        kBatch);
     for (int i = 0; i < 100'000; ++i) {
       encoder.add(document);
       given += document.size();

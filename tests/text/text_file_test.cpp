@@ -117,7 +117,7 @@ TEST_F(TextFileTest, LinesThatAreNoDocumentsAreToldWithPlaceAndReason) {
   EXPECT_EQ(error("a.json", "[{\"text\": \"a\"}] {}"), "a.json:1:17: text after the end of the list");
   const std::string chat = "{\"text\": \"a\"}\n{\"messages\": [{\"role\": \"user\", \"content\": \"hi\"}]}\n";
   for (const char* name : {"a.jsonl", "a.txt"})
-    EXPECT_THAT(error(name, chat), HasSubstr(":2: chat data (\"messages\") is not read; write each conversation"));
+    EXPECT_THAT(error(name, chat), HasSubstr(":2: a conversation (\"messages\"), where {\"text\": \"...\"} is read"));
 }
 
 TEST_F(TextFileTest, DeepJsonIsRefused) {

@@ -160,7 +160,7 @@ TEST_F(TokenFileTest, HasTheSameBytesHoweverItIsMade) {
     TokenFileWriter writer(path_, kKey, tokenizer.vocab_size());
     DocumentEncoder encoder(
         tokenizer, document_frame(tokenizer, false), pool.as_parallel_for(),
-        [&](std::span<const TokenId> ids) { writer.add(ids); }, batch_bytes);
+        [&](std::span<const TokenId> ids, std::span<const uint8_t>) { writer.add(ids); }, batch_bytes);
     for (int i = 0; i < 3000; ++i)
       encoder.add(std::string(static_cast<size_t>(1 + i * 61 % 127), static_cast<char>('a' + i % 26)));
     encoder.finish();

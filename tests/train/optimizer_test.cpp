@@ -54,6 +54,36 @@ TEST(AdamW, RowFactorsMultiplyTheStepOfTheirRow) {
             1e-6);
 }
 
+TEST(AdamW, GainsMayTakeStepsInProportionToTheirSize) {
+  const torch::Tensor start = torch::tensor({1.0F, 0.0003F, -2.0F, 0.0F});
+  const auto stepped = [&](WordOr<double, "none"> floor, ParameterKind kind) {
+    TrainedParameter p = parameter("norm", start, kind);
+    Optimizer optimizer({p}, OptimizerOptions{.gain_floor = floor});
+    p.value.mutable_grad() = torch::ones({4});
+    optimizer.step({.lr = 1e-3, .scale_lr = 0}, 1.0);
+    return p.value.detach() - start;
+  };
+  // The first step of Adam is lr times the sign of the gradient.
+  const torch::Tensor alike = torch::full({4}, -1e-3F), relative = torch::tensor({1.0F, 0.001F, 2.0F, 0.001F}) * -1e-3F;
+  EXPECT_LT(largest_difference(stepped(1e-3, ParameterKind::gain), relative), 2e-7);
+  EXPECT_LT(largest_difference(stepped({}, ParameterKind::gain), alike), 2e-7);
+  EXPECT_LT(largest_difference(stepped(1e-3, ParameterKind::small), alike), 2e-7) << "biases are no gains";
+}
+
+TEST(AdamW, GainsOfAnySizeMoveAlikeInProportion) {
+  torch::manual_seed(0);
+  const torch::Tensor start = 0.5 + torch::rand({64}), smaller = start * 0x1p-12;
+  TrainedParameter a = parameter("a", start, ParameterKind::gain), b = parameter("b", smaller, ParameterKind::gain);
+  Optimizer optimizer({a, b}, OptimizerOptions{.gain_floor = 1e-6});
+  for (int step = 0; step < 20; ++step) {
+    a.value.mutable_grad() = torch::randn({64});
+    b.value.mutable_grad() = a.value.grad().clone();
+    optimizer.step({.lr = 1e-2, .scale_lr = 0}, 1.0);
+  }
+  EXPECT_TRUE(torch::equal(a.value.detach() * 0x1p-12, b.value.detach()));
+  EXPECT_GT(largest_difference(a.value.detach(), start), 0.02);
+}
+
 TEST(AdamW, ScalesHaveTheirOwnRateAndAreNotClipped) {
   TrainedParameter w = parameter("w", torch::zeros({4})), s = parameter("s", torch::zeros({4}), ParameterKind::scale);
   Optimizer optimizer({w, s}, {});
@@ -64,6 +94,30 @@ TEST(AdamW, ScalesHaveTheirOwnRateAndAreNotClipped) {
   EXPECT_LT(largest_difference(s.value.detach(), torch::full({4}, -0.01F)), 1e-7);
   EXPECT_LT(largest_difference(optimizer.state().at("s.m"), torch::full({4}, 10.0F)), 1e-5);
   EXPECT_EQ(largest_difference(w.value.detach(), torch::zeros({4})), 0);
+}
+
+TEST(AdamW, AveragesFollowTheWeightsAndStandInForThem) {
+  torch::manual_seed(2);
+  TrainedParameter w = parameter("w", torch::randn({50}));
+  const OptimizerOptions options{.ema = 0.5};
+  Optimizer optimizer({w}, options);
+  torch::Tensor expected = w.value.detach().to(torch::kFloat64);
+  for (int t = 1; t <= 12; ++t) {
+    w.value.mutable_grad() = torch::randn({50});
+    optimizer.step({.lr = 1e-2, .scale_lr = 0}, 1.0);
+    const double decay = std::min(0.5, (1.0 + t) / (10.0 + t));
+    expected = decay * expected + (1 - decay) * w.value.detach().to(torch::kFloat64);
+  }
+  const torch::Tensor last = w.value.detach().clone();
+  optimizer.swap_averages();
+  EXPECT_LT(largest_difference(w.value.detach(), expected), 1e-6);
+  EXPECT_GT(largest_difference(last, expected), 1e-3);
+  optimizer.swap_averages();
+  EXPECT_TRUE(torch::equal(w.value.detach(), last));
+  Optimizer other({parameter("w", torch::zeros({50}))}, options);
+  other.load_state(optimizer.state(), 12);
+  EXPECT_TRUE(torch::equal(other.state().at("w.ema"), optimizer.state().at("w.ema")));
+  EXPECT_FALSE(Optimizer({w}, {}).has_averages());
 }
 
 TEST(AdamW, NormIsThatOfAllGradientsTogetherForAnySize) {

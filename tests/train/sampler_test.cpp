@@ -177,11 +177,33 @@ TEST(Sampler, HasNoMaskWhereEveryTokenIsSupervised) {
   EXPECT_EQ(mixed.batch(0, 2).num_supervised(), 7 + 6);
 }
 
+TEST(Sampler, NumbersTheDocumentsThatAreKeptApart) {
+  const testing::TempDir dir;
+  const auto file = marked_tokens({{"abc", "011"}, {"d", "1"}, {"efghi", "11111"}}, dir);
+  Sampler sampler({{whole(file), 1.0}}, 8, 0, true);
+  const ValidationSet validation({whole(file)}, 8, 1, true);
+  const Batch sampled = sampler.batch(0, 1);
+  for (const Batch& batch : {sampled, validation.batch(0, 1), sampled.windows(0, 1)}) {
+    EXPECT_EQ(text_of(batch.ids), "abcdefgh");
+    EXPECT_TRUE(torch::equal(batch.documents, torch::tensor({{0, 0, 0, 1, 2, 2, 2, 2}}, torch::kInt64)));
+    EXPECT_TRUE(torch::equal(batch.mask, torch::tensor({{1, 1, 0, 0, 1, 1, 1, 1}}, torch::kFloat32)));
+  }
+  Sampler cut({{whole(file), 1.0}}, 2, 0, true);  // windows that begin inside a document
+  for (int64_t i = 0; i < cut.num_windows(); ++i) {
+    const Batch batch = cut.batch(i, 1);
+    const bool is_apart = text_of(batch.ids) == "cd";
+    EXPECT_EQ(batch.documents[0][1].item<int64_t>(), is_apart ? 1 : 0) << text_of(batch.ids);
+    EXPECT_EQ(batch.num_supervised(), is_apart ? 0 : 2) << text_of(batch.ids);
+  }
+  EXPECT_FALSE(Sampler({{whole(file), 1.0}}, 8, 0).batch(0, 1).documents.defined());
+}
+
 TEST(Split, ATextWithoutASupervisedTokenIsNamed) {
   const testing::TempDir dir;
   const auto file = marked_tokens({{std::string(40, 'a'), std::string(40, '0')}, {"bcd", "111"}}, dir);
   EXPECT_EQ(testing::error_of([&] { split_text(file, 0.4, 8, 0, "chat.jsonl"); }),
-            "chat.jsonl: no token of it is supervised: there is nothing to learn");  // the end was held out
+            "chat.jsonl: no token of it is supervised: there is nothing to learn (data.roles says which turns of "
+            "conversations are)");  // the end was held out
   EXPECT_EQ(testing::error_of([&] { split_text(file, 0, 8, 0, "chat.jsonl"); }), "");
   EXPECT_EQ(testing::error_of([&] {
               ValidationSet({TokenRuns(file, {{0, 40}})}, 8, 2);

@@ -118,6 +118,51 @@ TEST(Trainer, GoesOnAfterAStopBitForBit) {
             testing::read_file(whole.output / "model/w.safetensors"));
 }
 
+TEST(Trainer, AnAverageOfTheWeightsIsWhatIsValidatedAndKept) {
+  const testing::TempDir dir;
+  TinyRun whole(dir / "whole"), stopped(dir / "stopped"), plain(dir / "plain");
+  for (TinyRun* tiny : {&whole, &stopped}) tiny->options.optimizer.ema = 0.9;
+  Meddling first, second, again, signals([](Loss&, int call) {
+    if (call == 12) std::raise(SIGTERM);
+  });
+  const torch::Tensor expected = whole.run(first);
+  EXPECT_TRUE(torch::equal(plain.run(second), expected)) << "the average changed the training";
+  EXPECT_FALSE(torch::equal(read_tensors(whole.output / "last/w.safetensors").at("w"), expected));
+  EXPECT_TRUE(torch::equal(read_tensors(plain.output / "last/w.safetensors").at("w"), expected));
+  EXPECT_NE(whole.summary.best_value, plain.summary.best_value);
+  stopped.run(signals);
+  EXPECT_EQ(stopped.summary.steps, 7);
+  EXPECT_TRUE(torch::equal(stopped.run(again), expected));
+  for (const char* name :
+       {"model/w.safetensors", "last/w.safetensors", "checkpoints/step-000010/optimizer.safetensors"})
+    EXPECT_EQ(testing::read_file(stopped.output / name), testing::read_file(whole.output / name)) << name;
+}
+
+/// Trains, but the validation says always the same.
+class Unmoved : public Meddling {
+ public:
+  using Meddling::Meddling;
+  EvaluationSums evaluate(const Batch&, const model::DecoderOutput&, const torch::Tensor&) override {
+    return {.tokens = 1, .cross_entropy = 2};
+  }
+};
+
+TEST(Trainer, EndsWhenTheValidationGetsNoBetter) {
+  const testing::TempDir dir;
+  TinyRun tiny(dir / "run"), patient(dir / "patient");
+  for (TinyRun* one : {&tiny, &patient}) one->options.validate.every = 2;
+  tiny.options.validate.patience = 3;
+  Unmoved first, second, third([](Loss&, int) { FAIL() << "a step was run"; });
+  const torch::Tensor ended = tiny.run(first);
+  patient.run(second);
+  EXPECT_EQ(tiny.summary.steps, 3 * 2);
+  EXPECT_EQ(tiny.summary.best_step, 0);
+  EXPECT_FALSE(tiny.summary.is_stopped);
+  EXPECT_EQ(patient.summary.steps, 10);
+  EXPECT_TRUE(std::filesystem::exists(tiny.output / "last"));
+  EXPECT_TRUE(torch::equal(tiny.run(third), ended)) << "a run that has ended does not go on";
+}
+
 TEST(Trainer, DropsLogLinesAfterTheCheckpointItGoesOnFrom) {
   const testing::TempDir dir;
   TinyRun tiny(dir / "run");
