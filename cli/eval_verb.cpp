@@ -20,11 +20,11 @@ namespace {
 // As typed; read_config checks them with the same rules and messages as the section `evaluate:` of a job.
 struct Arguments {
   std::string baseline, baseline_logits, save_logits, separator, context, stride, max_windows, out, tasks_dir, items,
-      judge_by = "estimate", protocol = "windows";
+      resume, system_instruction, judge_by = "estimate", protocol = "windows";
   PrecisionNames precision{"float", "f32"};
   std::vector<std::string> models, texts, max_drop, tasks;
   std::optional<int64_t> limit, num_fewshot;
-  bool bos = false, details = false;
+  bool bos = false, details = false, chat_template = false, multiturn = false;
 };
 
 int hex_digit(char c) {
@@ -117,12 +117,14 @@ eval::EvalOptions make_options(const Arguments& arguments, const Globals& global
   tasks.num_fewshot = arguments.num_fewshot;
   tasks.items = arguments.items;
   tasks.overwrite_items = Overwrite{globals.force};
+  tasks.prompts = {arguments.chat_template, arguments.multiturn, arguments.system_instruction};
   tasks.judge_bound = arguments.judge_by == "bound";
   options.tasks = std::move(tasks);
   options.baseline = arguments.baseline;
   options.baseline_logits = arguments.baseline_logits;
   options.save_logits = arguments.save_logits;
   options.overwrite_logits = Overwrite{globals.force};
+  options.resume = arguments.resume;
   options.protocol = eval::protocol_from_name(arguments.protocol);
   options.precision = arguments.precision.precision();
   options.threads = globals.threads;
@@ -145,6 +147,8 @@ void check_arguments(const Arguments& arguments) {
               "--items, --limit and --num-fewshot need --tasks");
   CRUMB_CHECK(has_tasks || (arguments.tasks_dir.empty() && arguments.judge_by == "estimate"),
               "--tasks-dir and --judge-by need --tasks");
+  CRUMB_CHECK(has_tasks || (!arguments.chat_template && !arguments.multiturn && arguments.system_instruction.empty()),
+              "--apply-chat-template, --fewshot-as-multiturn and --system-instruction need --tasks");
   CRUMB_CHECK(!arguments.texts.empty() ||
                   (arguments.context.empty() && arguments.stride.empty() && arguments.max_windows.empty() &&
                    arguments.separator.empty() && !arguments.bos && arguments.protocol == "windows"),
@@ -157,9 +161,9 @@ void check_arguments(const Arguments& arguments) {
 }
 
 /// A file that is written, if it is named, beside what is read and the report.
-void require_own_file(const std::string& path, const Arguments& arguments, const Globals& globals) {
+void require_own_file(const std::string& path, const Arguments& arguments, bool may_be_there) {
   if (path.empty()) return;
-  require_new_file(path, globals.force);
+  require_new_file(path, may_be_there);
   std::vector<Path> others(arguments.models.begin(), arguments.models.end());
   others.insert(others.end(), arguments.texts.begin(), arguments.texts.end());
   for (const auto& other : {arguments.baseline, arguments.baseline_logits, arguments.out}) {
@@ -175,8 +179,11 @@ int run(const Arguments& arguments, const Globals& globals) {
   CRUMB_CHECK(out.empty() || out.extension() == ".md" || out.extension() == ".json",
               "--out: {}: the name must end in .md or .json", out.string());
   if (!out.empty()) require_new_file(out, globals.force);
-  require_own_file(arguments.items, arguments, globals);
-  require_own_file(arguments.save_logits, arguments, globals);
+  require_own_file(arguments.items, arguments, globals.force);
+  require_own_file(arguments.save_logits, arguments, globals.force);
+  require_own_file(arguments.resume, arguments, true);
+  CRUMB_CHECK(arguments.resume.empty() || arguments.resume != arguments.items,
+              "--items and --resume: {}: two files need two names", arguments.items);
   CRUMB_CHECK(arguments.items.empty() || arguments.items != arguments.save_logits,
               "--items and --save-logits: {}: two files need two names", arguments.items);
   const auto results = eval::evaluate_all(options, {arguments.models.begin(), arguments.models.end()});
@@ -244,6 +251,15 @@ Verb add_eval(CLI::App& program, const Globals& globals) {
   add_whole(*app, "--limit", a->limit, "only the first items of each task; default: all");
   add_whole(*app, "--num-fewshot", a->num_fewshot, "solved examples before each item; default: what a task says");
   app->add_option("--items", a->items, "write what was found of each item as JSON lines; default: none");
+  app->add_flag("--apply-chat-template", a->chat_template,
+                "ask the tasks' questions as a user's messages, by each model's own chat template");
+  app->add_flag("--fewshot-as-multiturn", a->multiturn,
+                "solved examples as turns of the chat, not in the one message; needs --apply-chat-template");
+  app->add_option("--system-instruction", a->system_instruction,
+                  "a text before each task's description, with a chat template as the system's message; default: none");
+  app->add_option("--resume", a->resume,
+                  "keep what is found in this file as it is found: the same command goes on there when it was ended; "
+                  "default: nothing is kept");
   app->add_option("-o,--out", a->out, "write a report: NAME.md or NAME.json; default: none");
   return {app, [a, &globals] { return run(*a, globals); }};
 }

@@ -25,6 +25,7 @@ struct EvalOptions {
   Path baseline_logits;  // in its place what it said, in a file of llama-perplexity (logits_file.h)
   Path save_logits;      // such a file is written of the baseline, or without one of the model
   Overwrite overwrite_logits = Overwrite::no;
+  Path resume;                   // what is found is kept here, and an evaluation that was ended goes on; empty: it is not
   int64_t threads = 0;           // 0: one per processor
   runtime::Precision precision;  // of the models; the baseline's is exact
 
@@ -124,12 +125,13 @@ std::vector<EvalResult> evaluate_all(const EvalOptions& options, const std::vect
 
 /// The part of evaluate_all() that needs no files, for scorers of any kind; scores for each model. A token counts for
 /// the text it belongs to, also when its window began in the one before. `baseline` may be null. With documents windows
-/// end where theirs does, errors take documents as clusters, and bytes are those of the documents.
+/// end where theirs does, errors take documents as clusters, and bytes are those of the documents. `journal`: what it
+/// holds is not computed again; may be null.
 std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* baseline,
                                        const text::TokenStream& stream, const std::vector<text::Window>& windows,
                                        int64_t context, const ParallelFor& parallel_for,
                                        std::span<const int32_t> token_bytes = {},
-                                       std::span<const RollingDocument> documents = {});
+                                       std::span<const RollingDocument> documents = {}, Journal* journal = nullptr);
 
 /// Each limit of max_drop beside the drop found; none for measures without one.
 std::vector<DropCheck> check_drops(const std::map<std::string, double>& max_drop, const Scores& scores);
