@@ -127,7 +127,8 @@ std::vector<TokenId> Completions::read_prompt(const Json& prompt, const std::str
   } else if (prompt.is_array()) {
     const int64_t vocab = model_.decoder->spec().vocab_size;
     for (const auto& id : prompt) {
-      const bool is_token = id.is_number_unsigned() && id.get<uint64_t>() < static_cast<uint64_t>(vocab);
+      // A negative number becomes one that is too large.
+      const bool is_token = id.is_number_integer() && id.get<uint64_t>() < static_cast<uint64_t>(vocab);
       if (!is_token) refuse(400, "{}: {} is no token: whole numbers below {} are", name, json_excerpt(id), vocab);
       tokens.push_back(id.get<TokenId>());
     }
