@@ -64,12 +64,14 @@ int run(const Arguments& arguments, const Globals& globals) {
 }  // namespace
 
 Verb add_serve(CLI::App& program, const Globals& globals) {
-  auto* app = program.add_subcommand("serve", "Answer POST /v1/completions, as OpenAI's servers do, for outside judges");
+  auto* app =
+      program.add_subcommand("serve", "Answer POST /v1/completions, as OpenAI's servers do, for outside judges");
   const auto a = std::make_shared<Arguments>();
   app->add_option("MODEL", a->model, "HF folder, codes-and-scales folder or GGUF")->required();
   app->add_option("--name", a->name, "what requests call the model; default: the name of the file or folder");
-  app->add_option("--host", a->server.host, "the address it listens at; others than this machine's own loopback reach it "
-                                            "only where another is given")
+  app->add_option("--host", a->server.host,
+                  "the address it listens at; others than this machine's own loopback reach it "
+                  "only where another is given")
       ->capture_default_str();
   add_whole(*app, "--port", a->server.port, "0: one that is free", {.most = 65535});
   add_whole(*app, "--max-body", a->server.max_body, "bytes of a request", {.least = 1024, .most = int64_t{1} << 28});

@@ -253,8 +253,7 @@ std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* 
         sums[m].add(scores[m][w], some[w], stream, token_bytes);
       }
     }
-    if (journal != nullptr && !record)
-      journal->append({{"window", some.front().begin}, {"scores", record_of(scores)}});
+    if (journal != nullptr && !record) journal->append({{"window", some.front().begin}, {"scores", record_of(scores)}});
     progress.add(std::ssize(some) * context);
   }
   progress.finish();
@@ -379,9 +378,9 @@ nlohmann::json facts_of(const EvalOptions& options, const std::vector<Path>& mod
   for (const auto& path : options.texts) facts["text " + path.string()] = hash(path);
   facts["precision"] = runtime::to_text(options.precision);
   facts["instruction set"] = kernels::isa_name(kernels::best_isa());
-  facts["texts"] = {{"context", options.context.value_or(0)},     {"stride", options.stride.value_or(0)},
-                    {"separator", options.separator},             {"bos", options.bos},
-                    {"max_windows", options.max_windows},         {"protocol", static_cast<int>(options.protocol)},
+  facts["texts"] = {{"context", options.context.value_or(0)}, {"stride", options.stride.value_or(0)},
+                    {"separator", options.separator},         {"bos", options.bos},
+                    {"max_windows", options.max_windows},     {"protocol", static_cast<int>(options.protocol)},
                     {"baseline", !options.baseline.empty()}};
   return facts;
 }
@@ -422,7 +421,8 @@ std::vector<EvalResult> evaluate_all(const EvalOptions& given, const std::vector
     result.model = all[i].facts;
     if (all.size() > models.size()) result.baseline = all.back().facts;
   }
-  if (!texts.empty()) judge_texts(options, texts, all, logits ? &*logits : nullptr, results, pool->as_parallel_for(), journal);
+  if (!texts.empty())
+    judge_texts(options, texts, all, logits ? &*logits : nullptr, results, pool->as_parallel_for(), journal);
   if (!options.tasks.tasks.empty()) judge_tasks(options, all, results, pool->as_parallel_for(), journal);
   report_known(journal);
   for (auto& result : results) result.seconds = watch.seconds();

@@ -25,8 +25,8 @@ struct EvalOptions {
   Path baseline_logits;  // in its place what it said, in a file of llama-perplexity (logits_file.h)
   Path save_logits;      // such a file is written of the baseline, or without one of the model
   Overwrite overwrite_logits = Overwrite::no;
-  Path resume;                   // what is found is kept here, and an evaluation that was ended goes on; empty: it is not
-  int64_t threads = 0;           // 0: one per processor
+  Path resume;          // what is found is kept here, and an evaluation that was ended goes on; empty: it is not
+  int64_t threads = 0;  // 0: one per processor
   runtime::Precision precision;  // of the models; the baseline's is exact
 
   std::vector<Path> texts;

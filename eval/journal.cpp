@@ -103,8 +103,8 @@ std::optional<Journal::Json> Journal::next(std::string_view key, const Json& val
   const std::string where = path_.string() + ":" + std::to_string(line_);
   auto record = parse_json(*line, path_.string(), {.first_line = line_});
   const auto found = record.is_object() ? record.find(std::string(key)) : record.end();
-  CRUMB_CHECK(found != record.end() && *found == value, "{}: the record is not that of {} {}; remove the file to begin anew",
-              where, key, dump_json(value));
+  CRUMB_CHECK(found != record.end() && *found == value,
+              "{}: the record is not that of {} {}; remove the file to begin anew", where, key, dump_json(value));
   ++known_;
   return record;
 }

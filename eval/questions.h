@@ -29,7 +29,7 @@ class Examples {
   bool is_same_file_;
   const std::vector<std::string>& labels_;
   int64_t count_;
-  std::vector<Solved> samples_;  // of the task, in place of a file
+  std::vector<Solved> samples_;                                   // of the task, in place of a file
   std::map<std::string, std::vector<ItemReader::Place>> places_;  // by the group
   std::map<std::string, PythonRandom> randoms_;
 };

@@ -274,8 +274,8 @@ class TaskRun {
       tokens += rough_tokens(asked->question);
       answers += std::ssize(asked->question.pairs);
       batch.push_back(*std::move(asked));
-      const bool is_full = task_.generates() ? answers >= kBatchTexts
-                                             : tokens >= kBatchTokens || answers >= kBatchAnswers;
+      const bool is_full =
+          task_.generates() ? answers >= kBatchTexts : tokens >= kBatchTokens || answers >= kBatchAnswers;
       if (is_full) score();
     }
     score();

@@ -20,7 +20,7 @@ struct TaskRunOptions {
   int64_t limit = 0;                   // items of each task, from its beginning; 0: all
   std::optional<int64_t> num_fewshot;  // none: what each task says
   PromptOptions prompts;
-  Path items;                          // JSON lines, one an item and model; empty: not written
+  Path items;  // JSON lines, one an item and model; empty: not written
   Overwrite overwrite_items = Overwrite::no;
   std::map<std::string, double> max_drop;  // by task, "tasks" for each of them, "average"
   bool judge_bound = false;                // limits hold for the upper 95 % bound of a drop, not for its estimate
@@ -95,7 +95,6 @@ nlohmann::json facts_of(const TaskRunOptions& options);
 /// bytes each with an id, and 16 for each solved example to draw from.
 /// UserError as check_tasks(), and items (with file and line).
 std::vector<TaskResults> run_tasks(const TaskRunOptions& options, std::span<const Judged* const> models,
-                                   const Judged* baseline, const ParallelFor& parallel_for,
-                                   Journal* journal = nullptr);
+                                   const Judged* baseline, const ParallelFor& parallel_for, Journal* journal = nullptr);
 
 }  // namespace crumb::eval

@@ -43,22 +43,25 @@ std::optional<T> value_of(const Json& object, const char* key) {
 template <class T>
 T value_in(const Json& object, const char* key, T fallback, T least, T most) {
   const T value = value_of<T>(object, key).value_or(fallback);
-  if (!(value >= least && value <= most))
-    refuse(400, "{}: {} is not in [{}, {}]", key, value, least, most);
+  if (!(value >= least && value <= most)) refuse(400, "{}: {} is not in [{}, {}]", key, value, least, most);
   return value;
 }
 
 /// Keys with a meaning this server does not have, and the value that asks for nothing.
 const std::vector<std::pair<const char*, Json>>& idle_values() {
-  static const std::vector<std::pair<const char*, Json>> values = {
-      {"n", 1},          {"best_of", 1}, {"stream", false}, {"frequency_penalty", 0}, {"presence_penalty", 0},
-      {"logit_bias", Json::object()}, {"suffix", ""}};
+  static const std::vector<std::pair<const char*, Json>> values = {{"n", 1},
+                                                                   {"best_of", 1},
+                                                                   {"stream", false},
+                                                                   {"frequency_penalty", 0},
+                                                                   {"presence_penalty", 0},
+                                                                   {"logit_bias", Json::object()},
+                                                                   {"suffix", ""}};
   return values;
 }
 
 void check_keys(const Json& request) {
-  static const std::vector<std::string> known = {"model", "prompt", "max_tokens", "temperature", "top_p", "logprobs",
-                                                 "echo",  "stop",   "seed",       "user"};
+  static const std::vector<std::string> known = {"model",    "prompt", "max_tokens", "temperature", "top_p",
+                                                 "logprobs", "echo",   "stop",       "seed",        "user"};
   for (const auto& [key, value] : request.items()) {
     if (std::ranges::find(known, key) != known.end() || value.is_null()) continue;
     const auto idle = std::ranges::find_if(idle_values(), [&](const auto& entry) { return entry.first == key; });
@@ -154,12 +157,12 @@ Completions::Request Completions::read(const Json& json) const {
   out.sampling.seed = value_of<uint64_t>(json, "seed").value_or(requests_);
   out.sampling.vocab_size = model_.tokenizer->vocab_size();
   out.echo = value_of<bool>(json, "echo").value_or(false);
-  if (value_of<int64_t>(json, "logprobs"))
-    out.logprobs = value_in<int64_t>(json, "logprobs", 0, 0, limits_.top_tokens);
+  if (value_of<int64_t>(json, "logprobs")) out.logprobs = value_in<int64_t>(json, "logprobs", 0, 0, limits_.top_tokens);
   if (const auto stop = json.find("stop"); stop != json.end() && !stop->is_null()) {
     const Json stops = stop->is_string() ? Json::array({*stop}) : *stop;
     if (!stops.is_array()) refuse(400, "stop: a text or a list of texts, not {}", json_excerpt(stops));
-    if (std::ssize(stops) > limits_.stops) refuse(400, "stop: {} texts, at most {} are taken", stops.size(), limits_.stops);
+    if (std::ssize(stops) > limits_.stops)
+      refuse(400, "stop: {} texts, at most {} are taken", stops.size(), limits_.stops);
     for (const auto& text : stops) {
       if (!text.is_string() || text.get<std::string>().empty())
         refuse(400, "stop: {} is not a text that could end anything", json_excerpt(text));
@@ -168,7 +171,8 @@ Completions::Request Completions::read(const Json& json) const {
   }
   const auto prompt = json.find("prompt");
   if (prompt == json.end()) refuse(400, "the request: prompt is missing");
-  const bool is_list = prompt->is_array() && !prompt->empty() && (prompt->front().is_string() || prompt->front().is_array());
+  const bool is_list =
+      prompt->is_array() && !prompt->empty() && (prompt->front().is_string() || prompt->front().is_array());
   const Json prompts = is_list ? *prompt : Json::array({*prompt});
   if (std::ssize(prompts) > limits_.prompts)
     refuse(400, "prompt: {} prompts, at most {} are taken at once", prompts.size(), limits_.prompts);
@@ -347,15 +351,14 @@ OrderedJson Completions::complete(const Json& json, const std::atomic<bool>* sto
                     {"logprobs", request.logprobs ? logprobs_of(request, choice) : OrderedJson()},
                     {"finish_reason", choice.end}});
   }
-  return {{"id", fmt::format("cmpl-{}", requests_)},
-          {"object", "text_completion"},
-          {"created", static_cast<int64_t>(std::time(nullptr))},
-          {"model", name_},
-          {"choices", std::move(list)},
-          {"usage",
-           {{"prompt_tokens", prompt_tokens},
-            {"completion_tokens", written},
-            {"total_tokens", prompt_tokens + written}}}};
+  return {
+      {"id", fmt::format("cmpl-{}", requests_)},
+      {"object", "text_completion"},
+      {"created", static_cast<int64_t>(std::time(nullptr))},
+      {"model", name_},
+      {"choices", std::move(list)},
+      {"usage",
+       {{"prompt_tokens", prompt_tokens}, {"completion_tokens", written}, {"total_tokens", prompt_tokens + written}}}};
 }
 
 }  // namespace crumb::jobs

@@ -39,8 +39,8 @@ class Completions {
   const std::string& name() const { return name_; }
   int64_t context_length() const { return model_.decoder->spec().context_length; }
 
-  /// {"prompt": a text, token ids, or a list of either, "max_tokens": 16, "temperature": 1, "top_p": 1, "logprobs": null,
-  /// "echo": false, "stop": null, "seed": null, "model": name()}, and what only says how it is by default anyway.
+  /// {"prompt": a text, token ids, or a list of either, "max_tokens": 16, "temperature": 1, "top_p": 1, "logprobs":
+  /// null, "echo": false, "stop": null, "seed": null, "model": name()}, and what only says how it is by default anyway.
   /// Log-probabilities are of the model's distribution, whatever the temperature. The token that ends a text is among
   /// the tokens of "logprobs", with an empty text of its own in "text".
   /// RequestError: whatever is wrong with it; 503 once `stop` (null: never) is true. RunError: the model's values are

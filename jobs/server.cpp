@@ -111,9 +111,8 @@ struct Server::Data {
                                             {"max_model_len", completions.context_length()}};
       response.set_content(dump_json(nlohmann::ordered_json{{"object", "list"}, {"data", {model}}}), kJson);
     });
-    http.Post("/v1/completions", [this](const httplib::Request& request, httplib::Response& response) {
-      complete(request, response);
-    });
+    http.Post("/v1/completions",
+              [this](const httplib::Request& request, httplib::Response& response) { complete(request, response); });
   }
 
   Completions& completions;

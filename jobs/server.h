@@ -11,9 +11,9 @@ namespace crumb::jobs {
 
 struct ServerOptions {
   std::string host = "127.0.0.1";
-  int64_t port = 8080;                 // 0: one that is free
+  int64_t port = 8080;                  // 0: one that is free
   int64_t max_body = int64_t{8} << 20;  // bytes of a request
-  int64_t max_queue = 16;              // requests that are answered or wait; more are sent away with 503
+  int64_t max_queue = 16;               // requests that are answered or wait; more are sent away with 503
 };
 
 /// Whether this build has one: it needs cpp-httplib.
@@ -28,8 +28,8 @@ class Server {
   Server& operator=(const Server&) = delete;
 
   int64_t port() const;
-  /// Answers until stop(). Every error is an answer {"error": {"message", "type", "code"}}: 400 for what is wrong with a
-  /// request, 404 another path or model, 411 without a length, 413 too large, 415 not JSON, 503 too many at once, 500
+  /// Answers until stop(). Every error is an answer {"error": {"message", "type", "code"}}: 400 for what is wrong with
+  /// a request, 404 another path or model, 411 without a length, 413 too large, 415 not JSON, 503 too many at once, 500
   /// for the rest.
   void run();
   /// From any thread; requests that are being answered end with 503.

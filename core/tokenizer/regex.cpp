@@ -183,8 +183,9 @@ std::vector<std::vector<Span>> Regex::find_groups(std::string_view text) const {
     auto& groups = matches.emplace_back();
     for (int i = 0; i < data.region->num_regs; ++i) {
       const bool took_part = data.region->beg[i] >= 0;
-      groups.push_back(took_part ? Span{static_cast<size_t>(data.region->beg[i]), static_cast<size_t>(data.region->end[i])}
-                                 : Span{});
+      groups.push_back(took_part
+                           ? Span{static_cast<size_t>(data.region->beg[i]), static_cast<size_t>(data.region->end[i])}
+                           : Span{});
     }
     at = groups[0].end;
     was_empty = groups[0].begin == groups[0].end;

@@ -83,7 +83,8 @@ TEST(Tasks, AskInChatsWhatLmEvaluationHarnessAsks) {
       const auto asked = questions.next();
       ASSERT_TRUE(asked.has_value());
       Json got = Json::array();
-      for (const auto& pair : asked->question.pairs) got.push_back({chat_prompt(chat, pair.messages), pair.continuation});
+      for (const auto& pair : asked->question.pairs)
+        got.push_back({chat_prompt(chat, pair.messages), pair.continuation});
       EXPECT_EQ(got, pairs);
       ++compared;
     }
@@ -454,7 +455,9 @@ TEST_F(OwnTask, DamagedRecordsAreToldByTheirLine) {
               HasSubstr(where + ":2: the record is not that of item \"own:2\""));
   write_file(dir_ / "k", text.substr(0, text.size() - 5) + "\n");
   EXPECT_THAT(error_of([&] { Journal(dir_ / "k", facts).next("item", "own:1"); }), HasSubstr("k:2:"));
-  EXPECT_THAT(error_of([&] { Journal(dir_ / "k", {{"limit", 0}, {"more", 1}}); }),
+  EXPECT_THAT(error_of([&] {
+                Journal(dir_ / "k", {{"limit", 0}, {"more", 1}});
+              }),
               HasSubstr("more was nothing, now 1"));
 }
 
@@ -513,8 +516,8 @@ TEST_F(WritingTask, CountsWhatIsWrittenRight) {
              "  - {name: all, filter: {function: remove_whitespace}}\n"
              "  - {name: word, filter: {function: regex, regex_pattern: '\\w+'}}\n");
   const std::string stripped(jinja::strip(first, jinja::Ends::both));
-  write_lines(dir_ / "own.jsonl", {{{"text", "Once upon a time"}, {"right", stripped}},
-                                   {{"text", "Once upon a time"}, {"right", "no"}}});
+  write_lines(dir_ / "own.jsonl",
+              {{{"text", "Once upon a time"}, {"right", stripped}}, {{"text", "Once upon a time"}, {"right", "no"}}});
   TaskRunOptions options;
   options.tasks = {"own"};
   options.folder = dir_.path();
@@ -620,8 +623,9 @@ TEST_P(LmEvalParity, OfSmolLM2ItemByItem) {
                                                       " > " + (dir / "hellaswag/hellaswag_val.jsonl").string());
     ASSERT_EQ(unpacked.exit_code, 0) << unpacked.err;
   }
-  const auto pool = std::make_shared<ThreadPool>();
-  const Judged model = load_judged(path, {}, pool);
+  // Loaded once for all tasks.
+  static const auto pool = std::make_shared<ThreadPool>();
+  static const Judged model = load_judged(path, {}, pool);
   const Judged* models[] = {&model};
   const auto results = run_tasks(options, models, nullptr, pool->as_parallel_for());
   std::istringstream file(crumb::testing::read_file(options.items));
