@@ -21,13 +21,14 @@ namespace {
 // As typed; read_config checks them with the same rules and messages as the section `evaluate:` of a job.
 struct Arguments {
   std::string baseline, baseline_logits, save_logits, separator, context, stride, max_windows, out, bench, tasks_dir,
-      items, judge_by = "estimate", protocol = "windows", clusters = "windows", damage = "none";
+      items, resume, system_instruction, judge_by = "estimate", protocol = "windows", clusters = "windows",
+                                         damage = "none";
   PrecisionNames precision{"float", "f32"};
   std::vector<std::string> models, texts, max_drop, tasks;
   std::optional<int64_t> limit, num_fewshot;
   int64_t bootstrap = 0, damage_windows = eval::DamageOptions().windows;
   uint64_t seed = 0;
-  bool bos = false, details = false;
+  bool bos = false, details = false, chat_template = false, multiturn = false;
 };
 
 int hex_digit(char c) {
@@ -120,6 +121,7 @@ eval::EvalOptions make_options(const Arguments& arguments, const Globals& global
   tasks.num_fewshot = arguments.num_fewshot;
   tasks.items = arguments.items;
   tasks.overwrite_items = Overwrite{globals.force};
+  tasks.prompts = {arguments.chat_template, arguments.multiturn, arguments.system_instruction};
   tasks.judge_bound = options.judge_bound = arguments.judge_by == "bound";
   options.tasks = std::move(tasks);
   options.by_document = arguments.clusters == "documents";
@@ -129,6 +131,7 @@ eval::EvalOptions make_options(const Arguments& arguments, const Globals& global
   options.baseline_logits = arguments.baseline_logits;
   options.save_logits = arguments.save_logits;
   options.overwrite_logits = Overwrite{globals.force};
+  options.resume = arguments.resume;
   options.protocol = eval::protocol_from_name(arguments.protocol);
   options.precision = arguments.precision.precision();
   options.threads = globals.threads;
@@ -156,6 +159,8 @@ void check_arguments(const Arguments& arguments) {
   CRUMB_CHECK(has_tasks || (arguments.items.empty() && !arguments.limit && !arguments.num_fewshot),
               "--items, --limit and --num-fewshot need --tasks");
   CRUMB_CHECK(has_tasks || arguments.tasks_dir.empty(), "--tasks-dir needs --tasks");
+  CRUMB_CHECK(has_tasks || (!arguments.chat_template && !arguments.multiturn && arguments.system_instruction.empty()),
+              "--apply-chat-template, --fewshot-as-multiturn and --system-instruction need --tasks");
   CRUMB_CHECK(!arguments.texts.empty() ||
                   (arguments.context.empty() && arguments.stride.empty() && arguments.max_windows.empty() &&
                    arguments.separator.empty() && !arguments.bos && arguments.protocol == "windows" &&
@@ -174,9 +179,9 @@ void check_arguments(const Arguments& arguments) {
 }
 
 /// A file that is written, if it is named, beside what is read and the report.
-void require_own_file(const std::string& path, const Arguments& arguments, const Globals& globals) {
+void require_own_file(const std::string& path, const Arguments& arguments, bool may_be_there) {
   if (path.empty()) return;
-  require_new_file(path, globals.force);
+  require_new_file(path, may_be_there);
   std::vector<Path> others(arguments.models.begin(), arguments.models.end());
   others.insert(others.end(), arguments.texts.begin(), arguments.texts.end());
   for (const auto& other : {arguments.baseline, arguments.baseline_logits, arguments.out}) {
@@ -195,8 +200,11 @@ int run(const Arguments& arguments, const Globals& globals) {
               "--bench: speed stands in a page alone; give --out NAME.html");
   if (!arguments.bench.empty()) read_json(arguments.bench);  // before the work
   if (!out.empty()) require_new_file(out, globals.force);
-  require_own_file(arguments.items, arguments, globals);
-  require_own_file(arguments.save_logits, arguments, globals);
+  require_own_file(arguments.items, arguments, globals.force);
+  require_own_file(arguments.save_logits, arguments, globals.force);
+  require_own_file(arguments.resume, arguments, true);
+  CRUMB_CHECK(arguments.resume.empty() || arguments.resume != arguments.items,
+              "--items and --resume: {}: two files need two names", arguments.items);
   CRUMB_CHECK(arguments.items.empty() || arguments.items != arguments.save_logits,
               "--items and --save-logits: {}: two files need two names", arguments.items);
   const auto results = eval::evaluate_all(options, {arguments.models.begin(), arguments.models.end()});
@@ -270,6 +278,15 @@ void add_options(CLI::App* app, const std::shared_ptr<Arguments>& a) {
   add_whole(*app, "--limit", a->limit, "only the first items of each task; default: all");
   add_whole(*app, "--num-fewshot", a->num_fewshot, "solved examples before each item; default: what a task says");
   app->add_option("--items", a->items, "write what was found of each item as JSON lines; default: none");
+  app->add_flag("--apply-chat-template", a->chat_template,
+                "ask the tasks' questions as a user's messages, by each model's own chat template");
+  app->add_flag("--fewshot-as-multiturn", a->multiturn,
+                "solved examples as turns of the chat, not in the one message; needs --apply-chat-template");
+  app->add_option("--system-instruction", a->system_instruction,
+                  "a text before each task's description, with a chat template as the system's message; default: none");
+  app->add_option("--resume", a->resume,
+                  "keep what is found in this file as it is found: the same command goes on there when it was ended; "
+                  "default: nothing is kept");
   app->add_option("-o,--out", a->out,
                   "write a report: NAME.md, NAME.json, or NAME.html, a page with charts; default: none");
   app->add_option("--bench", a->bench, "what `crumb bench --out FILE.json` measured, for the page; default: none");

@@ -76,6 +76,7 @@ int run(int argc, char** argv) {
   verbs.push_back(add_chat(program, globals));
   verbs.push_back(add_generate(program, globals));
   verbs.push_back(add_inspect(program, globals));
+  verbs.push_back(add_serve(program, globals));
   verbs.push_back(add_tokenize(program, globals));
 
   try {

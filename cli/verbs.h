@@ -29,6 +29,7 @@ Verb add_eval(CLI::App& program, const Globals& globals);
 Verb add_export(CLI::App& program, const Globals& globals);
 Verb add_generate(CLI::App& program, const Globals& globals);
 Verb add_inspect(CLI::App& program, const Globals& globals);
+Verb add_serve(CLI::App& program, const Globals& globals);
 Verb add_tokenize(CLI::App& program, const Globals& globals);
 // In builds with LibTorch:
 Verb add_quantize(CLI::App& program, const Globals& globals);

@@ -4,8 +4,11 @@
 #include <cmath>
 
 #include "core/common/hash.h"
+#include "core/common/log.h"
 #include "core/common/progress.h"
 #include "eval/logits_file.h"
+#include "kernels/cpu_features.h"
+#include "quant/fingerprint.h"
 
 namespace crumb::eval {
 namespace {
@@ -195,11 +198,49 @@ int64_t end_of_document(std::span<const RollingDocument> documents, int64_t toke
 
 }  // namespace
 
+namespace {
+
+/// Of all models, their windows and tokens.
+nlohmann::json record_of(const std::vector<RequestScores>& scores) {
+  auto record = nlohmann::json::array();
+  for (const auto& of_model : scores) {
+    auto& windows = record.emplace_back(nlohmann::json::array());
+    for (const auto& window : of_model) {
+      auto& tokens = windows.emplace_back(nlohmann::json::array());
+      for (const TokenScore& t : window)
+        tokens.push_back({t.nll, t.is_top, t.top, t.baseline_nll, t.kl, t.same_top, t.shared_top5, t.baseline_top});
+    }
+  }
+  return record;
+}
+
+std::vector<RequestScores> scores_of(const nlohmann::json& record) {
+  std::vector<RequestScores> scores;
+  for (const auto& of_model : record) {
+    auto& windows = scores.emplace_back();
+    for (const auto& window : of_model) {
+      auto& tokens = windows.emplace_back();
+      for (const auto& t : window)
+        tokens.push_back({.nll = t.at(0).get<double>(),
+                          .is_top = t.at(1).get<bool>(),
+                          .baseline_nll = t.at(3).get<double>(),
+                          .kl = t.at(4).get<double>(),
+                          .same_top = t.at(5).get<bool>(),
+                          .shared_top5 = t.at(6).get<double>(),
+                          .top = t.at(2).get<tokenizer::TokenId>(),
+                          .baseline_top = t.at(7).get<tokenizer::TokenId>()});
+    }
+  }
+  return scores;
+}
+
+}  // namespace
+
 std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* baseline, const TokenStream& stream,
                                        const std::vector<Window>& windows, int64_t context,
                                        const ParallelFor& parallel_for, std::span<const int32_t> token_bytes,
                                        std::span<const RollingDocument> documents, bool by_document,
-                                       const BootstrapOptions& bootstrap) {
+                                       const BootstrapOptions& bootstrap, Journal* journal) {
   const std::span<const int64_t> clusters = by_document ? std::span(stream.document_begin) : std::span<const int64_t>();
   std::vector<ModelSums> sums(
       models.size(), ModelSums(static_cast<size_t>(stream.num_texts()), baseline != nullptr, clusters, bootstrap));
@@ -216,7 +257,9 @@ std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* 
       const auto given = static_cast<size_t>(window.first_scored + 1);
       requests.push_back({tokens.first(given), tokens.subspan(given)});
     }
-    const auto scores = score_requests(models, baseline, requests, parallel_for);
+    const auto record = journal != nullptr ? journal->next("window", some.front().begin) : std::nullopt;
+    const auto scores =
+        record ? scores_of(record->at("scores")) : score_requests(models, baseline, requests, parallel_for);
     for (size_t w = 0; w < some.size(); ++w) {
       if (document != documents.end() && document->begin == some[w].begin) {
         for (auto& of_model : sums)
@@ -229,6 +272,7 @@ std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* 
         sums[m].add(scores[m][w], some[w], stream, token_bytes);
       }
     }
+    if (journal != nullptr && !record) journal->append({{"window", some.front().begin}, {"scores", record_of(scores)}});
     progress.add(std::ssize(some) * context);
   }
   progress.finish();
@@ -252,7 +296,8 @@ std::vector<int32_t> bytes_of_tokens(const tokenizer::Tokenizer& tokenizer, int6
 
 /// Texts: protocol, texts, pooled and checks of one result a model.
 void judge_texts(const EvalOptions& options, const std::vector<TextDocuments>& texts, const std::vector<Judged>& all,
-                 const LogitsFile* logits, std::vector<EvalResult>& results, const std::shared_ptr<ThreadPool>& pool) {
+                 const LogitsFile* logits, std::vector<EvalResult>& results, const std::shared_ptr<ThreadPool>& pool,
+                 Journal* journal) {
   const ParallelFor parallel_for = pool->as_parallel_for();
   const bool has_baseline = all.size() > results.size();
   for (const auto& judged : all) check_comparable(judged, all.back(), has_baseline);
@@ -303,7 +348,7 @@ void judge_texts(const EvalOptions& options, const std::vector<TextDocuments>& t
   auto scores =
       score_stream(scorers, baseline, stream, windows, is_plain || is_rolling ? protocol.context : protocol.context - 1,
                    parallel_for, is_rolling ? std::vector<int32_t>() : bytes_of_tokens(*first.tokenizer, shape.vocab),
-                   rolling.documents, options.by_document, options.bootstrap);
+                   rolling.documents, options.by_document, options.bootstrap, journal);
 
   if (saver) saver->commit();
 
@@ -339,12 +384,42 @@ void judge_texts(const EvalOptions& options, const std::vector<TextDocuments>& t
 }
 
 void judge_tasks(const EvalOptions& options, const std::vector<Judged>& all, std::vector<EvalResult>& results,
-                 const ParallelFor& parallel_for) {
+                 const ParallelFor& parallel_for, Journal* journal) {
   std::vector<const Judged*> models;
   for (size_t i = 0; i < results.size(); ++i) models.push_back(&all[i]);
   const Judged* baseline = all.size() > results.size() ? &all.back() : nullptr;
-  auto scores = run_tasks(options.tasks, models, baseline, parallel_for);
+  auto scores = run_tasks(options.tasks, models, baseline, parallel_for, journal);
   for (size_t i = 0; i < results.size(); ++i) results[i].tasks = std::move(scores[i]);
+}
+
+}  // namespace
+
+namespace {
+
+/// All that the scores depend on. Not the number of threads: a token's row does not depend on it.
+nlohmann::json facts_of(const EvalOptions& options, const std::vector<Path>& models) {
+  nlohmann::json facts = options.tasks.tasks.empty() ? nlohmann::json::object() : facts_of(options.tasks);
+  const auto add = [&](const std::string& name, const Path& path) {
+    if (path.empty()) return;
+    facts[name] = {path.string(), quant::weights_fingerprint(path), quant::config_fingerprint(path)};
+  };
+  for (size_t i = 0; i < models.size(); ++i) add(fmt::format("model {}", i + 1), models[i]);
+  add("the baseline", options.baseline);
+  const auto hash = [](const Path& path) { return fmt::format("{:016x}", hash_file(0, path)); };
+  if (!options.baseline_logits.empty()) facts["--baseline-logits"] = hash(options.baseline_logits);
+  for (const auto& path : options.texts) facts["text " + path.string()] = hash(path);
+  facts["precision"] = runtime::to_text(options.precision);
+  facts["instruction set"] = kernels::isa_name(kernels::best_isa());
+  facts["texts"] = {{"context", options.context.value_or(0)}, {"stride", options.stride.value_or(0)},
+                    {"separator", options.separator},         {"bos", options.bos},
+                    {"max_windows", options.max_windows},     {"protocol", static_cast<int>(options.protocol)},
+                    {"baseline", !options.baseline.empty()}};
+  return facts;
+}
+
+void report_known(const Journal* journal) {
+  if (journal != nullptr && journal->known() > 0)
+    log_info("{}: {} records of an earlier run were used", journal->path().string(), journal->known());
 }
 
 }  // namespace
@@ -361,6 +436,11 @@ std::vector<EvalResult> evaluate_all(const EvalOptions& given, const std::vector
   std::vector<TextDocuments> texts;
   for (const auto& path : options.texts) texts.push_back(text::read_documents(path, options.separator));
   check_tasks(options.tasks, !options.baseline.empty());
+  CRUMB_CHECK(options.resume.empty() || options.save_logits.empty(),
+              "--resume: the file of --save-logits is written at once; give one of them");
+  std::optional<Journal> kept;
+  if (!options.resume.empty()) kept.emplace(options.resume, facts_of(options, models));
+  Journal* const journal = kept ? &*kept : nullptr;
   const auto pool = std::make_shared<ThreadPool>(static_cast<int>(options.threads));
   std::vector<Judged> all;  // the models, then the baseline
   for (const auto& path : models) all.push_back(load_judged(path, options.precision, pool));
@@ -373,8 +453,9 @@ std::vector<EvalResult> evaluate_all(const EvalOptions& given, const std::vector
     result.model = all[i].facts;
     if (all.size() > models.size()) result.baseline = all.back().facts;
   }
-  if (!texts.empty()) judge_texts(options, texts, all, logits ? &*logits : nullptr, results, pool);
-  if (!options.tasks.tasks.empty()) judge_tasks(options, all, results, pool->as_parallel_for());
+  if (!texts.empty()) judge_texts(options, texts, all, logits ? &*logits : nullptr, results, pool, journal);
+  if (!options.tasks.tasks.empty()) judge_tasks(options, all, results, pool->as_parallel_for(), journal);
+  report_known(journal);
   for (auto& result : results) result.seconds = watch.seconds();
   return results;
 }

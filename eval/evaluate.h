@@ -26,7 +26,8 @@ struct EvalOptions {
   Path baseline_logits;  // in its place what it said, in a file of llama-perplexity (logits_file.h)
   Path save_logits;      // such a file is written of the baseline, or without one of the model
   Overwrite overwrite_logits = Overwrite::no;
-  int64_t threads = 0;           // 0: one per processor
+  Path resume;          // what is found is kept here, and an evaluation that was ended goes on; empty: it is not
+  int64_t threads = 0;  // 0: one per processor
   runtime::Precision precision;  // of the models; the baseline's is exact
 
   std::vector<Path> texts;
@@ -136,13 +137,13 @@ std::vector<EvalResult> evaluate_all(const EvalOptions& options, const std::vect
 /// The part of evaluate_all() that needs no files, for scorers of any kind; scores for each model. A token counts for
 /// the text it belongs to, also when its window began in the one before. `baseline` may be null. With documents windows
 /// end where theirs does, errors take documents as clusters, and bytes are those of the documents. `by_document`:
-/// errors take the documents of the stream as clusters.
+/// errors take the documents of the stream as clusters. `journal`: what it holds is not computed again; may be null.
 std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* baseline,
                                        const text::TokenStream& stream, const std::vector<text::Window>& windows,
                                        int64_t context, const ParallelFor& parallel_for,
                                        std::span<const int32_t> token_bytes = {},
                                        std::span<const RollingDocument> documents = {}, bool by_document = false,
-                                       const BootstrapOptions& bootstrap = {});
+                                       const BootstrapOptions& bootstrap = {}, Journal* journal = nullptr);
 
 /// Each limit of max_drop beside the drop found, or its upper bound; none for measures without one. UserError: no bound
 /// is known, because there is one cluster only.

@@ -36,6 +36,13 @@ Examples::Examples(const Task& task, const Path& path, bool is_same_file, const 
                    int64_t count)
     : task_(task), reader_(path, task.options().columns), is_same_file_(is_same_file), labels_(labels), count_(count) {
   if (count == 0) return;
+  if (!task.options().fewshot_samples.empty()) {
+    samples_ = task.samples();
+    CRUMB_CHECK(std::ssize(samples_) >= count, "{}: {} solved examples were asked for, {} samples are there",
+                task.name(), count, samples_.size());
+    samples_.resize(static_cast<size_t>(count));
+    return;
+  }
   while (true) {
     const auto place = reader_.tell();
     const auto item = reader_.next();
@@ -44,8 +51,9 @@ Examples::Examples(const Task& task, const Path& path, bool is_same_file, const 
   }
 }
 
-std::string Examples::draw(const Item& item, const std::string& where) {
+std::vector<Solved> Examples::draw(const Item& item, const std::string& where) {
   if (count_ == 0) return {};
+  if (!samples_.empty()) return samples_;
   const std::string group = group_of(item, where);
   const auto& places = places_[group];
   const auto pool = static_cast<int64_t>(places.size());
@@ -58,16 +66,14 @@ std::string Examples::draw(const Item& item, const std::string& where) {
   } else {
     drawn = randoms_.try_emplace(group, kFewshotSeed).first->second.sample(pool, wanted);
   }
-  std::string out;
-  int64_t count = 0;
+  std::vector<Solved> out;
   for (const int64_t i : drawn) {
-    if (count == count_) break;
+    if (std::ssize(out) == count_) break;
     reader_.seek(places[static_cast<size_t>(i)]);
     Item example = *reader_.next();
     if (is_same_file_ && example.line == item.line) continue;
     if (is_same_file_) set_label(example, labels_, reader_.place(example));
-    out += at_place(reader_.place(example), [&] { return task_.solved(example.fields); });
-    ++count;
+    out.push_back(at_place(reader_.place(example), [&] { return task_.solved(example.fields); }));
   }
   return out;
 }
@@ -76,13 +82,15 @@ std::string Examples::group_of(const Item& item, const std::string& where) const
   return at_place(where, [&] { return task_.group_of(item.fields); });
 }
 
-Questions::Questions(const Task& task, const Path& folder, int64_t num_fewshot)
+Questions::Questions(const Task& task, const Path& folder, int64_t num_fewshot, PromptOptions prompts)
     : task_(task),
+      prompts_(std::move(prompts)),
       num_fewshot_(num_fewshot),
       data_(find_data(task.options().data, folder, task.name(), task.options().get)),
+      examples_data_(examples_path(folder)),
       reader_(data_, task.options().columns),
       labels_(read_labels(folder)),
-      examples_(task, examples_path(folder), examples_path(folder) == data_, labels_, num_fewshot) {}
+      examples_(task, examples_data_, examples_data_ == data_, labels_, num_fewshot) {}
 
 std::optional<AskedItem> Questions::next() {
   auto item = reader_.next();
@@ -94,8 +102,8 @@ std::optional<AskedItem> Questions::next() {
   ++item_count_;
   const std::string where = place(*item);
   set_label(*item, labels_, where);
-  const std::string examples = examples_.draw(*item, where);
-  Question question = at_place(where, [&] { return task_.ask(item->fields, examples); });
+  const auto examples = examples_.draw(*item, where);
+  Question question = at_place(where, [&] { return task_.ask(item->fields, examples, prompts_); });
   return AskedItem{*std::move(item), std::move(question)};
 }
 

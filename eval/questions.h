@@ -18,9 +18,8 @@ class Examples {
   /// `is_same_file`: they are the items that are judged, with their labels; an item is no example for itself.
   Examples(const Task& task, const Path& path, bool is_same_file, const std::vector<std::string>& labels,
            int64_t count);
-  /// UserError where there are too few.
-  /// Their texts, one after the other; `where` the item stands, for its errors.
-  std::string draw(const Item& item, const std::string& where);
+  /// `where` the item stands, for its errors. UserError where there are too few.
+  std::vector<Solved> draw(const Item& item, const std::string& where);
 
  private:
   std::string group_of(const Item& item, const std::string& where) const;
@@ -30,6 +29,7 @@ class Examples {
   bool is_same_file_;
   const std::vector<std::string>& labels_;
   int64_t count_;
+  std::vector<Solved> samples_;                                   // of the task, in place of a file
   std::map<std::string, std::vector<ItemReader::Place>> places_;  // by the group
   std::map<std::string, PythonRandom> randoms_;
 };
@@ -42,9 +42,11 @@ struct AskedItem {
 class Questions {
  public:
   /// `folder`: of the data. UserError for what is missing.
-  Questions(const Task& task, const Path& folder, int64_t num_fewshot);
+  Questions(const Task& task, const Path& folder, int64_t num_fewshot, PromptOptions prompts = {});
 
   const Path& data() const { return data_; }
+  /// The file of solved examples: that of the items where there is no other.
+  const Path& examples() const { return examples_data_; }
   int64_t num_fewshot() const { return num_fewshot_; }
   std::string place(const Item& item) const { return reader_.place(item); }
 
@@ -58,8 +60,9 @@ class Questions {
   std::vector<std::string> read_labels(const Path& folder) const;
 
   const Task& task_;
+  PromptOptions prompts_;
   int64_t num_fewshot_, item_count_ = 0;
-  Path data_;
+  Path data_, examples_data_;
   ItemReader reader_;
   std::vector<std::string> labels_;
   Examples examples_;

@@ -17,6 +17,7 @@ class RuntimeScorer : public Scorer {
   explicit RuntimeScorer(std::unique_ptr<runtime::Decoder> decoder) : decoder_(std::move(decoder)) {}
   int64_t vocab_size() const override { return decoder_->spec().vocab_size; }
   int64_t context_length() const override { return decoder_->spec().context_length; }
+  runtime::Decoder* decoder() override { return decoder_.get(); }
   void begin(std::span<const ScoreRequest> requests) override;
   void score(std::span<const ScorePiece> pieces, const RowSink& row) override;
 

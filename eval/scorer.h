@@ -7,6 +7,10 @@
 
 #include "core/tokenizer/tokenizer.h"
 
+namespace crumb::runtime {
+class Decoder;
+}
+
 namespace crumb::eval {
 
 /// A continuation that is judged given what stands before it: the scored part of a window, or an answer to a question.
@@ -32,6 +36,8 @@ class Scorer {
   virtual int64_t vocab_size() const = 0;
   /// Tokens a request may have.
   virtual int64_t context_length() const = 0;
+  /// What runs the model, to write texts with; null where there is none.
+  virtual runtime::Decoder* decoder() { return nullptr; }
   /// Rows are logarithms of probabilities that were rounded, for score_log_probabilities() in place of score_row().
   virtual bool gives_log_probabilities() const { return false; }
   /// Takes in the contexts of a batch of requests, which live until the next begin(), and forgets those before.

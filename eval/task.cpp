@@ -72,21 +72,38 @@ Json Field::value(const Json& item) const {
   return Json::parse(value);
 }
 
-Task::Task(TaskOptions options, const std::string& where)
+Task::Task(TaskOptions options, const std::string& where, std::string text)
     : options_(std::move(options)),
       where_(where),
+      file_text_(std::move(text)),
       text_(options_.doc_to_text, where + ": doc_to_text"),
       target_(options_.doc_to_target, where + ": doc_to_target"),
       description_(options_.description, where + ": description"),
       group_(options_.fewshot_group, where + ": fewshot_group"),
       choices_(choice_fields(options_.doc_to_choice, where + ": doc_to_choice")) {
   const bool has_choices = options_.output_type == "multiple_choice";
-  if (options_.metrics.empty()) options_.metrics = {"acc"};
+  if (options_.metrics.empty()) options_.metrics = {generates() ? "exact_match" : "acc"};
   for (const auto& metric : options_.metrics) {
-    const bool fits = metric == "acc" || (metric == "perplexity") != has_choices;
+    const bool fits = generates()       ? metric == "exact_match"
+                      : metric == "acc" ? true
+                                        : metric != "exact_match" && (metric == "perplexity") != has_choices;
     CRUMB_CHECK(fits, "{}: metrics: {} is not measured by output_type: {}", where, metric, options_.output_type);
   }
   CRUMB_CHECK(!options_.multiple_input || has_choices, "{}: multiple_input needs output_type: multiple_choice", where);
+  CRUMB_CHECK(generates() || options_.filters.empty(), "{}: filter_list needs output_type: generate_until", where);
+  measures_ = options_.metrics;
+  if (!generates()) return;
+  CRUMB_CHECK(options_.metrics.size() == 1, "{}: metrics: exact_match is given twice", where);
+  exact_match_.emplace(options_.exact_match, where + ": exact_match");
+  for (const auto& filter : options_.filters) filters_.emplace_back(filter, where + ": filter_list");
+  if (options_.generation.until.empty()) options_.generation.until = {options_.fewshot_delimiter};
+  if (filters_.size() < 2) return;
+  measures_.clear();
+  for (const auto& filter : options_.filters) {
+    measures_.push_back("exact_match," + filter.name);
+    CRUMB_CHECK(std::ranges::count(measures_, measures_.back()) == 1, "{}: filter_list: two are called {}", where,
+                filter.name);
+  }
 }
 
 std::vector<std::string> Task::choices_of(const Json& item) const {
@@ -123,41 +140,84 @@ int64_t Task::right_choice(const Field& field, const Json& item, const std::vect
   return found - choices.begin();
 }
 
-std::string Task::solved(const Json& item) const {
-  if (options_.output_type != "multiple_choice")
-    return text_.text(item) + options_.target_delimiter + target_.text(item) + options_.fewshot_delimiter;
+std::string Task::answer_of(const Json& item) const {
+  if (options_.output_type != "multiple_choice" || options_.multiple_input) return target_.text(item);
   const auto choices = choices_of(item);
-  if (options_.multiple_input)
-    return choices[static_cast<size_t>(right_choice(text_, item, choices))] + options_.target_delimiter +
-           target_.text(item) + options_.fewshot_delimiter;
-  return text_.text(item) + options_.target_delimiter +
-         choices[static_cast<size_t>(right_choice(target_, item, choices))] + options_.fewshot_delimiter;
+  return choices[static_cast<size_t>(right_choice(target_, item, choices))];
 }
 
-Question Task::ask(const Json& item, const std::string& examples) const {
-  const std::string before = description_.text(item) + examples;
-  const auto pair = [](std::string context, std::string continuation, const std::string& answer) {
-    return Question::Pair{std::move(context), std::move(continuation), jinja::length_of(answer),
-                          static_cast<int64_t>(answer.size())};
+Solved Task::solved(const Json& item) const {
+  if (!options_.multiple_input) return {text_.text(item), answer_of(item)};
+  const auto choices = choices_of(item);
+  return {choices[static_cast<size_t>(right_choice(text_, item, choices))], answer_of(item)};
+}
+
+std::vector<Solved> Task::samples() const {
+  std::vector<Solved> out;
+  for (const auto& sample : options_.fewshot_samples) {
+    Json item = Json::object();
+    for (const auto& [name, value] : sample) item[name] = value;
+    out.push_back(solved(item));
+  }
+  return out;
+}
+
+Question Task::ask(const Json& item, const std::vector<Solved>& examples, const PromptOptions& prompts) const {
+  const bool has_choices = options_.output_type == "multiple_choice";
+  std::string system = description_.text(item);
+  if (!prompts.system.empty()) {
+    const auto is_space = [](char c) { return c >= 0 && jinja::is_python_space(static_cast<uint32_t>(c)); };
+    const bool is_apart = system.empty() || is_space(prompts.system.back()) || is_space(system.front());
+    system = prompts.system + (is_apart ? "" : options_.fewshot_delimiter) + system;
+  }
+  std::string solved;
+  for (const auto& example : examples)
+    solved += example.question + options_.target_delimiter + example.answer + options_.fewshot_delimiter;
+  // With a chat template the answer is a message of its own, which no delimiter begins.
+  const std::string delimiter = !has_choices || prompts.chat ? "" : options_.target_delimiter;
+
+  const auto messages_of = [&](const std::string& question) {
+    std::vector<jinja::ChatMessage> messages;
+    if (!prompts.chat) return messages;
+    if (!system.empty()) messages.push_back({"system", system});
+    if (prompts.multiturn) {
+      for (const auto& example : examples) {
+        messages.push_back({"user", example.question});
+        messages.push_back({"assistant", example.answer});
+      }
+    }
+    messages.push_back({"user", prompts.multiturn ? question : solved + question});
+    return messages;
   };
   Question question;
-  if (options_.output_type != "multiple_choice") {
+  const auto add = [&](const std::string& text, const std::string& continuation, const std::string& answer) {
+    question.pairs.push_back({system + solved + text, continuation, jinja::length_of(answer),
+                              static_cast<int64_t>(answer.size()), messages_of(text)});
+  };
+  if (!has_choices) {
     const std::string answer = target_.text(item);
-    question.pairs.push_back(pair(before + text_.text(item), answer, answer));
+    add(text_.text(item), answer, answer);
     return question;
   }
   const auto choices = choices_of(item);
   if (options_.multiple_input) {
-    const std::string answer = options_.target_delimiter + target_.text(item);
-    for (const auto& choice : choices) question.pairs.push_back(pair(before + choice, answer, choice));
+    const std::string answer = delimiter + target_.text(item);
+    for (const auto& choice : choices) add(choice, answer, choice);
     question.target = right_choice(text_, item, choices);
   } else {
-    const std::string context = before + text_.text(item);
-    for (const auto& choice : choices)
-      question.pairs.push_back(pair(context, options_.target_delimiter + choice, choice));
+    const std::string text = text_.text(item);
+    for (const auto& choice : choices) add(text, delimiter + choice, choice);
     question.target = right_choice(target_, item, choices);
   }
   return question;
+}
+
+std::string Task::filtered(size_t measure, const std::string& text) const {
+  return filters_.empty() ? text : filters_.at(measure).apply(text);
+}
+
+bool Task::matches(const std::string& filtered, const std::string& answer) const {
+  return exact_match_->equal(filtered, answer);
 }
 
 std::string Task::group_of(const Json& item) const { return group_.text(item); }
@@ -170,7 +230,7 @@ std::vector<std::string> builtin_task_names() {
 
 Task find_task(const std::string& name, const Path& folder) {
   const auto of_file = [](const Path& path) {
-    return Task(read_config<TaskOptions>(parse_yaml_file(path)), path.string());
+    return Task(read_config<TaskOptions>(parse_yaml_file(path)), path.string(), read_text(path));
   };
   if (name.ends_with(".yaml") || name.ends_with(".yml")) return of_file(name);
   if (const Path own = folder / (name + ".yaml"); is_file(own)) {
@@ -180,7 +240,8 @@ Task find_task(const std::string& name, const Path& folder) {
   for (const auto& task : builtin_tasks()) {
     if (task.name != name) continue;
     const std::string where = "the task " + name;
-    return Task(read_config<TaskOptions>(parse_yaml_text(std::string(task.yaml), where)), where);
+    std::string text(task.yaml);
+    return Task(read_config<TaskOptions>(parse_yaml_text(text, where)), where, text);
   }
   const auto known = builtin_task_names();
   const auto near = nearest_name(name, known);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/common/hash.h"
 #include "core/common/json.h"
 #include "core/common/log.h"
 #include "core/common/progress.h"
@@ -10,6 +11,7 @@
 #include "eval/questions.h"
 #include "eval/score.h"
 #include "eval/task_items.h"
+#include "eval/written_answers.h"
 
 namespace crumb::eval {
 namespace {
@@ -21,13 +23,16 @@ using tokenizer::TokenId;
 constexpr int64_t kBatchTokens = 2048;
 /// And up to so many answers, each of which has keys and values of its own.
 constexpr int64_t kBatchAnswers = 64;
+/// Texts that are written together.
+constexpr int64_t kBatchTexts = 16;
 
-bool is_accuracy(const std::string& metric) { return metric.starts_with("acc"); }
+bool is_accuracy(const std::string& metric) { return metric.starts_with("acc") || metric.starts_with("exact_match"); }
 
-/// What a model says of the answers of an item.
+/// What a model says of the answers of an item, or what it writes.
 struct Answer {
   std::vector<double> log_likelihoods;  // of each pair
   std::vector<bool> is_greedy;          // every token is the model's first choice
+  std::string text;
   bool is_truncated = false;
 
   /// The likeliest, each divided by what `length` gives; the first of equals.
@@ -40,6 +45,19 @@ struct Answer {
     return static_cast<int64_t>(best);
   }
 };
+
+nlohmann::json record_of(const Answer& answer) {
+  return {answer.log_likelihoods, answer.is_greedy, answer.text, answer.is_truncated};
+}
+
+Answer answer_of(const nlohmann::json& record) {
+  Answer answer;
+  record.at(0).get_to(answer.log_likelihoods);
+  answer.is_greedy = record.at(1).get<std::vector<bool>>();
+  record.at(2).get_to(answer.text);
+  record.at(3).get_to(answer.is_truncated);
+  return answer;
+}
 
 /// What the log-likelihood of an answer is divided by.
 double length_by(const std::string& metric, const Question& question, size_t i) {
@@ -64,20 +82,54 @@ bool is_close(const std::string& metric, const Question& question, const Answer&
   return false;
 }
 
-double value_of(const std::string& metric, const Question& question, const Answer& answer) {
+double value_of(const Task& task, size_t measure, const Question& question, const Answer& answer) {
+  if (task.generates())
+    return task.matches(task.filtered(measure, answer.text), question.pairs[0].continuation) ? 1 : 0;
+  const std::string& metric = task.measures()[measure];
   if (metric == "perplexity") return answer.log_likelihoods[0];
   if (question.pairs.size() == 1) return answer.is_greedy[0] ? 1 : 0;
   return choice_by(metric, question, answer) == question.target ? 1 : 0;
 }
 
-std::vector<Answer> answers_of(const Judged& model, const std::vector<AskedItem>& batch, const Questions& questions,
-                               const ParallelFor& parallel_for) {
+/// A model with its way to write prompts.
+struct Asked {
+  const Judged* model;
+  std::optional<jinja::ChatTemplate> chat;  // where PromptOptions ask for it
+
+  std::string prompt_of(const Question::Pair& pair) const {
+    return chat ? chat_prompt(*chat, pair.messages) : pair.context;
+  }
+};
+
+Asked asked_with(const Judged& model, const PromptOptions& prompts) {
+  Asked asked{&model, std::nullopt};
+  if (prompts.chat) asked.chat.emplace(*model.tokenizer, model.facts.path.string());
+  return asked;
+}
+
+std::vector<Answer> texts_of(const Asked& asked_model, const std::vector<AskedItem>& batch,
+                             const GenerationOptions& generation) {
+  std::vector<std::string> prompts;
+  for (const auto& asked : batch) prompts.push_back(asked_model.prompt_of(asked.question.pairs[0]));
+  std::vector<Answer> answers;
+  for (auto& written : write_answers(*asked_model.model, prompts, generation)) {
+    Answer& answer = answers.emplace_back();
+    answer.text = std::move(written.text);
+    answer.is_truncated = written.is_truncated;
+  }
+  return answers;
+}
+
+std::vector<Answer> answers_of(const Asked& asked_model, const Task& task, const std::vector<AskedItem>& batch,
+                               const Questions& questions, const ParallelFor& parallel_for) {
+  if (task.generates()) return texts_of(asked_model, batch, task.options().generation);
+  const Judged& model = *asked_model.model;
   std::vector<EncodedPair> encoded;
   for (const auto& asked : batch) {
     for (const auto& pair : asked.question.pairs) {
       try {
-        encoded.push_back(
-            encode_pair(*model.tokenizer, pair.context, pair.continuation, model.scorer->context_length()));
+        encoded.push_back(encode_pair(*model.tokenizer, asked_model.prompt_of(pair), pair.continuation,
+                                      model.scorer->context_length()));
       } catch (const UserError& error) {
         user_error("{}: {}", questions.place(asked.item), error.what());
       }
@@ -113,13 +165,24 @@ Json item_json(const std::string& model, const Task& task, const AskedItem& aske
   const auto& [item, question] = asked;
   Json json{{"task", task.name()}, {"model", model}, {"line", item.line}};
   if (item.fields.contains("id")) json["id"] = item.fields["id"];
+  const auto& measures = task.measures();
+  if (task.generates()) {
+    json["text"] = answer.text;
+    json["target"] = question.pairs[0].continuation;
+    for (size_t i = 0; i < measures.size(); ++i) {
+      json["filtered_" + measures[i]] = task.filtered(i, answer.text);
+      json[measures[i]] = value_of(task, i, question, answer);
+    }
+    json["truncated"] = answer.is_truncated;
+    return json;
+  }
   json["log_likelihoods"] = answer.log_likelihoods;
   if (question.pairs.size() > 1) json["target"] = question.target;
-  for (const auto& metric : task.options().metrics) {
-    if (question.pairs.size() > 1) json["choice_by_" + metric] = choice_by(metric, question, answer);
-    json[metric] = value_of(metric, question, answer);
+  for (size_t i = 0; i < measures.size(); ++i) {
+    if (question.pairs.size() > 1) json["choice_by_" + measures[i]] = choice_by(measures[i], question, answer);
+    json[measures[i]] = value_of(task, i, question, answer);
   }
-  json["close"] = is_close(task.options().metrics.front(), question, answer);
+  json["close"] = is_close(measures.front(), question, answer);
   json["truncated"] = answer.is_truncated;
   return json;
 }
@@ -170,14 +233,18 @@ struct Tally {
 class TaskRun {
  public:
   TaskRun(const Task& task, const TaskRunOptions& options, std::span<const Judged* const> models,
-          const Judged* baseline, AtomicFile* items)
+          const Judged* baseline, AtomicFile* items, Journal* journal)
       : task_(task),
         options_(options),
         models_(models),
         baseline_(baseline),
         items_(items),
-        questions_(task, options.folder, options.num_fewshot.value_or(task.options().num_fewshot)),
-        tallies_(models.size(), Tally{std::vector<Sums>(task.options().metrics.size())}) {}
+        journal_(journal),
+        questions_(task, options.folder, options.num_fewshot.value_or(task.options().num_fewshot), options.prompts),
+        tallies_(models.size(), Tally{std::vector<Sums>(task.measures().size())}) {
+    for (const Judged* model : models) asked_.push_back(asked_with(*model, options.prompts));
+    if (baseline != nullptr) asked_.push_back(asked_with(*baseline, options.prompts));
+  }
 
   std::vector<TaskScores> run(const ParallelFor& parallel_for) {
     Progress progress("eval " + task_.name(), options_.limit, "items");
@@ -199,10 +266,17 @@ class TaskRun {
       auto asked = questions_.next();
       if (!asked) break;
       ++count;
+      if (const auto known = known_answers(*asked)) {
+        take(*asked, *known);
+        progress.add(1);
+        continue;
+      }
       tokens += rough_tokens(asked->question);
       answers += std::ssize(asked->question.pairs);
       batch.push_back(*std::move(asked));
-      if (tokens >= kBatchTokens || answers >= kBatchAnswers) score();
+      const bool is_full =
+          task_.generates() ? answers >= kBatchTexts : tokens >= kBatchTokens || answers >= kBatchAnswers;
+      if (is_full) score();
     }
     score();
     progress.finish();
@@ -220,7 +294,7 @@ class TaskRun {
       scores.truncated = tally.truncated;
       scores.close = tally.close;
       for (size_t i = 0; i < tally.sums.size(); ++i)
-        scores.measures.push_back(tally.sums[i].measure(task_.options().metrics[i]));
+        scores.measures.push_back(tally.sums[i].measure(task_.measures()[i]));
     }
     const auto warn = [&](const Judged& model, int64_t truncated) {
       if (truncated > 0)
@@ -244,28 +318,53 @@ class TaskRun {
     return static_cast<int64_t>(bytes / 4);
   }
 
+  /// Of the item, by each model and then the baseline.
+  using Answers = std::vector<Answer>;
+
+  /// What names an item in the journal.
+  std::string key_of(const AskedItem& asked) const { return fmt::format("{}:{}", task_.name(), asked.item.line); }
+
+  std::optional<Answers> known_answers(const AskedItem& asked) {
+    if (journal_ == nullptr) return std::nullopt;
+    const auto record = journal_->next("item", key_of(asked));
+    if (!record) return std::nullopt;
+    Answers answers;
+    for (const auto& one : record->at("answers")) answers.push_back(answer_of(one));
+    return answers;
+  }
+
   void score_batch(const std::vector<AskedItem>& batch, const ParallelFor& parallel_for) {
-    std::vector<Answer> of_baseline;
-    if (baseline_ != nullptr) of_baseline = answers_of(*baseline_, batch, questions_, parallel_for);
-    for (size_t m = 0; m < models_.size(); ++m) {
-      const auto answers = answers_of(*models_[m], batch, questions_, parallel_for);
-      for (size_t i = 0; i < batch.size(); ++i) {
-        tallies_[m].truncated += answers[i].is_truncated;
-        tallies_[m].close += is_close(task_.options().metrics.front(), batch[i].question, answers[i]);
-        add(tallies_[m], batch[i], answers[i], of_baseline.empty() ? nullptr : &of_baseline[i]);
-        write(*models_[m], batch[i], answers[i]);
-      }
+    std::vector<Answers> by_item(batch.size());
+    for (const auto& asked : asked_) {
+      auto answers = answers_of(asked, task_, batch, questions_, parallel_for);
+      for (size_t i = 0; i < batch.size(); ++i) by_item[i].push_back(std::move(answers[i]));
     }
-    for (size_t i = 0; i < of_baseline.size(); ++i) {
-      truncated_baseline_ += of_baseline[i].is_truncated;
-      write(*baseline_, batch[i], of_baseline[i]);
+    for (size_t i = 0; i < batch.size(); ++i) {
+      if (journal_ != nullptr) {
+        auto records = nlohmann::json::array();
+        for (const auto& answer : by_item[i]) records.push_back(record_of(answer));
+        journal_->append({{"item", key_of(batch[i])}, {"answers", std::move(records)}});
+      }
+      take(batch[i], by_item[i]);
     }
   }
 
+  void take(const AskedItem& asked, const Answers& answers) {
+    const Answer* of_baseline = baseline_ != nullptr ? &answers.back() : nullptr;
+    for (size_t m = 0; m < models_.size(); ++m) {
+      tallies_[m].truncated += answers[m].is_truncated;
+      if (!task_.generates()) tallies_[m].close += is_close(task_.measures().front(), asked.question, answers[m]);
+      add(tallies_[m], asked, answers[m], of_baseline);
+      write(*models_[m], asked, answers[m]);
+    }
+    if (of_baseline == nullptr) return;
+    truncated_baseline_ += of_baseline->is_truncated;
+    write(*baseline_, asked, *of_baseline);
+  }
+
   void add(Tally& tally, const AskedItem& asked, const Answer& answer, const Answer* baseline) const {
-    const auto& metrics = task_.options().metrics;
-    for (size_t i = 0; i < metrics.size(); ++i) {
-      const auto value = [&](const Answer& a) { return value_of(metrics[i], asked.question, a); };
+    for (size_t i = 0; i < task_.measures().size(); ++i) {
+      const auto value = [&](const Answer& a) { return value_of(task_, i, asked.question, a); };
       tally.sums[i].add(value(answer), baseline != nullptr ? std::optional(value(*baseline)) : std::nullopt);
     }
   }
@@ -279,7 +378,9 @@ class TaskRun {
   std::span<const Judged* const> models_;
   const Judged* baseline_;
   AtomicFile* items_;
+  Journal* journal_;
   Questions questions_;
+  std::vector<Asked> asked_;  // the models, then the baseline
   std::vector<Tally> tallies_;
   int64_t truncated_baseline_ = 0;
 };
@@ -357,6 +458,8 @@ std::vector<Task> find_tasks(const TaskRunOptions& options, bool has_baseline) {
     const Path data = find_data(task.options().data, options.folder, task.name(), task.options().get);
     if (!options.items.empty()) require_apart(options.items, {data});
   }
+  CRUMB_CHECK(options.prompts.chat || !options.prompts.multiturn,
+              "--fewshot-as-multiturn: turns are those of a chat; give --apply-chat-template, too");
   CRUMB_CHECK(has_baseline || options.max_drop.empty(), "max_drop: a drop needs a baseline to compare with");
   for (const auto& limit : options.max_drop) {
     const std::string& name = limit.first;
@@ -364,7 +467,7 @@ std::vector<Task> find_tasks(const TaskRunOptions& options, bool has_baseline) {
                           std::ranges::any_of(tasks, [&](const Task& t) { return t.name() == name; });
     CRUMB_CHECK(is_known, "--max-drop: {} is none of the tasks that are run", name);
     const auto of_accuracy =
-        std::ranges::count_if(tasks, [](const Task& t) { return is_accuracy(t.options().metrics.front()); });
+        std::ranges::count_if(tasks, [](const Task& t) { return is_accuracy(t.measures().front()); });
     CRUMB_CHECK(name != "average" || of_accuracy > 1,
                 "--max-drop: average needs two tasks at least whose first metric is an accuracy");
   }
@@ -379,13 +482,8 @@ bool TaskResults::exceeded() const {
 
 EncodedPair encode_pair(const tokenizer::Tokenizer& tokenizer, const std::string& context,
                         const std::string& continuation, int64_t context_length) {
-  const auto& special = tokenizer.special();
-  const auto first = special.bos ? special.bos : special.eos;
-  const std::string begin = first ? tokenizer.decode({*first}, true) : "";
-  const auto encode = [&](const std::string& text) {
-    const bool has_begin = !begin.empty() && text.starts_with(begin);
-    return tokenizer.encode(text, !has_begin);
-  };
+  const auto first = first_token(tokenizer);
+  const auto encode = [&](const std::string& text) { return encode_prompt(tokenizer, text); };
   const std::string kept(jinja::strip(context, jinja::Ends::right));
   EncodedPair pair;
   if (kept.empty()) {
@@ -412,16 +510,33 @@ EncodedPair encode_pair(const tokenizer::Tokenizer& tokenizer, const std::string
   return pair;
 }
 
+nlohmann::json facts_of(const TaskRunOptions& options) {
+  nlohmann::json facts = nlohmann::json::object();
+  const auto hash = [](uint64_t h) { return fmt::format("{:016x}", h); };
+  std::vector<std::string> names;
+  for (const auto& task : find_tasks(options, true)) {
+    const Questions questions(task, options.folder, options.num_fewshot.value_or(task.options().num_fewshot));
+    names.push_back(task.name());
+    facts["task " + task.name()] = hash(hash_bytes(0, task.text()));
+    facts["data of " + task.name()] = hash(hash_file(hash_file(0, questions.data()), questions.examples()));
+  }
+  facts["tasks"] = names;
+  facts["limit"] = options.limit;
+  facts["num_fewshot"] = options.num_fewshot ? nlohmann::json(*options.num_fewshot) : nlohmann::json("of the task");
+  facts["prompts"] = {options.prompts.chat, options.prompts.multiturn, options.prompts.system};
+  return facts;
+}
+
 void check_tasks(const TaskRunOptions& options, bool has_baseline) { find_tasks(options, has_baseline); }
 
 std::vector<TaskResults> run_tasks(const TaskRunOptions& options, std::span<const Judged* const> models,
-                                   const Judged* baseline, const ParallelFor& parallel_for) {
+                                   const Judged* baseline, const ParallelFor& parallel_for, Journal* journal) {
   const auto tasks = find_tasks(options, baseline != nullptr);
   std::unique_ptr<AtomicFile> items;
   if (!options.items.empty()) items = std::make_unique<AtomicFile>(options.items, options.overwrite_items);
   std::vector<TaskResults> results(models.size());
   for (const auto& task : tasks) {
-    auto scores = TaskRun(task, options, models, baseline, items.get()).run(parallel_for);
+    auto scores = TaskRun(task, options, models, baseline, items.get(), journal).run(parallel_for);
     for (size_t m = 0; m < models.size(); ++m) results[m].tasks.push_back(std::move(scores[m]));
   }
   if (items != nullptr) items->commit();

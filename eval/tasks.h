@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "eval/journal.h"
 #include "eval/judged.h"
 #include "eval/paired.h"
 #include "eval/task.h"
@@ -18,7 +19,8 @@ struct TaskRunOptions {
   Path folder;                         // of their data
   int64_t limit = 0;                   // items of each task, from its beginning; 0: all
   std::optional<int64_t> num_fewshot;  // none: what each task says
-  Path items;                          // JSON lines, one an item and model; empty: not written
+  PromptOptions prompts;
+  Path items;  // JSON lines, one an item and model; empty: not written
   Overwrite overwrite_items = Overwrite::no;
   std::map<std::string, double> max_drop;  // by task, "tasks" for each of them, "average"
   bool judge_bound = false;                // limits hold for the upper 95 % bound of a drop, not for its estimate
@@ -85,10 +87,14 @@ EncodedPair encode_pair(const tokenizer::Tokenizer& tokenizer, const std::string
 /// baseline. run_tasks() finds the same; this is for before models are loaded.
 void check_tasks(const TaskRunOptions& options, bool has_baseline);
 
-/// One result a model, in order. `baseline` may be null. Memory does not grow with the number of items, but for 16
+/// What the results of tasks depend on beside the models, by name: for a Journal.
+nlohmann::json facts_of(const TaskRunOptions& options);
+
+/// One result a model, in order. `baseline` may be null. `journal`: what it holds is not computed again, and what is
+/// computed goes there item by item; may be null. Memory does not grow with the number of items, but for 16
 /// bytes each with an id, and 16 for each solved example to draw from.
 /// UserError as check_tasks(), and items (with file and line).
 std::vector<TaskResults> run_tasks(const TaskRunOptions& options, std::span<const Judged* const> models,
-                                   const Judged* baseline, const ParallelFor& parallel_for);
+                                   const Judged* baseline, const ParallelFor& parallel_for, Journal* journal = nullptr);
 
 }  // namespace crumb::eval

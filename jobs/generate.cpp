@@ -86,7 +86,10 @@ class CorpusSampler {
     int64_t sampled = have_;
     const auto results =
         runtime::generate(*model_.decoder, requests, sampling_options(job_.sampling, model_, kCorpusTemperature), ends_,
-                          job_.batch, [&](int64_t, TokenId) { progress_.update(std::min(budget_, ++sampled)); });
+                          job_.batch, [&](int64_t, TokenId) {
+                            progress_.update(std::min(budget_, ++sampled));
+                            return true;
+                          });
     for (const auto& result : results) add(result.tokens);
   }
 

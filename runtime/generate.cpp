@@ -20,7 +20,7 @@ struct Place {
 class Batch {
  public:
   Batch(Decoder& decoder, const std::vector<GenerateRequest>& requests, const SamplingOptions& options,
-        const std::vector<TokenId>& end_tokens, int64_t batch, const std::function<void(int64_t, TokenId)>& on_token)
+        const std::vector<TokenId>& end_tokens, int64_t batch, const std::function<bool(int64_t, TokenId)>& on_token)
       : decoder_(decoder),
         requests_(requests),
         options_(options),
@@ -89,21 +89,21 @@ class Batch {
       return;
     }
     result.tokens.push_back(token);
-    if (on_token_) on_token_(place.request, token);
+    const bool is_ended = on_token_ && !on_token_(place.request, token);
     place.next.assign(1, token);
     place.text.push_back(token);
     const auto wanted = requests_[static_cast<size_t>(place.request)].max_tokens;
     const bool full = place.state->length() >= decoder_.spec().context_length;
     const bool done = static_cast<int64_t>(result.tokens.size()) >= wanted;
-    result.context_full = full && !done;
-    if (full || done) place.request = -1;
+    result.context_full = full && !done && !is_ended;
+    if (full || done || is_ended) place.request = -1;
   }
 
   Decoder& decoder_;
   const std::vector<GenerateRequest>& requests_;
   const SamplingOptions& options_;
   const std::vector<TokenId>& end_tokens_;
-  const std::function<void(int64_t, TokenId)>& on_token_;
+  const std::function<bool(int64_t, TokenId)>& on_token_;
   std::vector<GenerateResult> results_;
   std::vector<Place> places_;
   size_t waiting_ = 0;  // first request not started
@@ -113,7 +113,7 @@ class Batch {
 
 std::vector<GenerateResult> generate(Decoder& decoder, const std::vector<GenerateRequest>& requests,
                                      const SamplingOptions& options, const std::vector<TokenId>& end_tokens,
-                                     int64_t batch, const std::function<void(int64_t, TokenId)>& on_token,
+                                     int64_t batch, const std::function<bool(int64_t, TokenId)>& on_token,
                                      const std::atomic<bool>* stop) {
   return Batch(decoder, requests, options, end_tokens, batch, on_token).run(stop);
 }

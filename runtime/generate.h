@@ -23,10 +23,10 @@ struct GenerateResult {
 };
 
 /// Decodes up to `batch` requests at once, filling free places with waiting ones. `on_token(request, token)` is called
-/// as tokens come (may be null); a request whose context is full stops there.
+/// as tokens come (may be null); a request for which it says false, or whose context is full, stops there.
 std::vector<GenerateResult> generate(Decoder& decoder, const std::vector<GenerateRequest>& requests,
                                      const SamplingOptions& options, const std::vector<TokenId>& end_tokens,
-                                     int64_t batch, const std::function<void(int64_t request, TokenId token)>& on_token,
+                                     int64_t batch, const std::function<bool(int64_t request, TokenId token)>& on_token,
                                      const std::atomic<bool>* stop = nullptr);
 
 }  // namespace crumb::runtime

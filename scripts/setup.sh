@@ -20,7 +20,7 @@ for argument in "$@"; do
 done
 
 packages=(g++ cmake ninja-build ccache mold pkg-config git python3 python3-venv clang-format
-  libyaml-cpp-dev nlohmann-json3-dev libeigen3-dev libcli11-dev libfmt-dev libonig-dev libutf8proc-dev
+  libyaml-cpp-dev nlohmann-json3-dev libeigen3-dev libcli11-dev libfmt-dev libonig-dev libutf8proc-dev libcpp-httplib-dev
   libgtest-dev libgmock-dev libbenchmark-dev)
 [ "$peers" = 0 ] || packages+=(clang libclang-rt-dev valgrind googletest g++-aarch64-linux-gnu qemu-user)
 

@@ -88,7 +88,7 @@ struct Regex::Code {
   UnicodeTables tables;
 };
 
-Regex::Regex(const std::string& pattern, UnicodeTables tables) {
+Regex::Regex(const std::string& pattern, UnicodeTables tables, RegexSyntax syntax) {
   start_engine();
   CRUMB_CHECK(pattern.size() <= kLongestPattern, "regular expression {}...: {} bytes, at most {} are read",
               std::string_view(pattern).substr(0, 40), pattern.size(), kLongestPattern);
@@ -96,11 +96,12 @@ Regex::Regex(const std::string& pattern, UnicodeTables tables) {
   CRUMB_CHECK(valid_utf8(pattern, storage).data() == pattern.data(), "regular expression {}: not valid UTF-8",
               valid_utf8(pattern, storage));
   CRUMB_CHECK(!names_word_property(pattern), "regular expression {}: \\p{{Word}} is not supported; \\w is", pattern);
-  const std::string source = with_symbols_in_punct(pattern);
+  const bool is_python = syntax == RegexSyntax::python;
+  const std::string source = is_python ? pattern : with_symbols_in_punct(pattern);
   regex_t* code = nullptr;
   OnigErrorInfo info;
   const int rc = onig_new(&code, bytes_of(source), bytes_of(source) + source.size(), ONIG_OPTION_NONE,
-                          ONIG_ENCODING_UTF8, ONIG_SYNTAX_DEFAULT, &info);
+                          ONIG_ENCODING_UTF8, is_python ? ONIG_SYNTAX_PYTHON : ONIG_SYNTAX_DEFAULT, &info);
   if (rc != ONIG_NORMAL) user_error("regular expression {}: {}", pattern, text_of_error(rc, &info));
   code_ = std::make_shared<const Code>(code, tables);
 }
@@ -158,6 +159,38 @@ void Regex::Matcher::find_all(std::string_view text, std::vector<Span>& matches)
     any = true;
     at = last_end = match.end;
   }
+}
+
+std::vector<std::vector<Span>> Regex::find_groups(std::string_view text) const {
+  Matcher::Data data(*this);
+  const OnigUChar *begin = bytes_of(text), *end = begin + text.size();
+  data.set_limits(text.size());
+  std::vector<std::vector<Span>> matches;
+  size_t at = 0;
+  bool was_empty = false;  // the last match: at the same place only one that is not may follow
+  while (at <= text.size()) {
+    int rc = ONIG_MISMATCH;
+    if (was_empty) {
+      rc = onig_match_with_param(code_->code, begin, end, begin + at, data.region, ONIG_OPTION_FIND_NOT_EMPTY,
+                                 data.limits);
+      if (rc == ONIG_MISMATCH) at += at < text.size() ? utf8_size(text[at]) : 1;
+      if (at > text.size()) break;
+    }
+    if (rc == ONIG_MISMATCH)
+      rc = onig_search_with_param(code_->code, begin, end, begin + at, end, data.region, ONIG_OPTION_NONE, data.limits);
+    if (rc == ONIG_MISMATCH) break;
+    if (rc < 0) run_error("a regular expression, from byte {}: {}", at, text_of_error(rc, nullptr));
+    auto& groups = matches.emplace_back();
+    for (int i = 0; i < data.region->num_regs; ++i) {
+      const bool took_part = data.region->beg[i] >= 0;
+      groups.push_back(took_part
+                           ? Span{static_cast<size_t>(data.region->beg[i]), static_cast<size_t>(data.region->end[i])}
+                           : Span{});
+    }
+    at = groups[0].end;
+    was_empty = groups[0].begin == groups[0].end;
+  }
+  return matches;
 }
 
 void Regex::find_all(std::string_view text, std::vector<Span>& matches) const {

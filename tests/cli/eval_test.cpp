@@ -51,6 +51,29 @@ class EvalVerb : public ::testing::Test {
   Path model_, other_;
 };
 
+// The numbers of a run that went on are those of one that was not ended, bit for bit.
+TEST_F(EvalVerb, GoesOnWhereItStopped) {
+  const std::string journal = (dir_ / "run.journal").string(), kept = model_.string() + " --json --resume " + journal;
+  const auto without_seconds = [](const CommandResult& r) {
+    auto json = nlohmann::json::parse(r.out);
+    json.erase("seconds");
+    return json.dump();
+  };
+  const auto whole = eval(model_.string() + " --json");
+  const auto first = eval(kept);
+  ASSERT_EQ(first.exit_code, 0) << first.err;
+  EXPECT_EQ(without_seconds(first), without_seconds(whole));
+  const std::string text = crumb::testing::read_file(journal);
+  write_file(journal, text.substr(0, text.size() - 20));
+  EXPECT_EQ(without_seconds(eval(kept)), without_seconds(whole));
+  EXPECT_EQ(crumb::testing::read_file(journal), text);
+  const auto other = eval(kept + " --bos");
+  EXPECT_EQ(other.exit_code, 2);
+  EXPECT_THAT(other.err, HasSubstr(journal + ": of another run: texts was {"));
+  const auto no_tasks = eval(model_.string() + " --apply-chat-template");
+  expect_error(no_tasks, "--apply-chat-template, --fewshot-as-multiturn and --system-instruction need --tasks");
+}
+
 TEST_F(EvalVerb, PrintsModelProtocolAndTable) {
   const auto r = eval(model_.string() + " --separator '\\n--\\n'");
   EXPECT_EQ(r.exit_code, 0) << r.err;

@@ -3,6 +3,7 @@
 them by its own task files. No model is run.
 
   python tests/eval/golden_prompts.py > tests/eval/lm_eval_prompts.json      (in an environment with lm-eval 0.4.13)
+  python tests/eval/golden_prompts.py MODEL > tests/eval/lm_eval_chats.json  (the same with the chat template of this folder, and transformers)
 """
 import json
 import os
@@ -27,6 +28,19 @@ def mmlu(i, subject):
     return {"question": f" What is {i} plus {i}?\n", "choices": [str(i), str(2 * i), "none", f"{i}{i}"], "answer": i % 4, "subject": subject}
 
 
+def gsm8k(i):
+    return {"question": f"Al has {i} cups and buys {i}. How many has he?", "answer": f"He has {i}+{i}=<<{i}+{i}={2 * i}>>{2 * i} cups.\n#### {2 * i}"}
+
+
+def ceval(i, subject):
+    return {"id": i, "question": f" {i}加{i}是____。", "A": str(i), "B": str(2 * i), "C": "无", "D": f"{i}{i}", "answer": "ABCD"[i % 4], "subject": subject}
+
+
+def cmmlu(i, subject):
+    item = ceval(i, subject)
+    return {"Question": item["question"], "A": item["A"], "B": item["B"], "C": item["C"], "D": item["D"], "Answer": item["answer"], "subject": subject}
+
+
 # ours -> the harness's file, items, solved examples, how many of them
 TASKS = {
     "arc_easy": ("arc/arc_easy.yaml", [arc(0), arc(1, 3), {**arc(2), "answerKey": "2", "choices": {"text": ["a", "b"], "label": ["1", "2"]}}], None, 0),
@@ -49,13 +63,58 @@ TASKS = {
     "lambada_openai": ("lambada/lambada_openai.yaml", [{"text": "She looked at the  moon and then at the sea"}, {"text": "One\n\n\"two\" three"}], None, 0),
     "mmlu": ("mmlu/default/mmlu_high_school_physics.yaml", [mmlu(i, "high_school_physics") for i in (3, 4)],
              [mmlu(i, "high_school_physics") for i in range(20, 26)], 5),
+    "gsm8k": ("gsm8k/gsm8k.yaml", [gsm8k(i) for i in (3, 4)], [gsm8k(i) for i in range(20, 40)], 5),
+    "ceval": ("ceval/ceval-valid_accountant.yaml", [ceval(i, "accountant") for i in (3, 4)], [ceval(i, "accountant") for i in range(20, 26)], 5),
+    "cmmlu": ("cmmlu/cmmlu_anatomy.yaml", [cmmlu(i, "anatomy") for i in (3, 4)], [cmmlu(i, "anatomy") for i in range(20, 26)], 5),
+    "bbh_boolean_expressions": ("bbh/cot_fewshot/boolean_expressions.yaml", [{"input": "not True is", "target": "False"}], None, 3),
+    "bbh_object_counting": ("bbh/cot_fewshot/object_counting.yaml", [{"input": "I have a cup. How many cups do I have?", "target": "1"}], None, 3),
+    "bbh_sports_understanding": ("bbh/cot_fewshot/sports_understanding.yaml", [{"input": "Is it plausible? \"Al ran.\"", "target": "yes"}], None, 3),
 }
+# With a chat template: solved examples in one message, or as turns of their own.
+CHATS = {"mmlu": [False, True], "winogrande": [True], "gsm8k": [False, True], "lambada_openai": [False], "ceval": [True]}
+SYSTEM = "You are careful."
 
 
 def write(path, docs):
     with open(path, "w", encoding="utf-8") as out:
         for doc in docs:
             out.write(json.dumps(doc) + "\n")
+
+
+def pairs_of(found, name):
+    """Of each item prompts and answers; of one that is generated the right answer."""
+    samples = {s["doc_id"]: s for s in found["samples"]["local_" + name]}
+    out = []
+    for _, s in sorted(samples.items()):
+        arguments = list(s["arguments"].values()) if isinstance(s["arguments"], dict) else s["arguments"]
+        pairs = [[a["arg_0"], a["arg_1"]] if isinstance(a, dict) else list(a) for a in arguments]
+        out.append([[context, s["target"] if isinstance(answer, dict) else answer] for context, answer in pairs])
+    return out
+
+
+def chats(path, manager):
+    from lm_eval.models.dummy import DummyLM
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path)
+
+    class ChatLM(DummyLM):
+        tokenizer_name = "chat"
+
+        def apply_chat_template(self, chat_history, add_generation_prompt=True):
+            return tokenizer.apply_chat_template(chat_history, tokenize=False, add_generation_prompt=add_generation_prompt)
+
+        def chat_template(self, chat_template=False):
+            return tokenizer.chat_template
+
+    out = []
+    for name, kinds in CHATS.items():
+        for multiturn in kinds:
+            for system in ("", SYSTEM):
+                found = lm_eval.simple_evaluate(ChatLM(), tasks=["local_" + name], task_manager=manager, log_samples=True, bootstrap_iters=0,
+                                                apply_chat_template=True, fewshot_as_multiturn=multiturn, system_instruction=system or None)
+                out.append({"task": name, "multiturn": multiturn, "system": system, "pairs": pairs_of(found, name)})
+    return out
 
 
 def main():
@@ -73,12 +132,12 @@ def main():
             with open(f"{folder}/local_{name}.yaml", "w", encoding="utf-8") as out:
                 yaml.safe_dump(config, out)
         manager = TaskManager(include_path=folder)
-        for name, (_, items, examples, shots) in TASKS.items():
-            found = lm_eval.simple_evaluate("dummy", tasks=["local_" + name], task_manager=manager, log_samples=True, bootstrap_iters=0)
-            samples = sorted(found["samples"]["local_" + name], key=lambda s: s["doc_id"])
-            pairs = [[[a["arg_0"], a["arg_1"]] for a in s["arguments"].values()] if isinstance(s["arguments"], dict) else [list(a) for a in s["arguments"]]
-                     for s in samples]
-            golden[name] = {"shots": shots, "items": items, "examples": examples or [], "pairs": pairs}
+        if len(sys.argv) > 1:
+            golden = chats(sys.argv[1], manager)
+        else:
+            for name, (_, items, examples, shots) in TASKS.items():
+                found = lm_eval.simple_evaluate("dummy", tasks=["local_" + name], task_manager=manager, log_samples=True, bootstrap_iters=0)
+                golden[name] = {"shots": shots, "items": items, "examples": examples or [], "pairs": pairs_of(found, name)}
     json.dump(golden, sys.stdout, indent=1)
     print()
 

@@ -7,9 +7,11 @@
 #include <nlohmann/json.hpp>
 
 #include "core/common/json.h"
+#include "core/jinja/text.h"
 #include "eval/questions.h"
 #include "eval/runtime_scorer.h"
 #include "eval/task_report.h"
+#include "eval/written_answers.h"
 #include "quant/checkpoint.h"
 #include "tests/eval/fake_scorer.h"
 #include "tests/testing/fake_tokenizer.h"
@@ -58,6 +60,52 @@ TEST(Tasks, AskWhatLmEvaluationHarnessAsks) {
     }
     EXPECT_FALSE(questions.next().has_value());
   }
+}
+
+// lm_eval_chats.json: the same prompts by the chat template of SmolLM2-135M-Instruct (golden_prompts.py MODEL).
+TEST(Tasks, AskInChatsWhatLmEvaluationHarnessAsks) {
+  CRUMB_NEED_MODEL(path, "SmolLM2-135M-Instruct");
+  const auto tokenizer = tokenizer::load_tokenizer(path);
+  const jinja::ChatTemplate chat(*tokenizer, "SmolLM2");
+  const auto prompts = golden("lm_eval_prompts.json");
+  int compared = 0;
+  for (const auto& expected : golden("lm_eval_chats.json")) {
+    const std::string name = expected["task"];
+    SCOPED_TRACE(expected.dump().substr(0, 80));
+    const auto& data = prompts[name];
+    const TempDir dir;
+    const Task task = find_task(name, dir.path());
+    write_lines(dir / task.options().data.back(), data["items"]);
+    if (!data["examples"].empty()) write_lines(dir / task.options().fewshot_data.back(), data["examples"]);
+    const PromptOptions options{true, expected["multiturn"].get<bool>(), expected["system"].get<std::string>()};
+    Questions questions(task, dir.path(), data["shots"].get<int64_t>(), options);
+    for (const auto& pairs : expected["pairs"]) {
+      const auto asked = questions.next();
+      ASSERT_TRUE(asked.has_value());
+      Json got = Json::array();
+      for (const auto& pair : asked->question.pairs)
+        got.push_back({chat_prompt(chat, pair.messages), pair.continuation});
+      EXPECT_EQ(got, pairs);
+      ++compared;
+    }
+  }
+  EXPECT_GT(compared, 20);
+}
+
+// lm_eval_answers.json: what the harness takes of written texts (golden_answers.py).
+TEST(Tasks, TakeOfTextsWhatLmEvaluationHarnessTakes) {
+  const auto expected = golden("lm_eval_answers.json");
+  const TempDir dir;
+  for (const auto& one : expected["cases"]) {
+    const Task task = find_task(one["task"], dir.path());
+    const std::string taken = task.filtered(one["measure"], one["text"]);
+    EXPECT_EQ(taken, one["taken"].get<std::string>()) << one["task"] << one["measure"] << one["text"];
+    for (size_t i = 0; i < expected["answers"].size(); ++i)
+      EXPECT_EQ(task.matches(taken, expected["answers"][i]), one["right"][i].get<bool>()) << taken << i;
+  }
+  const ExactMatch match({true, true, true, expected["options"]["regexes_to_ignore"]}, "");
+  for (size_t i = 0; i < expected["pairs"].size(); ++i)
+    EXPECT_EQ(match.equal(expected["pairs"][i][0], expected["pairs"][i][1]), expected["matches"][i].get<bool>()) << i;
 }
 
 TEST(Tasks, FindTheRightAnswer) {
@@ -338,6 +386,155 @@ TEST_F(OwnTask, CountsWhatEachModelGetsRightAndWhatWasLost) {
   EXPECT_NEAR(rows[0]["log_likelihoods"][1].get<double>(), plain_log_likelihood("n=0:", " " + letters(0)[1], 1), 1e-9);
 }
 
+/// Fails after so many calls, as a run that is ended does.
+class EndingScorer : public testing::FakeScorer {
+ public:
+  EndingScorer(uint64_t seed, int calls) : FakeScorer(258, seed, 2.0), calls_(calls) {}
+  void begin(std::span<const ScoreRequest> requests) override {
+    if (calls_-- == 0) run_error("ended");
+    FakeScorer::begin(requests);
+  }
+
+ private:
+  int calls_;
+};
+
+TEST_F(OwnTask, ARunThatWasEndedGoesOnWhereItStopped) {
+  write_letters(dir_ / "own.jsonl", 100);
+  TaskRunOptions options;
+  options.tasks = {"own"};
+  options.folder = dir_.path();
+  const Judged base = fake_model("p", 2);
+  const auto run = [&](int calls, const std::string& items, bool is_kept) {
+    Judged model = fake_model("q", 1);
+    auto scorer = std::make_unique<EndingScorer>(1, calls);
+    const auto* scored = scorer.get();
+    model.scorer = std::move(scorer);
+    const Judged* models[] = {&model};
+    options.items = dir_ / items;
+    std::optional<Journal> journal;
+    if (is_kept) journal.emplace(dir_ / "run.journal", facts_of(options));
+    const auto results = run_tasks(options, models, &base, serial_for, journal ? &*journal : nullptr);
+    return std::pair(to_json(results[0]).dump(), scored->begins);
+  };
+  const auto [whole, all_calls] = run(-1, "whole.jsonl", false);
+  EXPECT_EQ(error_of([&] { run(2, "a.jsonl", true); }), "ended");
+  EXPECT_FALSE(std::filesystem::exists(dir_ / "a.jsonl"));
+  // A kill in the middle of a line.
+  std::string journal = crumb::testing::read_file(dir_ / "run.journal");
+  EXPECT_GT(std::ranges::count(journal, '\n'), 20);
+  write_file(dir_ / "run.journal", journal.substr(0, journal.size() - 9));
+  EXPECT_EQ(error_of([&] { run(1, "a.jsonl", true); }), "ended");
+  const auto [resumed, calls] = run(-1, "a.jsonl", true);
+  EXPECT_EQ(resumed, whole);
+  EXPECT_LT(calls, all_calls);
+  EXPECT_EQ(crumb::testing::read_file(dir_ / "a.jsonl"), crumb::testing::read_file(dir_ / "whole.jsonl"));
+  options.overwrite_items = Overwrite::yes;
+  EXPECT_EQ(run(0, "a.jsonl", true).first, whole) << "all of it is known";
+
+  options.limit = 7;
+  const std::string where = (dir_ / "run.journal").string();
+  EXPECT_EQ(error_of([&] { run(-1, "b.jsonl", true); }),
+            where + ": of another run: limit was 0, now 7; remove it, or give another name");
+  options.limit = 0;
+  const Journal held(dir_ / "run.journal", facts_of(options));
+  EXPECT_EQ(error_of([&] { run(-1, "b.jsonl", true); }), where + ": another process works with it");
+  write_letters(dir_ / "own.jsonl", 101);
+  write_file(dir_ / "notes.txt", "{not a journal}\n");
+  EXPECT_EQ(error_of([&] { Journal(dir_ / "notes.txt", nlohmann::json::object()); }),
+            (dir_ / "notes.txt").string() + ": not a journal of crumb eval; give another name");
+  EXPECT_EQ(crumb::testing::read_file(dir_ / "notes.txt"), "{not a journal}\n");
+}
+
+TEST_F(OwnTask, DamagedRecordsAreToldByTheirLine) {
+  const nlohmann::json facts = {{"limit", 0}};
+  { Journal(dir_ / "j", facts).append({{"item", "own:1"}, {"answers", 1}}); }
+  const std::string text = crumb::testing::read_file(dir_ / "j"), where = (dir_ / "j").string();
+  Journal journal(dir_ / "j", facts);
+  EXPECT_THAT(error_of([&] { journal.next("item", "own:2"); }),
+              HasSubstr(where + ":2: the record is not that of item \"own:2\""));
+  write_file(dir_ / "k", text.substr(0, text.size() - 5) + "\n");
+  EXPECT_THAT(error_of([&] { Journal(dir_ / "k", facts).next("item", "own:1"); }), HasSubstr("k:2:"));
+  EXPECT_THAT(error_of([&] {
+                Journal(dir_ / "k", {{"limit", 0}, {"more", 1}});
+              }),
+              HasSubstr("more was nothing, now 1"));
+}
+
+class WritingTask : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    CRUMB_NEED_DATA(path, "models/stories260K-hf");
+    model_ = load_judged(path, {}, std::make_shared<ThreadPool>());
+  }
+  TempDir dir_;
+  Judged model_;
+};
+
+// Against a plain loop: the likeliest token of the whole text so far, again and again.
+TEST_F(WritingTask, WritesTheLikeliestTokensUpToAStop) {
+  const std::vector<std::string> prompts = {"Once upon a time", "Tom had a red ball", "Lily", "The cat saw a dog and"};
+  GenerationOptions options;
+  options.until = {" the ", "zzz"};
+  options.max_gen_toks = 24;
+  const auto got = write_answers(model_, prompts, options);
+  bool was_cut = false;
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    auto tokens = encode_prompt(*model_.tokenizer, prompts[i]);
+    std::vector<TokenId> written;
+    for (int n = 0; n < 24; ++n) {
+      TokenId best = 0;
+      const auto state = model_.scorer->decoder()->new_state();
+      const runtime::SequenceInput input{state.get(), tokens};
+      model_.scorer->decoder()->forward({&input, 1}, runtime::LogitsFor::last,
+                                        [&](int64_t, int64_t, std::span<const float> row) {
+                                          best = static_cast<TokenId>(std::ranges::max_element(row) - row.begin());
+                                        });
+      if (std::ranges::count(model_.tokenizer->special().end, best) > 0) break;
+      tokens.push_back(best);
+      written.push_back(best);
+    }
+    const std::string text = model_.tokenizer->decode(written);
+    EXPECT_EQ(got[i].text, text.substr(0, text.find(" the "))) << text;
+    was_cut = was_cut || text.find(" the ") != std::string::npos;
+    EXPECT_FALSE(got[i].is_truncated);
+  }
+  EXPECT_TRUE(was_cut);
+  options.max_gen_toks = model_.scorer->context_length() - 2;
+  EXPECT_TRUE(write_answers(model_, {prompts[0]}, options)[0].is_truncated);
+  options.max_gen_toks += 2;
+  EXPECT_THAT(error_of([&] { write_answers(model_, prompts, options); }), HasSubstr("leaves nothing of its context"));
+  EXPECT_THAT(error_of([&] { write_answers(fake_model("q", 1), prompts, {}); }), HasSubstr("writes no answers"));
+}
+
+TEST_F(WritingTask, CountsWhatIsWrittenRight) {
+  const std::string first = write_answers(model_, {"Once upon a time"}, {.until = {"."}, .max_gen_toks = 30})[0].text;
+  ASSERT_FALSE(first.empty());
+  write_file(dir_ / "own.yaml",
+             "task: own\noutput_type: generate_until\ndata: own.jsonl\nget: make it\ndoc_to_text: text\n"
+             "doc_to_target: right\ngeneration_kwargs: {until: [.], max_gen_toks: 30}\nfilter_list:\n"
+             "  - {name: all, filter: {function: remove_whitespace}}\n"
+             "  - {name: word, filter: {function: regex, regex_pattern: '\\w+'}}\n");
+  const std::string stripped(jinja::strip(first, jinja::Ends::both));
+  write_lines(dir_ / "own.jsonl",
+              {{{"text", "Once upon a time"}, {"right", stripped}}, {{"text", "Once upon a time"}, {"right", "no"}}});
+  TaskRunOptions options;
+  options.tasks = {"own"};
+  options.folder = dir_.path();
+  options.items = dir_ / "items.jsonl";
+  const Judged* models[] = {&model_};
+  const auto scores = run_tasks(options, models, nullptr, serial_for)[0].tasks[0];
+  ASSERT_EQ(scores.measures.size(), 2u);
+  EXPECT_EQ(scores.measures[0].name, "exact_match,all");
+  EXPECT_EQ(scores.measures[0].estimate.value, 0.5);
+  EXPECT_EQ(scores.measures[1].estimate.value, 0);
+  std::istringstream lines(crumb::testing::read_file(options.items));
+  std::string line;
+  std::getline(lines, line);
+  EXPECT_EQ(Json::parse(line)["text"], first);
+  EXPECT_EQ(Json::parse(line)["filtered_exact_match,all"], stripped);
+}
+
 TEST_F(OwnTask, LimitsHoldForTheEstimateOrForItsBound) {
   write_letters(dir_ / "own.jsonl", 30);
   const Judged model = fake_model("q", 1), base = fake_model("p", 2);
@@ -426,8 +623,9 @@ TEST_P(LmEvalParity, OfSmolLM2ItemByItem) {
                                                       " > " + (dir / "hellaswag/hellaswag_val.jsonl").string());
     ASSERT_EQ(unpacked.exit_code, 0) << unpacked.err;
   }
-  const auto pool = std::make_shared<ThreadPool>();
-  const Judged model = load_judged(path, {}, pool);
+  // Loaded once for all tasks.
+  static const auto pool = std::make_shared<ThreadPool>();
+  static const Judged model = load_judged(path, {}, pool);
   const Judged* models[] = {&model};
   const auto results = run_tasks(options, models, nullptr, pool->as_parallel_for());
   std::istringstream file(crumb::testing::read_file(options.items));

@@ -1,0 +1,85 @@
+// crumb serve: a model behind an OpenAI-compatible address, for outside judges.
+#include <pthread.h>
+
+#include <csignal>
+#include <thread>
+
+#include "cli/numbers.h"
+#include "cli/print_now.h"
+#include "cli/sampling_options.h"
+#include "cli/verbs.h"
+#include "core/common/log.h"
+#include "jobs/server.h"
+
+namespace crumb::cli {
+namespace {
+
+struct Arguments {
+  std::string model, name;
+  PrecisionNames precision{"float", "f32"};
+  jobs::ServerOptions server;
+};
+
+/// SIGINT and SIGTERM come to one thread, which ends the server; every thread made after it holds them back.
+class EndingThread {
+ public:
+  EndingThread() {
+    sigemptyset(&signals_);
+    for (const int signal : {SIGINT, SIGTERM}) sigaddset(&signals_, signal);
+    pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+  }
+  void start(jobs::Server& server) {
+    thread_ = std::thread([this, &server] {
+      int signal = 0;
+      sigwait(&signals_, &signal);
+      server.stop();
+    });
+  }
+  ~EndingThread() {
+    if (!thread_.joinable()) return;
+    pthread_kill(thread_.native_handle(), SIGTERM);  // where the server ended by itself
+    thread_.join();
+  }
+
+ private:
+  sigset_t signals_;
+  std::thread thread_;
+};
+
+int run(const Arguments& arguments, const Globals& globals) {
+  CRUMB_CHECK(jobs::has_server(),
+              "serve: this build has no server: install cpp-httplib (libcpp-httplib-dev) and build again");
+  EndingThread ending;
+  const Path path = arguments.model;
+  const std::string name = arguments.name.empty() ? path.filename().string() : arguments.name;
+  CRUMB_CHECK(!name.empty(), "--name: {} has no name of its own; give one", path.string());
+  jobs::Completions completions({name, path}, arguments.precision.precision(), globals.threads);
+  jobs::Server server(completions, arguments.server);
+  print_now(fmt::format("{} at http://{}:{}/v1/completions\n", name, arguments.server.host, server.port()));
+  ending.start(server);
+  server.run();
+  return kExitOk;
+}
+
+}  // namespace
+
+Verb add_serve(CLI::App& program, const Globals& globals) {
+  auto* app =
+      program.add_subcommand("serve", "Answer POST /v1/completions, as OpenAI's servers do, for outside judges");
+  const auto a = std::make_shared<Arguments>();
+  app->add_option("MODEL", a->model, "HF folder, codes-and-scales folder or GGUF")->required();
+  app->add_option("--name", a->name, "what requests call the model; default: the name of the file or folder");
+  app->add_option("--host", a->server.host,
+                  "the address it listens at; others than this machine's own loopback reach it "
+                  "only where another is given")
+      ->capture_default_str();
+  add_whole(*app, "--port", a->server.port, "0: one that is free", {.most = 65535});
+  add_whole(*app, "--max-body", a->server.max_body, "bytes of a request", {.least = 1024, .most = int64_t{1} << 28});
+  add_whole(*app, "--max-queue", a->server.max_queue, "requests that wait or are answered; more are sent away",
+            {.least = 1, .most = 256});
+  add_precision(*app, a->precision);
+  add_device(*app, a->precision.device);
+  return {app, [a, &globals] { return run(*a, globals); }};
+}
+
+}  // namespace crumb::cli
