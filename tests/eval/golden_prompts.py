@@ -66,9 +66,17 @@ TASKS = {
     "gsm8k": ("gsm8k/gsm8k.yaml", [gsm8k(i) for i in (3, 4)], [gsm8k(i) for i in range(20, 40)], 5),
     "ceval": ("ceval/ceval-valid_accountant.yaml", [ceval(i, "accountant") for i in (3, 4)], [ceval(i, "accountant") for i in range(20, 26)], 5),
     "cmmlu": ("cmmlu/cmmlu_anatomy.yaml", [cmmlu(i, "anatomy") for i in (3, 4)], [cmmlu(i, "anatomy") for i in range(20, 26)], 5),
-    "bbh_boolean_expressions": ("bbh/cot_fewshot/boolean_expressions.yaml", [{"input": "not True is", "target": "False"}], None, 3),
-    "bbh_object_counting": ("bbh/cot_fewshot/object_counting.yaml", [{"input": "I have a cup. How many cups do I have?", "target": "1"}], None, 3),
-    "bbh_sports_understanding": ("bbh/cot_fewshot/sports_understanding.yaml", [{"input": "Is it plausible? \"Al ran.\"", "target": "yes"}], None, 3),
+    "bbh_boolean_expressions": ("bbh/cot_fewshot/boolean_expressions.yaml", [{"input": "not True is", "target": "False"}],
+                                [{"input": "True or False is", "target": "One of the two is true. So the answer is True."}, {"input": "not not False is", "target": "Two negations cancel. So the answer is False."},
+                                  {"input": "False and True is", "target": "One of the two is false. So the answer is False."}], 3),
+    "bbh_object_counting": ("bbh/cot_fewshot/object_counting.yaml", [{"input": "I have a cup. How many cups do I have?", "target": "1"}],
+                                [{"input": "I have a fork and two spoons. How many things do I have?", "target": "One and two are three. So the answer is 3."},
+                              {"input": "I have a hat. How many hats do I have?", "target": "There is one. So the answer is 1."},
+                              {"input": "I have two cats and a dog. How many animals do I have?", "target": "Two and one are three. So the answer is 3."}], 3),
+    "bbh_sports_understanding": ("bbh/cot_fewshot/sports_understanding.yaml", [{"input": "Is it plausible? \"Al ran.\"", "target": "yes"}],
+                                [{"input": "Is it plausible? \"Sue swam the marathon.\"", "target": "A marathon is run. So the answer is no."},
+                                   {"input": "Is it plausible? \"Ann hit a home run.\"", "target": "That is baseball. So the answer is yes."},
+                                   {"input": "Is it plausible? \"Bob served an ace.\"", "target": "That is tennis. So the answer is yes."}], 3),
 }
 # With a chat template: solved examples in one message, or as turns of their own.
 CHATS = {"mmlu": [False, True], "winogrande": [True], "gsm8k": [False, True], "lambada_openai": [False], "ceval": [True]}
@@ -129,6 +137,8 @@ def main():
                 write(f"{folder}/{name}_examples.jsonl", examples)
                 config["dataset_kwargs"]["data_files"]["train"] = f"{folder}/{name}_examples.jsonl"
                 config["training_split"] = config["fewshot_split"] = "train"
+            if name.startswith("bbh"):  # whose solved examples stand in the harness's own files
+                config["fewshot_config"] = {"sampler": "first_n", "samples": examples}
             with open(f"{folder}/local_{name}.yaml", "w", encoding="utf-8") as out:
                 yaml.safe_dump(config, out)
         manager = TaskManager(include_path=folder)
