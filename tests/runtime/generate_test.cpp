@@ -111,11 +111,24 @@ TEST(Generate, ReportsTokensAsTheyComeAndCanBeStopped) {
   const auto on_token = [&](int64_t request, TokenId token) {
     seen[request].push_back(token);
     if (seen[1].size() == 4) stop = true;
+    return true;
   };
   const auto results = generate(*decoder, {{{1}, 50, 0}, {{2}, 50, 0}}, {}, {}, 2, on_token, &stop);
   EXPECT_EQ(results[0].tokens, seen[0]);
   EXPECT_EQ(results[1].tokens, seen[1]);
   EXPECT_EQ(results[1].tokens.size(), 4u);
+}
+
+TEST(Generate, EndsARequestThatOnTokenHasEnoughOf) {
+  const auto decoder = load("llama");
+  const std::vector<GenerateRequest> requests{{{1}, 20, 0}, {{2}, 20, 0}, {{3}, 5, 0}};
+  const auto whole = generate(*decoder, requests, {}, {}, 2, nullptr);
+  int64_t made = 0;
+  const auto results =
+      generate(*decoder, requests, {}, {}, 2, [&](int64_t request, TokenId) { return request != 0 || ++made < 3; });
+  EXPECT_EQ(results[0].tokens, std::vector<TokenId>(whole[0].tokens.begin(), whole[0].tokens.begin() + 3));
+  EXPECT_EQ(results[1].tokens, whole[1].tokens);
+  EXPECT_EQ(results[2].tokens, whole[2].tokens);
 }
 
 TEST(Generate, NothingIsAskedForWithoutTokensToMake) {
