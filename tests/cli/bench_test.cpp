@@ -110,7 +110,7 @@ TEST_F(BenchVerb, ReportsAndPlotAreWrittenBesideWhatIsPrinted) {
   for (; std::getline(lines, line); ++count) EXPECT_THAT(line, StartsWith("\"a|,\"\"b<\"," + path() + ",float,1,"));
   EXPECT_EQ(count, 4 + 2 + 2 * 6) << "facts, prompts, contexts";
   const std::string plot = read_file(svg);
-  EXPECT_THAT(plot, AllOf(StartsWith("<svg xmlns="), HasSubstr("a|,\"b&lt;, float activations, 1 thread"),
+  EXPECT_THAT(plot, AllOf(StartsWith("<svg xmlns="), HasSubstr("a|,&quot;b&lt;, float activations, 1 thread"),
                           ::testing::EndsWith("</svg>\n")));
 }
 

@@ -27,7 +27,7 @@ TEST_F(TrainVerb, EveryShippedJobOfTrainingLoads) {
       ++loaded;
     }
   }
-  EXPECT_EQ(loaded, 7);
+  EXPECT_EQ(loaded, 8);
 }
 
 TEST_F(TrainVerb, ATypoNamesFileLineKeyAndNearestName) {
@@ -465,7 +465,7 @@ TEST_F(TrainVerb, BadTextsAreNamed) {
   };
   EXPECT_THAT(error_with("empty.txt", ""), HasSubstr("empty.txt: the text is empty"));
   EXPECT_THAT(error_with("short.txt", "only this"), HasSubstr("too few for a window of 32"));
-  EXPECT_THAT(error_with("chat.jsonl", "{\"messages\": []}\n"), HasSubstr("chat.jsonl:1: messages must be a list"));
+  EXPECT_THAT(error_with("chat.jsonl", "{\"messages\": []}\n"), HasSubstr("it has no chat template"));
   EXPECT_FALSE(fs::exists(dir / "run/job.yaml"));
 }
 
