@@ -18,6 +18,8 @@
 namespace crumb::cli {
 namespace {
 
+constexpr int64_t kFewestResamples = 100;
+
 // As typed; read_config checks them with the same rules and messages as the section `evaluate:` of a job.
 struct Arguments {
   std::string baseline, baseline_logits, save_logits, separator, context, stride, max_windows, out, bench, tasks_dir,
@@ -167,6 +169,12 @@ void check_arguments(const Arguments& arguments) {
                    arguments.clusters == "windows" && arguments.bootstrap == 0),
               "--context, --stride, --max-windows, --separator, --bos, --protocol, --clusters and --bootstrap need "
               "--text");
+  CRUMB_CHECK(arguments.bootstrap == 0 || arguments.bootstrap >= kFewestResamples,
+              "--bootstrap: {} resamples say nothing of the ends of an interval; at least {}", arguments.bootstrap,
+              kFewestResamples);
+  CRUMB_CHECK(arguments.bootstrap > 0 || arguments.seed == 0, "--seed is of --bootstrap; give both");
+  CRUMB_CHECK(arguments.damage != "none" || arguments.damage_windows == eval::DamageOptions().windows,
+              "--damage-windows needs --damage");
   CRUMB_CHECK(arguments.clusters == "windows" || arguments.clusters == "documents",
               "--clusters: unknown \"{}\"; known: windows, documents", arguments.clusters);
   CRUMB_CHECK(!arguments.details ||
@@ -190,6 +198,13 @@ void require_own_file(const std::string& path, const Arguments& arguments, bool 
   require_apart(path, others);
 }
 
+/// Files that are written, by whatever names.
+void require_two_files(const char* option, const Path& path, const char* other_option, const Path& other) {
+  const auto place = [](const Path& p) { return std::filesystem::weakly_canonical(std::filesystem::absolute(p)); };
+  CRUMB_CHECK(path.empty() || other.empty() || place(path) != place(other), "{} and {}: {}: two files need two names",
+              other_option, option, other.string());
+}
+
 int run(const Arguments& arguments, const Globals& globals) {
   check_arguments(arguments);
   const auto options = make_options(arguments, globals);
@@ -203,10 +218,8 @@ int run(const Arguments& arguments, const Globals& globals) {
   require_own_file(arguments.items, arguments, globals.force);
   require_own_file(arguments.save_logits, arguments, globals.force);
   require_own_file(arguments.resume, arguments, true);
-  CRUMB_CHECK(arguments.resume.empty() || arguments.resume != arguments.items,
-              "--items and --resume: {}: two files need two names", arguments.items);
-  CRUMB_CHECK(arguments.items.empty() || arguments.items != arguments.save_logits,
-              "--items and --save-logits: {}: two files need two names", arguments.items);
+  require_two_files("--resume", arguments.resume, "--items", arguments.items);
+  require_two_files("--save-logits", arguments.save_logits, "--items", arguments.items);
   const auto results = eval::evaluate_all(options, {arguments.models.begin(), arguments.models.end()});
   std::fputs((globals.json ? json_text(results) : eval::to_table(results, arguments.details)).c_str(), stdout);
   if (!out.empty())  // after the numbers are on the screen: a full disk must not lose them

@@ -231,13 +231,16 @@ class DamageMapper {
 
  private:
   void look_at_weights() {
-    warn_of_other_vectors(model_, baseline_);
-    map_.depth = options_.depth;
     for (const auto& tensor : model_.tensors()) {
       const StoredTensor* original = baseline_.find(tensor.desc.id);
       CRUMB_CHECK(original != nullptr && original->desc.shape == tensor.desc.shape,
                   "--damage: {} of {} is not in the baseline {} with the same shape", tensor.desc.hf_name,
                   model_.path().string(), baseline_.path().string());
+    }
+    warn_of_other_vectors(model_, baseline_);
+    map_.depth = options_.depth;
+    for (const auto& tensor : model_.tensors()) {
+      const StoredTensor* original = baseline_.find(tensor.desc.id);
       if (!is_quantized(tensor, *original)) continue;
       LinearDamage damage;
       damage.module = tensor.desc.module_name();

@@ -234,6 +234,24 @@ std::vector<RequestScores> scores_of(const nlohmann::json& record) {
   return scores;
 }
 
+/// Those that an earlier run has found for these requests.
+std::vector<RequestScores> known_scores(const nlohmann::json& record, const Journal& journal, size_t models,
+                                        const std::vector<ScoreRequest>& requests) {
+  std::vector<RequestScores> scores;
+  try {
+    scores = scores_of(record.at("scores"));
+  } catch (const nlohmann::json::exception&) {
+    journal.refuse_record();
+  }
+  if (scores.size() != models) journal.refuse_record();
+  for (const auto& of_model : scores) {
+    if (of_model.size() != requests.size()) journal.refuse_record();
+    for (size_t i = 0; i < requests.size(); ++i)
+      if (of_model[i].size() != requests[i].continuation.size()) journal.refuse_record();
+  }
+  return scores;
+}
+
 }  // namespace
 
 std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* baseline, const TokenStream& stream,
@@ -258,8 +276,8 @@ std::vector<StreamScores> score_stream(std::span<Scorer* const> models, Scorer* 
       requests.push_back({tokens.first(given), tokens.subspan(given)});
     }
     const auto record = journal != nullptr ? journal->next("window", some.front().begin) : std::nullopt;
-    const auto scores =
-        record ? scores_of(record->at("scores")) : score_requests(models, baseline, requests, parallel_for);
+    const auto scores = record ? known_scores(*record, *journal, models.size(), requests)
+                               : score_requests(models, baseline, requests, parallel_for);
     for (size_t w = 0; w < some.size(); ++w) {
       if (document != documents.end() && document->begin == some[w].begin) {
         for (auto& of_model : sums)
@@ -370,6 +388,7 @@ void judge_texts(const EvalOptions& options, const std::vector<TextDocuments>& t
     result.pooled = std::move(scores[i].pooled);
     result.positions = std::move(scores[i].positions);
     result.worst = worst_contexts(scores[i].worst, stream, texts, *first.tokenizer);
+    result.checks = check_drops(options.max_drop, result.pooled, options.judge_bound);  // before what takes long
     if (options.damage.depth != DamageDepth::none) {
       const int64_t context = is_plain ? protocol.context : protocol.context - 1;
       DamageText looked_at{stream, {}, context, *first.tokenizer};
@@ -379,7 +398,6 @@ void judge_texts(const EvalOptions& options, const std::vector<TextDocuments>& t
                  baseline = quant::open_checkpoint(all.back().facts.path, *pool);
       result.damage = map_damage(options.damage, *model, *baseline, looked_at, pool);
     }
-    result.checks = check_drops(options.max_drop, result.pooled, options.judge_bound);
   }
 }
 
@@ -401,13 +419,16 @@ nlohmann::json facts_of(const EvalOptions& options, const std::vector<Path>& mod
   nlohmann::json facts = options.tasks.tasks.empty() ? nlohmann::json::object() : facts_of(options.tasks);
   const auto add = [&](const std::string& name, const Path& path) {
     if (path.empty()) return;
-    facts[name] = {path.string(), quant::weights_fingerprint(path), quant::config_fingerprint(path)};
+    facts[name] = {path.string(), quant::weights_fingerprint(path), quant::config_fingerprint(path),
+                   fmt::format("{:016x}", text::tokenizer_identity(path))};
   };
   for (size_t i = 0; i < models.size(); ++i) add(fmt::format("model {}", i + 1), models[i]);
   add("the baseline", options.baseline);
   const auto hash = [](const Path& path) { return fmt::format("{:016x}", hash_file(0, path)); };
   if (!options.baseline_logits.empty()) facts["--baseline-logits"] = hash(options.baseline_logits);
-  for (const auto& path : options.texts) facts["text " + path.string()] = hash(path);
+  auto files = nlohmann::json::array();  // in their order: a window is known by its place in all of them
+  for (const auto& path : options.texts) files.push_back({path.string(), hash(path)});
+  facts["files of text"] = std::move(files);
   facts["precision"] = runtime::to_text(options.precision);
   facts["instruction set"] = kernels::isa_name(kernels::best_isa());
   facts["texts"] = {{"context", options.context.value_or(0)}, {"stride", options.stride.value_or(0)},

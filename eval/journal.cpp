@@ -14,6 +14,7 @@ namespace crumb::eval {
 namespace {
 
 constexpr int64_t kBlock = 1 << 16;
+constexpr std::string_view kBegin = "{\"crumb_eval_journal\":1,";  // of a first line, whose keys are sorted
 
 }  // namespace
 
@@ -38,6 +39,13 @@ Journal::Journal(const Path& path, const Json& facts) : path_(path) {
     CRUMB_CHECK(first.is_object() && first.value("crumb_eval_journal", Json()) == 1 && first.contains("facts") &&
                     first["facts"].is_object(),
                 "{}", none);
+    const bool has_records = at_ < end_ || !buffer_.empty();
+    if (!has_records && first["facts"] != facts) {  // of a run that ended before it found anything
+      end_ = 0;
+      line_ = 0;
+      write_line(Json{{"crumb_eval_journal", 1}, {"facts", facts}});
+      return;
+    }
     const auto differ = [&](const std::string& name, const std::string& there, const std::string& here) {
       user_error("{}: of another run: {} was {}, now {}; remove it, or give another name", path.string(), name, there,
                  here);
@@ -71,8 +79,8 @@ void Journal::open_whole_lines() {
   }
   // A file of one line without an end may be somebody's; what it holds is looked at before anything goes.
   if (end_ == 0 && size > 0) {
-    char first = 0;
-    const bool is_cut = ::pread(file_, &first, 1, 0) == 1 && first == '{';
+    std::string begin(std::min(kBegin.size(), static_cast<size_t>(size)), '\0');
+    const bool is_cut = ::pread(file_, begin.data(), begin.size(), 0) == std::ssize(begin) && kBegin.starts_with(begin);
     CRUMB_CHECK(is_cut, "{}: not a journal of crumb eval; give another name", path_.string());
   }
 }
@@ -109,11 +117,15 @@ std::optional<Journal::Json> Journal::next(std::string_view key, const Json& val
   return record;
 }
 
+void Journal::refuse_record() const {
+  user_error("{}:{}: the record is damaged; remove the file to begin anew", path_.string(), line_);
+}
+
 void Journal::append(const Json& record) { write_line(record); }
 
 void Journal::write_line(const Json& record) {
   if (::ftruncate(file_, end_) != 0) run_error("{}: {}", path_.string(), system_error_text(errno));
-  const std::string text = record.dump() + "\n";
+  const std::string text = dump_json(record) + "\n";
   size_t done = 0;
   while (done < text.size()) {
     const auto written = ::write(file_, text.data() + done, text.size() - done);

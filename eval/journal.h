@@ -17,7 +17,8 @@ class Journal {
 
   /// Begins a file, or opens the one that is there: its records are given first. A last line that a kill cut short is
   /// dropped. `facts`: texts and numbers by their names, all that the records depend on. UserError: a file that is no
-  /// journal, or of a run with other facts (the first that differs is named), or held by another process.
+  /// journal, or of a run with other facts (the first that differs is named) and records, or held by another
+  /// process.
   Journal(const Path& path, const Json& facts);
   ~Journal();
   Journal(const Journal&) = delete;
@@ -26,6 +27,8 @@ class Journal {
   /// The next record of an earlier run, of which `key` must be `value`; nothing where they are used up, from where on
   /// records are appended. UserError "FILE:LINE: ..." for one that is damaged.
   std::optional<Json> next(std::string_view key, const Json& value);
+  /// UserError: what the last record holds is not what was written.
+  [[noreturn]] void refuse_record() const;
   /// Behind all that were read. It outlives a kill of the process. RunError: a full disk.
   void append(const Json& record);
   const Path& path() const { return path_; }

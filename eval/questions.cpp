@@ -89,7 +89,8 @@ Questions::Questions(const Task& task, const Path& folder, int64_t num_fewshot, 
       data_(find_data(task.options().data, folder, task.name(), task.options().get)),
       examples_data_(examples_path(folder)),
       reader_(data_, task.options().columns),
-      labels_(read_labels(folder)),
+      labels_path_(labels_path(folder)),
+      labels_(labels_path_.empty() ? std::vector<std::string>() : read_labels(labels_path_)),
       examples_(task, examples_data_, examples_data_ == data_, labels_, num_fewshot) {}
 
 std::optional<AskedItem> Questions::next() {
@@ -113,9 +114,9 @@ Path Questions::examples_path(const Path& folder) const {
   return find_data(names, folder, task_.name() + " with solved examples", task_.options().get);
 }
 
-std::vector<std::string> Questions::read_labels(const Path& folder) const {
+Path Questions::labels_path(const Path& folder) const {
   for (const auto& name : task_.options().labels) {
-    if (const Path path = folder / name; is_file(path)) return eval::read_labels(path);
+    if (Path path = folder / name; is_file(path)) return path;
   }
   return {};
 }

@@ -47,6 +47,8 @@ class Questions {
   const Path& data() const { return data_; }
   /// The file of solved examples: that of the items where there is no other.
   const Path& examples() const { return examples_data_; }
+  /// Of the file of labels; empty: there is none.
+  const Path& labels() const { return labels_path_; }
   int64_t num_fewshot() const { return num_fewshot_; }
   std::string place(const Item& item) const { return reader_.place(item); }
 
@@ -57,13 +59,14 @@ class Questions {
 
  private:
   Path examples_path(const Path& folder) const;
-  std::vector<std::string> read_labels(const Path& folder) const;
+  Path labels_path(const Path& folder) const;
 
   const Task& task_;
   PromptOptions prompts_;
   int64_t num_fewshot_, item_count_ = 0;
   Path data_, examples_data_;
   ItemReader reader_;
+  Path labels_path_;
   std::vector<std::string> labels_;
   Examples examples_;
 };

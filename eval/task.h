@@ -82,6 +82,10 @@ struct TaskOptions {
     v.field("filter_list", filters, "what is taken of a written text; each gives a measure, the first one counts");
     v.section("exact_match", exact_match, "what does not count when a written answer is compared");
     v.check("fewshot_samples", fewshot_samples.empty() || fewshot_data.empty() ? "" : "and fewshot_data: give one");
+    v.check("fewshot_samples",
+            fewshot_samples.empty() || (fewshot_sampler == "first_n" && fewshot_group.empty())
+                ? ""
+                : "are taken in their order: fewshot_sampler must be first_n, without fewshot_group");
     v.check("doc_to_choice", output_type == "multiple_choice" && doc_to_choice.empty()
                                  ? "must be given for output_type: multiple_choice"
                                  : "");

@@ -329,7 +329,16 @@ class TaskRun {
     const auto record = journal_->next("item", key_of(asked));
     if (!record) return std::nullopt;
     Answers answers;
-    for (const auto& one : record->at("answers")) answers.push_back(answer_of(one));
+    try {
+      for (const auto& one : record->at("answers")) answers.push_back(answer_of(one));
+    } catch (const nlohmann::json::exception&) {
+      journal_->refuse_record();
+    }
+    if (answers.size() != asked_.size()) journal_->refuse_record();
+    for (const auto& answer : answers) {
+      const size_t scored = task_.generates() ? 0 : asked.question.pairs.size();
+      if (answer.log_likelihoods.size() != scored || answer.is_greedy.size() != scored) journal_->refuse_record();
+    }
     return answers;
   }
 
@@ -519,6 +528,8 @@ nlohmann::json facts_of(const TaskRunOptions& options) {
     names.push_back(task.name());
     facts["task " + task.name()] = hash(hash_bytes(0, task.text()));
     facts["data of " + task.name()] = hash(hash_file(hash_file(0, questions.data()), questions.examples()));
+    if (const Path labels = questions.labels(); !labels.empty())
+      facts["labels of " + task.name()] = hash(hash_file(0, labels));
   }
   facts["tasks"] = names;
   facts["limit"] = options.limit;

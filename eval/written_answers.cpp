@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/common/log.h"
+#include "core/tokenizer/unicode.h"
 #include "runtime/generate.h"
 
 namespace crumb::eval {
@@ -33,13 +35,15 @@ std::vector<tokenizer::TokenId> encode_prompt(const tokenizer::Tokenizer& tokeni
 }
 
 std::string chat_prompt(const jinja::ChatTemplate& chat, const std::vector<jinja::ChatMessage>& messages) {
-  const jinja::ChatOptions options{.add_generation_prompt = true};
+  const jinja::ChatOptions options{.add_generation_prompt = true, .now = jinja::kRepeatableDate};
   try {
     return chat.render(messages, options);
   } catch (const jinja::Refusal&) {
     auto others = messages;
     std::erase_if(others, [](const auto& message) { return message.role == "system"; });
     if (others.size() == messages.size()) throw;
+    log_warning_once(
+        "the model's chat template refuses a system message: descriptions and --system-instruction are left out");
     return chat.render(others, options);
   }
 }
@@ -71,13 +75,16 @@ std::vector<Written> write_answers(const Judged& model, const std::vector<std::s
   const auto on_token = [&](int64_t request, tokenizer::TokenId token) {
     const auto i = static_cast<size_t>(request);
     tokens[i].push_back(token);
-    out[i].text = tokenizer.decode(tokens[i]);
+    const std::string text = tokenizer.decode(tokens[i], true);  // ends may be special tokens
     return std::ranges::none_of(
-        ends, [&](const std::string& end) { return !end.empty() && out[i].text.find(end) != std::string::npos; });
+        ends, [&](const std::string& end) { return !end.empty() && text.find(end) != std::string::npos; });
   };
   const runtime::SamplingOptions greedy{.vocab_size = tokenizer.vocab_size()};
   runtime::generate(*decoder, requests, greedy, special.end, kBatch, on_token);
-  for (auto& written : out) written.text = cut_at(std::move(written.text), ends);
+  for (size_t i = 0; i < out.size(); ++i) {
+    std::string storage;  // a text may end within a character
+    out[i].text = std::string(tokenizer::valid_utf8(cut_at(tokenizer.decode(tokens[i]), ends), storage));
+  }
   return out;
 }
 

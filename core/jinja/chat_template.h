@@ -16,6 +16,9 @@ struct ChatMessage {
   std::string content;
 };
 
+/// For prompts that must be the same tomorrow: 2024-01-01.
+inline constexpr std::time_t kRepeatableDate = 1'704'067'200;
+
 struct ChatOptions {
   bool add_generation_prompt = false;        // ends with what stands before an answer
   std::optional<bool> enable_thinking = {};  // none: what the template does by itself

@@ -12,9 +12,6 @@ namespace {
 
 using nlohmann::ordered_json;
 
-// The date that templates write: always the same, so that a text has the same tokens on every day.
-constexpr std::time_t kDate = 1'704'067'200;  // 2024-01-01
-
 bool has_value(const ordered_json& object, const char* key) { return object.contains(key) && !object[key].is_null(); }
 
 std::string content_of(const ordered_json& message) {
@@ -70,7 +67,8 @@ uint64_t ChatEncoder::identity() const {
 
 std::vector<TokenId> ChatEncoder::tokens_of(const ordered_json& messages, bool prompt) const {
   return tokenizer_.encode(template_.render(
-      messages, {.add_generation_prompt = prompt, .enable_thinking = format_.enable_thinking, .now = kDate}));
+      messages,
+      {.add_generation_prompt = prompt, .enable_thinking = format_.enable_thinking, .now = jinja::kRepeatableDate}));
 }
 
 /// Templates say nothing of where they write what. What changes with a message's content is found by changing it: the

@@ -76,7 +76,8 @@ uint64_t tokenizer_identity(const Path& model) {
     const MappedFile file(model);
     return hash_bytes(h, {reinterpret_cast<const char*>(file.bytes().data()), metadata});
   }
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "generation_config.json", "config.json"}) {
+  for (const char* name :
+       {"tokenizer.json", "tokenizer_config.json", "generation_config.json", "config.json", "chat_template.jinja"}) {
     if (is_there(model / name)) h = hash_file(hash_word(h, hash_name(name)), model / name);
   }
   return h;

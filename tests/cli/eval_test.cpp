@@ -74,6 +74,46 @@ TEST_F(EvalVerb, GoesOnWhereItStopped) {
   expect_error(no_tasks, "--apply-chat-template, --fewshot-as-multiturn and --system-instruction need --tasks");
 }
 
+TEST_F(EvalVerb, GoesOnInTheMiddleOfATextBesideABaseline) {
+  const std::string journal = (dir_ / "run.journal").string(), model = worse_model().string();
+  const auto judge = [&](const std::string& more) {
+    const auto r = run_crumb("eval --json --details --text " + (dir_ / "cats.txt").string() + " --context 16 " +
+                             "--max-windows 120 --separator '\\n--\\n' --clusters documents --bootstrap 100 " + model +
+                             " --baseline " + model_.string() + more);
+    EXPECT_EQ(r.exit_code, 0) << r.err;
+    auto json = nlohmann::json::parse(r.out);
+    json.erase("seconds");
+    return std::pair(json.dump(), r.err);
+  };
+  const std::string whole = judge("").first, resume = " --resume " + journal;
+  EXPECT_EQ(judge(resume).first, whole);
+  const std::string text = crumb::testing::read_file(journal);
+  EXPECT_THAT(judge(resume).second, HasSubstr(" records of an earlier run were used"));
+  EXPECT_EQ(judge(resume).first, whole);
+  const size_t second = text.find('\n', text.find('\n') + 1) + 1;  // behind the facts and a record
+  ASSERT_LT(second, text.size()) << "more than one record";
+  write_file(journal, text.substr(0, second));
+  EXPECT_EQ(judge(resume).first, whole);
+  EXPECT_EQ(crumb::testing::read_file(journal), text);
+  write_file(journal, text.substr(0, second - 20) + "]]}\n");
+  EXPECT_THAT(run_crumb("eval -q --text " + (dir_ / "cats.txt").string() + " --context 16 --max-windows 120 " +
+                        "--separator '\\n--\\n' --clusters documents --bootstrap 100 --details " + model +
+                        " --baseline " + model_.string() + resume)
+                  .err,
+              HasSubstr(journal + ":2: "));
+}
+
+TEST_F(EvalVerb, AJournalIsNobodyElsesFile) {
+  const std::string other = (dir_ / "mine.json").string();
+  write_file(other, "{\"mine\": 1}");
+  expect_error(eval(model_.string() + " --resume " + other),
+               other + ": not a journal of crumb eval; give another name");
+  EXPECT_EQ(crumb::testing::read_file(other), "{\"mine\": 1}");
+  expect_error(eval(model_.string() + " --bootstrap 5"),
+               "--bootstrap: 5 resamples say nothing of the ends of an interval; at least 100");
+  expect_error(eval(model_.string() + " --seed 5"), "--seed is of --bootstrap; give both");
+}
+
 TEST_F(EvalVerb, PrintsModelProtocolAndTable) {
   const auto r = eval(model_.string() + " --separator '\\n--\\n'");
   EXPECT_EQ(r.exit_code, 0) << r.err;
@@ -189,8 +229,8 @@ TEST_F(EvalVerb, JudgesDropsByTheirBoundsToo) {
   EXPECT_GT(drawn.second["interval_95"][1].get<double>(), drawn.first);
   EXPECT_EQ(check("--judge-by bound --clusters documents --bootstrap 100 --seed 3").first, drawn.first);
   EXPECT_NE(check("--judge-by bound --clusters documents --bootstrap 100 --seed 4").first, drawn.first);
-  EXPECT_THAT(eval(models + "--bootstrap 20").out,
-              HasSubstr("perplexity: worse (95 % intervals of 20 resamples: change +"));
+  EXPECT_THAT(eval(models + "--bootstrap 100").out,
+              HasSubstr("perplexity: worse (95 % intervals of 100 resamples: change +"));
   expect_error(eval(models + "--clusters sentences"), "--clusters: unknown \"sentences\"; known: windows, documents");
   expect_error(eval(model_.string() + " --protocol llama.cpp --clusters documents"),
                "--clusters documents: --protocol llama.cpp takes a text as a whole");

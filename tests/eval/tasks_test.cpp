@@ -220,7 +220,8 @@ TEST_F(OwnTask, AnItemIsNoExampleForItself) {
 TEST_F(OwnTask, MayBringItsSolvedExamples) {
   write_file(dir_ / "own.yaml",
              "task: own\nget: make it\ndata: own.jsonl\ndoc_to_text: \"n={{n}}:\"\ndoc_to_choice: [a, b]\n"
-             "doc_to_target: right\nfewshot_samples:\n  - {n: \"7\", right: \"1\"}\n  - {n: \"8\", right: \"0\"}\n");
+             "doc_to_target: right\nfewshot_sampler: first_n\nfewshot_samples:\n  - {n: \"7\", right: \"1\"}\n  - {n: "
+             "\"8\", right: \"0\"}\n");
   write_file(dir_ / "own.jsonl", Json{{"n", 1}, {"right", 0}}.dump() + "\n");
   const Task task = find_task("own", dir_.path());
   EXPECT_EQ(Questions(task, dir_.path(), 1).next()->question.pairs[0].context, "n=7: b\n\nn=1:");
