@@ -6,6 +6,7 @@
 #include "core/common/hash.h"
 #include "core/common/log.h"
 #include "core/common/progress.h"
+#include "core/text/token_cache.h"
 #include "eval/logits_file.h"
 #include "kernels/cpu_features.h"
 #include "quant/fingerprint.h"
