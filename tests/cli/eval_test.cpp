@@ -75,10 +75,12 @@ TEST_F(EvalVerb, GoesOnWhereItStopped) {
 }
 
 TEST_F(EvalVerb, GoesOnInTheMiddleOfATextBesideABaseline) {
+  const std::string cats = crumb::testing::read_file(dir_ / "cats.txt");
+  write_file(dir_ / "long.txt", cats + cats + cats);
   const std::string journal = (dir_ / "run.journal").string(), model = worse_model().string();
   const auto judge = [&](const std::string& more) {
-    const auto r = run_crumb("eval --json --details --text " + (dir_ / "cats.txt").string() + " --context 16 " +
-                             "--max-windows 120 --separator '\\n--\\n' --clusters documents --bootstrap 100 " + model +
+    const auto r = run_crumb("eval --json --details --text " + (dir_ / "long.txt").string() + " --context 16 " +
+                             "--max-windows 200 --separator '\\n--\\n' --clusters documents --bootstrap 100 " + model +
                              " --baseline " + model_.string() + more);
     EXPECT_EQ(r.exit_code, 0) << r.err;
     auto json = nlohmann::json::parse(r.out);
@@ -96,7 +98,7 @@ TEST_F(EvalVerb, GoesOnInTheMiddleOfATextBesideABaseline) {
   EXPECT_EQ(judge(resume).first, whole);
   EXPECT_EQ(crumb::testing::read_file(journal), text);
   write_file(journal, text.substr(0, second - 20) + "]]}\n");
-  EXPECT_THAT(run_crumb("eval -q --text " + (dir_ / "cats.txt").string() + " --context 16 --max-windows 120 " +
+  EXPECT_THAT(run_crumb("eval -q --text " + (dir_ / "long.txt").string() + " --context 16 --max-windows 200 " +
                         "--separator '\\n--\\n' --clusters documents --bootstrap 100 --details " + model +
                         " --baseline " + model_.string() + resume)
                   .err,
