@@ -97,12 +97,12 @@ TEST_F(EvalVerb, GoesOnInTheMiddleOfATextBesideABaseline) {
   write_file(journal, text.substr(0, second));
   EXPECT_EQ(judge(resume).first, whole);
   EXPECT_EQ(crumb::testing::read_file(journal), text);
-  write_file(journal, text.substr(0, second - 20) + "]]}\n");
+  write_file(journal, text.substr(0, text.find('\n') + 1) + "{\"scores\":[],\"window\":0}\n");
   EXPECT_THAT(run_crumb("eval -q --text " + (dir_ / "long.txt").string() + " --context 16 --max-windows 200 " +
                         "--separator '\\n--\\n' --clusters documents --bootstrap 100 --details " + model +
                         " --baseline " + model_.string() + resume)
                   .err,
-              HasSubstr(journal + ":2: "));
+              HasSubstr(journal + ":2: the record is damaged; remove the file to begin anew"));
 }
 
 TEST_F(EvalVerb, AJournalIsNobodyElsesFile) {
