@@ -64,7 +64,9 @@ const std::vector<std::pair<const char*, Json>>& idle_values() {
 void check_keys(const Json& request) {
   static const std::vector<std::string> known = {"model",    "prompt", "max_tokens", "temperature", "top_p",
                                                  "logprobs", "echo",   "stop",       "seed",        "user"};
-  for (const auto& [key, value] : request.items()) {
+  for (const auto& item : request.items()) {
+    const std::string& key = item.key();
+    const Json& value = item.value();
     if (std::ranges::find(known, key) != known.end() || value.is_null()) continue;
     const auto idle = std::ranges::find_if(idle_values(), [&](const auto& entry) { return entry.first == key; });
     if (idle == idle_values().end()) refuse(400, "the request: {} is not known", json_excerpt(key));
