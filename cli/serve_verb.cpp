@@ -20,43 +20,47 @@ struct Arguments {
   jobs::ServerOptions server;
 };
 
-/// SIGINT and SIGTERM come to one thread, which ends the server; every thread made after it holds them back.
+/// SIGINT and SIGTERM wait from now on, in this thread and those it starts, until an EndingThread takes them.
+sigset_t hold_back_signals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGINT, SIGTERM}) sigaddset(&signals, signal);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  return signals;
+}
+
+/// Ends the server at the first of the signals that are held back, one that came before among them. The server must
+/// outlive it.
 class EndingThread {
  public:
-  EndingThread() {
-    sigemptyset(&signals_);
-    for (const int signal : {SIGINT, SIGTERM}) sigaddset(&signals_, signal);
-    pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
-  }
-  void start(jobs::Server& server) {
-    thread_ = std::thread([this, &server] {
-      int signal = 0;
-      sigwait(&signals_, &signal);
-      server.stop();
-    });
-  }
+  EndingThread(const sigset_t& signals, jobs::Server& server)
+      : thread_([signals, &server] {
+          int signal = 0;
+          sigwait(&signals, &signal);
+          server.stop();
+        }) {}
   ~EndingThread() {
-    if (!thread_.joinable()) return;
     pthread_kill(thread_.native_handle(), SIGTERM);  // where the server ended by itself
     thread_.join();
   }
+  EndingThread(const EndingThread&) = delete;
+  EndingThread& operator=(const EndingThread&) = delete;
 
  private:
-  sigset_t signals_;
   std::thread thread_;
 };
 
 int run(const Arguments& arguments, const Globals& globals) {
   CRUMB_CHECK(jobs::has_server(),
               "serve: this build has no server: install cpp-httplib (libcpp-httplib-dev) and build again");
-  EndingThread ending;
+  const sigset_t signals = hold_back_signals();  // before there are threads
   const Path path = arguments.model;
   const std::string name = arguments.name.empty() ? path.filename().string() : arguments.name;
   CRUMB_CHECK(!name.empty(), "--name: {} has no name of its own; give one", path.string());
   jobs::Completions completions({name, path}, arguments.precision.precision(), globals.threads);
   jobs::Server server(completions, arguments.server);
   print_now(fmt::format("{} at http://{}:{}/v1/completions\n", name, arguments.server.host, server.port()));
-  ending.start(server);
+  const EndingThread ending(signals, server);
   server.run();
   return kExitOk;
 }

@@ -22,6 +22,8 @@ using OrderedJson = nlohmann::ordered_json;
 constexpr int64_t kTokensTogether = 8192;
 /// Tokens of a prompt between two looks at `stop`.
 constexpr int64_t kTokensOfAPass = 2048;
+/// Bytes of a text that no token spells: a character that is unknown or was normalized, spaces around a special token.
+constexpr size_t kMostBytesBetween = 16;
 
 template <class... Args>
 [[noreturn]] void refuse(int status, fmt::format_string<Args...> format, Args&&... args) {
@@ -62,7 +64,9 @@ const std::vector<std::pair<const char*, Json>>& idle_values() {
 void check_keys(const Json& request) {
   static const std::vector<std::string> known = {"model",    "prompt", "max_tokens", "temperature", "top_p",
                                                  "logprobs", "echo",   "stop",       "seed",        "user"};
-  for (const auto& [key, value] : request.items()) {
+  for (const auto& item : request.items()) {
+    const std::string& key = item.key();
+    const Json& value = item.value();
     if (std::ranges::find(known, key) != known.end() || value.is_null()) continue;
     const auto idle = std::ranges::find_if(idle_values(), [&](const auto& entry) { return entry.first == key; });
     if (idle == idle_values().end()) refuse(400, "the request: {} is not known", json_excerpt(key));
@@ -79,6 +83,11 @@ std::string shown(const std::string& bytes) {
   return out;
 }
 
+/// Code points that begin in `bytes`.
+int64_t num_characters(std::string_view bytes) {
+  return std::ranges::count_if(bytes, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
+}
+
 std::vector<size_t> top_ids(std::span<const float> logits, int64_t count) {
   std::vector<size_t> ids(logits.size());
   std::iota(ids.begin(), ids.end(), size_t{0});
@@ -93,7 +102,8 @@ std::vector<size_t> top_ids(std::span<const float> logits, int64_t count) {
 
 struct Completions::Request {
   std::vector<std::vector<TokenId>> prompts;
-  std::vector<std::string> texts;  // of the prompts
+  std::vector<std::string> texts;           // of the prompts
+  std::vector<std::vector<size_t>> places;  // where each token of a prompt begins in its text, in bytes
   int64_t max_tokens = 16;
   runtime::SamplingOptions sampling;
   std::optional<int64_t> logprobs;
@@ -176,19 +186,55 @@ Completions::Request Completions::read(const Json& json) const {
   const Json prompts = is_list ? *prompt : Json::array({*prompt});
   if (std::ssize(prompts) > limits_.prompts)
     refuse(400, "prompt: {} prompts, at most {} are taken at once", prompts.size(), limits_.prompts);
-  int64_t total = 0;
+  int64_t total = 0, scored = 0;
   for (size_t i = 0; i < prompts.size(); ++i) {
     const std::string name = is_list ? fmt::format("prompt {}", i) : "prompt";
     out.prompts.push_back(read_prompt(prompts[i], name));
     out.texts.push_back(prompts[i].is_string() ? prompts[i].get<std::string>() : std::string());
-    if (!prompts[i].is_string()) {
-      for (const TokenId id : out.prompts.back()) out.texts.back() += model_.tokenizer->token_bytes(id);
+    if (prompts[i].is_string()) {
+      out.places.push_back(places_of(out.prompts.back(), out.texts.back()));
+    } else {
+      out.places.emplace_back();
+      for (const TokenId id : out.prompts.back()) {
+        out.places.back().push_back(out.texts.back().size());
+        out.texts.back() += model_.tokenizer->token_bytes(id);
+      }
     }
     total += std::ssize(out.prompts.back()) + out.max_tokens;
+    scored += out.max_tokens + (out.echo ? std::ssize(out.prompts.back()) : 0);
   }
   if (total > limits_.tokens)
     refuse(400, "the request: {} tokens, prompts and max_tokens of each, at most {} are taken", total, limits_.tokens);
+  if (out.logprobs && scored * (*out.logprobs + 1) > limits_.scores)
+    refuse(400,
+           "logprobs: {} for each of {} tokens are {} log-probabilities, at most {} are given: ask for fewer, or send "
+           "fewer prompts",
+           *out.logprobs + 1, scored, scored * (*out.logprobs + 1), limits_.scores);
   return out;
+}
+
+/// Where each token of a prompt begins in its text, in bytes. The text spells neither tokens that were added around it
+/// nor a space that the tokenizer puts before a word; such a token is where the next one is.
+std::vector<size_t> Completions::places_of(const std::vector<TokenId>& tokens, const std::string& text) const {
+  std::vector<size_t> places;
+  size_t place = 0;
+  bool has_words = false;
+  for (const TokenId id : tokens) {
+    const auto& tokenizer = *model_.tokenizer;
+    const bool is_first_word = !has_words && !tokenizer.is_special(id);
+    has_words |= is_first_word;
+    std::string bytes = is_first_word ? tokenizer.decode({id}) : tokenizer.token_bytes(id);
+    const bool is_added = places.empty() && tokenizer.special().add_bos;
+    const std::string_view rest = std::string_view(text).substr(place);
+    // Some tokenizers put a space behind special tokens, too.
+    if (bytes.starts_with(' ') && !rest.starts_with(bytes) && rest.starts_with(std::string_view(bytes).substr(1)))
+      bytes.erase(0, 1);
+    const size_t between = is_added ? std::string::npos : rest.substr(0, bytes.size() + kMostBytesBetween).find(bytes);
+    if (between != std::string::npos) place += between;
+    places.push_back(place);
+    if (between != std::string::npos) place += bytes.size();
+  }
+  return places;
 }
 
 /// What a written token adds to the text.
@@ -203,16 +249,15 @@ namespace {
 template <class Score>
 Score score_of(std::span<const float> logits, TokenId token, int64_t count) {
   Score score;
-  const auto log_probability = [&](TokenId id) {
-    const double value = -eval::score_row(logits, {}, id).nll;
+  const auto check = [](double value) {
     if (!std::isfinite(value)) run_error("the model computes values that are not finite; its weights are broken");
     return value;
   };
-  score.own = log_probability(token);
-  for (const size_t id : top_ids(logits, count)) {
-    const auto top = static_cast<TokenId>(id);
-    score.top.emplace_back(top, top == token ? score.own : log_probability(top));
-  }
+  score.own = check(-eval::score_row(logits, {}, token).nll);
+  if (count == 0) return score;
+  const double own_logit = logits[static_cast<size_t>(token)];
+  for (const size_t id : top_ids(logits, count))  // differences of logits are those of their log-probabilities
+    score.top.emplace_back(static_cast<TokenId>(id), check(score.own + (static_cast<double>(logits[id]) - own_logit)));
   return score;
 }
 
@@ -297,16 +342,23 @@ void Completions::run(const Request& request, std::vector<Choice>& choices, size
   }
 }
 
-OrderedJson Completions::logprobs_of(const Request& request, const Choice& choice) const {
+/// `index`: which of the request's prompts.
+OrderedJson Completions::logprobs_of(const Request& request, const Choice& choice, size_t index) const {
   auto tokens = OrderedJson::array(), own = OrderedJson::array(), top = OrderedJson::array(),
        offsets = OrderedJson::array();
   const size_t begin = request.echo ? 0 : choice.prompt;
+  const std::string text = (request.echo ? request.texts[index] : "") + choice.text;
+  size_t place = request.echo ? request.texts[index].size() : 0;  // of what is written
+  size_t counted = 0;
   int64_t offset = 0;
   for (size_t i = begin; i < choice.tokens.size(); ++i) {
-    const std::string bytes = model_.tokenizer->token_bytes(choice.tokens[i]);
-    tokens.push_back(shown(bytes));
+    tokens.push_back(shown(model_.tokenizer->token_bytes(choice.tokens[i])));
+    const bool is_prompt = i < choice.prompt;
+    const size_t start = std::min(is_prompt ? request.places[index][i] : place, text.size());  // `stop` cuts texts
+    if (!is_prompt) place += text_of(choice.tokens[i]).size();
+    offset += num_characters(std::string_view(text).substr(counted, start - counted));
+    counted = start;
     offsets.push_back(offset);
-    offset += std::ranges::count_if(bytes, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
     const auto& score = choice.scores[i - begin];
     own.push_back(score ? OrderedJson(score->own) : OrderedJson());
     if (!score || request.logprobs == 0) {
@@ -348,7 +400,7 @@ OrderedJson Completions::complete(const Json& json, const std::atomic<bool>* sto
     written += std::ssize(choice.tokens) - static_cast<int64_t>(choice.prompt);
     list.push_back({{"text", (request.echo ? request.texts[i] : "") + choice.text},
                     {"index", i},
-                    {"logprobs", request.logprobs ? logprobs_of(request, choice) : OrderedJson()},
+                    {"logprobs", request.logprobs ? logprobs_of(request, choice, i) : OrderedJson()},
                     {"finish_reason", choice.end}});
   }
   return {

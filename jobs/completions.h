@@ -15,8 +15,9 @@ namespace crumb::jobs {
 /// Of one request; beyond them it is refused.
 struct CompletionLimits {
   int64_t prompts = 128;
-  int64_t tokens = 262144;  // of all prompts, and those that may be written
-  int64_t top_tokens = 20;  // logprobs
+  int64_t tokens = 262144;   // of all prompts, and those that may be written
+  int64_t top_tokens = 20;   // logprobs
+  int64_t scores = 1048576;  // log-probabilities: of tokens that are asked for, each with its top tokens
   int64_t stops = 16;
 };
 
@@ -42,9 +43,9 @@ class Completions {
   /// {"prompt": a text, token ids, or a list of either, "max_tokens": 16, "temperature": 1, "top_p": 1, "logprobs":
   /// null, "echo": false, "stop": null, "seed": null, "model": name()}, and what only says how it is by default anyway.
   /// Log-probabilities are of the model's distribution, whatever the temperature. The token that ends a text is among
-  /// the tokens of "logprobs", with an empty text of its own in "text".
-  /// RequestError: whatever is wrong with it; 503 once `stop` (null: never) is true. RunError: the model's values are
-  /// not finite, or there is not enough memory. One request at a time.
+  /// the tokens of "logprobs", with an empty text of its own in "text". "text_offset" counts characters (code points)
+  /// of "text" before what a token adds to it. RequestError: whatever is wrong with it; 503 once `stop` (null: never)
+  /// is true. RunError: the model's values are not finite, or there is not enough memory. One request at a time.
   nlohmann::ordered_json complete(const nlohmann::json& request, const std::atomic<bool>* stop = nullptr);
 
  private:
@@ -55,8 +56,9 @@ class Completions {
   void run(const Request& request, std::vector<Choice>& choices, size_t first, size_t count,
            const std::atomic<bool>* stop);
   void next(const Request& request, Choice& choice, std::span<const float> logits, uint64_t stream) const;
-  nlohmann::ordered_json logprobs_of(const Request& request, const Choice& choice) const;
+  nlohmann::ordered_json logprobs_of(const Request& request, const Choice& choice, size_t index) const;
   std::string text_of(tokenizer::TokenId token) const;
+  std::vector<size_t> places_of(const std::vector<tokenizer::TokenId>& tokens, const std::string& text) const;
 
   std::string name_;
   CompletionLimits limits_;

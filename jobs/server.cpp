@@ -1,6 +1,8 @@
 #include "jobs/server.h"
 
 #include <httplib.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <mutex>
@@ -48,6 +50,17 @@ const char* text_of_status(int status) {
       return "the request cannot be read";
   }
 }
+
+/// httplib's stop() does nothing before it listens; end() holds whenever it comes: who listens later returns at once.
+class Listener : public httplib::Server {
+ public:
+  void end() {
+    const socket_t socket = svr_sock_.exchange(INVALID_SOCKET);
+    if (socket == INVALID_SOCKET) return;
+    ::shutdown(socket, SHUT_RDWR);
+    ::close(socket);
+  }
+};
 
 }  // namespace
 
@@ -117,7 +130,7 @@ struct Server::Data {
 
   Completions& completions;
   ServerOptions options;
-  httplib::Server http;
+  Listener http;
   std::mutex one_at_a_time;
   std::atomic<int64_t> in_queue = 0;
   std::atomic<bool> is_ending = false;
@@ -148,7 +161,7 @@ void Server::run() {
 
 void Server::stop() {
   data_->is_ending = true;
-  data_->http.stop();
+  data_->http.end();
 }
 
 }  // namespace crumb::jobs

@@ -28,11 +28,11 @@ class Server {
   Server& operator=(const Server&) = delete;
 
   int64_t port() const;
-  /// Answers until stop(). Every error is an answer {"error": {"message", "type", "code"}}: 400 for what is wrong with
-  /// a request, 404 another path or model, 411 without a length, 413 too large, 415 not JSON, 503 too many at once, 500
-  /// for the rest.
+  /// Answers until stop(); returns at once where that came before. Every error is an answer {"error": {"message",
+  /// "type", "code"}}: 400 for what is wrong with a request, 404 another path or model, 411 without a length, 413 too
+  /// large, 415 not JSON, 503 too many at once, 500 for the rest.
   void run();
-  /// From any thread; requests that are being answered end with 503.
+  /// From any thread, at any time, once or more often; requests that are being answered end with 503.
   void stop();
 
  private:

@@ -5,9 +5,13 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmath>
+#include <csignal>
+#include <future>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -30,7 +34,7 @@ using nlohmann::literals::json_literals::operator""_json_pointer;
 /// One model for all tests of the file.
 struct Served {
   explicit Served(const Path& path)
-      : completions({"tiny", path}, {}, 1, {.prompts = 4, .tokens = 600, .top_tokens = 5, .stops = 2}),
+      : completions({"tiny", path}, {}, 1, {.prompts = 4, .tokens = 600, .top_tokens = 5, .scores = 1200, .stops = 2}),
         judged(eval::load_judged(path, {}, std::make_shared<ThreadPool>(1))) {}
   Completions completions;
   eval::Judged judged;
@@ -109,6 +113,90 @@ TEST_F(Serve, WritesWhatGenerateWrites) {
   EXPECT_EQ(complete({{"prompt", prompts[0]}, {"max_tokens", 0}, {"echo", true}})["choices"][0]["text"], prompts[0]);
 }
 
+std::vector<std::string> characters_of(const std::string& text) {
+  std::vector<std::string> out;
+  for (const char c : text) {
+    if ((static_cast<unsigned char>(c) & 0xC0) != 0x80) out.emplace_back();
+    out.back() += c;
+  }
+  return out;
+}
+
+TEST_F(Serve, TextOffsetsPointAtTheTextOfTokens) {
+  const auto& tokenizer = *served_->judged.tokenizer;
+  const auto offsets_of = [](const Json& choice) {
+    return choice["logprobs"]["text_offset"].get<std::vector<size_t>>();
+  };
+  const auto rest_at = [](const Json& choice, size_t offset) {
+    std::string rest;
+    const auto characters = characters_of(choice["text"].get<std::string>());
+    for (size_t i = offset; i < characters.size(); ++i) rest += characters[i];
+    return rest;
+  };
+  for (const bool echo : {true, false}) {
+    for (const std::string text : {"Once upon a caf\u00e9, a cat", " Once Once", "\u732b a", ""}) {
+      const auto prompt = tokenizer.encode(text, true);
+      const Json request = {{"prompt", text}, {"max_tokens", 12}, {"temperature", 0}, {"logprobs", 0}, {"echo", echo}};
+      const auto choice = complete(request)["choices"][0];
+      const auto offsets = offsets_of(choice);
+      const auto& tokens = choice["logprobs"]["tokens"];
+      ASSERT_EQ(offsets.size(), tokens.size());
+      if (echo && !text.empty()) {  // BOS and the first word begin where the text does
+        EXPECT_EQ(offsets[0], 0);
+        EXPECT_EQ(offsets[1], 0);
+      }
+      size_t checked = 0;
+      for (size_t i = 0; i < tokens.size(); ++i) {
+        std::string token = tokens[i];
+        if (token.starts_with("bytes:") || token == "<s>" || token == "</s>") continue;  // parts of one, no text
+        if (echo && i == 1 && !text.empty()) token.erase(0, 1);
+        EXPECT_THAT(rest_at(choice, offsets[i]), StartsWith(token)) << text << ": token " << i;
+        ++checked;
+      }
+      EXPECT_GE(checked, 10) << text;
+      if (echo) {
+        EXPECT_EQ(offsets[prompt.size()], characters_of(text).size()) << text;
+      }
+    }
+  }
+  // Token ids are echoed as they are, special ones among them.
+  const auto ids = tokenizer.encode("Lily ran", true);
+  const auto choice =
+      complete({{"prompt", ids}, {"max_tokens", 1}, {"logprobs", 0}, {"echo", true}, {"temperature", 0}})["choices"][0];
+  const auto offsets = offsets_of(choice);
+  for (size_t i = 0; i < ids.size(); ++i)
+    EXPECT_THAT(rest_at(choice, offsets[i]), StartsWith(tokenizer.token_bytes(ids[i]))) << i;
+}
+
+TEST_F(Serve, TopLogProbabilitiesAreThoseOfTheSoftmax) {
+  const auto ids = served_->judged.tokenizer->encode("Once upon a time", true);
+  const auto choice = complete({{"prompt", ids}, {"max_tokens", 1}, {"temperature", 0}, {"logprobs", 5}})["choices"][0];
+  runtime::Decoder& decoder = *served_->judged.scorer->decoder();
+  const auto state = decoder.new_state();
+  const runtime::SequenceInput input{state.get(), ids};
+  std::map<std::string, double> expected;
+  decoder.forward({&input, 1}, runtime::LogitsFor::last, [&](int64_t, int64_t, std::span<const float> logits) {
+    double sum = 0;
+    for (const float logit : logits) sum += std::exp(static_cast<double>(logit));
+    for (size_t i = 0; i < logits.size(); ++i) {
+      const auto text = served_->judged.tokenizer->token_bytes(static_cast<TokenId>(i));
+      const double value = static_cast<double>(logits[i]) - std::log(sum);
+      const auto [place, is_new] = expected.emplace(text, value);
+      if (!is_new) place->second = std::max(place->second, value);
+    }
+  });
+  const auto& top = choice["logprobs"]["top_logprobs"][0];
+  ASSERT_EQ(top.size(), 5);
+  double least = INFINITY;
+  for (const auto& [token, value] : top.items()) {
+    ASSERT_TRUE(expected.contains(token)) << token;
+    EXPECT_NEAR(value.get<double>(), expected[token], 1e-9) << token;
+    least = std::min(least, value.get<double>());
+    expected.erase(token);
+  }
+  for (const auto& [token, value] : expected) EXPECT_LE(value, least + 1e-9) << token;
+}
+
 TEST_F(Serve, RefusesWhatItCannotAnswer) {
   EXPECT_EQ(status_of(Json::array()), 400);
   EXPECT_EQ(status_of({{"max_tokens", 1}}), 400);
@@ -125,6 +213,24 @@ TEST_F(Serve, RefusesWhatItCannotAnswer) {
   EXPECT_EQ(status_of({{"prompt", "a"}, {"temperature", NAN}}), 400);
   EXPECT_EQ(status_of({{"prompt", "a"}, {"top_p", 1.5}}), 400);
   EXPECT_EQ(status_of({{"prompt", "a"}, {"logprobs", 6}}), 400);
+  for (const char* key : {"logprobs", "max_tokens", "temperature", "top_p", "seed", "echo", "stop"}) {
+    EXPECT_EQ(status_of({{"prompt", "a"}, {key, {{"a", 1}}}}), 400) << key;
+    if (std::string(key) != "stop") {
+      EXPECT_EQ(status_of({{"prompt", "a"}, {key, "1"}}), 400) << key;
+    }
+    if (std::string(key) != "echo") {
+      EXPECT_EQ(status_of({{"prompt", "a"}, {key, true}}), 400) << key;
+    }
+  }
+  EXPECT_EQ(status_of({{"prompt", "a"}, {"logprobs", 1.5}}), 400);
+  const std::vector<int> long_prompt(299, 1);
+  Json many = {{"prompt", long_prompt}, {"max_tokens", 1}, {"echo", true}, {"logprobs", 4}};
+  EXPECT_THAT(error_of([&] { complete(many); }), HasSubstr("1500 log-probabilities, at most 1200 are given"));
+  many["logprobs"] = 3;
+  EXPECT_EQ(status_of(many), 200) << "1200";
+  many["logprobs"] = 5;
+  many["echo"] = false;
+  EXPECT_EQ(status_of(many), 200) << "6";
   EXPECT_EQ(status_of({{"prompt", "a"}, {"stop", {"a", "b", "c"}}}), 400);
   EXPECT_EQ(status_of({{"prompt", "a"}, {"stop", ""}}), 400);
   EXPECT_EQ(status_of({{"prompt", "a"}, {"n", 2}}), 400);
@@ -164,18 +270,87 @@ std::string post(const std::string& body, const std::string& headers = "") {
          "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
 }
 
+struct Running {
+  explicit Running(Server& of) : server(of), thread([&of] { of.run(); }) {}
+  ~Running() {
+    server.stop();
+    thread.join();
+  }
+  Server& server;
+  std::thread thread;
+};
+
+TEST_F(Serve, StopsWheneverItIsAskedTo) {
+  if (!has_server()) GTEST_SKIP() << "this build has no cpp-httplib";
+  for (const int microseconds : {-1, 0, 10, 50, 100, 500, 2000}) {  // -1: before it runs
+    Server server(served_->completions, {.port = 0});
+    if (microseconds < 0) server.stop();
+    auto ran = std::async(std::launch::async, [&] { server.run(); });
+    if (microseconds > 0) std::this_thread::sleep_for(std::chrono::microseconds(microseconds));
+    if (microseconds >= 0) server.stop();
+    if (ran.wait_for(std::chrono::seconds(20)) != std::future_status::ready) {
+      ADD_FAILURE() << "stopped after " << microseconds << " microseconds, it runs on";
+      std::_Exit(1);  // nothing would end the thread
+    }
+    ran.get();
+    server.stop();
+    server.run();
+  }
+}
+
+TEST_F(Serve, ASignalWhileTheModelLoadsEndsTheProgram) {
+  if (!has_server()) GTEST_SKIP() << "this build has no cpp-httplib";
+  const auto model = crumb::testing::data("models/stories260K-hf");
+  const crumb::testing::TempDir dir;
+  const std::string out = (dir / "out").string();
+  const pid_t child = fork();
+  if (child == 0) {
+    // A signal that is held back and waits stays so in the program, which meets it as one that came while it loads.
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigprocmask(SIG_BLOCK, &signals, nullptr);
+    kill(getpid(), SIGTERM);
+    alarm(30);
+    if (freopen(out.c_str(), "w", stdout) == nullptr) _exit(127);
+    execl(crumb::testing::program().c_str(), "crumb", "serve", model.c_str(), "--port", "0", "-q", nullptr);
+    _exit(127);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+  EXPECT_THAT(crumb::testing::read_file(out), HasSubstr(" at http://127.0.0.1:"));
+}
+
+TEST_F(Serve, MoreRequestsThanTheQueueHoldsAreSentAway) {
+  if (!has_server()) GTEST_SKIP() << "this build has no cpp-httplib";
+  Server server(served_->completions, {.port = 0, .max_queue = 1});
+  const Running running(server);
+  const Json request = {{"prompt", {"a", "b", "c", "d"}}, {"max_tokens", 140}, {"temperature", 1}, {"seed", 1}};
+  int64_t answered = 0, sent_away = 0;
+  for (int round = 0; round < 20 && sent_away == 0; ++round) {  // the first may end before the others are there
+    std::vector<std::future<std::string>> answers;
+    for (int i = 0; i < 4; ++i)
+      answers.push_back(std::async(std::launch::async, [&] { return exchange(server.port(), post(request.dump())); }));
+    for (auto& future : answers) {
+      const std::string answer = future.get();
+      if (answer.starts_with("HTTP/1.1 200")) {
+        ++answered;
+      } else {
+        EXPECT_THAT(answer, StartsWith("HTTP/1.1 503"));
+        EXPECT_THAT(answer, HasSubstr("Retry-After: 1"));
+        EXPECT_THAT(answer, HasSubstr("1 requests wait already"));
+        ++sent_away;
+      }
+    }
+  }
+  EXPECT_GT(answered, 0);
+  EXPECT_GT(sent_away, 0);
+}
+
 TEST_F(Serve, AnswersOverASocketWhateverComes) {
   if (!has_server()) GTEST_SKIP() << "this build has no cpp-httplib";
   Server server(served_->completions, {.port = 0, .max_body = 2000});
-  struct Running {
-    explicit Running(Server& of) : server(of), thread([&of] { of.run(); }) {}
-    ~Running() {
-      server.stop();
-      thread.join();
-    }
-    Server& server;
-    std::thread thread;
-  };
   const Running running(server);
   const auto body_of = [](const std::string& answer) {
     const size_t end = answer.find("\r\n\r\n");
