@@ -245,9 +245,9 @@ std::string Completions::text_of(TokenId token) const {
 
 namespace {
 
-/// Of `token`, and of the `count` likeliest.
+/// Of `token`, and of the `count` likeliest among the first `vocab_size`: rows behind them only fill up the head.
 template <class Score>
-Score score_of(std::span<const float> logits, TokenId token, int64_t count) {
+Score score_of(std::span<const float> logits, int64_t vocab_size, TokenId token, int64_t count) {
   Score score;
   const auto check = [](double value) {
     if (!std::isfinite(value)) run_error("the model computes values that are not finite; its weights are broken");
@@ -256,7 +256,8 @@ Score score_of(std::span<const float> logits, TokenId token, int64_t count) {
   score.own = check(-eval::score_row(logits, {}, token).nll);
   if (count == 0) return score;
   const double own_logit = logits[static_cast<size_t>(token)];
-  for (const size_t id : top_ids(logits, count))  // differences of logits are those of their log-probabilities
+  for (const size_t id : top_ids(logits.first(std::min(logits.size(), static_cast<size_t>(vocab_size))),
+                                 count))  // differences of logits are those of their log-probabilities
     score.top.emplace_back(static_cast<TokenId>(id), check(score.own + (static_cast<double>(logits[id]) - own_logit)));
   return score;
 }
@@ -273,7 +274,8 @@ void Completions::next(const Request& request, Choice& choice, std::span<const f
   const TokenId token =
       runtime::sample(logits, request.sampling, stream, static_cast<uint64_t>(written), choice.tokens);
   choice.tokens.push_back(token);
-  if (request.logprobs) choice.scores.push_back(score_of<Choice::Score>(logits, token, *request.logprobs));
+  if (request.logprobs)
+    choice.scores.push_back(score_of<Choice::Score>(logits, model_.tokenizer->vocab_size(), token, *request.logprobs));
   const auto& ends = model_.tokenizer->special().end;
   if (std::ranges::binary_search(ends, token)) {
     choice.end = "stop";
@@ -316,8 +318,8 @@ void Completions::run(const Request& request, std::vector<Choice>& choices, size
         if (predicted == size)
           next(request, choice, logits, i);
         else if (scores_prompt)
-          choice.scores.push_back(
-              score_of<Choice::Score>(logits, prompt[static_cast<size_t>(predicted)], *request.logprobs));
+          choice.scores.push_back(score_of<Choice::Score>(logits, model_.tokenizer->vocab_size(),
+                                                          prompt[static_cast<size_t>(predicted)], *request.logprobs));
       });
     }
   }
