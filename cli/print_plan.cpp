@@ -45,7 +45,7 @@ std::string memory_text(const MemoryEstimate& memory) {
   };
   line("masters", memory.masters);
   line("gradients", memory.gradients);
-  line("AdamW's moments", memory.moments);
+  line("optimizer", memory.moments);
   line("quantized weights", memory.quantized);
   line("teacher", memory.teacher);
   line("activations", memory.activations);

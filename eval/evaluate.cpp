@@ -422,6 +422,8 @@ nlohmann::json facts_of(const EvalOptions& options, const std::vector<Path>& mod
     if (path.empty()) return;
     facts[name] = {path.string(), quant::weights_fingerprint(path), quant::config_fingerprint(path),
                    fmt::format("{:016x}", text::tokenizer_identity(path))};
+    const Path chat = path / "chat_template.jinja";
+    if (is_file(chat)) facts[name].push_back(fmt::format("{:016x}", hash_file(0, chat)));
   };
   for (size_t i = 0; i < models.size(); ++i) add(fmt::format("model {}", i + 1), models[i]);
   add("the baseline", options.baseline);

@@ -48,7 +48,8 @@ Movement::Movement(const model::Decoder& decoder, const std::vector<train::Train
   for (const auto& [name, linear] : quant_linears(decoder))
     linears_.push_back({linear, packed_codes(*linear), linear->log_scales().clone()});
   for (const auto& p : parameters) {
-    if (p.kind == train::ParameterKind::weight) matrices_.push_back({p.value, sample(p.value)});
+    if (p.kind == train::ParameterKind::weight || p.kind == train::ParameterKind::table)
+      matrices_.push_back({p.value, sample(p.value)});
   }
 }
 

@@ -7,7 +7,7 @@
 // equal to torch::optim::AdamW up to rounding; on the CPU one pass over memory a parameter. Muon, with Nesterov's
 // momentum:
 //
-//   m = b1 m + (1 - b1) g,  w -= lr * wd * w + lr * muon_step_size * orthogonalized((1 - b1) g + b1 m)
+//   m = b1 m + (1 - b1) g,  w -= lr * wd * w + lr * row_factor * muon_step_size * orthogonalized((1 - b1) g + b1 m)
 #pragma once
 
 #include <torch/torch.h>

@@ -84,8 +84,8 @@ class Run {
     }
     summary_.is_stopped = StopSignal::is_set();
     if (saved_step_ != state_.step) save(log);  // stopped, or ended before its last step
-    if (first < state_.step && is_over() && state_.step < options_.plan.steps)
-      log_info("no better validation in {} (validate.patience): the run ends with step {} of {}",
+    if (!summary_.is_stopped && first < state_.step && state_.step < options_.plan.steps)
+      log_info("no better one in {} validations (validate.patience): the run ends with step {} of {}",
                state_.stale_validations, state_.step, options_.plan.steps);
     if (!summary_.is_stopped && first < state_.step) progress.finish(note_ + valid_note_);
     finish(clock.seconds(), first);
@@ -127,8 +127,11 @@ class Run {
     }
     if (!is_over())
       log_info("going on from {}", folder->string());
-    else
+    else if (state_.step >= options_.plan.steps)
       log_info("the run in {} has finished its {} steps", output_.string(), state_.step);
+    else
+      log_info("the run in {} has ended by validate.patience at step {} of {}", output_.string(), state_.step,
+               options_.plan.steps);
   }
 
   bool is_over() const {

@@ -18,9 +18,14 @@ std::string content_of(const ordered_json& message) {
   return has_value(message, "content") ? message["content"].get<std::string>() : std::string();
 }
 
-/// A letter that a text neither begins nor ends with.
+constexpr std::string_view kBlanks = " \t\n\v\f\r";
+
+bool is_blank(std::string_view text) { return text.find_first_not_of(kBlanks) == std::string_view::npos; }
+
+/// A letter that a text neither begins nor ends with, whatever blanks a template takes off.
 std::string other_than(const std::string& content) {
-  const char first = content.empty() ? ' ' : content.front(), last = content.empty() ? ' ' : content.back();
+  const char first = is_blank(content) ? ' ' : content[content.find_first_not_of(kBlanks)];
+  const char last = is_blank(content) ? ' ' : content[content.find_last_not_of(kBlanks)];
   for (const char letter : {'x', 'y', 'z'}) {
     if (letter != first && letter != last) return {letter};
   }
@@ -83,7 +88,10 @@ ChatEncoder::Span ChatEncoder::span_of(const ordered_json& messages, size_t inde
   const size_t behind = std::min(common_suffix(ids, others), std::min(ids.size(), others.size()) - span.begin);
   span.end = ids.size() - behind;
   for (size_t i = span.end; i < ids.size(); ++i) {
-    if (!tokenizer_.is_special(ids[i])) continue;
+    if (!tokenizer_.is_special(ids[i])) {
+      if (is_blank(tokenizer_.token_bytes(ids[i]))) continue;
+      break;  // what follows is another's turn, or a mark of this one's end that is a text
+    }
     if (std::binary_search(end_tokens_.begin(), end_tokens_.end(), ids[i])) span.end = i + 1;
     break;
   }

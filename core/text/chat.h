@@ -51,6 +51,7 @@ class ChatEncoder {
 
   /// A hash of the template and the format.
   uint64_t identity() const;
+  const std::vector<std::string>& roles() const { return format_.roles; }
 
  private:
   struct Span {

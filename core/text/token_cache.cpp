@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <set>
+#include <string>
 #include <utility>
 
 #include "core/common/error.h"
@@ -49,13 +51,22 @@ void tokenize(const std::vector<TextFile>& texts, const std::string& separator, 
   DocumentEncoder documents(
       tokenizer, frame, parallel_for,
       [&](std::span<const TokenId> ids, std::span<const uint8_t> supervised) { file.add(ids, supervised); });
+  std::set<std::string> roles;  // of all conversations
   for (const auto& text : texts) {
     if (text.is_chat())
-      text.for_each_conversation([&](Conversation one) { documents.add(std::move(one), *chat); });
+      text.for_each_conversation([&](Conversation one) {
+        for (const auto& message : one.messages) roles.insert(message["role"].get<std::string>());
+        documents.add(std::move(one), *chat);
+      });
     else
       text.for_each_document(separator, [&](std::string_view document) { documents.add(document); });
   }
   documents.finish();
+  if (chat) {
+    for (const auto& role : chat->roles())
+      CRUMB_CHECK(role == ChatFormat::kAll || roles.contains(role),
+                  "data.roles: no conversation has the role \"{}\"; they have {}", role, fmt::join(roles, ", "));
+  }
   file.commit();
   log_info("tokenized {} documents into {} tokens in {:.1f} s", format_count(file.num_documents()),
            format_count(file.num_tokens()), clock.seconds());
@@ -76,8 +87,7 @@ uint64_t tokenizer_identity(const Path& model) {
     const MappedFile file(model);
     return hash_bytes(h, {reinterpret_cast<const char*>(file.bytes().data()), metadata});
   }
-  for (const char* name :
-       {"tokenizer.json", "tokenizer_config.json", "generation_config.json", "config.json", "chat_template.jinja"}) {
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "generation_config.json", "config.json"}) {
     if (is_there(model / name)) h = hash_file(hash_word(h, hash_name(name)), model / name);
   }
   return h;

@@ -106,6 +106,21 @@ TEST(ChatEncoder, WithoutAnEndOfTurnOrAPromptTheAnswerIsWhatTheTemplateWritesUpT
             dots("user: U\n") + "assistant: A" + dots("\nuser: V\n"));
 }
 
+TEST(ChatEncoder, AnEndBehindTheWholeConversationIsNoPartOfEarlierTurns) {
+  EXPECT_EQ(learned("{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}#",
+                    {message("user", "U"), message("assistant", "A"), message("user", "V"), message("assistant", "B")}),
+            dots("user: U assistant: ") + "A" + dots(" user: V assistant: ") + "B #");
+}
+
+TEST(ChatEncoder, BlanksThatATemplateTakesOffHideNoTurn) {
+  for (const char* content : {" x", "x\n", " x1", "  "}) {
+    const std::string trimmed = content == std::string("  ") ? "" : content == std::string(" x1") ? "x1" : "x";
+    EXPECT_EQ(learned("{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}#{% endfor %}",
+                      {message("user", "U"), message("assistant", content)}),
+              dots("<user>U#") + "<assistant>" + trimmed + "#");
+  }
+}
+
 TEST(ChatEncoder, WhatIsNoConversationIsNamed) {
   const auto error = [](const std::string& json) {
     return testing::error_of([&] { conversation_of(ordered_json::parse(json), "f:7"); });
