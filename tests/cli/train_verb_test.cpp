@@ -597,7 +597,7 @@ TEST_F(ChatTraining, MistakesAreToldBeforeTraining) {
     EXPECT_FALSE(fs::exists(dir_ / "run/job.yaml"));
     return result.err;
   };
-  EXPECT_THAT(error(lines_, {"data.roles=[asistant]"}), HasSubstr("there is nothing to learn (data.roles"));
+  EXPECT_THAT(error(lines_, {"data.roles=[asistant]"}), HasSubstr("no conversation has the role"));
   EXPECT_THAT(error(lines_, {"data.roles=[]"}), HasSubstr("data.roles: none given"));
   EXPECT_THAT(error(lines_ + "{\"messages\": [{}]}\n"), HasSubstr("chat.jsonl:151: messages[0]: no \"role\""));
   write_template("{% if messages|length > 2 %}{{ raise_exception('too long') }}{% endif %}{{ messages[0].content }}");

@@ -107,9 +107,10 @@ TEST(ChatEncoder, WithoutAnEndOfTurnOrAPromptTheAnswerIsWhatTheTemplateWritesUpT
 }
 
 TEST(ChatEncoder, AnEndBehindTheWholeConversationIsNoPartOfEarlierTurns) {
-  EXPECT_EQ(learned("{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}#",
-                    {message("user", "U"), message("assistant", "A"), message("user", "V"), message("assistant", "B")}),
-            dots("user: U assistant: ") + "A" + dots(" user: V assistant: ") + "B #");
+  EXPECT_EQ(
+      learned("{% for m in messages %}{{ m.role }}: {{ m.content }}{% if not loop.last %} {% endif %}{% endfor %}#",
+              {message("user", "U"), message("assistant", "A"), message("user", "V"), message("assistant", "B")}),
+      dots("user: U assistant: ") + "A" + dots(" user: V assistant: ") + "B#");
 }
 
 TEST(ChatEncoder, BlanksThatATemplateTakesOffHideNoTurn) {
