@@ -256,8 +256,7 @@ class DamageMapper {
     if (const auto others = std::ranges::count_if(map_.linears, is_another); others > 0)
       log_warning(
           "--damage: the weights of {} linears (the first is {}) are farther from the baseline's than zeros: channels "
-          "in "
-          "another order (method.reorder), a rotation, or another model; errors and KL of single linears then mean "
+          "in another order (method.reorder), a rotation, or another model; errors and KL of single linears then mean "
           "nothing",
           others, std::ranges::find_if(map_.linears, is_another)->module);
     CRUMB_CHECK(!map_.linears.empty(), "--damage: {} has no linear in another type than the baseline {}",

@@ -8,7 +8,9 @@
 
 #include "core/common/chart.h"
 #include "core/common/html.h"
+#include "core/common/json.h"
 #include "core/common/quantity.h"
+#include "eval/estimate_json.h"
 
 namespace crumb::eval {
 namespace {
@@ -18,10 +20,6 @@ using Table = std::vector<std::vector<std::string>>;
 
 std::string estimate_text(const Estimate& e) {
   return e.standard_error ? fmt::format("{:.4g} ± {:.2g}", e.value, *e.standard_error) : fmt::format("{:.4g}", e.value);
-}
-
-Json estimate_json(const Estimate& e) {
-  return {{"value", e.value}, {"standard_error", e.standard_error ? Json(*e.standard_error) : Json()}};
 }
 
 /// An infinite one, of outputs without error, is no number of JSON.
@@ -95,9 +93,9 @@ Table layer_table(const DamageMap& damage) {
 Table massive_table(const DamageMap& damage) {
   Table rows{{"made by", "token", "tokens", "value", "times the usual", "channel", "seen", "at token"}};
   for (const auto& m : damage.massive) {
-    rows.push_back({m.module, Json(m.token).dump(-1, ' ', false, Json::error_handler_t::replace),
-                    format_count(m.tokens), fmt::format("{:.5g}", m.value), fmt::format("{:.4g}", m.times),
-                    format_count(m.channel), format_count(m.seen), format_count(m.index)});
+    rows.push_back({m.module, dump_json(Json(m.token)), format_count(m.tokens), fmt::format("{:.5g}", m.value),
+                    fmt::format("{:.4g}", m.times), format_count(m.channel), format_count(m.seen),
+                    format_count(m.index)});
   }
   return rows;
 }

@@ -6,6 +6,7 @@
 #include "core/common/error.h"
 #include "core/text/text_file.h"
 #include "core/tokenizer/unicode.h"
+#include "eval/written_answers.h"
 
 namespace crumb::eval {
 namespace {
@@ -70,8 +71,7 @@ int64_t count_words(std::string_view text) {
 }
 
 RollingStream rolling_stream(const tokenizer::Tokenizer& tokenizer, std::span<const text::TextDocuments> texts) {
-  const auto& special = tokenizer.special();
-  const auto prefix = special.bos ? special.bos : special.eos;
+  const auto prefix = first_token(tokenizer);
   CRUMB_CHECK(prefix, "--protocol rolling: the tokenizer has neither BOS nor EOS to stand before a document");
   RollingStream out;
   auto& ids = out.stream.ids;
@@ -87,7 +87,7 @@ RollingStream rolling_stream(const tokenizer::Tokenizer& tokenizer, std::span<co
     }
     out.stream.text_begin.push_back(out.stream.size());
   }
-  out.stream.has_bos = special.bos.has_value();
+  out.stream.has_bos = tokenizer.special().bos.has_value();
   return out;
 }
 

@@ -5,6 +5,7 @@
 
 #include "core/common/markdown.h"
 #include "eval/damage_report.h"
+#include "eval/estimate_json.h"
 #include "eval/report_tables.h"
 #include "eval/task_report.h"
 
@@ -100,10 +101,6 @@ std::string damage_markdown(const EvalResult& result) {
   if (result.damage && !result.damage->overrides.empty())
     out += "\nWorth more bits, for the job that quantizes:\n\n```yaml\n" + result.damage->overrides + "```\n";
   return out;
-}
-
-Json estimate_json(const Estimate& e) {
-  return {{"value", e.value}, {"standard_error", e.standard_error ? Json(*e.standard_error) : Json()}};
 }
 
 Json scores_json(const Scores& scores) {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "core/common/json.h"
 #include "core/common/quantity.h"
 #include "eval/paired.h"
 #include "eval/task_report.h"
@@ -84,9 +85,7 @@ std::string dtypes_text(const ModelFacts& f) {
 std::string quoted(const std::string& text) { return Json(text).dump(-1, ' ', true, Json::error_handler_t::replace); }
 
 /// One line of text as it is but for what would break the line.
-std::string shown_text(const std::string& text) {
-  return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
-}
+std::string shown_text(const std::string& text) { return dump_json(Json(text)); }
 
 Cells names_of(const Results& results) {
   Cells names;

@@ -1,6 +1,7 @@
 #include "eval/task_report.h"
 
 #include "core/common/quantity.h"
+#include "eval/estimate_json.h"
 
 namespace crumb::eval {
 namespace {
@@ -29,10 +30,6 @@ void add_paired(const TaskMeasure& measure, bool counts, Cells& cells) {
 std::string check_text(const TaskDropCheck& check, bool by_bound) {
   return fmt::format("{} drop {}{:.4g} % {} the limit of {:.4g} %", check.name, by_bound ? "at most " : "",
                      100 * check.drop, check.exceeded() ? "exceeds" : "is within", 100 * check.limit);
-}
-
-Json estimate_json(const Estimate& e) {
-  return {{"value", e.value}, {"standard_error", e.standard_error ? Json(*e.standard_error) : Json()}};
 }
 
 /// `counts`: it is in the family of hypotheses that is tested.

@@ -9,6 +9,7 @@
 #include "core/common/json.h"
 #include "core/tokenizer/unicode.h"
 #include "eval/score.h"
+#include "eval/written_answers.h"
 #include "runtime/sampling.h"
 
 namespace crumb::jobs {
@@ -133,9 +134,9 @@ std::vector<TokenId> Completions::read_prompt(const Json& prompt, const std::str
   if (prompt.is_string()) {
     tokens = model_.tokenizer->encode(prompt.get<std::string>(), true);
     if (tokens.empty()) {  // a text from nothing
-      const auto& special = model_.tokenizer->special();
-      if (!special.bos && !special.eos) refuse(400, "{}: it has no tokens", name);
-      tokens = {special.bos ? *special.bos : *special.eos};
+      const auto first = eval::first_token(*model_.tokenizer);
+      if (!first) refuse(400, "{}: it has no tokens", name);
+      tokens = {*first};
     }
   } else if (prompt.is_array()) {
     const int64_t vocab = model_.decoder->spec().vocab_size;

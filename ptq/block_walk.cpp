@@ -301,6 +301,13 @@ void GroupedPass::advance() {
   ++group_;
 }
 
+void for_each_group(BlockWork& work, const std::function<void(const std::vector<Slot>&, const torch::Tensor&)>& look) {
+  const torch::Tensor input = work.memory.make(work.residual.sizes());
+  input.copy_(work.residual);
+  for (GroupedPass pass(work); !pass.is_done(); pass.advance()) look(pass.group(), pass.input());
+  work.residual.copy_(input);
+}
+
 namespace {
 
 struct RoundTokens : torch::autograd::Function<RoundTokens> {

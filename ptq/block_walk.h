@@ -111,6 +111,10 @@ class GroupedPass {
   std::map<int64_t, torch::Tensor> memory_;  // by width, one for each
 };
 
+/// look(group, what its linears read) for each group of the block as it is; work.residual stays the block's input.
+void for_each_group(BlockWork& work,
+                    const std::function<void(const std::vector<arch::Slot>& group, const torch::Tensor& input)>& look);
+
 /// What is known of the inputs of a group of linears.
 struct InputStatistics {
   torch::Tensor gram;        // [cols, cols] float32: mean of x x^T over tokens

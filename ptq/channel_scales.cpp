@@ -75,17 +75,14 @@ class ScaledMethod : public BlockMethod {
  private:
   /// All scales are found before the first is fused: the inputs on the way are those of the block as it was.
   void scale(BlockWork& work) const {
-    const Tensor input = work.memory.make(work.residual.sizes());
-    input.copy_(work.residual);
     std::vector<std::pair<ScaledGroup, Tensor>> found;
-    for (GroupedPass pass(work); !pass.is_done(); pass.advance()) {
-      if (!may_be_scaled(work, pass.group())) continue;
-      ScaledGroup group(work, pass.group(), pass.input());
+    for_each_group(work, [&](const std::vector<Slot>& readers, const Tensor& input) {
+      if (!may_be_scaled(work, readers)) return;
+      ScaledGroup group(work, readers, input);
       Tensor s = search_->find(group);
       found.emplace_back(std::move(group), std::move(s));
-    }
+    });
     for (const auto& [group, s] : found) group.fuse(s);
-    work.residual.copy_(input);
   }
 
   std::shared_ptr<const ChannelScaleSearch> search_;

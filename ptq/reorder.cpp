@@ -70,20 +70,16 @@ class ReorderedMethod : public BlockMethod {
 
   void quantize(BlockWork& work) const override {
     const torch::NoGradGuard no_grad;
-    const Tensor input = work.memory.make(work.residual.sizes());
-    input.copy_(work.residual);
     std::vector<std::pair<const Reader*, Order>> found;
-    for (GroupedPass pass(work); !pass.is_done(); pass.advance()) {
+    for_each_group(work, [&](const std::vector<Slot>& group, const Tensor& input) {
       for (const Reader& reader : readers()) {
-        if (reader.slot != pass.group().front() || !may_be_reordered(work, reader)) continue;
-        const Tensor energy =
-            measure_inputs(pass.input(), work.windows_at_once, 0, work.name(reader.slot)).gram.diagonal();
+        if (reader.slot != group.front() || !may_be_reordered(work, reader)) continue;
+        const Tensor energy = measure_inputs(input, work.windows_at_once, 0, work.name(reader.slot)).gram.diagonal();
         found.emplace_back(
             &reader, reader.slot == Slot::o ? falling_in_heads(energy, work.block.spec().gqa()) : falling(energy));
       }
-    }
+    });
     for (const auto& [reader, order] : found) reorder(work, *reader, order);
-    work.residual.copy_(input);
     rounding_->quantize(work);
   }
   bool changes(Slot slot) const override {

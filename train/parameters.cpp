@@ -47,8 +47,8 @@ int64_t count_trained(const arch::DecoderSpec& spec, const TrainedParts& parts) 
 
 int64_t count_optimizer_state(const arch::DecoderSpec& spec, const TrainedParts& parts,
                               const OptimizerOptions& optimizer) {
-  TrainedParts linears{false, false, false, false, false};
-  linears.linears = parts.linears;
+  const TrainedParts linears{
+      .linears = parts.linears, .norms = false, .biases = false, .embeddings = false, .head = false};
   return (optimizer.ema > 0 ? 3 : 2) * count_trained(spec, parts) -
          (optimizer.name == "muon" ? count_trained(spec, linears) : 0);
 }

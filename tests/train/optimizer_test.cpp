@@ -130,7 +130,7 @@ TEST(AdamW, NormIsThatOfAllGradientsTogetherForAnySize) {
   EXPECT_NEAR(optimizer.gradient_norm(), expected, 1e-9 * expected);
 }
 
-TEST(AdamW, GoesOnFromItsStateBitForBit) {
+void expect_goes_on(const OptimizerOptions& options) {
   torch::manual_seed(2);
   const torch::Tensor start = torch::randn({8, 8});
   std::vector<torch::Tensor> gradients;
@@ -142,14 +142,16 @@ TEST(AdamW, GoesOnFromItsStateBitForBit) {
       optimizer.step({.lr = 1e-2, .scale_lr = 0}, 1.0);
     }
   };
-  Optimizer whole({parameter("w", start)}, {}), first({parameter("w", start)}, {});
+  Optimizer whole({parameter("w", start)}, options), first({parameter("w", start)}, options);
   run(whole, 0, 6);
   run(first, 0, 3);
-  Optimizer second({parameter("w", first.parameters()[0].value.detach())}, {});
+  Optimizer second({parameter("w", first.parameters()[0].value.detach())}, options);
   second.load_state(first.state(), first.num_steps());
   run(second, 3, 6);
   EXPECT_TRUE(torch::equal(second.parameters()[0].value, whole.parameters()[0].value));
 }
+
+TEST(AdamW, GoesOnFromItsStateBitForBit) { expect_goes_on({}); }
 
 // --- Muon
 
@@ -226,25 +228,7 @@ TEST(Muon, MovesMatricesOfLinearsByItsMomentumAndAdamWTheRest) {
   EXPECT_THAT(names, ::testing::ElementsAre("b.m", "b.v", "t.m", "t.v", "w.m"));
 }
 
-TEST(Muon, GoesOnFromItsStateBitForBit) {
-  torch::manual_seed(6);
-  const torch::Tensor start = torch::randn({8, 8});
-  std::vector<torch::Tensor> gradients;
-  for (int i = 0; i < 6; ++i) gradients.push_back(torch::randn({8, 8}));
-  const auto run = [&](Optimizer& optimizer, int first, int last) {
-    for (int i = first; i < last; ++i) {
-      optimizer.parameters()[0].value.mutable_grad() = gradients[static_cast<size_t>(i)].clone();
-      optimizer.step({.lr = 1e-2, .scale_lr = 0}, 1.0);
-    }
-  };
-  Optimizer whole({parameter("w", start)}, muon_options()), first({parameter("w", start)}, muon_options());
-  run(whole, 0, 6);
-  run(first, 0, 3);
-  Optimizer second({parameter("w", first.parameters()[0].value.detach())}, muon_options());
-  second.load_state(first.state(), first.num_steps());
-  run(second, 3, 6);
-  EXPECT_TRUE(torch::equal(second.parameters()[0].value, whole.parameters()[0].value));
-}
+TEST(Muon, GoesOnFromItsStateBitForBit) { expect_goes_on(muon_options()); }
 
 }  // namespace
 }  // namespace crumb::train
